@@ -1,0 +1,174 @@
+"""What an HTTP answer means for the caller: try again or not, may it have taken effect, what to change.
+
+One table for statuses; the table for exceptions needs the HTTP library's types and is in `http_transport`. Nothing here
+opens a connection.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Any
+
+MAX_MESSAGE_CHARS = 200
+_SECONDS = re.compile(r"\d+(\.\d+)?")
+
+
+class Action(Enum):
+    """What the client does next."""
+
+    RETRY = "retry"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The meaning of one outcome.
+
+    `may_have_applied` says whether a POST with this outcome can have taken effect. `hint` says what to change; `{key}`
+    stands for the variable of the key, `{base_url}` for the API's address.
+    """
+
+    action: Action
+    may_have_applied: bool
+    hint: str
+
+
+_LATER = "try again later; if it lasts, tell those who run {base_url}"
+_KEY = "set {key} to a key that {base_url} accepts"
+_PAYLOAD = "the server has judged the payload: correct what is sent"
+_MOVED = "set the base URL to where the API is now, instead of {base_url}"
+_CLIENT = "the API's interface may have changed: compare the request with its documentation"
+
+STATUS_RULES: dict[int, Rule] = {
+    301: Rule(Action.FAIL, True, _MOVED),
+    302: Rule(Action.FAIL, True, _MOVED),
+    303: Rule(Action.FAIL, True, _MOVED),
+    307: Rule(Action.FAIL, False, _MOVED),
+    308: Rule(Action.FAIL, False, _MOVED),
+    400: Rule(Action.FAIL, False, _PAYLOAD),
+    401: Rule(Action.FAIL, False, _KEY),
+    403: Rule(Action.FAIL, False, _KEY),
+    404: Rule(Action.FAIL, False, "there is no such thing at {base_url}: check the name asked for and the base URL"),
+    405: Rule(Action.FAIL, False, _CLIENT),
+    406: Rule(Action.FAIL, False, _CLIENT),
+    407: Rule(Action.FAIL, False, "the proxy wants credentials: correct HTTP_PROXY or HTTPS_PROXY"),
+    # A gateway may say 408 after it has passed the request on.
+    408: Rule(Action.RETRY, True, _LATER),
+    409: Rule(Action.FAIL, False, "the server already has something else in this place: compare before sending again"),
+    410: Rule(Action.FAIL, False, "it was removed for good: stop asking for it"),
+    413: Rule(Action.FAIL, False, "the payload is too large for the server: send less at a time"),
+    415: Rule(Action.FAIL, False, _CLIENT),
+    422: Rule(Action.FAIL, False, _PAYLOAD),
+    425: Rule(Action.RETRY, False, _LATER),
+    429: Rule(Action.RETRY, False, "ask less often, or ask those who run {base_url} for a larger quota"),
+    431: Rule(Action.FAIL, False, "the headers are too large for the server: shorten what is sent"),
+    501: Rule(Action.FAIL, False, _CLIENT),
+    505: Rule(Action.FAIL, False, _CLIENT),
+}
+_FAMILY_RULES: dict[int, Rule] = {
+    2: Rule(Action.FAIL, True, "a GET is expected to be answered with 200: check that {base_url} is the API"),
+    3: Rule(Action.FAIL, True, _MOVED),
+    4: Rule(Action.FAIL, False, _CLIENT),
+    5: Rule(Action.RETRY, True, _LATER),
+}
+_NOT_HTTP = Rule(Action.FAIL, True, "check that {base_url} is an HTTP API")
+
+MALFORMED_RULE = Rule(Action.RETRY, True, "if it lasts, check that {base_url} is the API itself, not a page before it")
+TOO_LONG_RULE = Rule(Action.FAIL, True, "ask for less at a time, or raise max_body_bytes")
+
+
+def rule_for_status(status: int) -> Rule:
+    """The rule for a status that is not a success."""
+    return STATUS_RULES.get(status) or _FAMILY_RULES.get(status // 100, _NOT_HTTP)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """How long the server asks to wait: seconds or an HTTP date; None when it does not say or says nonsense.
+
+    A date is counted from the server's own `Date`, so that a clock that differs does not matter.
+    """
+    text = headers.get("Retry-After", "").strip()
+    if _SECONDS.fullmatch(text):
+        return float(text)
+    until = _epoch_s(text)
+    if until is None:
+        return None
+    now = _epoch_s(headers.get("Date", ""))
+    return max(0.0, until - (time.time() if now is None else now))
+
+
+def _epoch_s(http_date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(http_date).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+class MalformedAnswer(ValueError):
+    """A 200 whose body is not the JSON that was asked for; the text completes 'the server answered 200 with …'."""
+
+
+def parse_json(body: bytes) -> Any:
+    """The document in a body, strictly: UTF-8 (or UTF-16/32) as JSON demands, no NaN or Infinity.
+
+    The declared charset and content type are not asked: servers declare wrong ones over right bodies.
+
+    Raises:
+        MalformedAnswer: if the body is empty, a page, cut off, or not JSON.
+    """
+    if not body.strip():
+        raise MalformedAnswer("an empty body")
+    if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        raise MalformedAnswer("a page (HTML or XML) instead of JSON")
+    try:
+        text = body.decode(json.detect_encoding(body))
+        return json.loads(text, parse_constant=_refuse_constant)
+    except MalformedAnswer:
+        raise
+    except UnicodeDecodeError as error:
+        raise MalformedAnswer(f"text that is not {error.encoding} at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        end = ", where it ends: it is cut off" if error.pos >= len(text.rstrip()) else ""
+        raise MalformedAnswer(f"invalid JSON ({error.msg} at character {error.pos} of {len(text)}{end})") from None
+    except RecursionError:
+        raise MalformedAnswer("JSON nested too deeply") from None
+    except ValueError:
+        raise MalformedAnswer("JSON with a number of too many digits") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise MalformedAnswer(f"{name}, which JSON does not have")
+
+
+def server_message(body: bytes) -> str:
+    """What the server itself says in an error body (`{"message": …}`), on one line; empty when it says nothing."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(content, dict):
+        return ""
+    texts = (content.get(name) for name in ("message", "error", "detail"))
+    return next((" ".join(text.split()) for text in texts if isinstance(text, str)), "")
+
+
+class Redactor:
+    """Replaces secrets in text by `***`; its own repr does not show them."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        # The longest first: a secret that contains another must not leave its rest behind.
+        self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def shorten(self, text: str) -> str:
+        """The text without secrets, then cut: a cut first could leave half a secret."""
+        text = self(text)
+        return text if len(text) <= MAX_MESSAGE_CHARS else text[: MAX_MESSAGE_CHARS - 1] + "…"

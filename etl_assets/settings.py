@@ -1,0 +1,167 @@
+"""Every environment variable of the platform, in one typed object; nothing else reads `os.environ`.
+
+A value comes from the environment, else from `local.env` in the data folder while the local servers that wrote it live
+(`make up`), else from its default. Sources have no default. Real and simulated data never mix by accident: the
+addresses of the simulators are left out as soon as a database is given by URL or a variable of that source is set.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from etl_assets.failures import ConfigurationError
+
+LOCAL_ENV = "local.env"
+LOCAL_LOCK = "local.lock"
+# Variables that say where a source is; local.env offers them for its simulators.
+SOURCE_VARIABLES = {"outages": ("OUTAGES_API_URL", "OUTAGES_API_KEY")}
+
+
+def default_data_dir() -> Path:
+    """The data folder when ETL_DATA_DIR is unset: that of DAGSTER_HOME if it is a home of ours, else `var/`.
+
+    `var/` is in the checkout, or in the working directory where the package was installed without one.
+    """
+    home = os.environ.get("DAGSTER_HOME")
+    if home and (Path(home).parent / LOCAL_ENV).is_file():
+        return Path(home).parent
+    checkout = Path(__file__).resolve().parent.parent
+    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "var"
+
+
+def local_servers_live(data_dir: Path) -> bool:
+    """Whether the process that wrote `local.env` still holds its lock: proof against a reused process id."""
+    try:
+        with (data_dir / LOCAL_LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+def read_local_env(data_dir: Path) -> dict[str, str]:
+    """The variables that the local servers offer, as they are in the file; empty when those servers are gone."""
+    if not local_servers_live(data_dir):
+        return {}
+    try:
+        lines = (data_dir / LOCAL_ENV).read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+
+class LocalServers(PydanticBaseSettingsSource):
+    """Values of `local.env` that the environment leaves open."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError("values are read in one go")
+
+    def __call__(self) -> dict[str, Any]:
+        given = {name for name, value in os.environ.items() if value}
+        data_dir = os.environ.get("ETL_DATA_DIR")
+        offered = read_local_env(Path(data_dir) if data_dir else default_data_dir())
+        for variables in SOURCE_VARIABLES.values():
+            if "ETL_POSTGRES_URL" in given or given.intersection(variables):
+                offered = {name: value for name, value in offered.items() if name not in variables}
+        known = self.settings_cls.model_fields
+        return {name.lower(): value for name, value in offered.items() if name.lower() in known}
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Read with `load_settings`, which turns a bad value into a clear error."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    etl_data_dir: Path = Field(default_factory=default_data_dir, description="Data folder of this machine")
+    etl_postgres_url: SecretStr | None = Field(None, description="Database; unset: embedded")
+    etl_broker_url: SecretStr | None = Field(None, description="Redis or Valkey; unset: embedded")
+    etl_storage_url: str | None = Field(None, description="Root of the parquet layers; unset: data folder")
+    etl_migrate: Literal["auto", "off"] = Field("auto", description="off: stop where a migration is missing")
+    etl_executor: Literal["in_process", "multiprocess"] = Field("in_process", description="Where steps run")
+    etl_alert_webhook_url: SecretStr | None = Field(None, description="Alerts are posted here; unset: log only")
+
+    outages_api_url: str | None = Field(None, description="Base URL of the outage API")
+    outages_api_key: SecretStr | None = Field(None, description="Key of the outage API, sent as x-api-key")
+    outages_sites: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("norwich-pear-tree", "kingfisher"), description="Sites to follow, comma-separated"
+    )
+
+    @field_validator("outages_sites", mode="before")
+    @classmethod
+    def _split_list(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+        return value
+
+    @field_validator("etl_data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("etl_postgres_url")
+    @classmethod
+    def _postgres_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("must begin with postgresql://")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, LocalServers(settings_cls))
+
+    @property
+    def storage_url(self) -> str:
+        """Root of the parquet layers: a folder or an fsspec URL."""
+        return self.etl_storage_url or str(self.etl_data_dir / "lake")
+
+    def required(self, field: str) -> str:
+        """The value of a setting without which the caller cannot go on.
+
+        Raises:
+            ConfigurationError: if it is unset; names the variable and `make up`.
+        """
+        value = getattr(self, field)
+        if value is None:
+            raise ConfigurationError(
+                f"{field.upper()} is not set: set it to {type(self).model_fields[field].description!r},"
+                " or start the local servers and simulators with `make up`"
+                " (they are not used together with ETL_POSTGRES_URL)"
+            )
+        return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings of this process.
+
+    Args:
+        overrides: fields that win over the environment, by field name.
+
+    Raises:
+        ConfigurationError: if a value is not valid; names the variable, never the value.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        faults = "; ".join(f"{fault['loc'][0]!s}".upper() + f": {fault['msg']}" for fault in error.errors())
+        raise ConfigurationError(f"bad setting {faults}") from None
