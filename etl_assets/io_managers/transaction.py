@@ -1,0 +1,151 @@
+"""One slice, one connection, one transaction: what all writers of a slice do with an ADBC connection."""
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+from psycopg import sql
+
+from etl_assets.contracts import Contract
+from etl_assets.contracts.arrow import arrow_schema
+from etl_assets.failures import ContractError
+from etl_assets.io_managers.slices import Slice
+
+LOCK_TIMEOUT = timedelta(minutes=10)
+POSTGRES_NAMES = {
+    "int64": "bigint",
+    "float64": "double precision",
+    "bool": "boolean",
+    "text": "text",
+    "date": "date",
+    "timestamptz": "timestamp with time zone",
+}
+
+
+class Transaction:
+    """Statements and bulk loads of one transaction. The connection's owner commits."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._stages = 0
+        # The session's zone decides how literals and casts of times are read.
+        self.run(sql.SQL("SET LOCAL timezone = 'UTC'"))
+
+    def run(self, statement: sql.Composable) -> None:
+        """Run a statement that gives no rows."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement.as_string(None))
+
+    def rows(self, query: sql.Composable) -> pa.Table:
+        """All rows of a SELECT, by COPY."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(query.as_string(None))
+            return cursor.fetch_arrow_table()
+
+    def row(self, statement: sql.Composable) -> dict[str, Any]:
+        """The single row of any statement that gives one; what changes rows or explains cannot be copied."""
+        with self._connection.cursor() as cursor:
+            cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
+            cursor.execute(statement.as_string(None))
+            (found,) = cursor.fetch_arrow_table().to_pylist()
+            return found
+
+    def value(self, statement: sql.Composable) -> Any:
+        """The single value of any statement that gives one."""
+        (found,) = self.row(statement).values()
+        return found
+
+    def stage(self, data: pa.Table) -> sql.Identifier:
+        """Load rows into a temporary table of their own, whose types come from Arrow.
+
+        Analysed, as the planner takes an unknown table for a small one.
+        """
+        self._stages += 1
+        name = f"stage_{self._stages}"
+        with self._connection.cursor() as cursor:
+            cursor.adbc_ingest(name, data, mode="create", temporary=True)
+        self.run(sql.SQL("ANALYZE pg_temp.{}").format(sql.Identifier(name)))
+        return sql.Identifier("pg_temp", name)
+
+    def extend(self, stage: sql.Identifier, data: pa.Table) -> None:
+        """Load more rows into a stage."""
+        with self._connection.cursor() as cursor:
+            cursor.adbc_ingest(stage._obj[1], data, mode="append", temporary=True)
+
+    def append(self, contract: type[Contract], data: pa.Table, *, into: str | None = None) -> None:
+        """Load rows straight into a table.
+
+        Binary COPY does not convert: a width that happens to fit is stored as garbage. So nothing but the exact schema of the
+        contract gets here.
+        """
+        if data.num_rows == 0:
+            return
+        exact = data.select(list(contract.columns)).cast(arrow_schema(contract))
+        with self._connection.cursor() as cursor:
+            cursor.adbc_ingest(
+                into or contract.table_name(), exact, mode="append", db_schema_name=contract.schema_name()
+            )
+
+    def lock(self, piece: Slice) -> None:
+        """Wait until no other writer has this slice, or the whole table.
+
+        A writer of a whole table excludes those of its slices; writers of two slices do not wait for each other.
+        """
+        table = piece.contract.config.table
+        self.run(sql.SQL("SET LOCAL lock_timeout = {}").format(int(LOCK_TIMEOUT.total_seconds() * 1000)))
+        whole = "pg_advisory_xact_lock_shared" if piece.name else "pg_advisory_xact_lock"
+        self.row(sql.SQL("SELECT {}(hashtextextended({}, 0))").format(sql.SQL(whole), sql.Literal(table)))
+        if piece.name:
+            self.row(sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 1))").format(sql.Literal(str(piece))))
+
+
+def relation(contract: type[Contract]) -> sql.Identifier:
+    """The table of a contract, quoted."""
+    return sql.Identifier(contract.schema_name(), contract.table_name())
+
+
+def names(columns: Iterable[str], prefix: str | None = None) -> sql.Composed:
+    """Column names separated by commas, each after `prefix.` if there is one."""
+    return sql.SQL(", ").join(
+        [sql.Identifier(prefix, name) if prefix else sql.Identifier(name) for name in columns]
+    )
+
+
+def equal_keys(key: Sequence[str], left: str, right: str) -> sql.Composed:
+    """The condition that two relations have equal keys."""
+    return sql.SQL(" AND ").join(
+        [sql.SQL("{} = {}").format(sql.Identifier(left, name), sql.Identifier(right, name)) for name in key]
+    )
+
+
+def refuse_drift(transaction: Transaction, contract: type[Contract]) -> None:
+    """Compare the table in the database with its contract.
+
+    Raises:
+        ContractError: if the table is missing, or a column is missing, unknown or of another type; names it.
+    """
+    table = contract.config.table
+    query = sql.SQL(
+        "SELECT attname::text AS name, format_type(atttypid, NULL) AS type, attnotnull AS required"
+        " FROM pg_attribute WHERE attrelid = to_regclass({}) AND attnum > 0 AND NOT attisdropped"
+    ).format(sql.Literal(relation(contract).as_string(None)))
+    there = {row["name"]: row for row in transaction.rows(query).to_pylist()}
+    if not there:
+        raise ContractError(f"table {table} is not in the database: run `etl-assets migrate`")
+    faults = []
+    for c in contract.columns.values():
+        expected = POSTGRES_NAMES[c.kind.value]
+        if c.name not in there:
+            faults.append(f"column {c.name} is missing in the table")
+        elif there[c.name]["type"] != expected:
+            faults.append(f"column {c.name} is {there[c.name]['type']} in the table and {expected} in the contract")
+        elif c.nullable and there[c.name]["required"]:
+            faults.append(f"column {c.name} is NOT NULL in the table and may be empty in the contract")
+    faults += [
+        f"column {name} of the table is not in the contract"
+        for name in there
+        if name not in contract.columns
+    ]
+    if faults:
+        raise ContractError(f"{table} has drifted from its contract, nothing was written: {'; '.join(faults)}")

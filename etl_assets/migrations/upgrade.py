@@ -1,0 +1,73 @@
+"""Bring a database to the head of its migration history, one process at a time."""
+
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from etl_assets.failures import PermanentError
+from etl_assets.migrations import HEADS
+
+LOCK = 7_061_001  # one advisory lock for all upgrades of a database
+
+
+def current_revision(connection: psycopg.Connection[tuple[str]], history: str) -> str | None:
+    """The revision of a database, None if it has none yet."""
+    table = sql.Identifier("etl", version_table(history))
+    found = connection.execute("SELECT to_regclass(%s)", (f"etl.{version_table(history)}",)).fetchone()
+    if found is None or found[0] is None:
+        return None
+    row = connection.execute(sql.SQL("SELECT version_num FROM {}").format(table)).fetchone()
+    return row[0] if row else None
+
+
+def version_table(history: str) -> str:
+    """Where a history keeps its revision, in schema `etl`."""
+    return f"{history}_version"
+
+
+def ensure_head(url: str, *, history: str, migrate: str = "auto") -> None:
+    """Upgrade an empty or older database; leave one at head alone.
+
+    Raises:
+        PermanentError: if it is behind and `migrate` is `off`, or newer than this version knows.
+    """
+    with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+        if current_revision(connection, history) == HEADS[history]:
+            return
+        if migrate == "off":
+            raise PermanentError(
+                f"the {history} database is not at revision {HEADS[history]} and ETL_MIGRATE is off: run `etl-assets migrate`"
+            )
+        connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        revision = current_revision(connection, history)
+        if revision == HEADS[history]:
+            return
+        if revision is not None and revision > HEADS[history]:
+            raise PermanentError(
+                f"the {history} database is at revision {revision}, newer than {HEADS[history]}, the last that this"
+                " version of etl_assets knows: upgrade etl_assets"
+            )
+        _upgrade(url, history)
+
+
+def _upgrade(url: str, history: str) -> None:
+    import alembic.command
+    import sqlalchemy as sa
+
+    engine = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS etl"))
+        config = alembic_config(history)
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "head")
+
+
+def alembic_config(history: str) -> "alembic.config.Config":  # type: ignore[name-defined]  # noqa: F821
+    """Alembic's configuration of one history, without a file."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / history).replace("%", "%%"))
+    config.set_main_option("version_table", version_table(history))
+    return config
