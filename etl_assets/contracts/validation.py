@@ -52,28 +52,40 @@ def split_arrow(
     require_columns(contract, list(data.columns) if isinstance(data, pd.DataFrame) else data.column_names)
     casts = {name: _cast(contract, data, name) for name in contract.columns}
     table = pa.table({name: cast.values for name, cast in casts.items()})
-    faults: dict[int, list[Fault]] = defaultdict(list)
+    broken: dict[int, list[tuple[str, str]]] = defaultdict(list)
     for name, cast in casts.items():
         for row, rule in cast.faults.items():
-            faults[row].append(Fault(name, rule, cell(data, name, row)))
+            broken[row].append((name, rule))
     for name, rule, row in broken_rules(contract, table):
         if row not in casts[name].faults:
-            faults[row].append(Fault(name, rule, cell(data, name, row)))
-    if not faults:
+            broken[row].append((name, rule))
+    if not broken:
         return Split(pa.Table.from_arrays(table.columns, schema=arrow_schema(contract)))
-    order = list(contract.columns)
+    bad = np.array(sorted(broken))
     keep = np.ones(table.num_rows, dtype=bool)
-    keep[list(faults)] = False
+    keep[bad] = False
     valid = table.filter(pa.array(keep))
+    order = list(contract.columns)
     records = [
         Record(
-            tuple(sorted(faults[row], key=lambda fault: order.index(fault.column))),
-            raw[row] if raw is not None else {name: cell(data, name, row) for name in contract.columns},
+            tuple(
+                Fault(name, rule, cells[name])
+                for name, rule in sorted(broken[row], key=lambda fault: order.index(fault[0]))
+            ),
+            cells if raw is None else raw[row],
             f"{source or 'the data'}, row {first_row + row}",
         )
-        for row in sorted(faults)
+        for row, cells in zip(bad.tolist(), _cells(data, order, bad), strict=True)
     ]
     return Split(pa.Table.from_arrays(valid.columns, schema=arrow_schema(contract)), records)
+
+
+def _cells(data: pd.DataFrame | pa.Table, names: Sequence[str], rows: np.ndarray) -> list[dict[str, Any]]:
+    """Some rows as they came, each by column."""
+    if isinstance(data, pa.Table):
+        return data.select(list(names)).take(pa.array(rows)).to_pylist()
+    columns = [data[name].iloc[rows].tolist() for name in names]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _cast(contract: type[Contract], data: pd.DataFrame | pa.Table, name: str) -> Cast:
@@ -107,11 +119,6 @@ def require_columns(contract: type[Contract], given: Sequence[str], *, where: st
     problems += [f"column {name} occurs twice" for name in sorted({n for n in names if names.count(n) > 1})]
     if problems:
         raise ContractError(f"{contract.config.table}: in {where} {', '.join(problems)}")
-
-
-def cell(data: pd.DataFrame | pa.Table, name: str, row: int) -> Any:
-    """One cell as it came."""
-    return data[name].iloc[row] if isinstance(data, pd.DataFrame) else data[name][row].as_py()
 
 
 def broken_rules(contract: type[Contract], table: pa.Table) -> list[tuple[str, str, int]]:

@@ -122,8 +122,7 @@ def parse_json(body: bytes) -> Any:
     """
     if not body.strip():
         raise MalformedAnswer("an empty body")
-    if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        raise MalformedAnswer("a page (HTML or XML) instead of JSON")
+    refuse_page(body)
     try:
         text = body.decode(json.detect_encoding(body))
         return json.loads(text, parse_constant=_refuse_constant)
@@ -132,12 +131,20 @@ def parse_json(body: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise MalformedAnswer(f"text that is not {error.encoding} at byte {error.start}") from None
     except json.JSONDecodeError as error:
-        end = ", where it ends: it is cut off" if error.pos >= len(text.rstrip()) else ""
-        raise MalformedAnswer(f"invalid JSON ({error.msg} at character {error.pos} of {len(text)}{end})") from None
+        fault = error.msg.removesuffix(" starting at")
+        cut_off = error.pos >= len(text.rstrip()) or fault == "Unterminated string"
+        end = ": it is cut off" if cut_off else ""
+        raise MalformedAnswer(f"invalid JSON ({fault} at character {error.pos} of {len(text)}{end})") from None
     except RecursionError:
         raise MalformedAnswer("JSON nested too deeply") from None
     except ValueError:
         raise MalformedAnswer("JSON with a number of too many digits") from None
+
+
+def refuse_page(body: bytes) -> None:
+    """Raises MalformedAnswer for HTML or XML: it comes from something in front of the API, not from the API."""
+    if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        raise MalformedAnswer("a page (HTML or XML) instead of JSON")
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,8 +1,8 @@
-"""The connection under `ApiClient`: a requests session that keeps a deadline at every read, and what its exceptions mean.
+"""The connection under `ApiClient`: a session that keeps a deadline at every read, and what its exceptions mean.
 
-The read time-out of requests counts from byte to byte, so a server that sends one byte a second, in the headers, the chunk
-sizes or the body, holds a client for hours. Here each read from the socket waits at most for what remains of the deadline.
-Kept apart from `http` because importing the HTTP library costs a tenth of a second.
+The read time-out of requests counts from byte to byte, so a server that sends one byte a second, in the headers, the
+chunk sizes or the body, holds a client for hours. Here each read from the socket waits at most for what remains of the
+deadline. Kept apart from `http` because importing the HTTP library costs a tenth of a second.
 """
 
 import http.client
@@ -56,11 +56,16 @@ FAILURE_RULES: tuple[tuple[type[BaseException], str, Rule], ...] = (
 _OTHER_FAILURE = ("the connection failed", Rule(Action.RETRY, True, _NETWORK))
 
 # What a request can raise; anything else is a mistake in the code and passes through.
-NETWORK_ERRORS = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
+NETWORK_ERRORS = (
+    requests.exceptions.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+)
 
 
 def rule_for_failure(error: BaseException) -> tuple[str, Rule]:
-    """What happened, in words that carry nothing of the exception's text (it may quote headers and URLs), and the rule."""
+    """What happened, without the exception's own text (it may quote headers and URLs), and the rule."""
     chain = list(_causes(error))
     for kind, text, rule in FAILURE_RULES:
         if any(isinstance(cause, kind) for cause in chain):
@@ -69,7 +74,10 @@ def rule_for_failure(error: BaseException) -> tuple[str, Rule]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The exception and everything wrapped in it: the HTTP library puts causes in args, `reason` and the chain."""
+    """The exception and everything wrapped in it, which the HTTP library puts into args, `reason` and the cause.
+
+    The context is left out: it may be an unrelated exception that the caller is handling.
+    """
     pending, seen = [error], set()
     while pending:
         current = pending.pop()
@@ -77,7 +85,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(current))
         yield current
-        linked = (current.__cause__, current.__context__, getattr(current, "reason", None), *current.args)
+        linked = (current.__cause__, getattr(current, "reason", None), *current.args)
         pending.extend(cause for cause in linked if isinstance(cause, BaseException))
 
 
@@ -99,7 +107,8 @@ class _BoundedReads(io.RawIOBase):
         timeout = self._socket.gettimeout()
         self._socket.settimeout(remaining if timeout is None else min(timeout, remaining))
         try:
-            return self._raw.readinto(buffer)
+            count: int | None = self._raw.readinto(buffer)
+            return count
         finally:
             # After a failed read the socket may be closed already.
             if self._socket.fileno() >= 0:
@@ -114,7 +123,7 @@ class _BoundedAnswer(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, remaining_s: Callable[[], float], **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         # The file object that http.client made keeps the socket open until the body is read, so it is kept inside.
-        raw = self.fp.detach()  # type: ignore[attr-defined]
+        raw = self.fp.detach()
         self.fp = io.BufferedReader(_BoundedReads(raw, sock, remaining_s))
 
 
@@ -189,7 +198,7 @@ class Body:
 
 
 def read_body(response: requests.Response, *, max_bytes: int) -> Body:
-    """The decoded body, at most `max_bytes` of it (counted after decompression: a small body can unfold to gigabytes)."""
+    """The body, at most `max_bytes` of it, counted after decompression: a small one can unfold to gigabytes."""
     data = bytearray()
     while len(data) <= max_bytes:
         chunk = response.raw.read(_CHUNK_BYTES, decode_content=True)

@@ -1,0 +1,314 @@
+"""Faults on plan: a seeded schedule per call, and the middleware that carries it out.
+
+A call's name is the first part of its path (`/site-info/x` → `site-info`); paths that begin with `/_` (controls) never
+fail. What a fault does to the handler matters as much as what the client sees: a lost response has taken effect, a
+time-out before the commit has not. The table `KINDS` says both.
+"""
+
+import asyncio
+import math
+import random
+import struct
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from json import dumps
+from socket import SO_LINGER, SOL_SOCKET
+from threading import Lock
+from typing import Any
+
+from etl_assets.simulators.server import TRANSPORT
+
+NONE = "none"
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+
+class Faults:
+    """Which call fails how, and what was done so far; safe to change while the server runs.
+
+    Args:
+        seed: the same seed and plan give each call the same sequence, however the calls interleave.
+        retry_after_s: what `429-retry-after` and `429-retry-after-date` ask for.
+        stall_s: how long the time-outs stall; choose it longer than the client waits.
+        byte_interval_s: the pause after each byte of `slow`.
+    """
+
+    def __init__(
+        self, *, seed: int = 0, retry_after_s: float = 1, stall_s: float = 5.0, byte_interval_s: float = 0.05
+    ) -> None:
+        self.retry_after_s = retry_after_s
+        self.stall_s = stall_s
+        self.byte_interval_s = byte_interval_s
+        self._seed = seed
+        self._lock = Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        """Back to no faults, no counts and the beginning of the random sequences."""
+        with self._lock:
+            self._rates: dict[str, dict[str, float]] = {}
+            self._scripts: dict[str, deque[str]] = {}
+            self._randoms: dict[str, random.Random] = {}
+            self._counts: Counter[tuple[str, str]] = Counter()
+
+    def rates(self, call: str, probabilities: Mapping[str, float]) -> None:
+        """Sets how often a call fails how, for each call by itself; the rest of the time it works.
+
+        Raises:
+            ValueError: for an unknown kind, or probabilities that are negative or exceed 1 together.
+        """
+        _check_kinds(probabilities)
+        # A tenth ten times is a little more than one.
+        if any(not p >= 0 for p in probabilities.values()) or sum(probabilities.values()) > 1 + 1e-9:
+            raise ValueError(f"fault rates of {call} must be at least 0 and at most 1 together: {dict(probabilities)}")
+        with self._lock:
+            self._rates[call] = dict(probabilities)
+
+    def script(self, call: str, kinds: Iterable[str]) -> None:
+        """Appends faults that the next requests of a call get, one each, before the random ones; `none` lets one pass.
+
+        Raises:
+            ValueError: for an unknown kind.
+        """
+        kinds = list(kinds)
+        _check_kinds(kinds)
+        with self._lock:
+            self._scripts.setdefault(call, deque()).extend(kinds)
+
+    def take(self, call: str) -> str:
+        """The fault of a call's next request, which is counted."""
+        with self._lock:
+            script = self._scripts.get(call)
+            kind = script.popleft() if script else self._drawn(call)
+            self._counts[call, kind] += 1
+            return kind
+
+    def _drawn(self, call: str) -> str:
+        draw = self._randoms.setdefault(call, random.Random(f"{self._seed}/{call}")).random()
+        for kind, probability in self._rates.get(call, {}).items():
+            if draw < probability:
+                return kind
+            draw -= probability
+        return NONE
+
+    def count(self, call: str, kind: str) -> int:
+        """How many requests of a call had this fault (`none`: how many passed)."""
+        with self._lock:
+            return self._counts[call, kind]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """All counts so far, by call and kind."""
+        with self._lock:
+            result: dict[str, dict[str, int]] = {}
+            for (call, kind), number in sorted(self._counts.items()):
+                result.setdefault(call, {})[kind] = number
+            return result
+
+
+def _check_kinds(kinds: Iterable[str]) -> None:
+    unknown = sorted(set(kinds) - set(KINDS) - {NONE})
+    if unknown:
+        raise ValueError(f"unknown faults {', '.join(unknown)}: known are {', '.join([NONE, *KINDS])}")
+
+
+@dataclass
+class _Exchange:
+    """One request under a fault."""
+
+    app: App
+    scope: MutableMapping[str, Any]
+    receive: Receive
+    send: Send
+    faults: Faults
+
+    async def handled(self) -> tuple[Message, bytes]:
+        """Lets the handler run and keeps its answer back."""
+        start: Message = {}
+        body = bytearray()
+
+        async def keep(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+            elif message["type"] == "http.response.body":
+                body.extend(message.get("body", b""))
+
+        await self.app(self.scope, self.receive, keep)
+        return start, bytes(body)
+
+    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]], *, length: int) -> None:
+        kept = [(name, value) for name, value in headers if name.lower() != b"content-length"]
+        kept.append((b"content-length", str(length).encode()))
+        await self.send({"type": "http.response.start", "status": status, "headers": kept})
+
+    async def write(self, body: bytes, *, more: bool = False) -> None:
+        await self.send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        await self.start(status, headers, length=len(body))
+        await self.write(body)
+
+    async def stalled(self, seconds: float) -> bool:
+        """Waits; True as soon as the client, or the server as it stops, has closed the connection."""
+        try:
+            async with asyncio.timeout(seconds):
+                while (await self.receive())["type"] != "http.disconnect":
+                    pass
+        except TimeoutError:
+            return False
+        return True
+
+    async def reset(self) -> None:
+        """Ends the connection with RST: what the client gets is an error, not the end of a stream."""
+        transport = self._transport()
+        transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+        await self.stalled(1.0)
+
+    async def close(self) -> None:
+        """Ends the connection with FIN once what was written is out."""
+        self._transport().close()
+        await self.stalled(1.0)
+
+    def _transport(self) -> Any:
+        transport = self.scope.get("state", {}).get(TRANSPORT)
+        if transport is None:
+            raise RuntimeError("this fault breaks connections: serve the app with etl_assets.simulators.server.serve")
+        return transport
+
+
+_JSON = [(b"content-type", b"application/json")]
+_HTML = b"<!doctype html><html><body><h1>We will be back soon</h1></body></html>"
+# Long enough for what was sent to reach the client: a reset overtakes what is still under way.
+_DELIVERED_S = 0.02
+
+
+def _no_headers(faults: Faults) -> list[tuple[bytes, bytes]]:
+    return []
+
+
+def _status(
+    status: int, message: str, headers: Callable[[Faults], list[tuple[bytes, bytes]]] = _no_headers
+) -> Callable[[_Exchange], Awaitable[None]]:
+    async def refuse(exchange: _Exchange) -> None:
+        await exchange.answer(status, [*_JSON, *headers(exchange.faults)], dumps({"message": message}).encode())
+
+    return refuse
+
+
+def _retry_after_seconds(faults: Faults) -> list[tuple[bytes, bytes]]:
+    return [(b"retry-after", f"{faults.retry_after_s:g}".encode())]
+
+
+def _retry_after_date(faults: Faults) -> list[tuple[bytes, bytes]]:
+    # An HTTP date has whole seconds: rounded up, so that it never asks for less.
+    instant = math.ceil(datetime.now(UTC).timestamp() + faults.retry_after_s)
+    date = datetime.fromtimestamp(0, UTC) + timedelta(seconds=instant)
+    return [(b"retry-after", format_datetime(date, usegmt=True).encode())]
+
+
+async def _timeout(exchange: _Exchange) -> None:
+    start, body = await exchange.handled()
+    if not await exchange.stalled(exchange.faults.stall_s):
+        await exchange.answer(start["status"], start["headers"], body)
+
+
+async def _timeout_before_commit(exchange: _Exchange) -> None:
+    if not await exchange.stalled(exchange.faults.stall_s):
+        await exchange.reset()
+
+
+async def _reset(exchange: _Exchange) -> None:
+    await exchange.reset()
+
+
+async def _response_lost(exchange: _Exchange) -> None:
+    await exchange.handled()
+    await exchange.reset()
+
+
+async def _reset_mid_body(exchange: _Exchange) -> None:
+    start, body = await exchange.handled()
+    await exchange.start(start["status"], start["headers"], length=len(body))
+    await exchange.write(body[: len(body) // 2], more=True)
+    await asyncio.sleep(_DELIVERED_S)
+    await exchange.reset()
+
+
+async def _truncated_json(exchange: _Exchange) -> None:
+    start, body = await exchange.handled()
+    await exchange.answer(start["status"], start["headers"], body[: len(body) // 2])
+
+
+async def _short_body(exchange: _Exchange) -> None:
+    start, body = await exchange.handled()
+    await exchange.start(start["status"], start["headers"], length=len(body))
+    await exchange.write(body[: len(body) // 2], more=True)
+    await exchange.close()
+
+
+async def _html(exchange: _Exchange) -> None:
+    await exchange.answer(200, [(b"content-type", b"text/html; charset=utf-8")], _HTML)
+
+
+async def _empty(exchange: _Exchange) -> None:
+    await exchange.handled()
+    await exchange.answer(200, _JSON, b"")
+
+
+async def _slow(exchange: _Exchange) -> None:
+    start, body = await exchange.handled()
+    await exchange.start(start["status"], start["headers"], length=len(body))
+    for i in range(len(body)):
+        await exchange.write(body[i : i + 1], more=True)
+        if await exchange.stalled(exchange.faults.byte_interval_s):
+            return
+    await exchange.write(b"")
+
+
+KINDS: dict[str, Callable[[_Exchange], Awaitable[None]]] = {
+    # The handler does not run.
+    "500": _status(500, "internal error"),
+    "502": _status(502, "bad gateway"),
+    "503": _status(503, "down for maintenance"),
+    "504": _status(504, "gateway time-out"),
+    "408": _status(408, "request time-out"),
+    "429": _status(429, "too many requests"),
+    "429-retry-after": _status(429, "too many requests", _retry_after_seconds),
+    "429-retry-after-date": _status(429, "too many requests", _retry_after_date),
+    "reset": _reset,
+    "timeout-before-commit": _timeout_before_commit,
+    "html": _html,
+    # The handler runs and what it does stays done; its answer does not arrive, or damaged or late.
+    "response-lost": _response_lost,
+    "timeout": _timeout,
+    "reset-mid-body": _reset_mid_body,
+    "truncated-json": _truncated_json,
+    "short-body": _short_body,
+    "empty": _empty,
+    "slow": _slow,
+}
+
+
+class FaultMiddleware:
+    """Gives each request its fault of the plan; add it to the app of a simulator.
+
+    The server's own log stays silent: to it a broken connection looks like a client that went away.
+    """
+
+    def __init__(self, app: App, *, faults: Faults) -> None:
+        self._app = app
+        self._faults = faults
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        call = scope["path"].strip("/").split("/")[0] if scope["type"] == "http" else ""
+        kind = NONE if not call or call.startswith("_") else self._faults.take(call)
+        if kind == NONE:
+            await self._app(scope, receive, send)
+        else:
+            await KINDS[kind](_Exchange(self._app, scope, receive, send, self._faults))

@@ -1,0 +1,98 @@
+"""Serves an ASGI app on a real port from a background thread, and lets the app break its connections.
+
+An ASGI app cannot reset a connection: it does not see it. The protocol here puts the transport into the scope's state,
+from where the faults take it.
+"""
+
+import asyncio
+import socket
+import threading
+from asyncio import BaseTransport
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+TRANSPORT = "transport"
+_POLL_S = 0.002
+
+
+class _BreakableProtocol(H11Protocol):
+    """HTTP/1.1 with the connection's transport in `scope["state"]`."""
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self.app_state = {**self.app_state, TRANSPORT: transport}
+
+
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drops open connections first: one that stalls on purpose would otherwise be waited for."""
+        for listening in self.servers:
+            listening.close()
+        # A connection that was accepted a moment ago becomes one of them in the next turn of the loop.
+        await asyncio.sleep(0)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
+        await super().shutdown(sockets)
+
+
+@contextmanager
+def serve(app: Any, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """Serves an app while the context is open and gives its base URL; port 0 means a free one.
+
+    Raises:
+        OSError: if the port is taken.
+        RuntimeError: if the app fails to start.
+    """
+    # Only where TCP is said does asyncio switch off Nagle's algorithm, which costs 40 ms per request.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"cannot serve on {host}:{port} ({error.strerror}): choose another port") from None
+    server = _Server(_config(app))
+    thread = threading.Thread(target=_run, args=(server, listener), name="simulator", daemon=True)
+    thread.start()
+    try:
+        _await_start(server, thread)
+        shown = f"[{host}]" if ":" in host else host
+        yield f"http://{shown}:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+        listener.close()
+
+
+def _config(app: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=_BreakableProtocol,
+        loop="asyncio",
+        ws="none",
+        lifespan="auto",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+    )
+
+
+def _run(server: uvicorn.Server, listener: socket.socket) -> None:
+    # Not `server.run`: it chooses the event loop, and faults need the plain one. Off the main thread uvicorn leaves
+    # the signal handlers alone.
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(server.serve(sockets=[listener]))
+
+
+def _await_start(server: uvicorn.Server, thread: threading.Thread) -> None:
+    while not server.started:
+        if not thread.is_alive():
+            raise RuntimeError("the simulator did not start: its log says why")
+        thread.join(timeout=_POLL_S)
