@@ -1,7 +1,5 @@
 """A frame divided into rows that keep the contract and records of those that do not."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
@@ -34,11 +32,6 @@ class Record:
     raw: Mapping[str, Any]
     source: str = ""
     outcome: Literal["rejected", "flagged", "superseded"] = "rejected"
-
-    def fingerprint(self) -> str:
-        """Identity of the record across runs: what it is and why, not when or where it was met."""
-        content = json.dumps([self.outcome, *as_json(self)], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

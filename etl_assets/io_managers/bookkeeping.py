@@ -81,18 +81,18 @@ def store_records(transaction: Transaction, piece: Slice, records: Sequence[Reco
         return
     rows: dict[str, dict[str, Any]] = {}
     for record in records:
-        identity = record_id(piece, record)
+        faults, raw = (json.dumps(part, sort_keys=True) for part in as_json(record))
+        identity = record_id(piece, record.outcome, faults, raw)
         if identity in rows:
             rows[identity]["seen"] += 1
             continue
-        faults, raw = as_json(record)
         rows[identity] = {
             "id": identity,
             "asset": piece.contract.config.table,
             "partition": piece.name,
             "outcome": record.outcome,
-            "faults": json.dumps(faults),
-            "raw": json.dumps(raw),
+            "faults": faults,
+            "raw": raw,
             "source": record.source.replace("\x00", "\\0"),
             "run_id": run_id,
             "seen": 1,
@@ -109,7 +109,7 @@ def store_records(transaction: Transaction, piece: Slice, records: Sequence[Reco
     )
 
 
-def record_id(piece: Slice, record: Record) -> str:
-    """Identity of a record in quarantine: the same record of the same slice has the same one in every run."""
-    identity = json.dumps([piece.contract.config.table, piece.name, record.fingerprint()])
+def record_id(piece: Slice, outcome: str, faults: str, raw: str) -> str:
+    """Identity of a record in quarantine: what it is and why, not when or where it was met."""
+    identity = "\n".join([piece.contract.config.table, piece.name, outcome, faults, raw])
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
