@@ -1,0 +1,58 @@
+"""The IO manager of parquet layers: between Dagster's contexts and `parquet_files`."""
+
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from etl_assets.contracts.dagster import permanent_failures_stop
+from etl_assets.io_managers.parquet_files import ParquetRoot, read_parquet, stream_parquet, write_parquet
+from etl_assets.io_managers.postgres import (
+    in_form,
+    input_slices,
+    output_slices,
+    preview,
+    stored_contract,
+    wanted_type,
+)
+from etl_assets.io_managers.report import report
+from etl_assets.io_managers.writing import Write
+from etl_assets.resources.postgres import PostgresResource
+from etl_assets.settings import load_settings
+
+
+class ParquetIOManager(dg.ConfigurableIOManager):
+    """Stores what an asset returns as parquet files; rejected rows and the ledger are in Postgres.
+
+    Takes and gives the same forms as `PostgresIOManager`.
+
+    Attributes:
+        url: root of the layers; by default ETL_STORAGE_URL, else the data folder.
+    """
+
+    postgres: dg.ResourceDependency[PostgresResource]
+    url: str = ""
+
+    @property
+    def root(self) -> ParquetRoot:
+        """Where the files are."""
+        return ParquetRoot(self.url or load_settings().storage_url)
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Write the slices of this run and report what became of the rows."""
+        with permanent_failures_stop():
+            contract, mode = stored_contract(context)
+            slices = output_slices(context, contract)
+            how = Write(mode=mode, run_id=context.run_id, source=f"asset {contract.table_name()}")
+            outcomes = write_parquet(self.root, self.postgres.database, obj, slices, how)
+            rows = sum(outcome.loaded + outcome.change.unchanged for outcome in outcomes)
+            report(context, contract, outcomes, preview(obj), rows)
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Read the partitions that the consumer depends on, only the columns that it needs."""
+        with permanent_failures_stop():
+            wanted = wanted_type(context)
+            slices = input_slices(context, wanted.contract)
+            if wanted.form is pa.RecordBatchReader:
+                return stream_parquet(self.root, slices, wanted.chosen)
+            return in_form(read_parquet(self.root, slices, wanted.chosen), wanted.form)

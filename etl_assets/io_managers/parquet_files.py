@@ -1,0 +1,286 @@
+"""Slices of a table as parquet files under a root URL: replaced as a whole, never seen half-written.
+
+    <root>/<system>/<asset>/data.parquet                          a whole table
+    <root>/<system>/<asset>/partition=<name>/data.parquet          a partition
+    <root>/<system>/<asset>/snapshot=<UTC instant>/data.parquet    a snapshot of each write; the newest counts
+
+A file is written under a temporary name and renamed, within the transaction that enters it into the ledger and its rejected rows
+into quarantine. Killed between the rename and the commit, the file is there without its ledger row, and the next run
+writes both again.
+"""
+
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from etl_assets.contracts import Contract, Record, Split
+from etl_assets.contracts.arrow import arrow_schema
+from etl_assets.contracts.validation import split_arrow
+from etl_assets.failures import ContractError, PermanentError
+from etl_assets.io_managers.bookkeeping import store_records
+from etl_assets.io_managers.difference import without_duplicates
+from etl_assets.io_managers.merging import Change
+from etl_assets.io_managers.slices import Slice, divide
+from etl_assets.io_managers.streaming import _chunks as chunks
+from etl_assets.io_managers.transaction import Transaction
+from etl_assets.io_managers.writing import Data, Outcome, Write, commit, finish, hash_of
+from etl_assets.resources.database import Database
+
+SNAPSHOTS_KEPT = 100
+HASH = b"etl_assets.content_hash"
+
+
+@dataclass(frozen=True)
+class ParquetRoot:
+    """Where the parquet layers are.
+
+    Attributes:
+        url: a folder, or an fsspec URL (`s3://bucket/prefix`).
+    """
+
+    url: str
+
+    def filesystem(self) -> tuple[Any, str]:
+        """The file system and the path of the root in it."""
+        return fsspec.core.url_to_fs(self.url)  # type: ignore[no-any-return]
+
+    def folder(self, piece: Slice) -> str:
+        """The folder of a slice, below the root."""
+        _, root = self.filesystem()
+        parts = [root, piece.contract.schema_name(), piece.contract.table_name()]
+        if piece.name:
+            parts.append(f"partition={quote(piece.name, safe='')}")
+        return "/".join(parts)
+
+
+def write_parquet(
+    root: ParquetRoot, database: Database, data: Data | Split[Any], slices: Sequence[Slice], how: Write
+) -> list[Outcome]:
+    """Store rows as one file per slice.
+
+    Args:
+        database: keeps the ledger and the rejected rows.
+        data: as for `writing.write`; record batches are written as they come and go to a single slice.
+        how: mode `replace`, `partition` or `snapshot`.
+
+    Raises:
+        ContractError: for data that do not have the contract's shape, before any file is touched.
+    """
+    contract = slices[0].contract
+    if how.mode not in ("replace", "partition", "snapshot"):
+        raise ContractError(f"{contract.config.table}: parquet knows replace, partition and snapshot, not {how.mode!r}")
+    valid, records = (data.valid, list(data.records)) if isinstance(data, Split) else (data, [])
+    if isinstance(valid, pa.RecordBatchReader):
+        if len(slices) != 1:
+            raise ContractError(f"{contract.config.table}: record batches go to a single partition, not {len(slices)}")
+        return [_store(root, database, slices[0], valid, records, how)]
+    judged = split_arrow(contract, valid, source=how.source)
+    everything = [*records, *judged.records]
+    outcomes = []
+    for place, (piece, table) in enumerate(zip(slices, divide(judged.valid, slices), strict=True)):
+        own = [r for r in everything if _home(r, slices) == place]
+        outcomes.append(_store(root, database, piece, table, own, how))
+    return outcomes
+
+
+def _home(record: Record, slices: Sequence[Slice]) -> int:
+    if len(slices) == 1:
+        return 0
+    return next((i for i, piece in enumerate(slices) if piece.holds(record.raw)), 0)
+
+
+def _store(
+    root: ParquetRoot,
+    database: Database,
+    piece: Slice,
+    data: pa.Table | pa.RecordBatchReader,
+    records: Sequence[Record],
+    how: Write,
+) -> Outcome:
+    started = time.perf_counter()
+    filesystem, _ = root.filesystem()
+    folder = root.folder(piece)
+    now = datetime.now(UTC)
+    target = f"{folder}/snapshot={now:%Y%m%dT%H%M%S.%fZ}" if how.mode == "snapshot" else folder
+    filesystem.makedirs(target, exist_ok=True)
+    temporary = f"{target}/.{uuid.uuid4().hex}.tmp"
+    try:
+        file = _write_file(filesystem, temporary, piece, data, how)
+        with database.adbc() as connection:
+            transaction = Transaction(connection)
+            transaction.lock(piece)
+            before = rows_of(filesystem, f"{target}/data.parquet")
+            outcome = Outcome(
+                piece=piece,
+                commit_id=uuid.uuid4().hex,
+                change=_change(file, before, _hash_of_file(filesystem, f"{target}/data.parquet")),
+                received=file.received + len(Split(None, records).rejected),
+                quarantined=len(file.records) + len(Split(None, records).rejected),
+                flagged=sum(record.outcome == "flagged" for record in records),
+                size=file.size,
+                content_hash=file.content_hash,
+                seconds=time.perf_counter() - started,
+            )
+            store_records(transaction, piece, [*records, *file.records], run_id=how.run_id)
+            finish(transaction, outcome, how)
+            if not outcome.change.unchanged:
+                publish(filesystem, temporary, f"{target}/data.parquet")
+            commit(database, connection, outcome.commit_id)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            filesystem.rm(temporary)
+    if how.mode == "snapshot":
+        _forget_old_snapshots(filesystem, folder)
+    return outcome
+
+
+@dataclass(frozen=True)
+class _File:
+    rows: int
+    received: int
+    duplicates: int
+    size: int
+    records: Sequence[Record]
+    content_hash: str | None
+
+
+def _write_file(filesystem: Any, path: str, piece: Slice, data: pa.Table | pa.RecordBatchReader, how: Write) -> _File:
+    """Write the rows of a slice, judged, to a new file."""
+    contract = piece.contract
+    schema = arrow_schema(contract)
+    if isinstance(data, pa.Table):
+        table = without_duplicates(data, contract.config.key)
+        content_hash = hash_of(table)
+        with filesystem.open(path, "wb") as file:
+            pq.write_table(
+                table.replace_schema_metadata({HASH: content_hash.encode()}), file, compression="zstd"
+            )
+        return _File(table.num_rows, data.num_rows, data.num_rows - table.num_rows, data.nbytes, (), content_hash)
+    rows = received = size = 0
+    records: list[Record] = []
+    with filesystem.open(path, "wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for chunk in chunks(data):
+            judged = split_arrow(contract, chunk, source=how.source, first_row=received)
+            divide(judged.valid, [piece])
+            writer.write_table(judged.valid)
+            received += chunk.num_rows
+            rows += judged.valid.num_rows
+            size += judged.valid.nbytes
+            records += judged.records
+    return _File(rows, received, 0, size, records, None)
+
+
+def _change(file: _File, rows_before: int, hash_before: str | None) -> Change:
+    if file.content_hash is not None and file.content_hash == hash_before:
+        return Change(unchanged=file.rows, deduplicated=file.duplicates)
+    return Change(inserted=file.rows, deleted=rows_before, deduplicated=file.duplicates)
+
+
+def publish(filesystem: Any, temporary: str, final: str) -> None:
+    """Give a complete file its name: at once on a local disk, by the store's own atomic put elsewhere."""
+    if "file" in (filesystem.protocol if isinstance(filesystem.protocol, tuple) else (filesystem.protocol,)):
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, final)
+    else:
+        filesystem.mv(temporary, final)
+
+
+def rows_of(filesystem: Any, path: str) -> int:
+    """Rows of a parquet file by its footer; 0 if there is none."""
+    try:
+        with filesystem.open(path, "rb") as file:
+            return int(pq.ParquetFile(file).metadata.num_rows)
+    except FileNotFoundError:
+        return 0
+
+
+def _hash_of_file(filesystem: Any, path: str) -> str | None:
+    try:
+        with filesystem.open(path, "rb") as file:
+            return ((pq.ParquetFile(file).schema_arrow.metadata or {}).get(HASH) or b"").decode() or None
+    except FileNotFoundError:
+        return None
+
+
+def _snapshots(filesystem: Any, folder: str) -> list[str]:
+    """Folders of complete snapshots, oldest first."""
+    found = filesystem.glob(f"{folder}/snapshot=*/data.parquet")
+    return sorted(path.rsplit("/", 1)[0] for path in found)
+
+
+def _forget_old_snapshots(filesystem: Any, folder: str) -> None:
+    for old in _snapshots(filesystem, folder)[:-SNAPSHOTS_KEPT]:
+        filesystem.rm(old, recursive=True)
+
+
+def _files(root: ParquetRoot, slices: Sequence[Slice]) -> list[str]:
+    """The files of the slices that are there; of snapshots the newest.
+
+    Raises:
+        PermanentError: if none is there.
+    """
+    filesystem, _ = root.filesystem()
+    found = []
+    for piece in slices:
+        folder = root.folder(piece)
+        snapshots = _snapshots(filesystem, folder)
+        path = f"{snapshots[-1] if snapshots else folder}/data.parquet"
+        if filesystem.exists(path):
+            found.append(path)
+    if not found:
+        names = ", ".join(str(piece) for piece in slices[:3])
+        raise PermanentError(f"{names}: nothing is stored under {root.url} yet: materialise it first")
+    return found
+
+
+def read_parquet(root: ParquetRoot, slices: Sequence[Slice], columns: Sequence[str] = ()) -> pa.Table:
+    """The rows of some slices; those that were never stored are left out.
+
+    Raises:
+        PermanentError: if none of them was ever stored.
+        ContractError: if a file does not have the contract's columns.
+    """
+    return stream_parquet(root, slices, columns).read_all()
+
+
+def stream_parquet(root: ParquetRoot, slices: Sequence[Slice], columns: Sequence[str] = ()) -> pa.RecordBatchReader:
+    """As `read_parquet`, in batches."""
+    filesystem, _ = root.filesystem()
+    contract = slices[0].contract
+    schema = arrow_schema(contract, tuple(columns))
+    files = _files(root, slices)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for path in files:
+            with filesystem.open(path, "rb") as file:
+                stored = pq.ParquetFile(file)
+                missing = [name for name in schema.names if name not in stored.schema_arrow.names]
+                if missing:
+                    raise ContractError(f"{path} has no column {', '.join(missing)}: materialise it again")
+                for batch in stored.iter_batches(columns=schema.names):
+                    yield from pa.Table.from_batches([batch]).select(schema.names).cast(schema).to_batches()
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def rows_stored(url: str, contract: type[Contract]) -> int:
+    """Rows of a table under a root, over all partitions; of snapshots those of the newest."""
+    root = ParquetRoot(url)
+    filesystem, _ = root.filesystem()
+    folder = root.folder(Slice(contract))
+    snapshots = _snapshots(filesystem, folder)
+    if snapshots:
+        return rows_of(filesystem, f"{snapshots[-1]}/data.parquet")
+    files = filesystem.glob(f"{folder}/partition=*/data.parquet")
+    return sum(rows_of(filesystem, path) for path in [f"{folder}/data.parquet", *files])

@@ -1,0 +1,121 @@
+"""The IO manager of tables in Postgres: between Dagster's contexts and the one write path."""
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+
+from etl_assets.contracts import Contract, Split
+from etl_assets.contracts.dagster import COLUMNS, FORMS, MODE, ContractType, permanent_failures_stop
+from etl_assets.contracts.validation import to_frame
+from etl_assets.failures import ContractError
+from etl_assets.io_managers import reading
+from etl_assets.io_managers.partitions import slices_of
+from etl_assets.io_managers.report import report
+from etl_assets.io_managers.slices import Slice
+from etl_assets.io_managers.writing import Write, write
+from etl_assets.resources.postgres import PostgresResource
+
+
+class PostgresIOManager(dg.ConfigurableIOManager):
+    """Stores what an asset returns in its contract's table, and loads it in the form that the input asks for.
+
+    Takes and gives `pandas.DataFrame`, `pyarrow.Table` and `pyarrow.RecordBatchReader` (constant memory). The mode is
+    that of `stored(contract, mode=…)`.
+    """
+
+    postgres: dg.ResourceDependency[PostgresResource]
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Write the slices of this run and report what became of the rows."""
+        with permanent_failures_stop():
+            contract, mode = stored_contract(context)
+            slices = output_slices(context, contract)
+            how = Write(mode=mode, run_id=context.run_id, source=f"asset {contract.table_name()}")
+            outcomes = write(self.postgres.database, obj, slices, how)
+            report(context, contract, outcomes, preview(obj), self._table_rows(contract))
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Read the partitions that the consumer depends on, only the columns that it needs."""
+        with permanent_failures_stop():
+            wanted = wanted_type(context)
+            slices = input_slices(context, wanted.contract)
+            database = self.postgres.database
+            if wanted.form is pa.RecordBatchReader:
+                return reading.stream(database, slices, wanted.chosen)
+            table = reading.read(database, slices, wanted.chosen)
+            return in_form(table, wanted.form)
+
+    def _table_rows(self, contract: type[Contract]) -> int:
+        from psycopg import sql
+
+        from etl_assets.io_managers.transaction import relation
+
+        with self.postgres.database.connect() as connection:
+            query = sql.SQL("SELECT count(*) FROM {}").format(relation(contract))
+            (rows,) = connection.execute(query).fetchone()  # type: ignore[misc]
+        return int(rows)
+
+
+def stored_contract(context: dg.OutputContext) -> tuple[type[Contract], str]:
+    """The contract and the mode that `stored(…)` gave the asset.
+
+    Raises:
+        ContractError: if the asset was defined without it.
+    """
+    kind = context.dagster_type
+    if not isinstance(kind, ContractType):
+        raise ContractError(f"asset {context.asset_key.to_user_string()} has no contract: define it with **stored(Contract, mode=…)")
+    return kind.contract, context.definition_metadata[MODE]
+
+
+def output_slices(context: dg.OutputContext, contract: type[Contract]) -> list[Slice]:
+    """The slices that this run writes."""
+    if not context.has_asset_partitions:
+        return slices_of(contract, None, [])
+    return slices_of(contract, context.asset_partitions_def, context.asset_partition_keys)
+
+
+def input_slices(context: dg.InputContext, contract: type[Contract]) -> list[Slice]:
+    """The slices that this input depends on; those never materialised are simply without rows."""
+    if not context.has_asset_partitions:
+        return slices_of(contract, None, [])
+    return slices_of(contract, context.asset_partitions_def, list(context.asset_partition_keys))
+
+
+def wanted_type(context: dg.InputContext) -> ContractType:
+    """The contract, form and columns that the consumer stated with `loads(…)`.
+
+    Raises:
+        ContractError: if it did not.
+    """
+    kind = context.dagster_type
+    if isinstance(kind, ContractType):
+        return kind
+    raise ContractError(
+        f"input {context.asset_key.to_user_string()} has no contract: state it with ins={{…: loads(Contract)}} ({COLUMNS})"
+    )
+
+
+def in_form(table: pa.Table, form: type | None) -> Any:
+    """An Arrow table in the form that was asked for."""
+    converters: dict[type | None, Callable[[pa.Table], Any]] = {
+        pd.DataFrame: to_frame,
+        pa.Table: lambda whole: whole,
+        pa.RecordBatchReader: lambda whole: whole.to_reader(),
+    }
+    if form not in converters:
+        raise ContractError(f"an input can be {', '.join(known.__name__ for known in FORMS)}, not {form}")
+    return converters[form](table)
+
+
+def preview(obj: Any) -> pd.DataFrame | None:
+    """The first rows of what is stored; none for a stream, which can be read once only."""
+    valid = obj.valid if isinstance(obj, Split) else obj
+    if isinstance(valid, pd.DataFrame):
+        return valid.head(5)
+    return to_frame(valid.slice(0, 5)) if isinstance(valid, pa.Table) else None
+
+

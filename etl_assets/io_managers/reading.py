@@ -1,0 +1,65 @@
+"""Read slices of a table as Arrow, over one ADBC cursor."""
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+from psycopg import sql
+
+from etl_assets.contracts.arrow import arrow_schema
+from etl_assets.io_managers.slices import Slice, Span
+from etl_assets.io_managers.transaction import names, relation
+from etl_assets.resources.database import Database, translated
+
+
+def read(database: Database, slices: Sequence[Slice], columns: Sequence[str] = ()) -> pa.Table:
+    """The rows of some slices of one table, in no particular order.
+
+    Args:
+        slices: the whole table, or the partitions that are wanted.
+        columns: the columns that are wanted; all by default.
+    """
+    with database.adbc() as connection, connection.cursor() as cursor:
+        cursor.execute(query(slices, columns).as_string(None))
+        found = cursor.fetch_arrow_table()
+    return found.cast(arrow_schema(slices[0].contract, tuple(columns)))
+
+
+def stream(database: Database, slices: Sequence[Slice], columns: Sequence[str] = ()) -> pa.RecordBatchReader:
+    """As `read`, in batches: constant memory. The connection closes when the last batch is read."""
+    schema = arrow_schema(slices[0].contract, tuple(columns))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with database.adbc() as connection, connection.cursor() as cursor:
+            cursor.execute(query(slices, columns).as_string(None))
+            with translated("read the database"):
+                for batch in cursor.fetch_record_batch():
+                    yield from pa.Table.from_batches([batch]).cast(schema).to_batches()
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def query(slices: Sequence[Slice], columns: Sequence[str]) -> sql.Composable:
+    """The SELECT of some slices; neighbouring intervals are asked for as one."""
+    contract = slices[0].contract
+    wanted = names(columns or contract.columns)
+    conditions = [sql.SQL("({})").format(piece.predicate()) for piece in joined(slices)]
+    return sql.SQL("SELECT {} FROM {} WHERE {}").format(wanted, relation(contract), sql.SQL(" OR ").join(conditions))
+
+
+def joined(slices: Sequence[Slice]) -> list[Slice]:
+    """Slices over one column of intervals, those that touch made one; any others as they are."""
+    if not all(len(piece.bounds) == 1 and isinstance(_bound(piece), Span) for piece in slices):
+        return list(slices)
+    merged: list[Slice] = []
+    for piece in sorted(slices, key=lambda piece: _bound(piece).start):  
+        if merged and _bound(merged[-1]).end == _bound(piece).start:  
+            name = next(iter(piece.bounds))
+            span = Span(_bound(merged[-1]).start, _bound(piece).end)  
+            merged[-1] = Slice(piece.contract, merged[-1].name, {name: span})
+        else:
+            merged.append(piece)
+    return merged
+
+
+def _bound(piece: Slice) -> object:
+    return next(iter(piece.bounds.values()))

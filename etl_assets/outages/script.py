@@ -1,0 +1,108 @@
+"""The outages system without an orchestrator: for the command line, a cloud function, a cron job."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from etl_assets.io_managers.parquet_files import ParquetRoot, write_parquet
+from etl_assets.io_managers.slices import Slice
+from etl_assets.io_managers.writing import Write, write
+from etl_assets.outages import outbox
+from etl_assets.outages.api import OutagesApi
+from etl_assets.outages.contracts import RawOutages, RawSiteInfo, SiteDevices, SiteOutages
+from etl_assets.outages.transform import (
+    CUTOFF,
+    devices_of_sites,
+    outages_of_sites,
+    raw_outages_frame,
+    site_info_frame,
+)
+from etl_assets.resources.database import Database
+from etl_assets.resources.local import platform_database
+from etl_assets.settings import Settings, load_settings
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """What a sync did for one site.
+
+    Attributes:
+        outages: rows of the site in `outages.site_outages` now.
+        delivered: outages that the API acknowledged in this call.
+        watermark: when the newest delivery of the site was recorded.
+        quarantined: rows of this call's answers that are in quarantine.
+        flagged: rows that were loaded with a remark.
+    """
+
+    site: str
+    outages: int
+    delivered: int
+    watermark: datetime | None
+    quarantined: int
+    flagged: int
+
+
+def sync(
+    site: str,
+    *,
+    since: datetime | None = None,
+    settings: Settings | None = None,
+    database: Database | None = None,
+    api: OutagesApi | None = None,
+) -> SyncResult:
+    """Fetch, map, store and deliver the outages of one site.
+
+    Args:
+        site: the site, as the API names it.
+        since: replaces the cut-off of 2022-01-01 for this call; what was delivered is not delivered again.
+        settings: by default those of the environment.
+        database, api: by default those that the settings name.
+
+    Raises:
+        ConfigurationError: if a setting is missing; names it.
+        TransientError: if the API or the database stays unavailable; nothing is lost, the next call goes on.
+        PermanentError: if the API refuses, or data do not have their shape.
+    """
+    settings = settings or load_settings()
+    api = api or OutagesApi.from_settings(settings)
+    database = database or platform_database(settings)
+    answer, fetched_at = api.outages(), datetime.now(UTC)
+    info = api.site_info(site)
+    return _store_and_deliver(site, answer, info, fetched_at, since or CUTOFF, settings, database, api)
+
+
+def _store_and_deliver(
+    site: str,
+    answer: Sequence[Any],
+    info: Mapping[str, Any],
+    fetched_at: datetime,
+    began_from: datetime,
+    settings: Settings,
+    database: Database,
+    api: OutagesApi,
+) -> SyncResult:
+    root = ParquetRoot(settings.storage_url)
+    place = {"site_id": site}
+    raw = raw_outages_frame(answer, fetched_at=fetched_at)
+    infos = site_info_frame({site: info}, fetched_at=fetched_at)
+    devices = devices_of_sites(infos)
+    # The rows as they will be in the table: of a device that is named twice the last counts.
+    known = devices.valid.drop_duplicates(["site_id", "device_id"], keep="last")
+    outages = outages_of_sites(raw.valid, known, began_from=began_from)
+    outcomes = [
+        *write_parquet(root, database, raw, [Slice(RawOutages)], Write("snapshot", source="GET /outages")),
+        *write_parquet(root, database, infos, [Slice(RawSiteInfo, site, place)], Write("partition")),
+        *write(database, devices, [Slice(SiteDevices, site, place)], Write("partition")),
+        *write(database, outages, [Slice(SiteOutages, site, place)], Write("partition")),
+    ]
+    stored = outcomes[-1]
+    delivery = outbox.deliver(database, api, site)
+    return SyncResult(
+        site=site,
+        outages=stored.loaded + stored.change.unchanged,
+        delivered=delivery.delivered,
+        watermark=delivery.watermark,
+        quarantined=sum(outcome.quarantined for outcome in outcomes),
+        flagged=sum(outcome.flagged for outcome in outcomes),
+    )

@@ -1,0 +1,18 @@
+"""The outage API as a Dagster resource."""
+
+import dagster as dg
+
+from etl_assets.outages.api import OutagesApi
+from etl_assets.settings import load_settings
+
+
+class OutagesApiResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The API at OUTAGES_API_URL; settings are read when a run needs it, so that no secret is in a run config."""
+
+    def connect(self) -> OutagesApi:
+        """The API, ready to be called.
+
+        Raises:
+            ConfigurationError: if its URL or key is not set.
+        """
+        return OutagesApi.from_settings(load_settings())

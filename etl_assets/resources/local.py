@@ -1,0 +1,22 @@
+"""Where the platform's servers are for this process: by URL, or embedded in the data folder."""
+
+import functools
+
+from etl_assets.resources.database import Database
+from etl_assets.settings import Settings, load_settings
+
+
+def platform_database(settings: Settings | None = None) -> Database:
+    """The platform's database; an embedded server starts when it is first used, and lives as long as somebody uses it."""
+    settings = settings or load_settings()
+    if settings.etl_postgres_url is not None:
+        return Database(settings.required("etl_postgres_url"), migrate=settings.etl_migrate)
+    return Database(
+        functools.cache(functools.partial(_embedded_postgres, settings)), migrate=settings.etl_migrate
+    )
+
+
+def _embedded_postgres(settings: Settings) -> str:
+    from etl_assets.resources.embedded import EmbeddedPostgres
+
+    return EmbeddedPostgres(settings.etl_data_dir).acquire()
