@@ -2,3 +2,146 @@
 
 Stored by the writers in the transaction that stores the rest of the slice; listed, shown and replayed from here.
 """
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from psycopg.rows import dict_row
+
+from etl_assets.contracts import Contract, Split
+from etl_assets.contracts.arrow import arrow_schema
+from etl_assets.contracts.validation import split, split_arrow, to_frame
+from etl_assets.failures import PermanentError
+from etl_assets.io_managers.bookkeeping import Quarantine
+from etl_assets.io_managers.parquet_files import ParquetRoot, read_parquet, stored_mode, write_parquet
+from etl_assets.io_managers.slices import Slice
+from etl_assets.io_managers.writing import Write, write
+from etl_assets.resources.database import Database
+
+# Makes rows of a contract from raw rows whose fields have other names; gets the rows that are stored already.
+RawReader = Callable[[Sequence[Mapping[str, Any]], pd.DataFrame], Split[pd.DataFrame]]
+COLUMNS = ", ".join(Quarantine.columns)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of the quarantine; the fields are those of its contract."""
+
+    id: str
+    asset: str
+    partition: str
+    outcome: str
+    status: str
+    faults: list[dict[str, Any]]
+    raw: dict[str, Any]
+    source: str
+    run_id: str
+    seen: int
+    first_seen: datetime
+    last_seen: datetime
+
+    def as_dict(self) -> dict[str, Any]:
+        """The entry as JSON can hold it."""
+        return {
+            **asdict(self),
+            "first_seen": self.first_seen.isoformat(),
+            "last_seen": self.last_seen.isoformat(),
+        }
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    return Entry(**{**row, "faults": json.loads(row["faults"]), "raw": json.loads(row["raw"])})
+
+
+def listed(
+    database: Database, *, asset: str | None = None, status: str = "open", limit: int = 100
+) -> tuple[list[Entry], int]:
+    """Entries, the newest first, and how many there are in all.
+
+    Args:
+        asset: only those of this table.
+        status: `open`, `replayed` or `all`.
+    """
+    condition = "(%(asset)s::text IS NULL OR asset = %(asset)s) AND (%(status)s = 'all' OR status = %(status)s)"
+    values = {"asset": asset, "status": status, "limit": limit}
+    with database.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(
+            f"SELECT {COLUMNS} FROM etl.quarantine WHERE {condition} ORDER BY last_seen DESC, id LIMIT %(limit)s", values
+        ).fetchall()
+        total = cursor.execute(f"SELECT count(*) AS n FROM etl.quarantine WHERE {condition}", values).fetchone()
+    return [_entry(row) for row in rows], total["n"] if total else 0
+
+
+def shown(database: Database, prefix: str) -> Entry:
+    """The entry whose id begins so.
+
+    Raises:
+        PermanentError: if there is none, or more than one.
+    """
+    with database.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(
+            f"SELECT {COLUMNS} FROM etl.quarantine WHERE starts_with(id, %s) LIMIT 2", (prefix,)
+        ).fetchall()
+    if len(rows) != 1:
+        raise PermanentError(f"{'no entry' if not rows else 'more than one entry'} of the quarantine begins with {prefix!r}")
+    return _entry(rows[0])
+
+
+def replay(
+    database: Database,
+    storage_url: str,
+    entry: Entry,
+    *,
+    contract: type[Contract],
+    read_raw: RawReader | None = None,
+    corrections: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Judge an entry's raw row anew and store it if it passes; a second time changes nothing.
+
+    Args:
+        storage_url: root of the parquet layers, for tables that live there.
+        contract: the contract of the entry's table, as it is now.
+        read_raw: for a table whose raw rows are not named as its columns are.
+        corrections: fields of the raw row to replace.
+
+    Returns:
+        The faults that the row still has; none if it was stored.
+
+    Raises:
+        PermanentError: if the entry was only flagged: its row is in the table already.
+    """
+    if entry.outcome != "rejected":
+        raise PermanentError(f"{entry.id} was {entry.outcome}, not rejected: there is nothing to store")
+    raw = [{**entry.raw, **(corrections or {})}]
+    root, piece = ParquetRoot(storage_url), Slice(contract, entry.partition)
+    in_parquet = contract.config.store == "parquet"
+    there = read_parquet(root, [piece]) if in_parquet else arrow_schema(contract).empty_table()
+    judged = (
+        read_raw(raw, to_frame(there))
+        if read_raw
+        else split(contract, _frame(contract, raw), raw=raw, source=entry.source)
+    )
+    faults = [f"{fault.column}: {fault.rule}" for record in judged.rejected for fault in record.faults]
+    if faults:
+        return faults
+    source = f"replay of {entry.id}"
+    if in_parquet:
+        rows = pa.concat_tables([there, split_arrow(contract, judged.valid).valid])
+        write_parquet(root, database, rows, [piece], Write(stored_mode(root, piece), source=source))
+    else:
+        mode = "upsert" if contract.config.key else "append"
+        write(database, judged.valid, [Slice(contract)], Write(mode, source=source))
+    with database.connect() as connection:
+        connection.execute("UPDATE etl.quarantine SET status = 'replayed' WHERE id = %s", (entry.id,))
+    return []
+
+
+def _frame(contract: type[Contract], raw: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    columns = {name: pd.Series([row.get(name) for row in raw], dtype=object) for name in contract.columns}
+    return pd.DataFrame(columns)
+

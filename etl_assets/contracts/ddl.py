@@ -45,7 +45,7 @@ def table(contract: type[Contract], tables: sa.MetaData) -> sa.Table:
     key = [sa.PrimaryKeyConstraint(*config.key, name=f"{contract.table_name()}_pkey")] if config.key else []
     options: dict[str, Any] = {}
     if config.native:
-        options["postgresql_partition_by"] = f"RANGE ({next(iter(contract.partition_columns().values()))})"
+        options["postgresql_partition_by"] = f'RANGE ("{next(iter(contract.partition_columns().values()))}")'
     rendered = sa.Table(
         contract.table_name(),
         tables,
@@ -66,24 +66,26 @@ def _comment(c: Column) -> str:
 
 
 def _conditions(c: Column) -> dict[str, str]:
+    name = f'"{c.name}"'  # quoted: `user` alone would be the current user
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     conditions = {
-        rule: f"{c.name} {sign} {_literal(getattr(c, rule))}"
+        rule: f"{name} {sign} {_literal(getattr(c, rule))}"
         for rule, sign in signs.items()
         if getattr(c, rule) is not None
     }
     if c.isin is not None:
-        conditions["isin"] = f"{c.name} IN ({', '.join(map(_literal, c.isin))})"
+        conditions["isin"] = f"{name} IN ({', '.join(map(_literal, c.isin))})"
     if c.min_length is not None:
-        conditions["min_length"] = f"char_length({c.name}) >= {c.min_length}"
+        conditions["min_length"] = f"char_length({name}) >= {c.min_length}"
     if c.max_length is not None:
-        conditions["max_length"] = f"char_length({c.name}) <= {c.max_length}"
+        conditions["max_length"] = f"char_length({name}) <= {c.max_length}"
     if c.kind is Kind.FLOAT:
-        conditions["finite"] = f"{c.name} > '-Infinity' AND {c.name} < 'Infinity'"
+        conditions["finite"] = f"{name} > '-Infinity' AND {name} < 'Infinity'"
     return conditions
 
 
 def _literal(value: Any) -> str:
     if isinstance(value, (bool, int, float)):
         return str(value)
-    return "'" + str(value).replace("'", "''") + "'"
+    # SQLAlchemy takes a colon before a word for a parameter.
+    return "'" + str(value).replace("'", "''").replace(":", "\\:") + "'"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 Frame = TypeVar("Frame", covariant=True)
+NOTHING = ("NaTType", "NAType")  # of pandas, which is not imported for two values
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,14 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
-        return value if value - value == 0 else str(value)
+        return value if value - value == 0 else None if value != value else str(value)
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
-    return _plain(value.item()) if hasattr(value, "item") else str(value)
+    if type(value).__name__ in NOTHING:
+        return None
+    # Of what is numpy's, numbers and arrays; its times would give a bare count of their units.
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    plain = value.tolist() if kind and kind in "biufUO" else str(value)
+    return _plain(plain) if type(plain) is not type(value) else str(value)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from etl_assets.contracts.arrow import arrow_schema
+from etl_assets.contracts.arrow import ARROW_TYPES, arrow_schema
 from etl_assets.contracts.cast import Cast, cast_column
 from etl_assets.contracts.contract import Column, Contract, Kind
 from etl_assets.contracts.split import Fault, Record, Split
@@ -36,6 +37,7 @@ def split(contract: type[Contract], frame: pd.DataFrame, *, raw: Raw | None = No
 
     Raises:
         ContractError: for what is not row-shaped: a missing or unknown column, a column of another type.
+        ValueError: if `raw` has another number of rows than the frame.
     """
     parts = split_arrow(contract, frame, raw=raw, source=source)
     return Split(to_frame(parts.valid), parts.records)
@@ -50,42 +52,78 @@ def split_arrow(
         first_row: number of the first row in the whole that `data` is a batch of.
     """
     require_columns(contract, list(data.columns) if isinstance(data, pd.DataFrame) else data.column_names)
+    rows = len(data) if isinstance(data, pd.DataFrame) else data.num_rows
+    if raw is not None and len(raw) != rows:
+        raise ValueError(f"{contract.config.table}: {len(raw)} raw rows are given for {rows} rows")
     casts = {name: _cast(contract, data, name) for name in contract.columns}
     table = pa.table({name: cast.values for name, cast in casts.items()})
-    broken: dict[int, list[tuple[str, str]]] = defaultdict(list)
-    for name, cast in casts.items():
-        for row, rule in cast.faults.items():
-            broken[row].append((name, rule))
-    for name, rule, row in broken_rules(contract, table):
-        if row not in casts[name].faults:
-            broken[row].append((name, rule))
+    broken = _faults_by_row(casts, broken_rules(contract, table))
     if not broken:
-        return Split(pa.Table.from_arrays(table.columns, schema=arrow_schema(contract)))
+        return Split(_in_schema(table, contract))
     bad = np.array(sorted(broken))
-    keep = np.ones(table.num_rows, dtype=bool)
+    keep = np.ones(rows, dtype=bool)
     keep[bad] = False
-    valid = table.filter(pa.array(keep))
-    order = list(contract.columns)
     records = [
         Record(
-            tuple(
-                Fault(name, rule, cells[name])
-                for name, rule in sorted(broken[row], key=lambda fault: order.index(fault[0]))
-            ),
+            tuple(Fault(name, rule, cells[name]) for name, rule in broken[row]),
             cells if raw is None else raw[row],
             f"{source or 'the data'}, row {first_row + row}",
         )
-        for row, cells in zip(bad.tolist(), _cells(data, order, bad), strict=True)
+        for row, cells in zip(bad.tolist(), _cells(data, list(contract.columns), bad), strict=True)
     ]
-    return Split(pa.Table.from_arrays(valid.columns, schema=arrow_schema(contract)), records)
+    return Split(_in_schema(table.filter(pa.array(keep)), contract), records)
+
+
+def _faults_by_row(
+    casts: Mapping[str, Cast], rules: Sequence[tuple[str, str, int]]
+) -> Mapping[int, Sequence[tuple[str, str]]]:
+    """Column and rule of all faults by row, in the order of the contract's columns; a failed cast stands for its cell."""
+    found: dict[str, list[tuple[int, str]]] = {name: list(cast.faults.items()) for name, cast in casts.items()}
+    for name, rule, row in rules:
+        if row not in casts[name].faults:
+            found[name].append((row, rule))
+    broken: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for name, faults in found.items():
+        for row, rule in faults:
+            broken[row].append((name, rule))
+    return broken
 
 
 def _cells(data: pd.DataFrame | pa.Table, names: Sequence[str], rows: np.ndarray) -> list[dict[str, Any]]:
-    """Some rows as they came, each by column."""
+    """Some rows as they came, each by column; whatever a frame has for nothing is None, as in Arrow."""
     if isinstance(data, pa.Table):
-        return data.select(list(names)).take(pa.array(rows)).to_pylist()
-    columns = [data[name].iloc[rows].tolist() for name in names]
+        taken = data.select(list(names)).take(pa.array(rows))
+        columns = [_python_values(taken[name]) for name in names]
+    else:
+        given = [data[name].iloc[rows] for name in names]
+        columns = [_or_none(cells.tolist(), cells.isna().to_numpy()) for cells in given]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _or_none(cells: list[Any], missing: np.ndarray) -> list[Any]:
+    for at in np.flatnonzero(missing).tolist():
+        cells[at] = None
+    return cells
+
+
+def _python_values(column: pa.ChunkedArray) -> list[Any]:
+    try:
+        values = column.to_pylist()
+    except (OverflowError, ValueError):
+        values = [_python_value(cell) for cell in column]
+    return [None if isinstance(value, float) and value != value else value for value in values]
+
+
+def _python_value(cell: pa.Scalar) -> Any:
+    """An Arrow value as Python has it; a time that Python cannot hold as its count of units."""
+    try:
+        return cell.as_py()
+    except (OverflowError, ValueError):
+        return cell.value
+
+
+def _in_schema(table: pa.Table, contract: type[Contract]) -> pa.Table:
+    return pa.Table.from_arrays(table.columns, schema=arrow_schema(contract))
 
 
 def _cast(contract: type[Contract], data: pd.DataFrame | pa.Table, name: str) -> Cast:
@@ -100,11 +138,14 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
 
     Integers and booleans with NULLs keep their exact values in pandas' nullable types.
     """
-    nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-    with_nulls = {
-        f.type for f, c in zip(table.schema, table.columns, strict=True) if c.null_count and f.type in nullable
-    }
-    return table.to_pandas(types_mapper=lambda kind: nullable[kind] if kind in with_nulls else None)
+    exact = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    with_nulls = [name for name, values in columns.items() if values.null_count and values.type in exact]
+    frame = table.drop_columns(with_nulls).to_pandas()
+    frame.index = pd.RangeIndex(table.num_rows)
+    for name in with_nulls:
+        frame.insert(table.column_names.index(name), name, columns[name].to_pandas(types_mapper=exact.get))
+    return frame
 
 
 def require_columns(contract: type[Contract], given: Sequence[str], *, where: str = "the data") -> None:
@@ -125,13 +166,25 @@ def broken_rules(contract: type[Contract], table: pa.Table) -> list[tuple[str, s
     """The rules that typed rows break: column, rule, row number."""
     if table.num_rows == 0:
         return []
+    import pandera.config
     import pandera.errors
 
     frame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    # Whatever PANDERA_* in the environment says: validation that is switched off finds every row in order.
+    judged = pandera.config.config_context(
+        validation_enabled=True, validation_depth=pandera.config.ValidationDepth.SCHEMA_AND_DATA
+    )
     try:
-        pandera_schema(contract).validate(frame, lazy=True)
+        with judged:
+            pandera_schema(contract).validate(frame, lazy=True)
     except pandera.errors.SchemaErrors as errors:
         cases = errors.failure_cases
+        unjudged = cases[cases["index"].isna()]
+        if len(unjudged):
+            raise ContractError(
+                f"{contract.config.table}: column {unjudged['column'].iloc[0]} cannot be judged:"
+                f" {unjudged['check'].iloc[0]}: correct the rule in the contract"
+            ) from errors
         rules = {"not_nullable": "required"}
         return [
             (str(name), rules.get(str(check), str(check)), int(row))
@@ -150,7 +203,7 @@ def pandera_schema(contract: type[Contract]) -> Any:
             name: pandera.Column(
                 nullable=c.nullable,
                 checks=[
-                    pandera.Check(test, name=rule, error=rule, element_wise=False)
+                    pandera.Check(_over_series(test), name=rule, error=rule)
                     for rule, test in rules_of(c).items()
                 ],
             )
@@ -160,24 +213,38 @@ def pandera_schema(contract: type[Contract]) -> Any:
     )
 
 
-def rules_of(c: Column) -> dict[str, Callable[[pd.Series], pd.Series]]:
-    """The rules of a column's values by their text, each with a vectorised test; NULL is judged apart."""
-    rules: dict[str, Callable[[pd.Series], pd.Series]] = {}
-    compare = {"ge": (">=", "ge"), "gt": (">", "gt"), "le": ("<=", "le"), "lt": ("<", "lt")}
-    for rule, (sign, method) in compare.items():
-        bound = getattr(c, rule)
+def rules_of(c: Column) -> dict[str, Callable[[pa.Array], pa.Array]]:
+    """The rules of a column's values by their text, each with a test over values that are there; NULL is judged apart."""
+    kind = ARROW_TYPES[c.kind]
+    rules: dict[str, Callable[[pa.Array], pa.Array]] = {}
+    for sign, bound, compare in (
+        (">=", c.ge, pc.greater_equal),
+        (">", c.gt, pc.greater),
+        ("<=", c.le, pc.less_equal),
+        ("<", c.lt, pc.less),
+    ):
         if bound is not None:
-            rules[f"{sign} {bound}"] = lambda s, method=method, bound=bound: getattr(s, method)(bound)
+            rules[f"{sign} {bound}"] = functools.partial(_compared, compare, pa.scalar(bound, type=kind))
     if c.isin is not None:
-        rules[f"one of {', '.join(map(str, c.isin))}"] = lambda s, allowed=list(c.isin): s.isin(allowed)
+        allowed = pa.array(c.isin, type=kind)
+        rules[f"one of {', '.join(map(str, c.isin))}"] = lambda values: pc.is_in(values, value_set=allowed)
     if c.pattern is not None:
-        rules[f"matches {c.pattern}"] = lambda s, pattern=c.pattern: s.str.fullmatch(pattern)
+        rules[f"matches {c.pattern}"] = lambda values: pc.match_substring_regex(values, rf"\A(?:{c.pattern})\z")
     if c.min_length is not None:
-        rules[f"at least {c.min_length} characters"] = lambda s, least=c.min_length: s.str.len() >= least
+        rules[f"at least {c.min_length} characters"] = lambda values: pc.greater_equal(pc.utf8_length(values), c.min_length)
     if c.max_length is not None:
-        rules[f"at most {c.max_length} characters"] = lambda s, most=c.max_length: s.str.len() <= most
+        rules[f"at most {c.max_length} characters"] = lambda values: pc.less_equal(pc.utf8_length(values), c.max_length)
     if c.kind is Kind.FLOAT:
-        rules["finite"] = lambda s: pd.Series(np.isfinite(s.to_numpy(dtype=np.float64, na_value=0.0)), index=s.index)
+        rules["finite"] = pc.is_finite
     if c.kind is Kind.TEXT:
-        rules["no NUL"] = lambda s: ~s.str.contains("\x00", regex=False)
+        rules["no NUL"] = lambda values: pc.invert(pc.match_substring(values, "\x00"))
     return rules
+
+
+def _compared(compare: Callable[[pa.Array, pa.Scalar], pa.Array], bound: pa.Scalar, values: pa.Array) -> pa.Array:
+    return compare(values, bound)
+
+
+def _over_series(test: Callable[[pa.Array], pa.Array]) -> Callable[[pd.Series], pd.Series]:
+    """A test over Arrow values as pandera asks it."""
+    return lambda series: pd.Series(np.asarray(test(pa.array(series))), index=series.index, dtype=bool)

@@ -66,12 +66,15 @@ class Quarantine(Contract):
 
 
 def insert_ledger(transaction: Transaction, piece: Slice, entry: Mapping[str, Any]) -> None:
-    """Enter one write; the database's clock gives the instant."""
+    """Enter one write."""
+    transaction.run(ledger_statement(piece, entry))
+
+
+def ledger_statement(piece: Slice, entry: Mapping[str, Any]) -> sql.Composed:
+    """The INSERT of one write, for whichever connection has the transaction; the database's clock gives the instant."""
     row = {"asset": piece.contract.config.table, "partition": piece.name, **entry}
-    transaction.run(
-        sql.SQL("INSERT INTO etl.ledger ({}, committed_at) VALUES ({}, clock_timestamp())").format(
-            names(row), sql.SQL(", ").join([sql.Literal(value) for value in row.values()])
-        )
+    return sql.SQL("INSERT INTO etl.ledger ({}, committed_at) VALUES ({}, clock_timestamp())").format(
+        names(row), sql.SQL(", ").join([sql.Literal(value) for value in row.values()])
     )
 
 

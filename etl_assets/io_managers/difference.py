@@ -1,6 +1,6 @@
 """What has to be written to turn the rows that are there into the rows that should be."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl_assets.io_managers.keys import key_codes, last_of_each
+
+# Rows that are put in order at a time: the server loads the ones before in the meantime.
+BATCH_ROWS = 64_000
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,38 @@ class Difference:
     unchanged: int
 
 
+class Rows:
+    """Rows of which no two have the same key. Their codes are computed once for all that needs them.
+
+    Attributes:
+        table: the rows in the order given, of equal keys the last.
+        duplicates: how many gave way to a later one.
+    """
+
+    def __init__(self, given: pa.Table, key: Sequence[str]) -> None:
+        codes = key_codes([given], key)[0] if key and given.num_rows > 1 else None
+        last = None if codes is None else last_of_each(codes)
+        self._codes = codes if codes is None or last is None else codes[last]
+        self.table = given if last is None else given.take(pa.array(last))
+        self.duplicates = given.num_rows - self.table.num_rows
+
+    def in_key_order(self) -> pa.Table | pa.RecordBatchReader:
+        """The rows in the order in which every writer writes them; batch by batch unless they are in order already."""
+        codes = self._codes
+        if codes is None or np.all(codes[1:] >= codes[:-1]):
+            return self.table
+        order, table = np.argsort(codes), self.table.combine_chunks()
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for at in range(0, len(order), BATCH_ROWS):
+                yield from table.take(pa.array(order[at : at + BATCH_ROWS])).to_batches()
+
+        return pa.RecordBatchReader.from_batches(table.schema, batches())
+
+
 def without_duplicates(table: pa.Table, key: Sequence[str]) -> pa.Table:
     """The rows in the order given, of equal keys only the last."""
-    if not key or table.num_rows < 2:
-        return table
-    last = last_of_each(key_codes([table], key)[0])
-    return table if last is None else table.take(pa.array(last))
+    return Rows(table, key).table
 
 
 def in_key_order(table: pa.Table, key: Sequence[str]) -> pa.Table:
@@ -33,7 +62,7 @@ def in_key_order(table: pa.Table, key: Sequence[str]) -> pa.Table:
     if not key or table.num_rows < 2:
         return table
     codes = key_codes([table], key)[0]
-    return table if np.all(codes[1:] >= codes[:-1]) else table.take(pa.array(np.argsort(codes)))
+    return table if np.all(codes[1:] >= codes[:-1]) else table.take(pa.array(np.argsort(codes, kind="stable")))
 
 
 def difference(existing: pa.Table, incoming: pa.Table, key: Sequence[str]) -> Difference:

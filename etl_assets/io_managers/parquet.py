@@ -16,6 +16,7 @@ from etl_assets.io_managers.postgres import (
     wanted_type,
 )
 from etl_assets.io_managers.report import report
+from etl_assets.io_managers.slices import Slice
 from etl_assets.io_managers.writing import Write
 from etl_assets.resources.postgres import PostgresResource
 from etl_assets.settings import load_settings
@@ -46,7 +47,8 @@ class ParquetIOManager(dg.ConfigurableIOManager):
             how = Write(mode=mode, run_id=context.run_id, source=f"asset {contract.table_name()}")
             outcomes = write_parquet(self.root, self.postgres.database, obj, slices, how)
             rows = sum(outcome.loaded + outcome.change.unchanged for outcome in outcomes)
-            report(context, contract, outcomes, preview(obj), rows)
+            location = self.root.folder(Slice(contract))
+            report(context, contract, outcomes, preview(obj), table_rows=rows, location=location)
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Read the partitions that the consumer depends on, only the columns that it needs."""

@@ -219,6 +219,14 @@ def _snapshots(filesystem: Any, folder: str) -> list[str]:
     return sorted(path.rsplit("/", 1)[0] for path in found)
 
 
+def stored_mode(root: ParquetRoot, piece: Slice) -> str:
+    """The mode by which a slice that is there was written."""
+    filesystem, _ = root.filesystem()
+    if _snapshots(filesystem, root.folder(piece)):
+        return "snapshot"
+    return "partition" if piece.name else "replace"
+
+
 def _forget_old_snapshots(filesystem: Any, folder: str) -> None:
     for old in _snapshots(filesystem, folder)[:-SNAPSHOTS_KEPT]:
         filesystem.rm(old, recursive=True)

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pyarrow as pa
+from psycopg import sql
 
 from etl_assets.contracts import Contract, Split
 from etl_assets.contracts.dagster import COLUMNS, FORMS, MODE, ContractType, permanent_failures_stop
@@ -15,8 +16,11 @@ from etl_assets.io_managers import reading
 from etl_assets.io_managers.partitions import slices_of
 from etl_assets.io_managers.report import report
 from etl_assets.io_managers.slices import Slice
+from etl_assets.io_managers.transaction import relation
 from etl_assets.io_managers.writing import Write, write
 from etl_assets.resources.postgres import PostgresResource
+
+COUNT_AT_MOST = 2_000_000
 
 
 class PostgresIOManager(dg.ConfigurableIOManager):
@@ -35,7 +39,14 @@ class PostgresIOManager(dg.ConfigurableIOManager):
             slices = output_slices(context, contract)
             how = Write(mode=mode, run_id=context.run_id, source=f"asset {contract.table_name()}")
             outcomes = write(self.postgres.database, obj, slices, how)
-            report(context, contract, outcomes, preview(obj), self._table_rows(contract))
+            report(
+                context,
+                contract,
+                outcomes,
+                preview(obj),
+                table_rows=self._table_rows(contract),
+                location=contract.config.table,
+            )
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Read the partitions that the consumer depends on, only the columns that it needs."""
@@ -49,14 +60,16 @@ class PostgresIOManager(dg.ConfigurableIOManager):
             return in_form(table, wanted.form)
 
     def _table_rows(self, contract: type[Contract]) -> int:
-        from psycopg import sql
-
-        from etl_assets.io_managers.transaction import relation
-
+        """Rows of the whole table: counted where that is quick, the planner's figure for a large one."""
+        target = relation(contract)
         with self.postgres.database.connect() as connection:
-            query = sql.SQL("SELECT count(*) FROM {}").format(relation(contract))
-            (rows,) = connection.execute(query).fetchone()  # type: ignore[misc]
-        return int(rows)
+            guess = connection.execute(
+                "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)", (target.as_string(connection),)
+            ).fetchone()
+            if guess and guess[0] > COUNT_AT_MOST:
+                return int(guess[0])
+            counted = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(target)).fetchone()
+        return int(counted[0]) if counted else 0
 
 
 def stored_contract(context: dg.OutputContext) -> tuple[type[Contract], str]:

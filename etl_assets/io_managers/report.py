@@ -16,13 +16,16 @@ def report(
     contract: type[Contract],
     outcomes: Sequence[Outcome],
     preview: pd.DataFrame | None,
+    *,
     table_rows: int,
+    location: str,
 ) -> None:
     """Attach the counts to the materialisation, those of each partition to its own where a run has several.
 
     Args:
         preview: the first rows of what was stored; none for a stream.
         table_rows: rows in the whole table after the write.
+        location: where the table is.
     """
     total = {name: sum(outcome.counts()[name] for outcome in outcomes) for name in COUNTS}
     seconds = sum(outcome.seconds for outcome in outcomes)
@@ -32,7 +35,7 @@ def report(
             "dagster/row_count": table_rows,
             "seconds": round(seconds, 3),
             "bytes": sum(outcome.size for outcome in outcomes),
-            "relation": contract.config.table,
+            "relation": location,
             **({"preview": dg.MetadataValue.md(as_markdown(preview))} if preview is not None else {}),
         }
     )
@@ -43,7 +46,11 @@ def report(
     if context.has_asset_partitions:
         for outcome in outcomes:
             context.step_context.add_asset_metadata(
-                metadata=outcome.counts(),
+                metadata={
+                    **outcome.counts(),
+                    "seconds": round(outcome.seconds, 3),
+                    "bytes": outcome.size,
+                },
                 asset_key=context.asset_key,
                 partition_key=outcome.piece.name,
             )

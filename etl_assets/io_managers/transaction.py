@@ -29,6 +29,8 @@ class Transaction:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._stages = 0
+        # Each statement must see what was committed before the lock was granted, whatever the database's default is.
+        self.run(sql.SQL("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"))
         # The session's zone decides how literals and casts of times are read.
         self.run(sql.SQL("SET LOCAL timezone = 'UTC'"))
 
@@ -36,6 +38,12 @@ class Transaction:
         """Run a statement that gives no rows."""
         with self._connection.cursor() as cursor:
             cursor.execute(statement.as_string(None))
+
+    def changed(self, statement: sql.Composable) -> int:
+        """Run an INSERT, UPDATE or DELETE and give the number of rows that it changed."""
+        with self._connection.cursor() as cursor:
+            cursor.adbc_statement.set_sql_query(statement.as_string(None))
+            return int(cursor.adbc_statement.execute_update())
 
     def rows(self, query: sql.Composable) -> pa.Table:
         """All rows of a SELECT, by COPY."""
@@ -59,32 +67,47 @@ class Transaction:
     def stage(self, data: pa.Table) -> sql.Identifier:
         """Load rows into a temporary table of their own, whose types come from Arrow.
 
-        Analysed, as the planner takes an unknown table for a small one.
+        Its name is free again when the next transaction of the connection begins.
         """
         self._stages += 1
         name = f"stage_{self._stages}"
+        self.run(sql.SQL("DROP TABLE IF EXISTS pg_temp.{}").format(sql.Identifier(name)))
         with self._connection.cursor() as cursor:
             cursor.adbc_ingest(name, data, mode="create", temporary=True)
-        self.run(sql.SQL("ANALYZE pg_temp.{}").format(sql.Identifier(name)))
-        return sql.Identifier("pg_temp", name)
+        stage = sql.Identifier("pg_temp", name)
+        self.analyse(stage)
+        return stage
+
+    def analyse(self, stage: sql.Identifier) -> None:
+        """Let the planner know how many keys a stage has; it takes those of an unknown table for few."""
+        self.run(sql.SQL("ANALYZE {}").format(stage))
 
     def extend(self, stage: sql.Identifier, data: pa.Table) -> None:
         """Load more rows into a stage."""
         with self._connection.cursor() as cursor:
             cursor.adbc_ingest(stage._obj[1], data, mode="append", temporary=True)
 
-    def append(self, contract: type[Contract], data: pa.Table, *, into: str | None = None) -> None:
+    def append(
+        self, contract: type[Contract], data: pa.Table | pa.RecordBatchReader, *, into: str | None = None
+    ) -> None:
         """Load rows straight into a table.
 
         Binary COPY does not convert: a width that happens to fit is stored as garbage. So nothing but the exact schema of the
         contract gets here.
+
+        Args:
+            into: a table beside the contract's own, in its schema and with its columns.
         """
-        if data.num_rows == 0:
-            return
-        exact = data.select(list(contract.columns)).cast(arrow_schema(contract))
+        exact = arrow_schema(contract)
+        if isinstance(data, pa.Table):
+            if data.num_rows == 0:
+                return
+            data = data.select(list(contract.columns)).cast(exact)
+        elif not data.schema.equals(exact):
+            raise ContractError(f"{contract.config.table}: batches of another schema than the contract's: {data.schema}")
         with self._connection.cursor() as cursor:
             cursor.adbc_ingest(
-                into or contract.table_name(), exact, mode="append", db_schema_name=contract.schema_name()
+                into or contract.table_name(), data, mode="append", db_schema_name=contract.schema_name()
             )
 
     def lock(self, piece: Slice) -> None:
@@ -100,9 +123,9 @@ class Transaction:
             self.row(sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 1))").format(sql.Literal(str(piece))))
 
 
-def relation(contract: type[Contract]) -> sql.Identifier:
-    """The table of a contract, quoted."""
-    return sql.Identifier(contract.schema_name(), contract.table_name())
+def relation(contract: type[Contract], table: str | None = None) -> sql.Identifier:
+    """The table of a contract, or another one in its schema, quoted."""
+    return sql.Identifier(contract.schema_name(), table or contract.table_name())
 
 
 def names(columns: Iterable[str], prefix: str | None = None) -> sql.Composed:
@@ -119,20 +142,26 @@ def equal_keys(key: Sequence[str], left: str, right: str) -> sql.Composed:
     )
 
 
-def refuse_drift(transaction: Transaction, contract: type[Contract]) -> None:
-    """Compare the table in the database with its contract.
+def refuse_drift(transaction: Transaction, contract: type[Contract], table: str | None = None) -> None:
+    """Compare the table in the database with its contract, and keep it as it is until the end of the transaction.
+
+    Args:
+        table: another table in the contract's schema that should have its columns.
 
     Raises:
         ContractError: if the table is missing, or a column is missing, unknown or of another type; names it.
     """
-    table = contract.config.table
+    full = f"{contract.schema_name()}.{table or contract.table_name()}"
+    found = sql.Literal(relation(contract, table).as_string(None))
+    if transaction.value(sql.SQL("SELECT to_regclass({})::text").format(found)) is None:
+        raise ContractError(f"table {full} is not in the database: run `etl-assets migrate`")
+    # Without it a column could be retyped between this look and the load, which does not convert.
+    transaction.run(sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE").format(relation(contract, table)))
     query = sql.SQL(
         "SELECT attname::text AS name, format_type(atttypid, NULL) AS type, attnotnull AS required"
         " FROM pg_attribute WHERE attrelid = to_regclass({}) AND attnum > 0 AND NOT attisdropped"
-    ).format(sql.Literal(relation(contract).as_string(None)))
+    ).format(found)
     there = {row["name"]: row for row in transaction.rows(query).to_pylist()}
-    if not there:
-        raise ContractError(f"table {table} is not in the database: run `etl-assets migrate`")
     faults = []
     for c in contract.columns.values():
         expected = POSTGRES_NAMES[c.kind.value]
@@ -148,4 +177,4 @@ def refuse_drift(transaction: Transaction, contract: type[Contract]) -> None:
         if name not in contract.columns
     ]
     if faults:
-        raise ContractError(f"{table} has drifted from its contract, nothing was written: {'; '.join(faults)}")
+        raise ContractError(f"{full} has drifted from its contract, nothing was written: {'; '.join(faults)}")

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -28,7 +28,6 @@ from etl_assets.io_managers.slices import Slice, divide
 from etl_assets.io_managers.transaction import Transaction, refuse_drift
 from etl_assets.resources.database import Database, translated
 
-Mode = Literal["replace", "partition", "upsert", "append"]
 Data = pd.DataFrame | pa.Table | pa.RecordBatchReader
 WRITERS: Mapping[str, Callable[[Transaction, Slice, pa.Table], Change]] = {
     "replace": merging.replace,
@@ -80,7 +79,7 @@ class Outcome:
 class Write:
     """How to write: everything about a write beside its rows."""
 
-    mode: Mode
+    mode: str
     run_id: str = "script"
     source: str = ""
     source_position: Mapping[str, Any] | None = None

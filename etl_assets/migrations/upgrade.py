@@ -33,34 +33,40 @@ def ensure_head(url: str, *, history: str, migrate: str = "auto") -> None:
         PermanentError: if it is behind and `migrate` is `off`, or newer than this version knows.
     """
     with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
-        if current_revision(connection, history) == HEADS[history]:
+        if _is_at_head(connection, history):
             return
         if migrate == "off":
             raise PermanentError(
                 f"the {history} database is not at revision {HEADS[history]} and ETL_MIGRATE is off: run `etl-assets migrate`"
             )
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
-        revision = current_revision(connection, history)
-        if revision == HEADS[history]:
-            return
-        if revision is not None and revision > HEADS[history]:
-            raise PermanentError(
-                f"the {history} database is at revision {revision}, newer than {HEADS[history]}, the last that this"
-                " version of etl_assets knows: upgrade etl_assets"
-            )
-        _upgrade(url, history)
+        if not _is_at_head(connection, history):
+            upgrade_to("head", url=url, history=history)
 
 
-def _upgrade(url: str, history: str) -> None:
+def _is_at_head(connection: psycopg.Connection[tuple[str]], history: str) -> bool:
+    revision = current_revision(connection, history)
+    if revision is not None and revision > HEADS[history]:
+        raise PermanentError(
+            f"the {history} database is at revision {revision}, newer than {HEADS[history]}, the last that this"
+            " version of etl_assets knows: upgrade etl_assets"
+        )
+    return revision == HEADS[history]
+
+
+def upgrade_to(revision: str, *, url: str, history: str) -> None:
+    """Run the migrations up to a revision, all in one transaction: a failure leaves the database as it was."""
     import alembic.command
     import sqlalchemy as sa
 
     engine = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=sa.NullPool)
     with engine.begin() as connection:
-        connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS etl"))
+        # Asked first: making it is refused to whoever may not, even where it is there.
+        if connection.execute(sa.text("SELECT to_regnamespace('etl')")).scalar() is None:
+            connection.execute(sa.text("CREATE SCHEMA etl"))
         config = alembic_config(history)
         config.attributes["connection"] = connection
-        alembic.command.upgrade(config, "head")
+        alembic.command.upgrade(config, revision)
 
 
 def alembic_config(history: str) -> "alembic.config.Config":  # type: ignore[name-defined]  # noqa: F821

@@ -31,13 +31,14 @@ class OutagesApi:
         )
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "OutagesApi":
+    def from_settings(cls, settings: Settings, *, limits: Limits | None = None) -> "OutagesApi":
         """The API that the settings name.
 
         Raises:
             ConfigurationError: if its URL or key is not set.
         """
-        return cls(settings.required("outages_api_url"), SecretStr(settings.required("outages_api_key")))
+        url, key = settings.required("outages_api_url"), SecretStr(settings.required("outages_api_key"))
+        return cls(url, key, limits=limits)
 
     def outages(self) -> Sequence[Any]:
         """All outages of all sites, as received.

@@ -109,6 +109,7 @@ def delivered_site_outages(
             "note": note,
             "delivered": delivery.delivered,
             "batches": ", ".join(key[:12] for key in delivery.batches) or "none",
+            "relation": DeliveredSiteOutages.config.table,
             "watermark": delivery.watermark.isoformat() if delivery.watermark else "none",
         }
         context.add_asset_metadata(metadata, partition_key=site)

@@ -1,6 +1,6 @@
 """The outages system without an orchestrator: for the command line, a cloud function, a cron job."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -64,12 +64,26 @@ def sync(
         TransientError: if the API or the database stays unavailable; nothing is lost, the next call goes on.
         PermanentError: if the API refuses, or data do not have their shape.
     """
+    (result,) = sync_sites([site], since=since, settings=settings, database=database, api=api)
+    return result
+
+
+def sync_sites(
+    sites: Sequence[str],
+    *,
+    since: datetime | None = None,
+    settings: Settings | None = None,
+    database: Database | None = None,
+    api: OutagesApi | None = None,
+) -> Iterator[SyncResult]:
+    """As `sync`, for several sites one after the other; `/outages` is fetched once."""
     settings = settings or load_settings()
     api = api or OutagesApi.from_settings(settings)
     database = database or platform_database(settings)
     answer, fetched_at = api.outages(), datetime.now(UTC)
-    info = api.site_info(site)
-    return _store_and_deliver(site, answer, info, fetched_at, since or CUTOFF, settings, database, api)
+    for site in dict.fromkeys(sites):
+        info = api.site_info(site)
+        yield _store_and_deliver(site, answer, info, fetched_at, since or CUTOFF, settings, database, api)
 
 
 def _store_and_deliver(

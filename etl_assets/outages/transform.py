@@ -19,7 +19,9 @@ OUTAGES_SOURCE = "GET /outages"
 FIELDS = {"device_id": "id", "begin_text": "begin", "begin_at": "begin", "end_text": "end", "end_at": "end"}
 
 
-def raw_outages_frame(answer: Sequence[Any], *, fetched_at: datetime) -> Split[pd.DataFrame]:
+def raw_outages_frame(
+    answer: Sequence[Any], *, fetched_at: datetime, first_position: int = 0
+) -> Split[pd.DataFrame]:
     """The elements of `GET /outages` as rows of `RawOutages`, in their order.
 
     An element that lacks a field, or has a wrong one, is rejected with all its faults. One with an end before its begin or with a
@@ -28,6 +30,7 @@ def raw_outages_frame(answer: Sequence[Any], *, fetched_at: datetime) -> Split[p
     Args:
         answer: the array as received.
         fetched_at: when it was received.
+        first_position: place of the first element.
     """
     elements = [element if isinstance(element, Mapping) else {"element": element} for element in answer]
     known = ("id", "begin", "end")
@@ -35,7 +38,7 @@ def raw_outages_frame(answer: Sequence[Any], *, fetched_at: datetime) -> Split[p
     begins, ends = ([e.get(name) for e in elements] for name in ("begin", "end"))
     frame = pd.DataFrame(
         {
-            "position": range(len(elements)),
+            "position": range(first_position, first_position + len(elements)),
             "device_id": pd.Series([e.get("id") for e in elements], dtype=object),
             "begin_text": pd.Series(begins, dtype=object),
             "end_text": pd.Series(ends, dtype=object),
@@ -49,7 +52,20 @@ def raw_outages_frame(answer: Sequence[Any], *, fetched_at: datetime) -> Split[p
     )
     judged = split(RawOutages, frame, raw=elements, source=OUTAGES_SOURCE)
     rejected = [replace(record, faults=_by_field(record.faults)) for record in judged.records]
-    return Split(judged.valid, [*rejected, *_flagged(judged.valid, elements, unknown)])
+    places = judged.valid["position"] - first_position
+    return Split(judged.valid, [*rejected, *_flagged(judged.valid.set_index(places), elements, unknown)])
+
+
+def corrected_outages(raw: Sequence[Mapping[str, Any]], there: pd.DataFrame) -> Split[pd.DataFrame]:
+    """Elements that were in quarantine, as rows that follow those of a snapshot.
+
+    Args:
+        raw: the elements, corrected.
+        there: the rows of the snapshot, `RawOutages`.
+    """
+    last = int(there["position"].max()) if len(there) else -1
+    fetched_at = there["fetched_at"].max() if len(there) else datetime.now(UTC)
+    return raw_outages_frame(raw, fetched_at=fetched_at, first_position=last + 1)
 
 
 def _by_field(faults: Iterable[Fault]) -> tuple[Fault, ...]:
@@ -64,14 +80,14 @@ def _by_field(faults: Iterable[Fault]) -> tuple[Fault, ...]:
 def _flagged(
     valid: pd.DataFrame, elements: Sequence[Mapping[str, Any]], unknown: Sequence[Mapping[str, Any]]
 ) -> list[Record]:
+    """Remarks on rows that are kept, which are indexed by their element."""
+    backwards = valid["end_at"] < valid["begin_at"]
     records = []
-    backwards = set(valid.loc[valid["end_at"] < valid["begin_at"], "position"])
-    for position in valid.loc[valid["additional_fields"].notna() | valid["position"].isin(backwards), "position"]:
-        faults = [Fault(name, "additional field", value) for name, value in unknown[position].items()]
-        if position in backwards:
-            faults.append(Fault("end", "before begin", elements[position]["end"]))
-        source = f"{OUTAGES_SOURCE}, row {position}"
-        records.append(Record(tuple(faults), elements[position], source, outcome="flagged"))
+    for element in valid.index[backwards | valid["additional_fields"].notna()]:
+        faults = [Fault(name, "additional field", value) for name, value in unknown[element].items()]
+        if backwards[element]:
+            faults.append(Fault("end", "before begin", elements[element]["end"]))
+        records.append(Record(tuple(faults), elements[element], f"{OUTAGES_SOURCE}, row {element}", "flagged"))
     return records
 
 

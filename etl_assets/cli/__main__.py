@@ -1,0 +1,5 @@
+"""`python -m etl_assets.cli`."""
+
+from etl_assets.cli import main
+
+main()

@@ -1,0 +1,93 @@
+"""The embedded servers of a test session, databases cloned from a migrated template, and a clean environment."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import psycopg
+import pytest
+from psycopg import sql
+
+from etl_assets.migrations.upgrade import ensure_head
+from etl_assets.resources.database import Database
+from etl_assets.resources.embedded import EmbeddedBroker, EmbeddedPostgres
+
+TEMPLATE = "template_platform"
+OUR_VARIABLES = ("ETL_", "OUTAGES_", "DAGSTER_")
+
+# A slow machine is no fault of the code, and a found example belongs into a test, not into a folder.
+hypothesis.settings.register_profile("everyday", deadline=None, database=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "everyday"))
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A running server of this session; `create_database(name)` makes a database, or finds it, and gives its URL."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
+    server.acquire()
+    try:
+        yield server
+    finally:
+        server.release()
+        server.purge()
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: EmbeddedPostgres) -> str:
+    """Name of a database at the head of the platform's migrations, to be cloned and never written to."""
+    ensure_head(postgres_server.create_database(TEMPLATE), history="platform")
+    return TEMPLATE
+
+
+@pytest.fixture
+def database(postgres_server: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
+    """An empty database of the platform, at head."""
+    with _fresh_database(postgres_server, template=migrated_template) as url:
+        yield Database(url)
+
+
+@pytest.fixture
+def empty_database_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
+    """URL of a database with nothing in it."""
+    with _fresh_database(postgres_server, template="template0") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def broker_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+    """A running broker of this session; its streams are shared, so that each test uses names of its own."""
+    server = EmbeddedBroker(tmp_path_factory.mktemp("broker"))
+    server.acquire()
+    try:
+        yield server
+    finally:
+        server.release()
+        server.purge()
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data folder, set as ETL_DATA_DIR, in an environment without any other variable of ours."""
+    for name in [name for name in os.environ if name.startswith(OUR_VARIABLES)]:
+        monkeypatch.delenv(name)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    monkeypatch.setenv("ETL_DATA_DIR", str(folder))
+    return folder
+
+
+@contextlib.contextmanager
+def _fresh_database(server: EmbeddedPostgres, *, template: str) -> Iterator[str]:
+    """URL of a database that is a copy of another; dropped at the end, whoever is still connected."""
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(server.create_database("postgres"), autocommit=True) as maintenance:
+        maintenance.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
+        try:
+            yield server.create_database(name)
+        finally:
+            maintenance.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
