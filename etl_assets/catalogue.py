@@ -21,7 +21,8 @@ from etl_assets.outages import contracts as outages
 BOOKKEEPING: tuple[type[Contract], ...] = (Ledger, Quarantine)  # in each database that is written to
 ROOMS: tuple[tuple[type[Contract], ...], ...] = (outages.CONTRACTS,)
 CONTRACTS: Mapping[str, tuple[type[Contract], ...]] = {
-    database: BOOKKEEPING + tuple(c for room in ROOMS for c in room if c.config.database == database) for database in HEADS
+    database: BOOKKEEPING + tuple(c for room in ROOMS for c in room if c.config.database == database)
+    for database in HEADS
 }
 
 

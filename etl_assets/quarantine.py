@@ -71,7 +71,8 @@ def listed(
     values = {"asset": asset, "status": status, "limit": limit}
     with database.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
-            f"SELECT {COLUMNS} FROM etl.quarantine WHERE {condition} ORDER BY last_seen DESC, id LIMIT %(limit)s", values
+            f"SELECT {COLUMNS} FROM etl.quarantine WHERE {condition} ORDER BY last_seen DESC, id LIMIT %(limit)s",
+            values,
         ).fetchall()
         total = cursor.execute(f"SELECT count(*) AS n FROM etl.quarantine WHERE {condition}", values).fetchone()
     return [_entry(row) for row in rows], total["n"] if total else 0
@@ -88,7 +89,9 @@ def shown(database: Database, prefix: str) -> Entry:
             f"SELECT {COLUMNS} FROM etl.quarantine WHERE starts_with(id, %s) LIMIT 2", (prefix,)
         ).fetchall()
     if len(rows) != 1:
-        raise PermanentError(f"{'no entry' if not rows else 'more than one entry'} of the quarantine begins with {prefix!r}")
+        raise PermanentError(
+            f"{'no entry' if not rows else 'more than one entry'} of the quarantine begins with {prefix!r}"
+        )
     return _entry(rows[0])
 
 
@@ -144,4 +147,3 @@ def replay(
 def _frame(contract: type[Contract], raw: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     columns = {name: pd.Series([row.get(name) for row in raw], dtype=object) for name in contract.columns}
     return pd.DataFrame(columns)
-

@@ -82,9 +82,7 @@ class LocalServers(PydanticBaseSettingsSource):
 class Settings(BaseSettings):
     """The settings of one process. Read with `load_settings`, which turns a bad value into a clear error."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
 
     etl_data_dir: Path = Field(default_factory=default_data_dir, description="Data folder of this machine")
     etl_postgres_url: SecretStr | None = Field(None, description="Database; unset: embedded")

@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 import typer
 
-from etl_assets.cli import demo, local, maintenance, outages, quarantine
+from etl_assets.cli import demo, local, maintenance, outages, quarantine, simulate
 from etl_assets.failures import ConfigurationError, PlatformError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ local.register(app)
 demo.register(app)
 maintenance.register(app)
 app.add_typer(quarantine.app, name="quarantine", help="Rows that broke their contract, and rows with a remark.")
+app.add_typer(simulate.app, name="simulate", help="Simulated sources in the foreground.")
 app.add_typer(outages.app, name="outages", help="Outages of sites: fetch, map, store, deliver.")
 
 

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from etl_assets.cli import local
 from etl_assets.failures import ConfigurationError, PlatformError
-from etl_assets.settings import SOURCE_VARIABLES, Settings, load_settings
+from etl_assets.settings import SOURCE_VARIABLES, Settings, load_settings, read_local_env
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -95,7 +95,7 @@ def demo_servers(*, simulate: bool) -> Iterator[Settings]:
     started = local.ensure_up(given)
     try:
         if simulate:
-            offered = local.read_local_env(given.etl_data_dir)
+            offered = read_local_env(given.etl_data_dir)
             os.environ.update({n: offered[n] for names in SOURCE_VARIABLES.values() for n in names})
         yield load_settings()
     finally:
@@ -123,7 +123,9 @@ def materialise_everything(settings: Settings) -> list[Row]:
             )
             if not result.success:
                 failed = [event.step_key for event in result.all_events if event.is_step_failure]
-                raise PlatformError(f"{job} failed in {', '.join(map(str, failed))}: see {local.dagster_home(settings)}")
+                raise PlatformError(
+                    f"{job} failed in {', '.join(map(str, failed))}: see {local.dagster_home(settings)}"
+                )
             rows += table_of(result.get_asset_materialization_events(), settings)
     return rows
 
@@ -141,7 +143,7 @@ def table_of(events: "list[dg.DagsterEvent]", settings: Settings) -> list[Row]:
     rows: dict[str, Row] = {}
     for event in events:
         materialization = event.step_materialization_data.materialization
-        metadata = {name: value.value for name, value in materialization.metadata.items()}
+        metadata: dict[str, Any] = {name: value.value for name, value in materialization.metadata.items()}
         asset = materialization.asset_key.to_user_string()
         counted = int(metadata.get("dagster/row_count", metadata.get("delivered", 0)))
         partial = "dagster/row_count" not in metadata

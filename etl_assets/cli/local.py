@@ -121,7 +121,9 @@ def stop(settings: Settings) -> bool:
         until = time.monotonic() + STOP_TIMEOUT_S
         while local_servers_live(data_dir):
             if time.monotonic() > until:
-                raise PlatformError(f"the local servers did not stop within {STOP_TIMEOUT_S} s: see {data_dir / SUPERVISOR_LOG}")
+                raise PlatformError(
+                    f"the local servers did not stop within {STOP_TIMEOUT_S} s: see {data_dir / SUPERVISOR_LOG}"
+                )
             time.sleep(0.02)
     for server in (EmbeddedPostgres(data_dir), EmbeddedBroker(data_dir)):
         if server.running():

@@ -66,7 +66,7 @@ def _ping(url: str) -> str:
 
     try:
         with redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as client:
-            return f"Redis protocol, version {client.info('server').get('redis_version')}"  # type: ignore[union-attr]
+            return f"Redis protocol, version {client.info('server').get('redis_version')}"
     except redis.RedisError as error:
         raise PlatformError(f"the broker does not answer ({type(error).__name__}): check ETL_BROKER_URL") from None
 

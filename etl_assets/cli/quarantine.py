@@ -41,7 +41,10 @@ def show(entry: str = typer.Argument(help="The entry's id, or its beginning.")) 
 def replay_command(
     entries: list[str] = typer.Argument(help="Ids, or their beginnings.", metavar="ID..."),
     corrections: list[str] = typer.Option(
-        [], "--set", help="field=value: replace a field of the raw row; value is JSON, or else text.", metavar="FIELD=VALUE"
+        [],
+        "--set",
+        help="field=value: replace a field of the raw row; value is JSON, or else text.",
+        metavar="FIELD=VALUE",
     ),
 ) -> None:
     """Judge rows anew, after a correction of the contract or of the row, and store those that pass."""

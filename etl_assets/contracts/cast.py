@@ -88,6 +88,8 @@ def _as_arrow(values: pd.Series | pa.ChunkedArray | pa.Array) -> pa.Array | None
     if isinstance(values, pd.Series):
         if values.dtype == object and not _of_one_type(values):
             return None
+        if isinstance(values.dtype, pd.SparseDtype):
+            values = values.sparse.to_dense()
         try:
             array = pa.array(values, from_pandas=True)
         except UNREADABLE:
@@ -214,7 +216,8 @@ def _to_date(array: pa.Array, column: Column) -> Cast | None:
         parts = pc.extract_regex(array, DATE)
         days, valid = _days(parts)
         dates = pa.array(np.where(valid, days, 0).astype(np.int32), mask=~valid).cast(pa.date32())
-        return _masked(dates, pa.array(valid, mask=_missing(array)), NOT_OF_KIND[Kind.DATE])
+        read = _masked(dates, pa.array(valid, mask=_missing(array)), NOT_OF_KIND[Kind.DATE])
+        return _then(read, _within_years(read.values))
     return None
 
 
@@ -309,7 +312,7 @@ def _days(parts: pa.StructArray) -> tuple[np.ndarray, np.ndarray]:
     months = (year - 1970) * 12 + np.clip(month, 1, 12) - 1
     first = months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
     after = (months + 1).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
-    valid = (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (first + day <= after)
+    valid = (month >= 1) & (month <= 12) & (day >= 1) & (first + day <= after)
     return first + day - 1, valid & ~_missing(parts)
 
 

@@ -52,6 +52,10 @@ class ContractType(dg.DagsterType):
             metadata={"dagster/column_schema": column_schema(contract, chosen)},
         )
 
+    @functools.cached_property
+    def _frame_type(self) -> dg.DagsterType:
+        return frame_type(self.contract, self.chosen)
+
     def _judge(self, context: Any, value: Any) -> dg.TypeCheck:
         """Judge the shape: the form and the names of the columns; rows are judged where they are stored."""
         valid = value.valid if isinstance(value, Split) else value
@@ -60,7 +64,7 @@ class ContractType(dg.DagsterType):
             wanted = self.form.__name__ if self.form else ", ".join(form.__name__ for form in FORMS)
             return dg.TypeCheck(False, f"must be {wanted}, alone or in a Split; got {type(valid).__name__}")
         if forms[0] is pd.DataFrame:
-            check = frame_type(self.contract, self.chosen).type_check(context, valid)
+            check = self._frame_type.type_check(context, valid)
             return dg.TypeCheck(check.success, check.description)
         try:
             _require(self.contract, self.chosen, valid.schema.names)
@@ -69,13 +73,14 @@ class ContractType(dg.DagsterType):
         return dg.TypeCheck(True)
 
 
-@functools.cache
+_known_types: Callable[..., ContractType] = functools.cache(ContractType)
+
+
 def contract_type(contract: type[Contract], form: type | None = None, chosen: tuple[str, ...] = ()) -> ContractType:
     """The one Dagster type of a contract, a form of value, and a choice of columns."""
-    return ContractType(contract, form, chosen)
+    return _known_types(contract, form, chosen)
 
 
-@functools.cache
 def frame_type(contract: type[Contract], chosen: tuple[str, ...] = ()) -> dg.DagsterType:
     """The frame form of a contract, made with dagster-pandas.
 
@@ -84,9 +89,11 @@ def frame_type(contract: type[Contract], chosen: tuple[str, ...] = ()) -> dg.Dag
     import dagster_pandas
     from dagster_pandas.constraints import DataFrameConstraint, DataFrameConstraintViolationException
 
-    class ColumnsOfContract(DataFrameConstraint):  # type: ignore[misc]
+    class ColumnsOfContract(DataFrameConstraint):
         def __init__(self) -> None:
-            super().__init__(error_description="columns of the contract", markdown_description="columns of the contract")
+            super().__init__(
+                error_description="columns of the contract", markdown_description="columns of the contract"
+            )
 
         def validate(self, dataframe: pd.DataFrame) -> None:
             try:
@@ -95,15 +102,14 @@ def frame_type(contract: type[Contract], chosen: tuple[str, ...] = ()) -> dg.Dag
                 raise DataFrameConstraintViolationException(
                     constraint_name=contract.__name__,
                     constraint_description=str(error),
-                    offending_columns=None,
-                    offending_rows=None,
                 ) from None
 
     with quiet():
-        return dagster_pandas.create_dagster_pandas_dataframe_type(
+        made: dg.DagsterType = dagster_pandas.create_dagster_pandas_dataframe_type(
             name=f"{contract.__name__}PandasFrame" + "_".join(("", *chosen)),
             dataframe_constraints=[ColumnsOfContract()],
         )
+        return made
 
 
 def _require(contract: type[Contract], chosen: tuple[str, ...], given: Sequence[str]) -> None:

@@ -66,8 +66,14 @@ class Quarantine(Contract):
 
 
 def insert_ledger(transaction: Transaction, piece: Slice, entry: Mapping[str, Any]) -> None:
-    """Enter one write."""
+    """Enter one write; who has to find out later whether it was committed can wait for its end on the same lock."""
+    transaction.row(sql.SQL("SELECT {}").format(commit_lock(entry["commit_id"])))
     transaction.run(ledger_statement(piece, entry))
+
+
+def commit_lock(commit_id: str) -> sql.Composed:
+    """The advisory lock that is held from the ledger row until that is committed or gone."""
+    return sql.SQL("pg_advisory_xact_lock(hashtextextended({}, 3))").format(sql.Literal(commit_id))
 
 
 def ledger_statement(piece: Slice, entry: Mapping[str, Any]) -> sql.Composed:

@@ -29,7 +29,11 @@ def evaluated(passed: bool, rows: int, *, may_be_empty: bool = False, **metadata
 def has_rows(contract: type[Contract]) -> dg.AssetChecksDefinition:
     """The check that a table is not empty, or may be."""
 
-    @dg.asset_check(asset=contract.table_name(), name="has_rows", description="The table has rows, or its contract says that it may be empty.")
+    @dg.asset_check(
+        asset=contract.table_name(),
+        name="has_rows",
+        description="The table has rows, or its contract says that it may be empty.",
+    )
     @classified
     def check(postgres: PostgresResource) -> dg.AssetCheckResult:
         if contract.config.store == "parquet":

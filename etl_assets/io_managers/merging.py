@@ -98,7 +98,8 @@ def upsert(transaction: Transaction, piece: Slice, rows: Rows) -> Change:
     if rows.table.num_rows == 0:
         return Change()
     nearby = _key_range(piece.contract, rows.table)
-    existing = _existing(transaction, piece, nearby, at_most=_worth_reading(rows.table))
+    everywhere = Slice(piece.contract)
+    existing = _existing(transaction, everywhere, nearby, at_most=_worth_reading(rows.table))
     if existing is None:
         existing = _existing_by_key(transaction, piece, rows.table)
     return _write_difference(transaction, piece, existing, rows.table, delete=False)
@@ -162,19 +163,104 @@ def _write_difference(
     vanished = differs.vanished if delete else differs.vanished.slice(0, 0)
     target = _home(transaction, piece) if delete else relation(contract)
     if vanished.num_rows:
-        statement = sql.SQL("DELETE FROM {t} AS t USING {s} AS s WHERE {e}")
-        _run_staged(transaction, piece, target, statement, vanished)
+        statement = sql.SQL("DELETE FROM {t} AS t USING {s} AS s WHERE {w}")
+        done = transaction.changed(
+            statement.format(t=target, s=transaction.stage(vanished), w=_matching(contract, vanished))
+        )
+        _require_all(done, vanished, piece)
     if differs.changed.num_rows:
         values = [name for name in contract.columns if name not in contract.config.key]
         setting = [sql.SQL("{c} = s.{c}").format(c=sql.Identifier(name)) for name in values]
-        statement = sql.SQL("UPDATE {{t}} AS t SET {} FROM {{s}} AS s WHERE {{e}}".format("{set}"))
-        statement = sql.SQL(statement.format(set=sql.SQL(", ").join(setting), t=sql.SQL("{t}"), s=sql.SQL("{s}"), e=sql.SQL("{e}")).as_string(None))
-        _run_staged(transaction, piece, target, statement, differs.changed)
-    into = native.table_for(transaction, piece, differs.new)
-    transaction.append(contract, differs.new, into=into)
+        statement = sql.SQL("UPDATE {t} AS t SET {set} FROM {s} AS s WHERE {w}")
+        done = transaction.changed(
+            statement.format(
+                t=target,
+                set=sql.SQL(", ").join(setting),
+                s=transaction.stage(differs.changed),
+                w=_matching(contract, differs.changed),
+            )
+        )
+        _require_all(done, differs.changed, piece)
+    transaction.append(contract, differs.new, into=native.table_for(transaction, piece, differs.new))
     return Change(
         inserted=differs.new.num_rows,
         updated=differs.changed.num_rows,
         deleted=vanished.num_rows,
         unchanged=differs.unchanged,
     )
+
+
+def _matching(contract: type[Contract], staged: pa.Table) -> sql.Composable:
+    """The rows of `t` with the keys of `s`; the range spares a look at all others, and at other native partitions."""
+    return sql.SQL("{} AND {}").format(
+        equal_keys(contract.config.key, "t", "s"), _key_range(contract, staged, relation="t")
+    )
+
+
+def _require_all(done: int, expected: pa.Table, piece: Slice) -> None:
+    if done != expected.num_rows:
+        raise TransientError(
+            f"could not write {piece}: another writer took {expected.num_rows - done} of its rows away without the lock"
+        )
+
+
+def _mostly_changed(transaction: Transaction, piece: Slice, table: pa.Table) -> bool:
+    """Whether most of a random sample of the rows is not in the slice as it is; also true for an empty slice."""
+    if table.num_rows <= SAMPLE:
+        return False
+    contract = piece.contract
+    rows = np.random.default_rng(table.num_rows).choice(table.num_rows, SAMPLE, replace=False)
+    sample = table.take(pa.array(np.sort(rows)))
+    existing = _existing_by_key(transaction, piece, sample, within=piece.predicate("t"))
+    return difference(existing, sample, contract.config.key).unchanged < (1 - MOSTLY_CHANGED) * SAMPLE
+
+
+def _existing(
+    transaction: Transaction, piece: Slice, condition: sql.Composable, *, at_most: int
+) -> pa.Table | None:
+    """The rows that a condition finds; None if they are too many to read or the planner expects so."""
+    contract = piece.contract
+    home = _home(transaction, piece)
+    if _estimate(transaction, home, condition) > at_most:
+        return None
+    query = sql.SQL("SELECT {} FROM {} WHERE {} LIMIT {}")
+    found = transaction.rows(query.format(names(contract.columns), home, condition, sql.Literal(at_most + 1)))
+    return found.cast(arrow_schema(contract)) if found.num_rows <= at_most else None
+
+
+def _existing_by_key(
+    transaction: Transaction, piece: Slice, table: pa.Table, *, within: sql.Composable | None = None
+) -> pa.Table:
+    """The rows that have the keys of these, found by the server."""
+    contract = piece.contract
+    keys = in_key_order(table.select(list(contract.config.key)), contract.config.key)
+    query = sql.SQL("SELECT {c} FROM {s} AS s JOIN {t} AS t ON {w} WHERE {p}").format(
+        c=names(contract.columns, "t"),
+        s=transaction.stage(keys),
+        t=relation(contract) if within is None else _home(transaction, piece),
+        w=_matching(contract, keys),
+        p=within or sql.SQL("TRUE"),
+    )
+    return transaction.rows(query).cast(arrow_schema(contract))
+
+
+def _estimate(transaction: Transaction, table: sql.Identifier, condition: sql.Composable) -> int:
+    """The planner's guess of how many rows a condition finds; costs no scan."""
+    query = sql.SQL("EXPLAIN (FORMAT JSON) SELECT FROM {} WHERE {}").format(table, condition)
+    plan = transaction.value(query)
+    return int(json.loads(plan)[0]["Plan"]["Plan Rows"])
+
+
+def _key_range(contract: type[Contract], table: pa.Table, relation: str | None = None) -> sql.Composable:
+    """The range of each key column that the rows span: both sides sort text by its bytes."""
+    parts = []
+    for name in contract.config.key:
+        extremes = pc.min_max(table[name]).as_py()
+        parts.append(
+            sql.SQL("{c} BETWEEN {low} AND {high}").format(
+                c=sql.Identifier(relation, name) if relation else sql.Identifier(name),
+                low=sql.Literal(extremes["min"]),
+                high=sql.Literal(extremes["max"]),
+            )
+        )
+    return sql.SQL(" AND ").join(parts)

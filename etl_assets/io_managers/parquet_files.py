@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -162,9 +163,7 @@ def _write_file(filesystem: Any, path: str, piece: Slice, data: pa.Table | pa.Re
         table = without_duplicates(data, contract.config.key)
         content_hash = hash_of(table)
         with filesystem.open(path, "wb") as file:
-            pq.write_table(
-                table.replace_schema_metadata({HASH: content_hash.encode()}), file, compression="zstd"
-            )
+            pq.write_table(table.replace_schema_metadata({HASH: content_hash.encode()}), file, compression="zstd")
         return _File(table.num_rows, data.num_rows, data.num_rows - table.num_rows, data.nbytes, (), content_hash)
     rows = received = size = 0
     records: list[Record] = []
@@ -189,9 +188,9 @@ def _change(file: _File, rows_before: int, hash_before: str | None) -> Change:
 def publish(filesystem: Any, temporary: str, final: str) -> None:
     """Give a complete file its name: at once on a local disk, by the store's own atomic put elsewhere."""
     if "file" in (filesystem.protocol if isinstance(filesystem.protocol, tuple) else (filesystem.protocol,)):
-        with open(temporary, "rb+") as file:
+        with Path(temporary).open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, final)
+        Path(temporary).replace(final)
     else:
         filesystem.mv(temporary, final)
 

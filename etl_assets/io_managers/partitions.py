@@ -28,9 +28,7 @@ def slices_of(
     return [Slice(contract, str(key), _bounds(contract, partitions, key)) for key in sorted(keys)]
 
 
-def _bounds(
-    contract: type[Contract], partitions: dg.PartitionsDefinition[Any], key: str
-) -> dict[str, Value | Span]:
+def _bounds(contract: type[Contract], partitions: dg.PartitionsDefinition[Any], key: str) -> dict[str, Value | Span]:
     columns = contract.partition_columns()
     if isinstance(partitions, dg.MultiPartitionsDefinition):
         by_dimension = partitions.get_partition_key_from_str(key).keys_by_dimension
@@ -47,9 +45,7 @@ def _bounds(
     return {column: _bound(contract, column, partitions, key)}
 
 
-def _bound(
-    contract: type[Contract], column: str, partitions: dg.PartitionsDefinition[Any], key: str
-) -> Value | Span:
+def _bound(contract: type[Contract], column: str, partitions: dg.PartitionsDefinition[Any], key: str) -> Value | Span:
     kind = contract.columns[column].kind
     if isinstance(partitions, dg.TimeWindowPartitionsDefinition):
         window = partitions.time_window_for_partition_key(key)

@@ -80,7 +80,9 @@ def stored_contract(context: dg.OutputContext) -> tuple[type[Contract], str]:
     """
     kind = context.dagster_type
     if not isinstance(kind, ContractType):
-        raise ContractError(f"asset {context.asset_key.to_user_string()} has no contract: define it with **stored(Contract, mode=…)")
+        raise ContractError(
+            f"asset {context.asset_key.to_user_string()} has no contract: define it with **stored(Contract, mode=…)"
+        )
     return kind.contract, context.definition_metadata[MODE]
 
 
@@ -130,5 +132,3 @@ def preview(obj: Any) -> pd.DataFrame | None:
     if isinstance(valid, pd.DataFrame):
         return valid.head(5)
     return to_frame(valid.slice(0, 5)) if isinstance(valid, pa.Table) else None
-
-

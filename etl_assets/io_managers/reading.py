@@ -1,6 +1,7 @@
 """Read slices of a table as Arrow, over one ADBC cursor."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import pyarrow as pa
 from psycopg import sql
@@ -48,18 +49,16 @@ def query(slices: Sequence[Slice], columns: Sequence[str]) -> sql.Composable:
 
 def joined(slices: Sequence[Slice]) -> list[Slice]:
     """Slices over one column of intervals, those that touch made one; any others as they are."""
-    if not all(len(piece.bounds) == 1 and isinstance(_bound(piece), Span) for piece in slices):
+    spans = [
+        span for piece in slices if len(piece.bounds) == 1 for span in piece.bounds.values() if isinstance(span, Span)
+    ]
+    if len(spans) < len(slices):
         return list(slices)
-    merged: list[Slice] = []
-    for piece in sorted(slices, key=lambda piece: _bound(piece).start):  
-        if merged and _bound(merged[-1]).end == _bound(piece).start:  
-            name = next(iter(piece.bounds))
-            span = Span(_bound(merged[-1]).start, _bound(piece).end)  
-            merged[-1] = Slice(piece.contract, merged[-1].name, {name: span})
+    (column,) = slices[0].bounds
+    merged: list[Span] = []
+    for span in sorted(spans, key=lambda span: cast(Any, span.start)):
+        if merged and merged[-1].end == span.start:
+            merged[-1] = Span(merged[-1].start, span.end)
         else:
-            merged.append(piece)
-    return merged
-
-
-def _bound(piece: Slice) -> object:
-    return next(iter(piece.bounds.values()))
+            merged.append(span)
+    return [Slice(slices[0].contract, bounds={column: span}) for span in merged]

@@ -60,7 +60,10 @@ def as_markdown(frame: pd.DataFrame) -> str:
     """A few rows as a table."""
     if frame.empty:
         return "no rows"
-    cells = [[str(value).replace("|", "\\|").replace("\n", " ")[:80] for value in row] for row in frame.itertuples(index=False)]
+    cells = [
+        [str(value).replace("|", "\\|").replace("\n", " ")[:80] for value in row]
+        for row in frame.itertuples(index=False)
+    ]
     header = [str(name) for name in frame.columns]
     lines = [header, ["---"] * len(header), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

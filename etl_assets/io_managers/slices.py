@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
-from etl_assets.contracts import Contract
+from etl_assets.contracts import Contract, Record
 from etl_assets.contracts.arrow import ARROW_TYPES
 from etl_assets.contracts.cast import cast_column
 from etl_assets.failures import ContractError
@@ -63,6 +63,23 @@ class Slice:
             if not pc.fill_null(_within(values, bound), False)[0].as_py():
                 return False
         return True
+
+
+def assign(records: Sequence[Record], slices: Sequence[Slice]) -> list[list[Record]]:
+    """Give each record to the slice that its raw row names, as far as that can be read; one that names none goes with the first."""
+    homes: list[list[Record]] = [[] for _ in slices]
+    if len(slices) == 1 or not records:
+        return [list(records), *homes[1:]]
+    contract = slices[0].contract
+    cells = {
+        name: cast_column(
+            pd.Series([record.raw.get(name) for record in records], dtype=object), contract.columns[name]
+        ).values
+        for name in slices[0].bounds
+    }
+    for record, place in zip(records, _places(pa.table(cells), slices).tolist(), strict=True):
+        homes[max(place, 0)].append(record)
+    return homes
 
 
 def _within(values: pa.Array | pa.ChunkedArray, bound: Value | Span) -> Any:
@@ -140,9 +157,12 @@ def _span_numbers(values: pa.ChunkedArray, spans: Sequence[Any], kind: pa.DataTy
             integers = array.cast(pa.int64())
         return integers.to_numpy()
 
+    missing = values.is_null().to_numpy()
+    if missing.any():
+        values = values.fill_null(pa.scalar(0).cast(pa.int32()).cast(kind) if pa.types.is_date(kind) else pa.scalar(0).cast(kind))
     starts = numbers(pa.chunked_array([pa.array([span.start for span in spans], type=kind)]))
     ends = numbers(pa.chunked_array([pa.array([span.end for span in spans], type=kind)]))
     rows = numbers(values)
     at = np.searchsorted(starts, rows, side="right") - 1
-    beyond = (at < 0) | (rows >= ends[np.maximum(at, 0)])
+    beyond = missing | (at < 0) | (rows >= ends[np.maximum(at, 0)])
     return np.maximum(at, 0), beyond

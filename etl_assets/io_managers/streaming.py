@@ -1,16 +1,16 @@
 """Load record batches of any number in constant memory: judged, staged or appended, and merged in the server."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from etl_assets.contracts.arrow import arrow_schema
 from etl_assets.contracts.validation import split_arrow
-from etl_assets.io_managers import merging
+from etl_assets.io_managers import merging, native
 from etl_assets.io_managers.bookkeeping import store_records
-from etl_assets.io_managers.difference import in_key_order, without_duplicates
-from etl_assets.io_managers.merging import Change
+from etl_assets.io_managers.difference import Rows, in_key_order
+from etl_assets.io_managers.merging import CHUNK, Change
 from etl_assets.io_managers.slices import Slice, divide
 from etl_assets.io_managers.transaction import Transaction
 
@@ -27,43 +27,67 @@ class Load:
     size: int
 
 
+class Chunks:
+    """A reader's batches gathered or cut to a size that is worth a bulk load and fits into memory many times over.
+
+    Attributes:
+        begun: whether a batch has been asked for; they can be read once only.
+    """
+
+    def __init__(self, reader: pa.RecordBatchReader) -> None:
+        self._reader = reader
+        self.begun = False
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        self.begun = True
+        return _chunks(self._reader)
+
+
 def load(
-    transaction: Transaction, piece: Slice, reader: pa.RecordBatchReader, *, mode: str, source: str, run_id: str
+    transaction: Transaction, piece: Slice, chunks: Iterable[pa.Table], *, mode: str, source: str, run_id: str
 ) -> Load:
-    """Store all batches of a reader within the open transaction."""
-    contract = piece.contract
-    merged = mode != "append" and bool(contract.config.key)
+    """Store all chunks within the open transaction."""
+    key = piece.contract.config.key
+    merged = mode != "append" and bool(key)
     stage = None
     received = quarantined = size = appended = duplicates = deleted = 0
     if mode in ("replace", "partition") and not merged:
-        deleted = merging.write_anew(transaction, piece, arrow_schema(contract).empty_table()).deleted
-    for chunk in _chunks(reader):
-        judged = split_arrow(contract, chunk, source=source, first_row=received)
+        deleted = merging.write_anew(transaction, piece, Rows(_nothing(piece), ())).deleted
+    for number, chunk in enumerate(chunks):
+        judged = split_arrow(piece.contract, chunk, source=source, first_row=received)
         divide(judged.valid, [piece])
         store_records(transaction, piece, judged.records, run_id=run_id)
         received += chunk.num_rows
         quarantined += len(judged.records)
         size += judged.valid.nbytes
-        rows = in_key_order(without_duplicates(judged.valid, contract.config.key), contract.config.key)
-        duplicates += judged.valid.num_rows - rows.num_rows
+        rows = Rows(judged.valid, key)
+        duplicates += rows.duplicates
         if not merged:
             appended += merging.append(transaction, piece, rows).inserted
-        elif stage is None:
-            stage = transaction.stage(rows)
+            continue
+        native.table_for(transaction, piece, rows.table)
+        numbered = _numbered(in_key_order(rows.table, key), number)
+        if stage is None:
+            stage = transaction.stage(numbered)
         else:
-            transaction.extend(stage, rows)
-    if merged:
-        stage = stage or transaction.stage(arrow_schema(contract).empty_table())
-        delete = mode != "upsert"
-        change = merging.merge_stage(
-            transaction, piece, stage, rows=received - quarantined - duplicates, delete=delete
-        )
-        change = Change(
-            change.inserted, change.updated, change.deleted, change.unchanged, change.deduplicated + duplicates
-        )
-    else:
-        change = Change(inserted=appended, deleted=deleted, deduplicated=duplicates)
-    return Load(change=change, received=received, quarantined=quarantined, size=size)
+            transaction.extend(stage, numbered)
+    if not merged:
+        return Load(Change(inserted=appended, deleted=deleted, deduplicated=duplicates), received, quarantined, size)
+    stage = stage or transaction.stage(_numbered(_nothing(piece), 0))
+    transaction.analyse(stage)
+    change = merging.merge_stage(
+        transaction, piece, stage, rows=received - quarantined - duplicates, delete=mode != "upsert"
+    )
+    return Load(replace(change, deduplicated=change.deduplicated + duplicates), received, quarantined, size)
+
+
+def _nothing(piece: Slice) -> pa.Table:
+    return arrow_schema(piece.contract).empty_table()
+
+
+def _numbered(table: pa.Table, chunk: int) -> pa.Table:
+    """The rows with the number of their chunk: where the server puts a row says nothing about when it came."""
+    return table.append_column(CHUNK, pa.repeat(pa.scalar(chunk, pa.int64()), table.num_rows))
 
 
 def _chunks(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:

@@ -9,33 +9,41 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import tenacity
+import pyarrow.compute as pc
 from psycopg import sql
 
 from etl_assets.contracts import Contract, Record, Split
+from etl_assets.contracts.arrow import ARROW_TYPES
 from etl_assets.contracts.validation import split_arrow
 from etl_assets.failures import ContractError, PermanentError, TransientError
-from etl_assets.io_managers import merging, streaming
+from etl_assets.io_managers import merging, native, streaming
 from etl_assets.io_managers.bookkeeping import insert_ledger, store_records
-from etl_assets.io_managers.difference import without_duplicates
+from etl_assets.io_managers.difference import Rows
 from etl_assets.io_managers.merging import Change
-from etl_assets.io_managers.slices import Slice, divide
-from etl_assets.io_managers.transaction import Transaction, refuse_drift
-from etl_assets.resources.database import Database, translated
+from etl_assets.io_managers.session import Session, commit, retried
+from etl_assets.io_managers.slices import Slice, assign, divide
+from etl_assets.io_managers.streaming import Chunks
+from etl_assets.io_managers.transaction import Transaction, names, refuse_drift
+from etl_assets.resources.database import Database
+
+__all__ = ["Data", "Outcome", "Write", "commit", "finish", "hash_of", "write"]
 
 Data = pd.DataFrame | pa.Table | pa.RecordBatchReader
-WRITERS: Mapping[str, Callable[[Transaction, Slice, pa.Table], Change]] = {
+WRITERS: Mapping[str, Callable[[Transaction, Slice, Rows], Change]] = {
     "replace": merging.replace,
-    "partition": merging.replace,
+    "partition": merging.partition,
     "upsert": merging.upsert,
     "append": merging.append,
 }
-ATTEMPTS = 4
+COUNTS = ("received", *(count.name for count in fields(Change)), "quarantined", "flagged")
+# What takes the place of NULL under a hash, where its absence is noted beside it.
+NOTHING: Mapping[pa.DataType, Any] = {kind: False if pa.types.is_boolean(kind) else "" if pa.types.is_string(kind) else 0 for kind in ARROW_TYPES.values()}
 
 
 @dataclass(frozen=True)
@@ -87,11 +95,12 @@ class Write:
 
 @dataclass(frozen=True)
 class _Part:
-    """The rows and records of one slice, ready to be stored."""
+    """The rows and records of one slice, ready to be stored, and the identity under which the ledger will know them."""
 
     piece: Slice
     table: pa.Table
     records: Sequence[Record] = field(default=())
+    commit_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def received(self) -> int:
@@ -118,16 +127,14 @@ def write(database: Database, data: Data | Split[Any], slices: Sequence[Slice], 
     """
     _require(slices, how)
     valid, records = (data.valid, data.records) if isinstance(data, Split) else (data, ())
-    if isinstance(valid, pa.RecordBatchReader):
-        return [_write_stream(database, valid, records, slices, how)]
-    contract = slices[0].contract
-    judged = split_arrow(contract, valid, source=how.source)
-    everything = [*records, *judged.records]
-    tables = divide(judged.valid, slices)
-    return [
-        _retried(lambda part=part: _write_part(database, part, how))
-        for part in _parts(slices, tables, everything)
-    ]
+    with Session(database) as session:
+        if isinstance(valid, pa.RecordBatchReader):
+            return [_write_stream(session, Chunks(valid), records, slices, how)]
+        judged = split_arrow(slices[0].contract, valid, source=how.source)
+        tables = divide(judged.valid, slices)
+        homes = assign([*records, *judged.records], slices)
+        parts = [_Part(*part) for part in zip(slices, tables, homes, strict=True)]
+        return [_write_part(session, part, how) for part in parts]
 
 
 def _require(slices: Sequence[Slice], how: Write) -> None:
@@ -140,114 +147,135 @@ def _require(slices: Sequence[Slice], how: Write) -> None:
         raise ContractError(f"{contract.config.table}: mode partition needs a partition to write; state partition_by")
 
 
-def _parts(slices: Sequence[Slice], tables: Sequence[pa.Table], records: Sequence[Record]) -> list[_Part]:
-    """Give each record to the slice that its raw row names; one that names none goes with the first."""
-    if len(slices) == 1:
-        return [_Part(slices[0], tables[0], records)]
-    by_slice: list[list[Record]] = [[] for _ in slices]
-    for record in records:
-        home = next((i for i, piece in enumerate(slices) if piece.holds(record.raw)), 0)
-        by_slice[home].append(record)
-    return [_Part(*part) for part in zip(slices, tables, by_slice, strict=True)]
-
-
-def _retried(attempt: Callable[[], Outcome]) -> Outcome:
-    """Run a transaction again when it gave way to another or lost its connection."""
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(TransientError),
-        stop=tenacity.stop_after_attempt(ATTEMPTS),
-        wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
-        reraise=True,
-    )
-    return retrying(attempt)
-
-
-def _write_part(database: Database, part: _Part, how: Write) -> Outcome:
+def _write_part(session: Session, part: _Part, how: Write) -> Outcome:
     started = time.perf_counter()
-    contract = part.piece.contract
-    table = without_duplicates(part.table, contract.config.key)
-    content_hash = hash_of(table)
-    with database.adbc() as connection:
-        transaction = Transaction(connection)
-        refuse_drift(transaction, contract)
-        transaction.lock(part.piece)
-        done = _already_appended(transaction, part, how, content_hash)
-        change = Change(unchanged=table.num_rows) if done else _changed(transaction, part.piece, table, how)
-        change = _with_duplicates(change, part.table.num_rows - table.num_rows)
-        outcome = Outcome(
-            piece=part.piece,
-            commit_id=uuid.uuid4().hex,
-            change=change,
-            received=part.received,
-            quarantined=sum(record.outcome != "flagged" for record in part.records),
-            flagged=sum(record.outcome == "flagged" for record in part.records),
-            size=part.table.nbytes,
-            content_hash=content_hash,
-            seconds=time.perf_counter() - started,
-        )
-        store_records(transaction, part.piece, part.records, run_id=how.run_id)
-        finish(transaction, outcome, how)
-        commit(database, connection, outcome.commit_id)
-    return outcome
+    rows = Rows(part.table, part.piece.contract.config.key)
+    content_hash = session.background(lambda: hash_of(rows.table))
+    attempts = 0
+
+    def attempt() -> Outcome:
+        nonlocal attempts
+        attempts += 1
+        with session.transaction() as transaction:
+            transaction.lock(part.piece)
+            earlier = _committed_before(transaction, part) if attempts > 1 else None
+            if earlier is not None:
+                return earlier
+            outcome = _stored(transaction, part, rows, content_hash, how, started)
+            finish(transaction, outcome, how)
+            session.commit(outcome.commit_id)
+        return outcome
+
+    return retried(attempt)
 
 
-def _changed(transaction: Transaction, piece: Slice, table: pa.Table, how: Write) -> Change:
+def _stored(
+    transaction: Transaction, part: _Part, rows: Rows, content_hash: "Future[str]", how: Write, started: float
+) -> Outcome:
+    refuse_drift(transaction, part.piece.contract, _table_to_check(transaction, part.piece, how))
+    if _already_appended(transaction, part, how, content_hash):
+        change = Change(unchanged=rows.table.num_rows)
+    else:
+        change = _changed(transaction, part.piece, rows, how)
+    store_records(transaction, part.piece, part.records, run_id=how.run_id)
+    return Outcome(
+        piece=part.piece,
+        commit_id=part.commit_id,
+        change=replace(change, deduplicated=change.deduplicated + rows.duplicates),
+        received=part.received,
+        quarantined=sum(record.outcome != "flagged" for record in part.records),
+        flagged=sum(record.outcome == "flagged" for record in part.records),
+        size=part.table.nbytes,
+        content_hash=content_hash.result(),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _table_to_check(transaction: Transaction, piece: Slice, how: Write) -> str | None:
+    """The native partition that mode partition may swap, instead of the table: a lock on that would be in the way."""
+    leaf = native.leaf_of(piece) if how.mode == "partition" else None
+    return leaf if leaf and native.exists(transaction, piece.contract, leaf) else None
+
+
+def _committed_before(transaction: Transaction, part: _Part) -> Outcome | None:
+    """The outcome of an earlier attempt that was committed although its answer was lost."""
+    query = sql.SQL("SELECT {} FROM etl.ledger WHERE commit_id = {}").format(
+        names((*COUNTS, "size", "content_hash", "seconds")), sql.Literal(part.commit_id)
+    )
+    found = transaction.rows(query).to_pylist()
+    if not found:
+        return None
+    row = found[0]
+    change = Change(**{count.name: row.pop(count.name) for count in fields(Change)})
+    return Outcome(piece=part.piece, commit_id=part.commit_id, change=change, **row)
+
+
+def _changed(transaction: Transaction, piece: Slice, rows: Rows, how: Write) -> Change:
     try:
-        return WRITERS[how.mode](transaction, piece, table)
+        return WRITERS[how.mode](transaction, piece, rows)
     except Exception as error:
-        if getattr(error, "sqlstate", None) != "23505":
-            raise
-        if how.mode == "append":
-            text = " ".join(str(error).split())
-            raise PermanentError(
-                f"append to {piece} met keys that are there already, nothing was written: use upsert, or append new rows only ({text})"
-            ) from error
-        # Somebody writes to this table without taking its lock; the next attempt sees their rows.
-        raise TransientError(f"could not write {piece}: another writer added the same keys without the lock") from error
+        raise _conflict(error, piece, how) from error
 
 
-def _with_duplicates(change: Change, duplicates: int) -> Change:
-    return Change(change.inserted, change.updated, change.deleted, change.unchanged, change.deduplicated + duplicates)
+def _conflict(error: Exception, piece: Slice, how: Write) -> Exception:
+    """What equal keys in the table mean; any other error as it is."""
+    if getattr(error, "sqlstate", None) != "23505":
+        return error
+    text = " ".join(str(error).split())
+    if how.mode == "append":
+        return PermanentError(
+            f"append to {piece} met keys that are there already, nothing was written: use upsert, or append new rows only ({text})"
+        )
+    # Somebody writes to this table without taking its lock; the next attempt sees their rows.
+    return TransientError(
+        f"could not write {piece}: its keys are in another partition, or another writer added them without the lock ({text})"
+    )
 
 
-def _already_appended(transaction: Transaction, part: _Part, how: Write, content_hash: str) -> bool:
+def _already_appended(transaction: Transaction, part: _Part, how: Write, content_hash: "Future[str]") -> bool:
     """Whether this very run has appended these very rows: its first attempt was committed and then lost."""
     if how.mode != "append" or how.run_id == "script":
         return False
     query = sql.SQL(
         "SELECT count(*) FROM etl.ledger WHERE asset = {} AND partition = {} AND run_id = {} AND content_hash = {}"
-    ).format(*map(sql.Literal, (part.piece.contract.config.table, part.piece.name, how.run_id, content_hash)))
+    ).format(*map(sql.Literal, (part.piece.contract.config.table, part.piece.name, how.run_id, content_hash.result())))
     return bool(transaction.value(query))
 
 
 def _write_stream(
-    database: Database, reader: pa.RecordBatchReader, records: Sequence[Record], slices: Sequence[Slice], how: Write
+    session: Session, chunks: Chunks, records: Sequence[Record], slices: Sequence[Slice], how: Write
 ) -> Outcome:
-    """Store record batches of any number; they can be read once only, so that a lost transaction is not repeated."""
+    """Store record batches of any number; once reading has begun, a lost transaction cannot be repeated."""
     if len(slices) != 1:
         raise ContractError(f"{slices[0].contract.config.table}: record batches go to a single partition, not {len(slices)}")
-    piece, started = slices[0], time.perf_counter()
-    with database.adbc() as connection:
-        transaction = Transaction(connection)
-        refuse_drift(transaction, piece.contract)
-        transaction.lock(piece)
-        store_records(transaction, piece, records, run_id=how.run_id)
-        load = streaming.load(transaction, piece, reader, mode=how.mode, source=how.source, run_id=how.run_id)
-        given = Split(None, records)
-        outcome = Outcome(
-            piece=piece,
-            commit_id=uuid.uuid4().hex,
-            change=load.change,
-            received=load.received + len(given.rejected),
-            quarantined=load.quarantined + len(given.rejected),
-            flagged=len(records) - len(given.rejected),
-            size=load.size,
-            content_hash=None,
-            seconds=time.perf_counter() - started,
-        )
-        finish(transaction, outcome, how)
-        commit(database, connection, outcome.commit_id)
-    return outcome
+    piece, started, commit_id = slices[0], time.perf_counter(), uuid.uuid4().hex
+    given = Split(None, records)
+
+    def attempt() -> Outcome:
+        with session.transaction() as transaction:
+            transaction.lock(piece)
+            refuse_drift(transaction, piece.contract)
+            store_records(transaction, piece, records, run_id=how.run_id)
+            try:
+                load = streaming.load(transaction, piece, chunks, mode=how.mode, source=how.source, run_id=how.run_id)
+            except Exception as error:
+                raise _conflict(error, piece, how) from error
+            outcome = Outcome(
+                piece=piece,
+                commit_id=commit_id,
+                change=load.change,
+                received=load.received + len(given.rejected),
+                quarantined=load.quarantined + len(given.rejected),
+                flagged=len(records) - len(given.rejected),
+                size=load.size,
+                content_hash=None,
+                seconds=time.perf_counter() - started,
+            )
+            finish(transaction, outcome, how)
+            session.commit(commit_id)
+        return outcome
+
+    return retried(attempt, while_=lambda: not chunks.begun)
 
 
 def finish(transaction: Transaction, outcome: Outcome, how: Write) -> None:
@@ -276,24 +304,8 @@ def finish(transaction: Transaction, outcome: Outcome, how: Write) -> None:
     )
 
 
-def commit(database: Database, connection: Any, commit_id: str) -> None:
-    """Commit; when the answer is lost, look up in the ledger whether it was done.
-
-    Raises:
-        TransientError: if it was not.
-    """
-    try:
-        with translated("commit"):
-            connection.commit()
-    except TransientError:
-        with database.connect() as probe:
-            known = probe.execute("SELECT 1 FROM etl.ledger WHERE commit_id = %s", (commit_id,)).fetchone()
-        if known is None:
-            raise
-
-
 def hash_of(table: pa.Table) -> str:
-    """SHA-256 over the rows in their order, the same however they were chunked."""
+    """SHA-256 over the rows in their order, the same however they were chunked, and whatever lies under a NULL."""
     digest = hashlib.sha256()
 
     class Sink(io.RawIOBase):
@@ -304,6 +316,13 @@ def hash_of(table: pa.Table) -> str:
             digest.update(data)
             return len(data)
 
-    with pa.PythonFile(Sink(), mode="w") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table.combine_chunks())
+    columns = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if column.null_count:
+            columns[f"{name} is there"] = column.is_valid()
+            column = pc.fill_null(column, pa.scalar(NOTHING[column.type]).cast(column.type))
+        columns[name] = column
+    plain = pa.table(columns).combine_chunks()
+    with pa.PythonFile(Sink(), mode="w") as sink, pa.ipc.new_stream(sink, plain.schema) as stream:
+        stream.write_table(plain)
     return digest.hexdigest()

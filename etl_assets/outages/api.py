@@ -23,7 +23,7 @@ class OutagesApi:
 
     def __init__(self, base_url: str, key: SecretStr, *, limits: Limits | None = None) -> None:
         self._client = ApiClient(
-            "outages API",
+            "outages",
             base_url,
             secret_header=("x-api-key", key),
             secret_variable="OUTAGES_API_KEY",

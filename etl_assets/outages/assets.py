@@ -26,10 +26,11 @@ from etl_assets.outages.transform import (
 )
 from etl_assets.resources.postgres import PostgresResource
 
-SITES = dg.DynamicPartitionsDefinition(name="outages_sites")
+SITES_NAME = "outages_sites"
+SITES = dg.DynamicPartitionsDefinition(name=SITES_NAME)
 
 
-class Since(dg.Config):  # type: ignore[misc]
+class Since(dg.Config):
     """Options of one run of `site_outages`."""
 
     since: str | None = None

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import dagster as dg
 
 from etl_assets.outages import outbox
-from etl_assets.outages.assets import SITES, delivered_site_outages
+from etl_assets.outages.assets import SITES, SITES_NAME, delivered_site_outages
 from etl_assets.outages.contracts import RawOutages
 from etl_assets.resources.postgres import PostgresResource
 from etl_assets.settings import load_settings
@@ -37,7 +37,7 @@ deliver_outages_job = dg.define_asset_job(
 )
 def outages_every_15_minutes(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """All sites in one run, so that `/outages` is fetched once."""
-    sites = context.instance.get_dynamic_partitions(SITES.name)
+    sites = context.instance.get_dynamic_partitions(SITES_NAME)
     if not sites:
         return dg.SkipReason("no site is registered yet: the sensor outages_sites adds those of OUTAGES_SITES")
     return dg.RunRequest(tags={RANGE_START: sites[0], RANGE_END: sites[-1]})
@@ -46,7 +46,7 @@ def outages_every_15_minutes(context: dg.ScheduleEvaluationContext) -> dg.RunReq
 @dg.sensor(minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
 def outages_sites(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Registers the sites of OUTAGES_SITES as partitions. A site that is no longer named keeps its data and its partition."""
-    known = set(context.instance.get_dynamic_partitions(SITES.name))
+    known = set(context.instance.get_dynamic_partitions(SITES_NAME))
     new = [site for site in load_settings().outages_sites if site not in known]
     if not new:
         return dg.SkipReason("all sites of OUTAGES_SITES are registered")
@@ -77,7 +77,7 @@ def pending_site_outages(context: dg.SensorEvaluationContext, postgres: Postgres
     """
     cursor = {site: Asked(**asked) for site, asked in json.loads(context.cursor or "{}").items()}
     waiting = _waiting(postgres)
-    registered = set(context.instance.get_dynamic_partitions(SITES.name))
+    registered = set(context.instance.get_dynamic_partitions(SITES_NAME))
     now = time.time()
     due = requests_due({s: w for s, w in waiting.items() if s in registered}, cursor, now=now)
     return dg.SensorResult(
@@ -98,9 +98,7 @@ class Waiting:
     refused: bool
 
 
-def requests_due(
-    waiting: Mapping[str, Waiting], asked: Mapping[str, Asked], *, now: float
-) -> dict[str, Asked]:
+def requests_due(waiting: Mapping[str, Waiting], asked: Mapping[str, Asked], *, now: float) -> dict[str, Asked]:
     """The sites to ask a delivery for, with what to remember of it.
 
     Args:

@@ -65,7 +65,9 @@ class SiteOutages(Contract):
     begin_at: Timestamp = column("Begin of the outage")
     end_at: Timestamp = column("End of the outage")
     position: int = column("Place in the answer of the API, from 0: the order of delivery", ge=0)
-    delivery_key: str = column("Hash of site, device, begin, end and name: what is delivered once", min_length=64, max_length=64)
+    delivery_key: str = column(
+        "Hash of site, device, begin, end and name: what is delivered once", min_length=64, max_length=64
+    )
 
     class Config:
         table = "outages.site_outages"

@@ -236,9 +236,7 @@ def settle(connection: Connection[Any], batch: Batch, state: str, error: ApiRefu
     )
 
 
-def acknowledge(
-    connection: Connection[Any], batch: Batch, *, status: int | None, response: str, run_id: str
-) -> Batch:
+def acknowledge(connection: Connection[Any], batch: Batch, *, status: int | None, response: str, run_id: str) -> Batch:
     """Record in one transaction that every outage of the batch was delivered."""
     rows = [
         (

@@ -19,9 +19,7 @@ OUTAGES_SOURCE = "GET /outages"
 FIELDS = {"device_id": "id", "begin_text": "begin", "begin_at": "begin", "end_text": "end", "end_at": "end"}
 
 
-def raw_outages_frame(
-    answer: Sequence[Any], *, fetched_at: datetime, first_position: int = 0
-) -> Split[pd.DataFrame]:
+def raw_outages_frame(answer: Sequence[Any], *, fetched_at: datetime, first_position: int = 0) -> Split[pd.DataFrame]:
     """The elements of `GET /outages` as rows of `RawOutages`, in their order.
 
     An element that lacks a field, or has a wrong one, is rejected with all its faults. One with an end before its begin or with a

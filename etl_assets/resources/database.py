@@ -74,7 +74,10 @@ class Database:
         import psycopg
 
         self.prepare()
-        with translated("use the database"), psycopg.connect(self.url, autocommit=autocommit, connect_timeout=10) as connection:
+        with (
+            translated("use the database"),
+            psycopg.connect(self.url, autocommit=autocommit, connect_timeout=10) as connection,
+        ):
             yield connection
 
     @contextlib.contextmanager

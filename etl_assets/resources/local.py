@@ -11,9 +11,7 @@ def platform_database(settings: Settings | None = None) -> Database:
     settings = settings or load_settings()
     if settings.etl_postgres_url is not None:
         return Database(settings.required("etl_postgres_url"), migrate=settings.etl_migrate)
-    return Database(
-        functools.cache(functools.partial(_embedded_postgres, settings)), migrate=settings.etl_migrate
-    )
+    return Database(functools.cache(functools.partial(_embedded_postgres, settings)), migrate=settings.etl_migrate)
 
 
 def _embedded_postgres(settings: Settings) -> str:

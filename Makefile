@@ -1,0 +1,78 @@
+# A fresh machine has Python (3.11 to 3.13) and make, nothing else. PYTHON names another interpreter.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_FLAGS := --quiet --disable-pip-version-check
+# The locks name every package with its hashes, so that pip has nothing to resolve.
+LOCKED := --require-hashes --no-deps
+
+.PHONY: help install install-dev demo dev up down test prove check format bench lock docs clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+install: $(VENV)/.installed ## .venv with the platform and the command .venv/bin/etl-assets
+
+install-dev: $(VENV)/.installed-dev
+
+$(VENV)/.created:
+	"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	"$(PYTHON)" -m venv "$(VENV)"
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.created requirements.txt pyproject.toml
+	"$(BIN)/python" -m pip install $(PIP_FLAGS) $(LOCKED) -r requirements.txt
+	"$(BIN)/python" -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	"$(BIN)/python" -m pip install $(PIP_FLAGS) $(LOCKED) -r requirements-dev.txt
+	touch $@
+
+demo: install ## every asset from simulated sources, a table of what came of it, nothing left running
+	"$(BIN)/etl-assets" demo
+
+dev: install ## the same, with the Dagster UI until Ctrl-C
+	"$(BIN)/etl-assets" dev
+
+up: install ## embedded servers and simulators in the background
+	"$(BIN)/etl-assets" up
+
+down: ## end them
+	"$(BIN)/etl-assets" down
+
+test: install-dev ## the everyday tests, under two minutes
+	"$(BIN)/python" -m pytest etl_assets_tests --ignore=etl_assets_tests/prove
+
+prove: install-dev ## the long proofs: faulty runs and kills
+	"$(BIN)/python" -m pytest etl_assets_tests/prove -p no:randomly -s
+
+check: install-dev ## format, lint, types, import layers, migrations, docs
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/ruff" check .
+	"$(BIN)/mypy"
+	"$(BIN)/lint-imports"
+	"$(BIN)/python" -m etl_assets.catalogue migrations
+	"$(BIN)/python" -m etl_assets.catalogue dictionary | diff -u docs/data-dictionary.md - \
+		|| { echo "docs/data-dictionary.md is out of date: make docs" >&2; exit 1; }
+
+format: install-dev ## format and sort imports
+	"$(BIN)/ruff" check --fix --quiet . ; "$(BIN)/ruff" format .
+
+docs: install ## write what is generated
+	"$(BIN)/python" -m etl_assets.catalogue dictionary > docs/data-dictionary.md
+
+bench: install-dev ## the write paths beside a bare COPY, to_sql and dlt
+	"$(BIN)/python" -m pip install $(PIP_FLAGS) $(LOCKED) -r requirements-bench.txt
+	"$(BIN)/python" benchmarks/write_paths.py
+
+lock: ## write the locks anew (needs uv)
+	uv pip compile --universal --generate-hashes --no-emit-index-url -q pyproject.toml --group build -o requirements.txt
+	uv pip compile --universal --generate-hashes --no-emit-index-url -q pyproject.toml --group dev -c requirements.txt -o requirements-dev.txt
+	uv pip compile --universal --generate-hashes --no-emit-index-url -q pyproject.toml --group dev --group bench -c requirements.txt -o requirements-bench.txt
+
+clean: ## remove the environment and the data
+	-[ -x "$(BIN)/etl-assets" ] && "$(BIN)/etl-assets" down --purge
+	rm -rf "$(VENV)" var
