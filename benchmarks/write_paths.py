@@ -25,7 +25,7 @@ import pandas as pd
 import psycopg
 import pyarrow as pa
 from psycopg import sql
-from write_paths_data import CONTRACTS, MONTHS, Bench, by_sensor, interleaved, numbered, random_keys, template
+from write_paths_data import CONTRACTS, MONTHS, Bench, by_sensor, interleaved, numbered, random_keys, template, warm
 
 from etl_assets.contracts import Contract
 from etl_assets.contracts.arrow import arrow_schema
@@ -117,6 +117,7 @@ class Arena:
         try:
             database = Database(self._address(f"b_{kind}"))
             database.prepare()
+            warm(database, kind)
             self._admin("CHECKPOINT")
             yield database
         finally:

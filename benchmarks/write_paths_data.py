@@ -149,6 +149,16 @@ def template(database: Database, kind: str, bench: Bench) -> None:
         connection.execute(f"VACUUM (FREEZE, ANALYZE) {contract.config.table}")
 
 
+def warm(database: Database, kind: str) -> None:
+    """Read the table once in the order of its key, so that the server has in memory what fits, the newest last."""
+    contract = CONTRACTS[kind]
+    query = f"SELECT max(value) FROM (SELECT value FROM {contract.config.table} ORDER BY {', '.join(contract.config.key)} OFFSET 0) AS t"
+    with database.connect() as connection:
+        connection.execute("SET enable_sort = off")
+        connection.execute("SET enable_seqscan = off")
+        connection.execute(query)
+
+
 def _base_rows(kind: str, bench: Bench, at: int) -> pd.DataFrame:
     if kind == "sensors":
         return by_sensor(Bench(bench.rows, at))

@@ -1,5 +1,6 @@
 """Where everything meets: the definitions of all systems, their resources, and the policies that hold for all assets."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,9 +42,7 @@ def platform_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Defin
     with quiet():
         rooms = dg.Definitions.merge(*(room() for room in SYSTEMS))
         return dg.Definitions(
-            assets=dg.with_source_code_references(
-                [asset.map_asset_specs(with_owner) for asset in rooms.assets or ()]  # type: ignore[union-attr]
-            ),
+            assets=[with_policies(asset) for asset in rooms.assets or () if isinstance(asset, dg.AssetsDefinition)],
             asset_checks=rooms.asset_checks,
             jobs=rooms.jobs,
             schedules=rooms.schedules,
@@ -53,9 +52,22 @@ def platform_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Defin
         )
 
 
-def with_owner(spec: dg.AssetSpec) -> dg.AssetSpec:
-    """The owner of every asset whose room names none."""
-    return spec if spec.owners else spec.replace_attributes(owners=[OWNER])
+def with_policies(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
+    """What holds for every asset whose room says nothing else: its owner, and where its body is."""
+    references = dg.CodeReferencesMetadataValue(code_references=[body_of(asset)])
+
+    def applied(spec: dg.AssetSpec) -> dg.AssetSpec:
+        metadata = {"dagster/code_references": references, **spec.metadata}
+        return spec.replace_attributes(owners=spec.owners or [OWNER], metadata=metadata)
+
+    return asset.map_asset_specs(applied)
+
+
+def body_of(asset: dg.AssetsDefinition) -> dg.LocalFileCodeReference:
+    """The function that somebody wrote, below its decorators."""
+    compute: Any = asset.op.compute_fn
+    body = inspect.unwrap(getattr(compute, "decorated_fn", compute))
+    return dg.LocalFileCodeReference(file_path=body.__code__.co_filename, line_number=body.__code__.co_firstlineno)
 
 
 @dg.definitions

@@ -7,6 +7,7 @@ addresses of the simulators are left out as soon as a database is given by URL o
 
 import fcntl
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,7 +35,7 @@ def default_data_dir() -> Path:
     """
     home = os.environ.get("DAGSTER_HOME")
     if home and (Path(home).parent / LOCAL_ENV).is_file():
-        return Path(home).parent
+        return Path(home).parent.absolute()
     checkout = Path(__file__).resolve().parent.parent
     return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "var"
 
@@ -46,8 +47,8 @@ def local_servers_live(data_dir: Path) -> bool:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except FileNotFoundError:
-        return False
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return False  # none, or those of another user
     return False
 
 
@@ -63,36 +64,43 @@ def read_local_env(data_dir: Path) -> dict[str, str]:
 
 
 class LocalServers(PydanticBaseSettingsSource):
-    """Values of `local.env` that the environment leaves open."""
+    """Values of `local.env` that the environment and the caller leave open."""
+
+    def __init__(self, settings_cls: type[BaseSettings], given: Mapping[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self._given = given
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         raise NotImplementedError("values are read in one go")
 
     def __call__(self) -> dict[str, Any]:
-        given = {name for name, value in os.environ.items() if value}
-        data_dir = os.environ.get("ETL_DATA_DIR")
-        offered = read_local_env(Path(data_dir) if data_dir else default_data_dir())
+        given = {name.upper(): value for name, value in {**os.environ, **self._given}.items() if value}
+        data_dir = given.get("ETL_DATA_DIR")
+        offered = read_local_env(Path(data_dir).expanduser() if data_dir else default_data_dir())
         for variables in SOURCE_VARIABLES.values():
-            if "ETL_POSTGRES_URL" in given or given.intersection(variables):
+            if "ETL_POSTGRES_URL" in given or not given.keys().isdisjoint(variables):
                 offered = {name: value for name, value in offered.items() if name not in variables}
         known = self.settings_cls.model_fields
-        return {name.lower(): value for name, value in offered.items() if name.lower() in known}
+        return {name.lower(): value for name, value in offered.items() if value and name.lower() in known}
 
 
 class Settings(BaseSettings):
-    """The settings of one process. Read with `load_settings`, which turns a bad value into a clear error."""
+    """The settings of one process. Read with `load_settings`, which turns a bad value into a clear error.
+
+    What may carry a secret is masked or left out where settings are shown: keys, and URLs with user and password.
+    """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
 
     etl_data_dir: Path = Field(default_factory=default_data_dir, description="Data folder of this machine")
     etl_postgres_url: SecretStr | None = Field(None, description="Database; unset: embedded")
     etl_broker_url: SecretStr | None = Field(None, description="Redis or Valkey; unset: embedded")
-    etl_storage_url: str | None = Field(None, description="Root of the parquet layers; unset: data folder")
+    etl_storage_url: str | None = Field(None, repr=False, description="Root of the parquet layers; unset: data folder")
     etl_migrate: Literal["auto", "off"] = Field("auto", description="off: stop where a migration is missing")
     etl_executor: Literal["in_process", "multiprocess"] = Field("in_process", description="Where steps run")
     etl_alert_webhook_url: SecretStr | None = Field(None, description="Alerts are posted here; unset: log only")
 
-    outages_api_url: str | None = Field(None, description="Base URL of the outage API")
+    outages_api_url: str | None = Field(None, repr=False, description="Base URL of the outage API")
     outages_api_key: SecretStr | None = Field(None, description="Key of the outage API, sent as x-api-key")
     outages_sites: Annotated[tuple[str, ...], NoDecode] = Field(
         ("norwich-pear-tree", "kingfisher"), description="Sites to follow, comma-separated"
@@ -102,7 +110,9 @@ class Settings(BaseSettings):
     @classmethod
     def _split_list(cls, value: Any) -> Any:
         if isinstance(value, str):
-            return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+            value = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+        if not value:
+            raise ValueError("must name at least one site")
         return value
 
     @field_validator("etl_data_dir")
@@ -126,7 +136,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, env_settings, LocalServers(settings_cls))
+        return (init_settings, env_settings, LocalServers(settings_cls, init_settings()))
 
     @property
     def storage_url(self) -> str:

@@ -39,7 +39,7 @@ FIRST_US, LAST_US = FIRST_DAY * 86_400 * SECOND_US, (LAST_DAY + 1) * 86_400 * SE
 # Kinds of object columns, by pandas, of which Arrow reads every cell as what it is. In others it drops the time of a
 # `datetime` behind a `date`, and makes days of numbers and numbers of truth values.
 READ_WHOLE = ("string", "integer", "floating", "mixed-integer-float", "boolean", "decimal", "date", "datetime", "empty")
-UNREADABLE = (pa.ArrowException, ValueError, TypeError, OverflowError)
+UNREADABLE = (pa.ArrowException, ValueError, TypeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,22 @@ def _as_arrow(values: pd.Series | pa.ChunkedArray | pa.Array) -> pa.Array | None
 
 
 def _of_one_type(values: pd.Series) -> bool:
-    kind = pd.api.types.infer_dtype(values, skipna=True)
+    try:
+        kind = pd.api.types.infer_dtype(values, skipna=True)
+    except ArithmeticError:
+        return False
     if kind == "datetime":
         # Arrow gives mixed naive and aware times one zone without a word.
         return len({value.tzinfo is None for value in values[values.notna()]}) == 1
     return kind in READ_WHOLE
+
+
+def missing_cells(values: pd.Series) -> np.ndarray:
+    """Where a frame has nothing: None, NaN of any type, NaT, NA."""
+    try:
+        return values.isna().to_numpy()
+    except ArithmeticError:  # by a decimal that is a signalling NaN
+        return np.array([not isinstance(value, decimal.Decimal) and pd.isna(value) is True for value in values])
 
 
 def _cast(array: pa.Array, column: Column) -> Cast | None:
@@ -350,7 +361,7 @@ NOT_OF_KIND = {
 def _by_cell(values: pd.Series, column: Column) -> Cast:
     """Each cell as its own type says, for columns of mixed types; cells of one type are cast together."""
     cells = values.tolist()
-    missing = values.isna().to_numpy()
+    missing = missing_cells(values)
     groups: dict[Any, list[int]] = defaultdict(list)
     for row in np.flatnonzero(~missing).tolist():
         groups[type(cells[row]), getattr(cells[row], "tzinfo", None) is None].append(row)
@@ -389,7 +400,7 @@ def _cast_large(cell: Any, column: Column) -> Cast:
     rule = NOT_OF_KIND[column.kind]
     if isinstance(cell, (int, decimal.Decimal)):
         if column.kind is Kind.FLOAT:
-            with contextlib.suppress(OverflowError):
+            with contextlib.suppress(OverflowError, ValueError):
                 return Cast(pa.array([float(cell)]))
         if column.kind is Kind.INT and isinstance(cell, int):
             rule = "not an integer of 64 bits"

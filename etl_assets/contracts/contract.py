@@ -142,9 +142,9 @@ class Contract:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.config = _config(cls)
         declared = {name: value for name, value in vars(cls).items() if isinstance(value, Column)}
         _verify_declarations(cls, declared)
+        cls.config = _config(cls)
         hints = typing.get_type_hints(cls)
         cls.columns = {
             name: _typed(value, name=name, hint=hints[name], contract=cls.__name__) for name, value in declared.items()

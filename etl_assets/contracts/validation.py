@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl_assets.contracts.arrow import ARROW_TYPES, arrow_schema
-from etl_assets.contracts.cast import Cast, cast_column
+from etl_assets.contracts.cast import Cast, cast_column, missing_cells
 from etl_assets.contracts.contract import Column, Contract, Kind
 from etl_assets.contracts.split import Fault, Record, Split
 from etl_assets.failures import ContractError
@@ -96,7 +96,7 @@ def _cells(data: pd.DataFrame | pa.Table, names: Sequence[str], rows: np.ndarray
         columns = [_python_values(taken[name]) for name in names]
     else:
         given = [data[name].iloc[rows] for name in names]
-        columns = [_or_none(cells.tolist(), cells.isna().to_numpy()) for cells in given]
+        columns = [_or_none(cells.tolist(), missing_cells(cells)) for cells in given]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
@@ -164,8 +164,16 @@ def require_columns(contract: type[Contract], given: Sequence[str], *, where: st
 
 def broken_rules(contract: type[Contract], table: pa.Table) -> list[tuple[str, str, int]]:
     """The rules that typed rows break: column, rule, row number."""
-    if table.num_rows == 0:
-        return []
+    missing = [
+        (name, "required", row)
+        for name, c in contract.columns.items()
+        if not c.nullable and table[name].null_count
+        for row in np.flatnonzero(table[name].is_null()).tolist()
+    ]
+    return missing + _broken_by_values(contract, table) if table.num_rows else []
+
+
+def _broken_by_values(contract: type[Contract], table: pa.Table) -> list[tuple[str, str, int]]:
     import pandera.config
     import pandera.errors
 
@@ -185,9 +193,8 @@ def broken_rules(contract: type[Contract], table: pa.Table) -> list[tuple[str, s
                 f"{contract.config.table}: column {unjudged['column'].iloc[0]} cannot be judged:"
                 f" {unjudged['check'].iloc[0]}: correct the rule in the contract"
             ) from errors
-        rules = {"not_nullable": "required"}
         return [
-            (str(name), rules.get(str(check), str(check)), int(row))
+            (str(name), str(check), int(row))
             for name, check, row in zip(cases["column"], cases["check"], cases["index"], strict=True)
         ]
     return []
@@ -201,7 +208,7 @@ def pandera_schema(contract: type[Contract]) -> Any:
     return pandera.DataFrameSchema(
         {
             name: pandera.Column(
-                nullable=c.nullable,
+                nullable=True,
                 checks=[
                     pandera.Check(_over_series(test), name=rule, error=rule)
                     for rule, test in rules_of(c).items()

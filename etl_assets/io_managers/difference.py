@@ -1,5 +1,6 @@
 """What has to be written to turn the rows that are there into the rows that should be."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -37,13 +38,28 @@ class Rows:
         self._codes = codes if codes is None or last is None else codes[last]
         self.table = given if last is None else given.take(pa.array(last))
         self.duplicates = given.num_rows - self.table.num_rows
+        self._gathering = threading.Lock()
+        self._ordered: pa.Table | None = None
 
-    def in_key_order(self) -> pa.Table | pa.RecordBatchReader:
-        """The rows in the order in which every writer writes them; batch by batch unless they are in order already."""
+    def _order(self) -> np.ndarray | None:
+        """Row numbers in key order; None if the rows are in it already."""
         codes = self._codes
-        if codes is None or np.all(codes[1:] >= codes[:-1]):
-            return self.table
-        order, table = np.argsort(codes), self.table.combine_chunks()
+        return None if codes is None or np.all(codes[1:] >= codes[:-1]) else np.argsort(codes)
+
+    def in_key_order(self) -> pa.Table:
+        """The rows in the order in which every writer writes them, so that none waits for another in a circle."""
+        with self._gathering:
+            if self._ordered is None:
+                order = self._order()
+                self._ordered = self.table if order is None else self.table.take(pa.array(order))
+            return self._ordered
+
+    def batches_in_key_order(self) -> pa.Table | pa.RecordBatchReader:
+        """As `in_key_order`, put in order batch by batch where that is still to be done."""
+        order = self._order() if self._ordered is None and not self._gathering.locked() else None
+        if order is None:
+            return self.in_key_order()
+        table = self.table.combine_chunks()
 
         def batches() -> Iterator[pa.RecordBatch]:
             for at in range(0, len(order), BATCH_ROWS):
@@ -58,11 +74,8 @@ def without_duplicates(table: pa.Table, key: Sequence[str]) -> pa.Table:
 
 
 def in_key_order(table: pa.Table, key: Sequence[str]) -> pa.Table:
-    """The rows in the order in which every writer writes them, so that none waits for another in a circle."""
-    if not key or table.num_rows < 2:
-        return table
-    codes = key_codes([table], key)[0]
-    return table if np.all(codes[1:] >= codes[:-1]) else table.take(pa.array(np.argsort(codes, kind="stable")))
+    """Rows with distinct keys, sorted by the key."""
+    return Rows(table, key).in_key_order()
 
 
 def difference(existing: pa.Table, incoming: pa.Table, key: Sequence[str]) -> Difference:
@@ -70,10 +83,18 @@ def difference(existing: pa.Table, incoming: pa.Table, key: Sequence[str]) -> Di
 
     Args:
         existing: the rows that are there; keys unique.
-        incoming: the rows that should be; keys unique, columns in any order.
+        incoming: the rows that should be; keys unique, columns in any order. Fastest when both sides are in key order.
         key: names of the key columns.
     """
     incoming = incoming.select(existing.column_names)
+    if existing.num_rows == incoming.num_rows and all(existing[name].equals(incoming[name]) for name in key):
+        same = _equal_columns(existing, incoming, key)
+        return Difference(
+            new=incoming.slice(0, 0),
+            changed=in_key_order(_take(incoming, np.flatnonzero(~same)), key),
+            vanished=existing.select(list(key)).slice(0, 0),
+            unchanged=int(same.sum()),
+        )
     there, coming = key_codes([existing, incoming], key)
     by_key, order = np.argsort(there), np.argsort(coming)
     there, coming = there[by_key], coming[order]
@@ -110,11 +131,25 @@ def _equal_rows(
         ours = existing[name].combine_chunks().take(pa.array(partner))
         theirs = incoming[name].combine_chunks()
         theirs = theirs if whole else theirs.take(pa.array(matched))
-        equal = pc.fill_null(pc.equal(ours, theirs), False)
-        if ours.null_count or theirs.null_count:
-            equal = pc.or_(equal, pc.and_(pc.is_null(ours), pc.is_null(theirs)))
-        same &= equal.to_numpy(zero_copy_only=False)
+        same &= _equal(ours, theirs)
     return same
+
+
+def _equal_columns(existing: pa.Table, incoming: pa.Table, key: Sequence[str]) -> np.ndarray:
+    """For each row whether all columns beside the key are the same on both sides."""
+    same = np.ones(incoming.num_rows, dtype=bool)
+    for name in incoming.column_names:
+        if name not in key:
+            same &= _equal(existing[name], incoming[name])
+    return same
+
+
+def _equal(ours: pa.Array | pa.ChunkedArray, theirs: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Whether two columns are equal, cell by cell, NULL being equal to NULL."""
+    equal = pc.fill_null(pc.equal(ours, theirs), False)
+    if ours.null_count or theirs.null_count:
+        equal = pc.or_(equal, pc.and_(pc.is_null(ours), pc.is_null(theirs)))
+    return np.asarray(equal.to_numpy() if isinstance(equal, pa.ChunkedArray) else equal.to_numpy(zero_copy_only=False))
 
 
 def _take(table: pa.Table, rows: np.ndarray) -> pa.Table:

@@ -44,7 +44,7 @@ class Change:
 def append(transaction: Transaction, piece: Slice, rows: Rows) -> Change:
     """Add rows; equal keys in the table are the server's error."""
     into = native.table_for(transaction, piece, rows.table)
-    transaction.append(piece.contract, rows.in_key_order(), into=into)
+    transaction.append(piece.contract, rows.batches_in_key_order(), into=into)
     return Change(inserted=rows.table.num_rows)
 
 
@@ -56,7 +56,7 @@ def replace(transaction: Transaction, piece: Slice, rows: Rows) -> Change:
     existing = _existing(transaction, piece, piece.predicate(), at_most=_worth_reading(rows.table))
     if existing is None:
         return write_anew(transaction, piece, rows)
-    return _write_difference(transaction, piece, existing, rows.table, delete=True)
+    return _write_difference(transaction, piece, existing, rows.in_key_order(), delete=True)
 
 
 def partition(transaction: Transaction, piece: Slice, rows: Rows) -> Change:
@@ -102,7 +102,7 @@ def upsert(transaction: Transaction, piece: Slice, rows: Rows) -> Change:
     existing = _existing(transaction, everywhere, nearby, at_most=_worth_reading(rows.table))
     if existing is None:
         existing = _existing_by_key(transaction, piece, rows.table)
-    return _write_difference(transaction, piece, existing, rows.table, delete=False)
+    return _write_difference(transaction, piece, existing, rows.in_key_order(), delete=False)
 
 
 def merge_stage(transaction: Transaction, piece: Slice, stage: sql.Identifier, *, rows: int, delete: bool) -> Change:

@@ -66,7 +66,7 @@ def attach_new(transaction: Transaction, piece: Slice, leaf: str, rows: Rows) ->
     contract = piece.contract
     _lock_leaf(transaction, contract, leaf)
     if exists(transaction, contract, leaf):
-        transaction.append(contract, rows.in_key_order(), into=leaf)
+        transaction.append(contract, rows.batches_in_key_order(), into=leaf)
         return rows.table.num_rows
     _build(transaction, piece, leaf, rows, like=contract.table_name())
     _attach(transaction, contract, leaf, _bound(piece))
@@ -90,6 +90,8 @@ def swap(transaction: Transaction, piece: Slice, leaf: str, rows: Rows) -> int:
     transaction.run(sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(parent, old))
     transaction.run(sql.SQL("DROP TABLE {}").format(old))
     transaction.run(sql.SQL("ALTER TABLE {} RENAME TO {}").format(new, sql.Identifier(leaf)))
+    for built, name in zip(_indexes(contract, aside), _indexes(contract, leaf), strict=True):
+        transaction.run(sql.SQL("ALTER INDEX {} RENAME TO {}").format(relation(contract, built), sql.Identifier(name)))
     _attach(transaction, contract, leaf, _bound(piece))
     _drop_range_check(transaction, contract, leaf)
     return deleted
@@ -99,17 +101,28 @@ def _build(transaction: Transaction, piece: Slice, table: str, rows: Rows, *, li
     """A table with these rows, and with the key, the indexes and the range that the slice's native partition has."""
     contract = piece.contract
     _create(transaction, contract, table, like=like, including="DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE")
-    transaction.append(contract, rows.in_key_order(), into=table)
+    transaction.append(contract, rows.batches_in_key_order(), into=table)
     place = relation(contract, table)
-    if contract.config.key:
-        transaction.run(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(place, names(contract.config.key)))
-    for index in contract.config.indexes:
-        transaction.run(sql.SQL("CREATE INDEX ON {} ({})").format(place, names(index)))
+    key, *others = _indexes(contract, table)
+    transaction.run(
+        sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY ({})").format(place, sql.Identifier(key), names(contract.config.key))
+    )
+    for name, index in zip(others, contract.config.indexes, strict=True):
+        transaction.run(sql.SQL("CREATE INDEX {} ON {} ({})").format(sql.Identifier(name), place, names(index)))
     transaction.run(
         sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({})").format(
             place, _range_check(contract), Slice(contract, "", {_column(contract): _bound(piece)}).predicate()
         )
     )
+
+
+def _indexes(contract: type[Contract], table: str) -> list[str]:
+    """Names of a partition's indexes, that of the key first: those that Postgres gives, while they are short enough."""
+    found = [f"{table[: LONGEST_NAME - 5]}_pkey"]
+    for number, index in enumerate(contract.config.indexes):
+        name = f"{table}_{'_'.join(index)}_idx"
+        found.append(name if len(name) <= LONGEST_NAME else f"{table[: LONGEST_NAME - 7]}_{number}_idx")
+    return found
 
 
 def _create(transaction: Transaction, contract: type[Contract], table: str, *, like: str, including: str) -> None:

@@ -151,6 +151,8 @@ def _write_part(session: Session, part: _Part, how: Write) -> Outcome:
     started = time.perf_counter()
     rows = Rows(part.table, part.piece.contract.config.key)
     content_hash = session.background(lambda: hash_of(rows.table))
+    if how.mode != "append":
+        session.background(rows.in_key_order)
     attempts = 0
 
     def attempt() -> Outcome:

@@ -1,30 +1,25 @@
 """The platform's database as a Dagster resource."""
 
 import dagster as dg
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from etl_assets.resources.database import Database
 from etl_assets.resources.local import platform_database
 
 
-class PostgresResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class PostgresResource(dg.ConfigurableResource):
     """The database given by ETL_POSTGRES_URL, or the embedded one; opened at its first use.
 
-    The URL is not configuration of the resource: it holds a password, and run configs are stored and shown.
+    A URL holds a password, and the UI shows the configuration of resources: outside tests `url` stays empty, and the settings
+    are read when a run needs them.
     """
 
+    url: str = Field("", description="Database of a test; empty: ETL_POSTGRES_URL, else the embedded server")
     _database: Database | None = PrivateAttr(default=None)
 
     @property
     def database(self) -> Database:
-        """The database; the same object for the whole process."""
+        """The database; the same object for as long as the resource lives."""
         if self._database is None:
-            self._database = platform_database()
+            self._database = Database(self.url) if self.url else platform_database()
         return self._database
-
-    @classmethod
-    def of(cls, database: Database) -> "PostgresResource":
-        """A resource over a database that is there already: for tests and scripts."""
-        resource = cls()
-        resource._database = database
-        return resource

@@ -101,17 +101,18 @@ def device_names(info: Any) -> dict[str, str]:
 def deliverable(rows: Iterable[Row], names: dict[str, str], *, cutoff: datetime) -> Iterator[tuple[RowKey, int]]:
     """What a site's delivery consists of, in input order, each once, with the version that brought it first.
 
-    The rule: rows of the site's devices that began at or after the cut-off. A malformed row is none: no object, a
-    device, begin or end that is not text, a time that is no instant, an end before its begin.
+    The rule: rows of the site's devices that began at or after the cut-off; the end plays no part, even where it lies
+    before the begin. A malformed row is none: no object, a device, begin or end that is not text, a time that is no
+    instant.
     """
     seen: set[RowKey] = set()
     for row in rows:
         content = row.content if isinstance(row.content, dict) else {}
         device, begin, end = content.get("id"), content.get("begin"), content.get("end")
-        began, ended = instant(begin), instant(end)
-        if not isinstance(device, str) or device not in names or began is None or ended is None:
+        began = instant(begin)
+        if not isinstance(device, str) or device not in names or began is None or instant(end) is None:
             continue
         key = (device, names[device], str(begin), str(end))
-        if cutoff <= began <= ended and key not in seen:
+        if began >= cutoff and key not in seen:
             seen.add(key)
             yield key, row.version

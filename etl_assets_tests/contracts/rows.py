@@ -10,12 +10,6 @@ from hypothesis import strategies as st
 from etl_assets.contracts import Column, Contract
 from etl_assets.contracts.contract import Kind
 
-STEPS = {
-    Kind.INT: 1,
-    Kind.FLOAT: 0.5,
-    Kind.DATE: timedelta(days=1),
-    Kind.TIMESTAMP: timedelta(microseconds=1),
-}
 EXAMPLES = {
     Kind.INT: 7,
     Kind.FLOAT: 2.5,
@@ -40,24 +34,23 @@ def good_value(c: Column) -> Any:
     if c.pattern is not None:
         return found(c.pattern, lambda text: keeps_lengths(c, text))
     if c.kind is Kind.TEXT:
-        return EXAMPLES[Kind.TEXT].ljust(c.min_length or 0, "x")[: c.max_length]
-    step = STEPS.get(c.kind)
-    candidates = [EXAMPLES[c.kind]]
+        candidates = [EXAMPLES[Kind.TEXT].ljust(c.min_length or 0, "x")[: c.max_length]]
+    else:
+        candidates = [EXAMPLES[c.kind]]
     candidates += [bound for bound in (c.ge, c.le) if bound is not None]
-    candidates += [c.gt + step] if c.gt is not None else []
-    candidates += [c.lt - step] if c.lt is not None else []
+    candidates += [after(c.gt)] if c.gt is not None else []
+    candidates += [before(c.lt)] if c.lt is not None else []
     return next(value for value in candidates if keeps_bounds(c, value))
 
 
 def broken_constraints(c: Column) -> Iterator[tuple[str, Any]]:
     """For each constraint of a column the rule as it is reported, and a value that breaks it alone."""
-    step = STEPS.get(c.kind)
     good = good_value(c)
     values: Mapping[str, Any] = {
         "required": lambda: ("required", None),
-        "ge": lambda: (f">= {c.ge}", c.ge - step),
+        "ge": lambda: (f">= {c.ge}", before(c.ge)),
         "gt": lambda: (f"> {c.gt}", c.gt),
-        "le": lambda: (f"<= {c.le}", c.le + step),
+        "le": lambda: (f"<= {c.le}", after(c.le)),
         "lt": lambda: (f"< {c.lt}", c.lt),
         "isin": lambda: (f"one of {', '.join(map(str, c.isin or ()))}", outsider(c, good)),
         "pattern": lambda: (f"matches {c.pattern}", stranger(c)),
@@ -69,14 +62,29 @@ def broken_constraints(c: Column) -> Iterator[tuple[str, Any]]:
         yield values[constraint]()
 
 
+def after(value: Any) -> Any:
+    """A value of the same type that is a little greater; text of the same length."""
+    if isinstance(value, str):
+        return chr(ord(value[0]) + 1) + value[1:]
+    if isinstance(value, datetime):
+        return value + timedelta(microseconds=1)
+    return value + (timedelta(days=1) if isinstance(value, date) else type(value)(1))
+
+
+def before(value: Any) -> Any:
+    """A value of the same type that is a little less; text of the same length."""
+    if isinstance(value, str):
+        return chr(ord(value[0]) - 1) + value[1:]
+    return value - (after(value) - value)
+
+
 def outsider(c: Column, good: Any) -> Any:
     """A value that is not among those allowed."""
     if c.kind is Kind.BOOL:
         return not good
     if c.kind is Kind.TEXT:
         return good[:-1] + next(letter for letter in "xyz" if good[:-1] + letter not in (c.isin or ()))
-    highest = max(c.isin or ())
-    return highest + STEPS[c.kind]
+    return after(max(c.isin or ()))
 
 
 def stranger(c: Column) -> str:

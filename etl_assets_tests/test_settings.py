@@ -1,0 +1,262 @@
+"""Where settings come from, what wins, and what is never shown."""
+
+import fcntl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pydantic
+import pytest
+
+from etl_assets import settings as module
+from etl_assets.failures import ConfigurationError
+from etl_assets.settings import LOCAL_ENV, LOCAL_LOCK, default_data_dir, load_settings, local_servers_live
+
+SIMULATORS = {"OUTAGES_API_URL": "http://127.0.0.1:5001", "OUTAGES_API_KEY": "simulated"}
+SECRET = "hunter2"
+LocalServers = Callable[..., None]
+
+
+@pytest.fixture
+def local_servers(data_dir: Path) -> Iterator[LocalServers]:
+    """Writes `local.env` in a data folder; the servers that it names live until the end of the test."""
+    held = []
+
+    def start(folder: Path = data_dir, **variables: str) -> None:
+        lines = ["# written by `make up`", "", *(f"{name}={value}" for name, value in variables.items())]
+        (folder / LOCAL_ENV).write_text("\n".join(lines))
+        held.append((folder / LOCAL_LOCK).open("wb"))
+        fcntl.flock(held[-1], fcntl.LOCK_EX)
+
+    yield start
+    for lock in held:
+        lock.close()
+
+
+def test_without_variables_sources_are_unset_and_everything_else_has_its_default(data_dir: Path) -> None:
+    settings = load_settings()
+
+    assert settings.etl_data_dir == data_dir
+    assert settings.outages_api_url is None
+    assert settings.outages_api_key is None
+    assert settings.etl_postgres_url is None
+    assert (settings.etl_migrate, settings.etl_executor) == ("auto", "in_process")
+    assert settings.outages_sites == ("norwich-pear-tree", "kingfisher")
+    assert settings.storage_url == str(data_dir / "lake")
+
+
+def test_a_required_setting_that_is_unset_is_named_with_what_to_do(data_dir: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^OUTAGES_API_URL is not set: .*`make up`"):
+        load_settings().required("outages_api_url")
+
+
+def test_required_gives_the_plain_value_of_a_secret(data_dir: Path) -> None:
+    assert load_settings(outages_api_key=SECRET).required("outages_api_key") == SECRET
+
+
+def test_local_env_gives_what_the_environment_leaves_open(
+    local_servers: LocalServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local_servers(**SIMULATORS, ETL_BROKER_URL="redis://local", ETL_EXECUTOR="multiprocess", UNKNOWN="x", ETL_STORAGE_URL="")
+    monkeypatch.setenv("ETL_EXECUTOR", "in_process")
+
+    settings = load_settings()
+
+    assert settings.outages_api_url == SIMULATORS["OUTAGES_API_URL"]
+    assert settings.required("outages_api_key") == SIMULATORS["OUTAGES_API_KEY"]
+    assert settings.required("etl_broker_url") == "redis://local"
+    assert settings.etl_executor == "in_process"
+    assert settings.etl_storage_url is None
+
+
+def test_overrides_win_over_everything(local_servers: LocalServers, monkeypatch: pytest.MonkeyPatch) -> None:
+    local_servers(ETL_BROKER_URL="redis://local")
+    monkeypatch.setenv("ETL_BROKER_URL", "redis://environment")
+
+    assert load_settings().required("etl_broker_url") == "redis://environment"
+    assert load_settings(etl_broker_url="redis://override").required("etl_broker_url") == "redis://override"
+
+
+def test_an_empty_variable_counts_as_unset(local_servers: LocalServers, monkeypatch: pytest.MonkeyPatch) -> None:
+    local_servers(**SIMULATORS)
+    for name in ("ETL_POSTGRES_URL", "OUTAGES_API_URL", "OUTAGES_API_KEY", "OUTAGES_SITES", "ETL_MIGRATE"):
+        monkeypatch.setenv(name, "")
+
+    settings = load_settings()
+
+    assert settings.etl_postgres_url is None
+    assert settings.outages_api_url == SIMULATORS["OUTAGES_API_URL"]
+    assert settings.outages_sites == ("norwich-pear-tree", "kingfisher")
+    assert settings.etl_migrate == "auto"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ETL_POSTGRES_URL", "postgresql://server/db"),
+        ("etl_postgres_url", "postgresql://server/db"),
+        ("OUTAGES_API_URL", "https://api.example"),
+        ("OUTAGES_API_KEY", "key"),
+    ],
+)
+def test_simulated_sources_are_left_out_beside_real_ones(
+    local_servers: LocalServers, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    local_servers(**SIMULATORS, ETL_BROKER_URL="redis://local")
+    monkeypatch.setenv(name, value)
+
+    settings = load_settings()
+
+    simulated = {settings.outages_api_url, settings.outages_api_key and settings.outages_api_key.get_secret_value()}
+    assert simulated.isdisjoint(SIMULATORS.values())
+    assert settings.required("etl_broker_url") == "redis://local"
+
+
+def test_simulated_sources_are_left_out_also_where_the_caller_gives_the_database(local_servers: LocalServers) -> None:
+    local_servers(**SIMULATORS)
+
+    assert load_settings().outages_api_url == SIMULATORS["OUTAGES_API_URL"]
+    assert load_settings(etl_postgres_url="postgresql://server/db").outages_api_url is None
+    assert load_settings(outages_api_key="key").outages_api_url is None
+
+
+def test_local_env_is_that_of_the_data_folder_in_use(
+    local_servers: LocalServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    local_servers(other, **SIMULATORS)
+
+    assert load_settings().outages_api_url is None
+    assert load_settings(etl_data_dir=other).outages_api_url == SIMULATORS["OUTAGES_API_URL"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ETL_DATA_DIR", "~/other")
+    assert load_settings().outages_api_url == SIMULATORS["OUTAGES_API_URL"]
+    assert load_settings().etl_data_dir == other
+
+
+def test_local_env_counts_only_while_the_process_that_wrote_it_lives(data_dir: Path) -> None:
+    (data_dir / LOCAL_ENV).write_text("OUTAGES_API_URL=http://gone\n")
+    assert load_settings().outages_api_url is None  # no lock file at all
+    hold = "import fcntl, sys; lock = open(sys.argv[1], 'wb'); fcntl.flock(lock, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(data_dir / LOCAL_LOCK)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert load_settings().outages_api_url == "http://gone"
+        holder.kill()
+
+    assert (data_dir / LOCAL_LOCK).exists()
+    assert not local_servers_live(data_dir)
+    assert load_settings().outages_api_url is None
+
+
+def test_asking_whether_the_servers_live_takes_no_lock_from_them(data_dir: Path, local_servers: LocalServers) -> None:
+    (data_dir / LOCAL_LOCK).touch()
+    assert not local_servers_live(data_dir)
+
+    local_servers(**SIMULATORS)  # would block for ever if the question had kept the lock
+
+    assert local_servers_live(data_dir)
+    assert not local_servers_live(data_dir / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("ETL_POSTGRES_URL", f"mysql://me:{SECRET}@server", "must begin with postgresql://"),
+        ("ETL_MIGRATE", f"maybe-{SECRET}", "'auto' or 'off'"),
+        ("ETL_EXECUTOR", f"{SECRET}", "'in_process' or 'multiprocess'"),
+        ("OUTAGES_SITES", " , ", "at least one site"),
+    ],
+)
+def test_a_bad_value_names_its_variable_and_is_not_shown(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings()
+
+    assert f"bad setting {name}: " in str(raised.value)
+    assert said in str(raised.value)
+    assert SECRET not in str(raised.value)
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
+
+
+def test_all_bad_values_are_named_at_once(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETL_MIGRATE", "maybe")
+    monkeypatch.setenv("ETL_EXECUTOR", "elsewhere")
+
+    with pytest.raises(ConfigurationError, match="ETL_MIGRATE: .*; ETL_EXECUTOR: "):
+        load_settings()
+
+
+def test_secrets_are_never_shown(data_dir: Path) -> None:
+    settings = load_settings(
+        etl_postgres_url=f"postgresql://me:{SECRET}@server/db",
+        etl_broker_url=f"redis://:{SECRET}@server",
+        etl_storage_url=f"s3://key:{SECRET}@bucket",
+        etl_alert_webhook_url=f"https://hooks.example/{SECRET}",
+        outages_api_url=f"https://me:{SECRET}@api.example",
+        outages_api_key=SECRET,
+    )
+
+    assert SECRET not in repr(settings)
+    assert SECRET not in str(settings)
+    assert settings.required("etl_storage_url") == f"s3://key:{SECRET}@bucket"
+
+
+def test_settings_do_not_change(data_dir: Path) -> None:
+    with pytest.raises(pydantic.ValidationError):
+        load_settings().etl_migrate = "off"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("value", "sites"), [("a", ("a",)), (" a, b ,,a ", ("a", "b")), ("b,a", ("b", "a")), ("a b", ("a b",))]
+)
+def test_a_list_is_split_at_commas_keeps_its_order_and_drops_repeats(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, value: str, sites: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("OUTAGES_SITES", value)
+
+    assert load_settings().outages_sites == sites
+
+
+def test_a_relative_data_folder_is_that_of_the_working_directory(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ETL_DATA_DIR", "here")
+
+    assert load_settings().etl_data_dir == tmp_path / "here"
+
+
+def test_the_data_folder_is_that_of_a_dagster_home_of_ours(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ETL_DATA_DIR")
+    monkeypatch.chdir(tmp_path)
+    checkout = Path(module.__file__).parents[1]
+    for home in (str(data_dir / "dagster"), "data/dagster"):
+        monkeypatch.setenv("DAGSTER_HOME", home)
+        assert default_data_dir() == checkout / "var"  # a home of somebody else
+
+    (data_dir / LOCAL_ENV).write_text("")
+    for home in (str(data_dir / "dagster"), "data/dagster"):
+        monkeypatch.setenv("DAGSTER_HOME", home)
+        assert load_settings().etl_data_dir == data_dir
+
+
+def test_installed_without_a_checkout_the_data_folder_is_in_the_working_directory(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ETL_DATA_DIR")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "site-packages" / "etl_assets" / "settings.py"))
+
+    assert default_data_dir() == tmp_path / "var"
