@@ -22,8 +22,5 @@ def arrow_schema(contract: type[Contract], columns: tuple[str, ...] = ()) -> pa.
     """
     chosen = [contract.columns[name] for name in columns] if columns else contract.columns.values()
     return pa.schema(
-        [
-            pa.field(c.name, ARROW_TYPES[c.kind], c.nullable, metadata={"description": c.description})
-            for c in chosen
-        ]
+        [pa.field(c.name, ARROW_TYPES[c.kind], c.nullable, metadata={"description": c.description}) for c in chosen]
     )

@@ -89,7 +89,7 @@ def _as_arrow(values: pd.Series | pa.ChunkedArray | pa.Array) -> pa.Array | None
         if values.dtype == object and not _of_one_type(values):
             return None
         if isinstance(values.dtype, pd.SparseDtype):
-            values = values.sparse.to_dense()
+            values = values.astype(values.dtype.subtype)
         try:
             array = pa.array(values, from_pandas=True)
         except UNREADABLE:
@@ -156,7 +156,7 @@ def _then(first: Cast, second: Cast) -> Cast:
     return Cast(second.values, {**second.faults, **first.faults})
 
 
-def _to_int(array: pa.Array, column: Column) -> Cast | None:
+def _to_int(array: pa.Array, _column: Column) -> Cast | None:
     if pa.types.is_uint64(array.type):
         cast = _masked(array, pc.less_equal(array, pa.scalar(2**63 - 1, pa.uint64())), "not an integer of 64 bits")
         return Cast(cast.values.cast(pa.int64()), cast.faults)
@@ -165,13 +165,15 @@ def _to_int(array: pa.Array, column: Column) -> Cast | None:
     if pa.types.is_floating(array.type):
         array = _without_nan(array.cast(pa.float64()))
         whole = _masked(array, pc.and_(pc.equal(pc.floor(array), array), pc.is_finite(array)), "not a whole number")
-        exact = _masked(whole.values, pc.less_equal(pc.abs(whole.values), EXACT_IN_FLOAT), "beyond what a float holds exactly")
+        exact = _masked(
+            whole.values, pc.less_equal(pc.abs(whole.values), EXACT_IN_FLOAT), "beyond what a float holds exactly"
+        )
         return _then(whole, Cast(exact.values.cast(pa.int64()), exact.faults))
     if pa.types.is_decimal(array.type):
         numbers = array.to_pylist()
         good = [None if n is None else n == n.to_integral_value() and -(2**63) <= n < 2**63 for n in numbers]
-        whole = [int(n) if ok else None for n, ok in zip(numbers, good, strict=True)]
-        return _masked(pa.array(whole, pa.int64()), pa.array(good, pa.bool_()), "not a whole number")
+        integers = [int(n) if ok else None for n, ok in zip(numbers, good, strict=True)]
+        return _masked(pa.array(integers, pa.int64()), pa.array(good, pa.bool_()), "not a whole number")
     if pa.types.is_string(array.type):
         cast = _masked(array, pc.match_substring_regex(array, WHOLE), "not a whole number")
         digits = pc.replace_substring_regex(cast.values, WHOLE, r"\1\2")
@@ -184,7 +186,7 @@ def _to_int(array: pa.Array, column: Column) -> Cast | None:
     return None
 
 
-def _to_float(array: pa.Array, column: Column) -> Cast | None:
+def _to_float(array: pa.Array, _column: Column) -> Cast | None:
     if pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_decimal(array.type):
         return Cast(_without_nan(array.cast(pa.float64(), safe=False)))
     if pa.types.is_string(array.type):
@@ -194,7 +196,7 @@ def _to_float(array: pa.Array, column: Column) -> Cast | None:
     return None
 
 
-def _to_bool(array: pa.Array, column: Column) -> Cast | None:
+def _to_bool(array: pa.Array, _column: Column) -> Cast | None:
     if pa.types.is_string(array.type):
         lowered = pc.utf8_lower(array)
         cast = _masked(lowered, pc.is_in(lowered, value_set=pa.array(["true", "false"])), "not true or false")
@@ -208,11 +210,11 @@ def _present(faults: Mapping[int, str], array: pa.Array) -> Mapping[int, str]:
     return {row: rule for row, rule in faults.items() if row not in missing}
 
 
-def _to_text(array: pa.Array, column: Column) -> Cast | None:
+def _to_text(_array: pa.Array, _column: Column) -> Cast | None:
     return None
 
 
-def _to_date(array: pa.Array, column: Column) -> Cast | None:
+def _to_date(array: pa.Array, _column: Column) -> Cast | None:
     kind = array.type
     if pa.types.is_date32(kind):
         return _within_years(array)

@@ -98,7 +98,9 @@ def column(description: str, **rules: Any) -> Any:
     """
     unknown = sorted(set(rules) - set(DECLARED))
     if unknown:
-        raise ContractError(f"column {description!r} has unknown rules {', '.join(unknown)}; known are {', '.join(DECLARED)}")
+        raise ContractError(
+            f"column {description!r} has unknown rules {', '.join(unknown)}; known are {', '.join(DECLARED)}"
+        )
     return Column(description, **rules)
 
 
@@ -191,7 +193,9 @@ def _config(cls: type[Contract]) -> TableConfig:
     config = TableConfig(**options)
     # A single name in brackets without a comma is text, which would pass for its letters.
     if not isinstance(config.key, tuple) or not all(isinstance(i, tuple) and i for i in config.indexes):
-        raise ContractError(f"{cls.__name__}: key is a tuple of columns, indexes a tuple of such tuples: mind the commas")
+        raise ContractError(
+            f"{cls.__name__}: key is a tuple of columns, indexes a tuple of such tuples: mind the commas"
+        )
     if config.store not in typing.get_args(STORES) or config.native not in (None, *typing.get_args(SPANS)):
         raise ContractError(f"{cls.__name__}: unknown store {config.store!r} or native partition {config.native!r}")
     return config
@@ -200,7 +204,9 @@ def _config(cls: type[Contract]) -> TableConfig:
 def _verify_declarations(cls: type[Contract], declared: Mapping[str, Column]) -> None:
     name = cls.__name__
     if cls.__bases__ != (Contract,):
-        raise ContractError(f"{name} is derived from another contract: a table's columns stand in one place, write them out")
+        raise ContractError(
+            f"{name} is derived from another contract: a table's columns stand in one place, write them out"
+        )
     annotated = [n for n in vars(cls).get("__annotations__", {}) if not n.startswith("__")]
     for bare in [n for n in annotated if n not in declared]:
         raise ContractError(f"{name}.{bare} has a type and no column(...): say what it means")
@@ -213,9 +219,7 @@ def _verify_declarations(cls: type[Contract], declared: Mapping[str, Column]) ->
 
 
 def _typed(declared: Column, *, name: str, hint: Any, contract: str) -> Column:
-    options = (
-        [hint] if typing.get_origin(hint) not in (Union, types.UnionType) else list(typing.get_args(hint))
-    )
+    options = [hint] if typing.get_origin(hint) not in (Union, types.UnionType) else list(typing.get_args(hint))
     concrete = [option for option in options if option is not type(None)]
     if len(concrete) != 1 or concrete[0] not in KINDS:
         raise ContractError(f"{contract}.{name} has type {hint}; known are {', '.join(t.__name__ for t in KINDS)}")
@@ -244,7 +248,9 @@ def _verify(cls: type[Contract]) -> None:
     if config.native and (len(partition) != 1 or set(partition) - set(config.key)):
         raise ContractError(f"{name}: a natively partitioned table has its partition column in the key")
     if config.native and cls.columns[partition[0]].kind not in (Kind.DATE, Kind.TIMESTAMP):
-        raise ContractError(f"{name}.{partition[0]} is {cls.columns[partition[0]].kind.value}: spans of time need a time")
+        raise ContractError(
+            f"{name}.{partition[0]} is {cls.columns[partition[0]].kind.value}: spans of time need a time"
+        )
 
 
 def _verify_rules(c: Column, name: str) -> None:

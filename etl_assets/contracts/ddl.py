@@ -1,13 +1,13 @@
 """The contract as a Postgres table: what the migrations have to lead to."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
 from etl_assets.contracts.contract import Column, Contract, Kind
 
-SQL_TYPES = {
+SQL_TYPES: Mapping[Kind, Callable[[], Any]] = {
     Kind.INT: sa.BigInteger,
     Kind.FLOAT: sa.Double,
     Kind.BOOL: sa.Boolean,

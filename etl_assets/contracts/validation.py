@@ -23,7 +23,9 @@ from etl_assets.failures import ContractError
 Raw = Sequence[Mapping[str, Any]]
 
 
-def split(contract: type[Contract], frame: pd.DataFrame, *, raw: Raw | None = None, source: str = "") -> Split[pd.DataFrame]:
+def split(
+    contract: type[Contract], frame: pd.DataFrame, *, raw: Raw | None = None, source: str = ""
+) -> Split[pd.DataFrame]:
     """Cast and judge a frame; never raises for bad rows.
 
     Args:
@@ -44,7 +46,12 @@ def split(contract: type[Contract], frame: pd.DataFrame, *, raw: Raw | None = No
 
 
 def split_arrow(
-    contract: type[Contract], data: pd.DataFrame | pa.Table, *, raw: Raw | None = None, source: str = "", first_row: int = 0
+    contract: type[Contract],
+    data: pd.DataFrame | pa.Table,
+    *,
+    raw: Raw | None = None,
+    source: str = "",
+    first_row: int = 0,
 ) -> Split[pa.Table]:
     """As `split`, from a frame or an Arrow table to an Arrow table in the contract's schema.
 
@@ -209,10 +216,7 @@ def pandera_schema(contract: type[Contract]) -> Any:
         {
             name: pandera.Column(
                 nullable=True,
-                checks=[
-                    pandera.Check(_over_series(test), name=rule, error=rule)
-                    for rule, test in rules_of(c).items()
-                ],
+                checks=[pandera.Check(_over_series(test), name=rule, error=rule) for rule, test in rules_of(c).items()],
             )
             for name, c in contract.columns.items()
         },
@@ -238,7 +242,9 @@ def rules_of(c: Column) -> dict[str, Callable[[pa.Array], pa.Array]]:
     if c.pattern is not None:
         rules[f"matches {c.pattern}"] = lambda values: pc.match_substring_regex(values, rf"\A(?:{c.pattern})\z")
     if c.min_length is not None:
-        rules[f"at least {c.min_length} characters"] = lambda values: pc.greater_equal(pc.utf8_length(values), c.min_length)
+        rules[f"at least {c.min_length} characters"] = lambda values: pc.greater_equal(
+            pc.utf8_length(values), c.min_length
+        )
     if c.max_length is not None:
         rules[f"at most {c.max_length} characters"] = lambda values: pc.less_equal(pc.utf8_length(values), c.max_length)
     if c.kind is Kind.FLOAT:

@@ -155,8 +155,9 @@ def refuse_drift(transaction: Transaction, contract: type[Contract], table: str 
     found = sql.Literal(relation(contract, table).as_string(None))
     if transaction.value(sql.SQL("SELECT to_regclass({})::text").format(found)) is None:
         raise ContractError(f"table {full} is not in the database: run `etl-assets migrate`")
-    # Without it a column could be retyped between this look and the load, which does not convert.
-    transaction.run(sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE").format(relation(contract, table)))
+    # Without it a column could be retyped between this look and the load, which does not convert. Native partitions are
+    # locked when they are written: a lock on all of them would meet the swap of one.
+    transaction.run(sql.SQL("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE").format(relation(contract, table)))
     query = sql.SQL(
         "SELECT attname::text AS name, format_type(atttypid, NULL) AS type, attnotnull AS required"
         " FROM pg_attribute WHERE attrelid = to_regclass({}) AND attnum > 0 AND NOT attisdropped"

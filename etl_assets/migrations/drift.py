@@ -83,16 +83,25 @@ def _catalog(url: str, history: str) -> Catalog:
     found: dict[Thing, dict[str, str | None]] = {}
     with psycopg.connect(url, options="-c timezone=UTC") as connection:
         for query in QUERIES:
-            for kind, table, name, aspect, value in connection.execute(query, {"version_table": version_table(history)}):
+            for kind, table, name, aspect, value in connection.execute(
+                query, {"version_table": version_table(history)}
+            ):
                 found.setdefault((kind, table, name), {})[aspect] = value
     return found
 
 
 def differences(migrated: Catalog, contracted: Catalog) -> list[str]:
     """Compare two catalogs, one sentence per difference; a missing table stands for all that is in it."""
-    tables = {side: {table for kind, table, _ in catalog if kind == "table"} for side, catalog in (("m", migrated), ("c", contracted))}
-    sentences = [f"table {t} is in the contracts and not in the migrations: create it" for t in tables["c"] - tables["m"]]
-    sentences += [f"table {t} is in the migrations and not in the contracts: drop it" for t in tables["m"] - tables["c"]]
+    tables = {
+        side: {table for kind, table, _ in catalog if kind == "table"}
+        for side, catalog in (("m", migrated), ("c", contracted))
+    }
+    sentences = [
+        f"table {t} is in the contracts and not in the migrations: create it" for t in tables["c"] - tables["m"]
+    ]
+    sentences += [
+        f"table {t} is in the migrations and not in the contracts: drop it" for t in tables["m"] - tables["c"]
+    ]
     shared = tables["c"] & tables["m"]
     for thing in {thing for thing in (*migrated, *contracted) if thing[1] in shared}:
         sentences += _difference(thing, migrated.get(thing), contracted.get(thing))

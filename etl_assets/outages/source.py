@@ -1,12 +1,14 @@
 """The outage API as a Dagster resource."""
 
+from typing import Any
+
 import dagster as dg
 
 from etl_assets.outages.api import OutagesApi
 from etl_assets.settings import load_settings
 
 
-class OutagesApiResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class OutagesApiResource(dg.ConfigurableResource[Any]):
     """The API at OUTAGES_API_URL; settings are read when a run needs it, so that no secret is in a run config."""
 
     def connect(self) -> OutagesApi:

@@ -1,5 +1,7 @@
 """The platform's database as a Dagster resource."""
 
+from typing import Any
+
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
@@ -7,14 +9,14 @@ from etl_assets.resources.database import Database
 from etl_assets.resources.local import platform_database
 
 
-class PostgresResource(dg.ConfigurableResource):
+class PostgresResource(dg.ConfigurableResource[Any]):
     """The database given by ETL_POSTGRES_URL, or the embedded one; opened at its first use.
 
     A URL holds a password, and the UI shows the configuration of resources: outside tests `url` stays empty, and the settings
     are read when a run needs them.
     """
 
-    url: str = Field("", description="Database of a test; empty: ETL_POSTGRES_URL, else the embedded server")
+    url: str = Field(default="", description="Database of a test; empty: ETL_POSTGRES_URL, else the embedded server")
     _database: Database | None = PrivateAttr(default=None)
 
     @property
