@@ -160,9 +160,10 @@ def table_of(events: "list[dg.DagsterEvent]", settings: Settings) -> list[Row]:
 def print_table(rows: list[Row]) -> None:
     """What was materialised, how many rows it has, how long the write took, and where it is."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("asset", "rows", "seconds", "where", title="Materialised")
+    table = Table("asset", "rows", "seconds", Column("where", overflow="fold"), title="Materialised")
+    here = f"{Path.cwd()}/"
     for row in rows:
-        table.add_row(row.asset, f"{row.rows:,}", f"{row.seconds:.2f}", row.where)
+        table.add_row(row.asset, f"{row.rows:,}", f"{row.seconds:.2f}", row.where.removeprefix(here))
     Console().print(table)

@@ -117,9 +117,10 @@ def stop(settings: Settings) -> bool:
     data_dir = settings.etl_data_dir
     lived = local_servers_live(data_dir)
     if lived:
-        os.kill(int((data_dir / LOCAL_LOCK).read_text()), signal.SIGTERM)
+        pid = int((data_dir / LOCAL_LOCK).read_text())
+        os.kill(pid, signal.SIGTERM)
         until = time.monotonic() + STOP_TIMEOUT_S
-        while local_servers_live(data_dir):
+        while local_servers_live(data_dir) or _is_running(pid):
             if time.monotonic() > until:
                 raise PlatformError(
                     f"the local servers did not stop within {STOP_TIMEOUT_S} s: see {data_dir / SUPERVISOR_LOG}"
@@ -130,6 +131,18 @@ def stop(settings: Settings) -> bool:
             lived = True
             server.stop()
     return lived
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a process is there; one that has ended and is a child of ours is taken away."""
+    with contextlib.suppress(ChildProcessError):
+        if os.waitpid(pid, os.WNOHANG) != (0, 0):
+            return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def supervise() -> None:
