@@ -126,7 +126,7 @@ def materialise_everything(settings: Settings) -> list[Row]:
                 raise PlatformError(
                     f"{job} failed in {', '.join(map(str, failed))}: see {local.dagster_home(settings)}"
                 )
-            rows += table_of(result.get_asset_materialization_events(), settings)
+            rows += table_of(result.get_asset_materialization_events())
     return rows
 
 
@@ -138,20 +138,21 @@ def demo_runs(settings: Settings) -> dict[str, dict[str, str]]:
     return {"outages_job": {RANGE_START: sites[0], RANGE_END: sites[-1]}}
 
 
-def table_of(events: "list[dg.DagsterEvent]", settings: Settings) -> list[Row]:
+def table_of(events: "list[dg.DagsterEvent]") -> list[Row]:
     """One line per asset, however many partitions it has."""
     rows: dict[str, Row] = {}
     for event in events:
         materialization = event.step_materialization_data.materialization
         metadata: dict[str, Any] = {name: value.value for name, value in materialization.metadata.items()}
         asset = materialization.asset_key.to_user_string()
-        counted = int(metadata.get("dagster/row_count", metadata.get("delivered", 0)))
-        partial = "dagster/row_count" not in metadata
         before = rows.get(asset)
+        # The whole table if the event tells, else the sum of its partitions.
+        whole = metadata.get("dagster/row_count")
+        so_far = before.rows if before else 0
         rows[asset] = Row(
             asset,
-            counted + (before.rows if before and partial else 0),
-            float(metadata.get("seconds", 0.0)),
+            int(whole if whole is not None else so_far + metadata.get("dagster/partition_row_count", 0)),
+            float(metadata.get("seconds", 0.0)) + (before.seconds if before else 0.0),
             str(metadata.get("relation", "")),
         )
     return list(rows.values())

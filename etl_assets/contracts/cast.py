@@ -89,7 +89,7 @@ def _as_arrow(values: pd.Series | pa.ChunkedArray | pa.Array) -> pa.Array | None
         if values.dtype == object and not _of_one_type(values):
             return None
         if isinstance(values.dtype, pd.SparseDtype):
-            values = values.astype(values.dtype.subtype)
+            values = pd.Series(np.asarray(values))
         try:
             array = pa.array(values, from_pandas=True)
         except UNREADABLE:
@@ -123,7 +123,7 @@ def missing_cells(values: pd.Series) -> np.ndarray:
     try:
         return values.isna().to_numpy()
     except ArithmeticError:  # by a decimal that is a signalling NaN
-        return np.array([not isinstance(value, decimal.Decimal) and pd.isna(value) is True for value in values])
+        return np.array([v.is_nan() if isinstance(v, decimal.Decimal) else pd.isna(v) is True for v in values])
 
 
 def _cast(array: pa.Array, column: Column) -> Cast | None:

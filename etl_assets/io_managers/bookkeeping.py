@@ -22,7 +22,9 @@ class Ledger(Contract):
     asset: str = column("Table that was written, schema.table")
     partition: str = column("Partition that was written; empty for a whole table")
     run_id: str = column("Run that wrote, or `script`")
-    mode: str = column("How it wrote", isin=("replace", "partition", "upsert", "append", "snapshot", "delivery", "replay"))
+    mode: str = column(
+        "How it wrote", isin=("replace", "partition", "upsert", "append", "snapshot", "delivery", "replay")
+    )
     received: int = column("Rows that arrived", unit="rows", ge=0)
     inserted: int = column("Rows that are new in the table", unit="rows", ge=0)
     updated: int = column("Rows whose values changed", unit="rows", ge=0)

@@ -127,14 +127,14 @@ def merge_stage(transaction: Transaction, piece: Slice, stage: sql.Identifier, *
             gone.format(t=target, p=piece.predicate("t"), s=stage, e=equal_keys(key, "t", "s"))
         )
     known = transaction.value(
-        sql.SQL("SELECT count(*) FROM ({w}) AS s JOIN {t} AS t ON {e}").format(w=pick, t=target, e=equal_keys(key, "s", "t"))
+        sql.SQL("SELECT count(*) FROM ({w}) AS s JOIN {t} AS t ON {e}").format(
+            w=pick, t=target, e=equal_keys(key, "s", "t")
+        )
     )
-    conflict = sql.SQL("DO NOTHING")
+    conflict: sql.Composable = sql.SQL("DO NOTHING")
     if values:
         conflict = sql.SQL("DO UPDATE SET {set} WHERE ({old}) IS DISTINCT FROM ({new})").format(
-            set=sql.SQL(", ").join(
-                [sql.SQL("{c} = excluded.{c}").format(c=sql.Identifier(name)) for name in values]
-            ),
+            set=sql.SQL(", ").join([sql.SQL("{c} = excluded.{c}").format(c=sql.Identifier(name)) for name in values]),
             old=names(values, "t"),
             new=names(values, "excluded"),
         )
@@ -215,9 +215,7 @@ def _mostly_changed(transaction: Transaction, piece: Slice, table: pa.Table) -> 
     return difference(existing, sample, contract.config.key).unchanged < (1 - MOSTLY_CHANGED) * SAMPLE
 
 
-def _existing(
-    transaction: Transaction, piece: Slice, condition: sql.Composable, *, at_most: int
-) -> pa.Table | None:
+def _existing(transaction: Transaction, piece: Slice, condition: sql.Composable, *, at_most: int) -> pa.Table | None:
     """The rows that a condition finds; None if they are too many to read or the planner expects so."""
     contract = piece.contract
     home = _home(transaction, piece)

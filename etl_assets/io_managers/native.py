@@ -35,9 +35,10 @@ def leaf_of(piece: Slice) -> str | None:
 
 
 def exists(transaction: Transaction, contract: type[Contract], leaf: str) -> bool:
-    """Whether a native partition is there."""
-    name = relation(contract, leaf).as_string(None)
-    return bool(transaction.value(sql.SQL("SELECT to_regclass({}) IS NOT NULL").format(sql.Literal(name))))
+    """Whether a native partition is there; a table of its name that was detached is none."""
+    child, parent = (sql.Literal(relation(contract, table).as_string(None)) for table in (leaf, None))
+    query = "SELECT count(*) FROM pg_inherits WHERE inhrelid = to_regclass({}) AND inhparent = to_regclass({})"
+    return bool(transaction.value(sql.SQL(query).format(child, parent)))
 
 
 def table_for(transaction: Transaction, piece: Slice, table: pa.Table) -> str | None:
@@ -84,9 +85,7 @@ def swap(transaction: Transaction, piece: Slice, leaf: str, rows: Rows) -> int:
     deleted = int(transaction.value(sql.SQL("SELECT count(*) FROM {}").format(old)))
     # Like the old partition, since a look at the table itself would lock it, and two writers could wait for each other.
     _build(transaction, piece, aside, rows, like=leaf)
-    transaction.run(
-        sql.SQL("SET LOCAL lock_timeout = {}").format(int(SWAP_LOCK_TIMEOUT.total_seconds() * 1000))
-    )
+    transaction.run(sql.SQL("SET LOCAL lock_timeout = {}").format(int(SWAP_LOCK_TIMEOUT.total_seconds() * 1000)))
     transaction.run(sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(parent, old))
     transaction.run(sql.SQL("DROP TABLE {}").format(old))
     transaction.run(sql.SQL("ALTER TABLE {} RENAME TO {}").format(new, sql.Identifier(leaf)))
@@ -105,7 +104,9 @@ def _build(transaction: Transaction, piece: Slice, table: str, rows: Rows, *, li
     place = relation(contract, table)
     key, *others = _indexes(contract, table)
     transaction.run(
-        sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY ({})").format(place, sql.Identifier(key), names(contract.config.key))
+        sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY ({})").format(
+            place, sql.Identifier(key), names(contract.config.key)
+        )
     )
     for name, index in zip(others, contract.config.indexes, strict=True):
         transaction.run(sql.SQL("CREATE INDEX {} ON {} ({})").format(sql.Identifier(name), place, names(index)))
@@ -128,7 +129,7 @@ def _indexes(contract: type[Contract], table: str) -> list[str]:
 def _create(transaction: Transaction, contract: type[Contract], table: str, *, like: str, including: str) -> None:
     transaction.run(
         sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING {})").format(
-            relation(contract, table), relation(contract, like), sql.SQL(including)  # type: ignore[arg-type]
+            relation(contract, table), relation(contract, like), sql.SQL(including)
         )
     )
 

@@ -6,6 +6,7 @@ import dagster as dg
 import pandas as pd
 
 from etl_assets.contracts import Contract
+from etl_assets.contracts.dagster import MODE
 from etl_assets.io_managers.writing import Outcome
 
 COUNTS = ("received", "inserted", "updated", "deleted", "unchanged", "deduplicated", "quarantined", "flagged")
@@ -44,16 +45,23 @@ def report(
             f"{total['quarantined']} rows of {contract.config.table} are in quarantine: `etl-assets quarantine list`"
         )
     if context.has_asset_partitions:
+        partitioned = context.definition_metadata[MODE] == "partition"
         for outcome in outcomes:
             context.step_context.add_asset_metadata(
                 metadata={
                     **outcome.counts(),
                     "seconds": round(outcome.seconds, 3),
                     "bytes": outcome.size,
+                    **({"dagster/partition_row_count": _rows(outcome)} if partitioned else {}),
                 },
                 asset_key=context.asset_key,
                 partition_key=outcome.piece.name,
             )
+
+
+def _rows(outcome: Outcome) -> int:
+    """Rows of a partition that was replaced."""
+    return outcome.loaded + outcome.change.unchanged
 
 
 def as_markdown(frame: pd.DataFrame) -> str:

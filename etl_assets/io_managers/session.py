@@ -54,6 +54,11 @@ class Session:
         except BaseException:
             self.close()
             raise
+        try:
+            # Ends what the caller left open; tells a connection that was lost at the commit from one that can be used again.
+            connection.rollback()
+        except Exception:
+            self.close()
 
     def commit(self, commit_id: str) -> None:
         """Commit the open transaction; see `commit`."""
@@ -96,7 +101,9 @@ def commit(database: Database, connection: Any, commit_id: str) -> None:
         try:
             done = _committed(database, commit_id)
         except TransientError as error:
-            raise TransientError(f"the answer to a commit was lost, and the ledger cannot be asked for {commit_id}: {error}") from lost
+            raise TransientError(
+                f"the answer to a commit was lost, and the ledger cannot be asked for {commit_id}: {error}"
+            ) from lost
         if not done:
             raise
 

@@ -134,7 +134,7 @@ def _places(table: pa.Table, slices: Sequence[Slice]) -> np.ndarray:
         kind = ARROW_TYPES[slices[0].contract.columns[name].kind]
         distinct = list(dict.fromkeys(s.bounds[name] for s in slices))
         if isinstance(distinct[0], Span):
-            distinct.sort(key=lambda span: span.start)  # type: ignore[union-attr,return-value,arg-type]
+            distinct.sort(key=lambda span: span.start)
             at, beyond = _span_numbers(table[name], distinct, kind)
         else:
             found = pc.index_in(table[name], value_set=pa.array(distinct, type=kind))
@@ -159,7 +159,9 @@ def _span_numbers(values: pa.ChunkedArray, spans: Sequence[Any], kind: pa.DataTy
 
     missing = values.is_null().to_numpy()
     if missing.any():
-        values = values.fill_null(pa.scalar(0).cast(pa.int32()).cast(kind) if pa.types.is_date(kind) else pa.scalar(0).cast(kind))
+        values = values.fill_null(
+            pa.scalar(0).cast(pa.int32()).cast(kind) if pa.types.is_date(kind) else pa.scalar(0).cast(kind)
+        )
     starts = numbers(pa.chunked_array([pa.array([span.start for span in spans], type=kind)]))
     ends = numbers(pa.chunked_array([pa.array([span.end for span in spans], type=kind)]))
     rows = numbers(values)

@@ -104,7 +104,9 @@ class Transaction:
                 return
             data = data.select(list(contract.columns)).cast(exact)
         elif not data.schema.equals(exact):
-            raise ContractError(f"{contract.config.table}: batches of another schema than the contract's: {data.schema}")
+            raise ContractError(
+                f"{contract.config.table}: batches of another schema than the contract's: {data.schema}"
+            )
         with self._connection.cursor() as cursor:
             cursor.adbc_ingest(
                 into or contract.table_name(), data, mode="append", db_schema_name=contract.schema_name()
@@ -130,9 +132,7 @@ def relation(contract: type[Contract], table: str | None = None) -> sql.Identifi
 
 def names(columns: Iterable[str], prefix: str | None = None) -> sql.Composed:
     """Column names separated by commas, each after `prefix.` if there is one."""
-    return sql.SQL(", ").join(
-        [sql.Identifier(prefix, name) if prefix else sql.Identifier(name) for name in columns]
-    )
+    return sql.SQL(", ").join([sql.Identifier(prefix, name) if prefix else sql.Identifier(name) for name in columns])
 
 
 def equal_keys(key: Sequence[str], left: str, right: str) -> sql.Composed:
@@ -172,10 +172,6 @@ def refuse_drift(transaction: Transaction, contract: type[Contract], table: str 
             faults.append(f"column {c.name} is {there[c.name]['type']} in the table and {expected} in the contract")
         elif c.nullable and there[c.name]["required"]:
             faults.append(f"column {c.name} is NOT NULL in the table and may be empty in the contract")
-    faults += [
-        f"column {name} of the table is not in the contract"
-        for name in there
-        if name not in contract.columns
-    ]
+    faults += [f"column {name} of the table is not in the contract" for name in there if name not in contract.columns]
     if faults:
         raise ContractError(f"{full} has drifted from its contract, nothing was written: {'; '.join(faults)}")

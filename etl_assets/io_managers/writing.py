@@ -3,22 +3,23 @@
 At any kill point a reader sees the old slice or the new one. Free of Dagster: scripts write through it as the IO manager does.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
-from etl_assets.contracts import Contract, Record, Split
+from etl_assets.contracts import Record, Split
 from etl_assets.contracts.arrow import ARROW_TYPES
 from etl_assets.contracts.validation import split_arrow
 from etl_assets.failures import ContractError, PermanentError, TransientError
@@ -34,7 +35,7 @@ from etl_assets.resources.database import Database
 
 __all__ = ["Data", "Outcome", "Write", "commit", "finish", "hash_of", "write"]
 
-Data = pd.DataFrame | pa.Table | pa.RecordBatchReader
+Data: TypeAlias = pd.DataFrame | pa.Table | pa.RecordBatchReader
 WRITERS: Mapping[str, Callable[[Transaction, Slice, Rows], Change]] = {
     "replace": merging.replace,
     "partition": merging.partition,
@@ -43,7 +44,9 @@ WRITERS: Mapping[str, Callable[[Transaction, Slice, Rows], Change]] = {
 }
 COUNTS = ("received", *(count.name for count in fields(Change)), "quarantined", "flagged")
 # What takes the place of NULL under a hash, where its absence is noted beside it.
-NOTHING: Mapping[pa.DataType, Any] = {kind: False if pa.types.is_boolean(kind) else "" if pa.types.is_string(kind) else 0 for kind in ARROW_TYPES.values()}
+NOTHING: Mapping[pa.DataType, Any] = {
+    kind: False if pa.types.is_boolean(kind) else "" if pa.types.is_string(kind) else 0 for kind in ARROW_TYPES.values()
+}
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,9 @@ def _require(slices: Sequence[Slice], how: Write) -> None:
     if how.mode not in WRITERS:
         raise ContractError(f"{contract.config.table}: unknown mode {how.mode!r}; known are {', '.join(WRITERS)}")
     if how.mode == "upsert" and not contract.config.key:
-        raise ContractError(f"{contract.config.table} has no key: rows without identity can be appended or replaced, not merged")
+        raise ContractError(
+            f"{contract.config.table} has no key: rows without identity can be appended or replaced, not merged"
+        )
     if how.mode == "partition" and not all(piece.bounds for piece in slices):
         raise ContractError(f"{contract.config.table}: mode partition needs a partition to write; state partition_by")
 
@@ -178,7 +183,8 @@ def _stored(
     if _already_appended(transaction, part, how, content_hash):
         change = Change(unchanged=rows.table.num_rows)
     else:
-        change = _changed(transaction, part.piece, rows, how)
+        with _conflicts_named(part.piece, how):
+            change = WRITERS[how.mode](transaction, part.piece, rows)
     store_records(transaction, part.piece, part.records, run_id=how.run_id)
     return Outcome(
         piece=part.piece,
@@ -212,26 +218,24 @@ def _committed_before(transaction: Transaction, part: _Part) -> Outcome | None:
     return Outcome(piece=part.piece, commit_id=part.commit_id, change=change, **row)
 
 
-def _changed(transaction: Transaction, piece: Slice, rows: Rows, how: Write) -> Change:
+@contextlib.contextmanager
+def _conflicts_named(piece: Slice, how: Write) -> Iterator[None]:
+    """Say what equal keys in the table mean."""
     try:
-        return WRITERS[how.mode](transaction, piece, rows)
+        yield
     except Exception as error:
-        raise _conflict(error, piece, how) from error
-
-
-def _conflict(error: Exception, piece: Slice, how: Write) -> Exception:
-    """What equal keys in the table mean; any other error as it is."""
-    if getattr(error, "sqlstate", None) != "23505":
-        return error
-    text = " ".join(str(error).split())
-    if how.mode == "append":
-        return PermanentError(
-            f"append to {piece} met keys that are there already, nothing was written: use upsert, or append new rows only ({text})"
-        )
-    # Somebody writes to this table without taking its lock; the next attempt sees their rows.
-    return TransientError(
-        f"could not write {piece}: its keys are in another partition, or another writer added them without the lock ({text})"
-    )
+        if getattr(error, "sqlstate", None) != "23505":
+            raise
+        text = " ".join(str(error).split())
+        if how.mode == "append":
+            raise PermanentError(
+                f"append to {piece} met keys that are there already, nothing was written:"
+                f" use upsert, or append new rows only ({text})"
+            ) from error
+        # Somebody writes to this table without taking its lock; the next attempt sees their rows.
+        raise TransientError(
+            f"could not write {piece}: its keys are in another partition, or another writer added them without the lock ({text})"
+        ) from error
 
 
 def _already_appended(transaction: Transaction, part: _Part, how: Write, content_hash: "Future[str]") -> bool:
@@ -249,7 +253,9 @@ def _write_stream(
 ) -> Outcome:
     """Store record batches of any number; once reading has begun, a lost transaction cannot be repeated."""
     if len(slices) != 1:
-        raise ContractError(f"{slices[0].contract.config.table}: record batches go to a single partition, not {len(slices)}")
+        raise ContractError(
+            f"{slices[0].contract.config.table}: record batches go to a single partition, not {len(slices)}"
+        )
     piece, started, commit_id = slices[0], time.perf_counter(), uuid.uuid4().hex
     given = Split(None, records)
 
@@ -258,10 +264,8 @@ def _write_stream(
             transaction.lock(piece)
             refuse_drift(transaction, piece.contract)
             store_records(transaction, piece, records, run_id=how.run_id)
-            try:
+            with _conflicts_named(piece, how):
                 load = streaming.load(transaction, piece, chunks, mode=how.mode, source=how.source, run_id=how.run_id)
-            except Exception as error:
-                raise _conflict(error, piece, how) from error
             outcome = Outcome(
                 piece=piece,
                 commit_id=commit_id,

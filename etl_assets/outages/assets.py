@@ -1,5 +1,6 @@
 """The assets of the outages system: wiring only."""
 
+import time
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -99,6 +100,7 @@ def delivered_site_outages(
     api = outages_api.connect()
     failures: list[PlatformError] = []
     for site in sorted(context.partition_keys):
+        started = time.perf_counter()
         try:
             delivery = outbox.deliver(postgres.database, api, site, run_id=context.run_id)
         except PlatformError as error:
@@ -109,6 +111,8 @@ def delivered_site_outages(
         metadata = {
             "note": note,
             "delivered": delivery.delivered,
+            "dagster/partition_row_count": delivery.total,
+            "seconds": round(time.perf_counter() - started, 3),
             "batches": ", ".join(key[:12] for key in delivery.batches) or "none",
             "relation": DeliveredSiteOutages.config.table,
             "watermark": delivery.watermark.isoformat() if delivery.watermark else "none",

@@ -60,12 +60,14 @@ class Delivery:
     Attributes:
         delivered: outages acknowledged by this call.
         batches: keys of the batches that were acknowledged.
+        total: outages of the site that were ever acknowledged.
         watermark: when the newest delivery of the site was recorded; None if there never was one.
     """
 
     site: str
     delivered: int
     batches: tuple[str, ...]
+    total: int
     watermark: datetime | None
 
 
@@ -94,11 +96,13 @@ def deliver(database: Database, api: OutagesApi, site: str, *, run_id: str = "sc
             raise refused
         if fresh is not None:
             settled.append(send(connection, api, fresh, run_id=run_id))
+        total, watermark = history(connection, site)
         return Delivery(
             site=site,
             delivered=sum(batch.outages for batch in settled),
             batches=tuple(batch.batch_key for batch in settled),
-            watermark=watermark(connection, site),
+            total=total,
+            watermark=watermark,
         )
 
 
@@ -284,12 +288,12 @@ def _entry(batch: Batch, inserted: int, run_id: str) -> dict[str, Any]:
     }
 
 
-def watermark(connection: Connection[Any], site: str) -> datetime | None:
-    """When the newest delivery of a site was recorded. It is shown; it filters nothing."""
+def history(connection: Connection[Any], site: str) -> tuple[int, datetime | None]:
+    """How many outages of a site were ever acknowledged, and when the newest was. The time is shown; it filters nothing."""
     row = connection.execute(
-        "SELECT max(delivered_at) FROM outages.delivered_site_outages WHERE site_id = %s", (site,)
+        "SELECT count(*), max(delivered_at) FROM outages.delivered_site_outages WHERE site_id = %s", (site,)
     ).fetchone()
-    return row[0] if row else None
+    return row or (0, None)
 
 
 def _state(connection: Connection[Any], batch: Batch) -> str:

@@ -1,0 +1,143 @@
+"""The command line as its user meets it: as a process, with its exit codes and its messages."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from etl_assets.settings import LOCAL_LOCK, read_local_env
+
+BIN = Path(sys.executable).parent
+
+
+def run(*arguments: str, command: str = "etl-assets", **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(BIN / command), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of the processes that name a folder, or work in it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            line = " ".join(process.cmdline())
+            if process.pid != os.getpid() and (str(folder) in line or str(folder) in process.cwd()):
+                found.append(line)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def until(condition: object, timeout_s: float = 15) -> bool:
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture
+def home(data_dir: Path) -> Iterator[Path]:
+    """A data folder in which nothing is running afterwards."""
+    yield data_dir
+    run("down", "--purge")
+
+
+def test_the_demo_materialises_everything_and_leaves_nothing_running(home: Path) -> None:
+    ran = run("demo")
+    assert ran.returncode == 0, ran.stderr
+    for asset in ("raw_outages", "raw_site_info", "site_devices", "site_outages", "delivered_site_outages"):
+        assert asset in ran.stdout
+    assert "│ delivered_site_outages │ 159 " in ran.stdout
+    assert processes_of(home) == []
+
+
+def test_after_up_dagster_needs_only_its_home(home: Path) -> None:
+    assert run("up").returncode == 0
+    assert "already running" in run("up").stdout
+    selection = ("asset", "materialize", "-m", "etl_assets", "--select", "group:outages", "--partition", "kingfisher")
+    ran = run(*selection, command="dagster", DAGSTER_HOME=str(home / "dagster"), ETL_DATA_DIR="")
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert "kingfisher: 85 outages delivered" in ran.stderr
+    assert run("down").stdout == "stopped\n"
+    assert processes_of(home) == []
+
+
+def test_a_killed_supervisor_takes_the_simulators_with_it_and_is_not_believed(home: Path) -> None:
+    assert run("up").returncode == 0
+    assert "OUTAGES_API_URL" in read_local_env(home)
+    os.kill(int((home / LOCAL_LOCK).read_text()), signal.SIGKILL)
+    assert until(lambda: read_local_env(home) == {})
+    ran = run("outages", "sync", "kingfisher")
+    assert ran.returncode == 2
+    assert "OUTAGES_API_URL is not set" in ran.stderr
+    assert "make up" in ran.stderr
+    assert until(lambda: processes_of(home) == []), processes_of(home)
+
+
+def test_a_script_starts_the_servers_that_it_needs_and_ends_them(home: Path) -> None:
+    ran = run("outages", "sync", "norwich-pear-tree", "--simulate")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("norwich-pear-tree: 74 outages, 74 delivered")
+    assert until(lambda: processes_of(home) == []), processes_of(home)
+
+
+def test_the_demo_refuses_a_database_given_by_url(home: Path) -> None:
+    ran = run("demo", ETL_POSTGRES_URL="postgresql://me:hidden@127.0.0.1:1/mine")
+    assert ran.returncode == 2
+    assert "--simulate" in ran.stderr
+    assert "hidden" not in ran.stderr + ran.stdout
+
+
+def test_simulators_are_not_used_with_a_database_given_by_url(home: Path, empty_database_url: str) -> None:
+    assert run("up").returncode == 0
+    ran = run("outages", "sync", "kingfisher", ETL_POSTGRES_URL=empty_database_url)
+    assert ran.returncode == 2
+    assert "OUTAGES_API_URL is not set" in ran.stderr
+
+
+def test_an_empty_database_is_brought_to_shape_by_the_first_command(home: Path, empty_database_url: str) -> None:
+    ran = run("outages", "sync", "kingfisher", "--simulate", ETL_POSTGRES_URL=empty_database_url)
+    assert ran.returncode == 0, ran.stderr
+    assert "85 delivered" in ran.stdout
+    assert not (home / "postgres").exists()
+
+
+def test_with_migrations_off_an_empty_database_stops_the_command(home: Path, empty_database_url: str) -> None:
+    ran = run("outages", "sync", "kingfisher", "--simulate", ETL_POSTGRES_URL=empty_database_url, ETL_MIGRATE="off")
+    assert ran.returncode == 1
+    assert "run `etl-assets migrate`" in ran.stderr
+
+
+def test_a_database_that_is_not_there_is_said_without_traceback_or_password(home: Path) -> None:
+    ran = run("migrate", ETL_POSTGRES_URL="postgresql://me:hidden@127.0.0.1:1/mine")
+    assert ran.returncode == 1
+    assert "Connection refused" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert "hidden" not in ran.stderr + ran.stdout
+
+
+def test_a_wrong_setting_is_wrong_usage(home: Path) -> None:
+    ran = run("doctor", ETL_EXECUTOR="fastest")
+    assert ran.returncode == 2
+    assert "ETL_EXECUTOR" in ran.stderr
+
+
+def test_doctor_names_what_is_missing(home: Path) -> None:
+    ran = run("doctor")
+    assert ran.returncode == 1
+    assert "ok      database: PostgreSQL" in ran.stdout
+    assert "failed  outages API: OUTAGES_API_URL is not set" in ran.stdout
