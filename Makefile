@@ -44,7 +44,7 @@ down: ## end them
 	"$(BIN)/etl-assets" down
 
 test: install-dev ## the everyday tests, under two minutes
-	"$(BIN)/python" -m pytest etl_assets_tests --ignore=etl_assets_tests/prove
+	"$(BIN)/python" -m pytest etl_assets_tests --ignore=etl_assets_tests/prove -n 2
 
 prove: install-dev ## the long proofs: faulty runs and kills
 	"$(BIN)/python" -m pytest etl_assets_tests/prove -p no:randomly -s

@@ -24,7 +24,6 @@ import numpy as np
 import pandas as pd
 import psycopg
 import pyarrow as pa
-from psycopg import sql
 from write_paths_data import CONTRACTS, MONTHS, Bench, by_sensor, interleaved, numbered, random_keys, template, warm
 
 from etl_assets.contracts import Contract
@@ -192,31 +191,26 @@ def with_to_sql(arena: Arena) -> tuple[float, float]:
         return peer, ours(database, CASES[0], frame)
 
 
-def with_dlt(arena: Arena) -> tuple[float, float]:
-    """Seconds of dlt's merge and of our upsert: the rows are there, half of them with other values."""
+def with_dlt(arena: Arena) -> dict[str, tuple[float, float]]:
+    """Seconds of dlt's merge and of our upsert into as many rows: half of them with other values, and all new."""
     import dlt
 
     bench = Bench(rows=arena.bench.rows, base=arena.bench.rows)
-    before, after = _slice_of_base(bench, 0), _slice_of_base(bench, 0.5)
-    with arena.fresh("readings") as database, tempfile.TemporaryDirectory() as folder:
+    frames = {"": _slice_of_base(bench, 0), "half changed": _slice_of_base(bench, 0.5), "new rows": _new(bench)}
+    case = Case("", None, "readings", "upsert", _new)
+    seconds: dict[str, tuple[float, float]] = {}
+    with arena.fresh("empty") as database, tempfile.TemporaryDirectory() as folder:
         pipeline = dlt.pipeline(
             "bench", pipelines_dir=folder, dataset_name="peer", destination=dlt.destinations.postgres(database.url)
         )
-        seconds = []
-        for frame in (before, after):
+        for name, frame in frames.items():
+            table = pa.Table.from_pandas(frame, preserve_index=False)
             started = time.perf_counter()
-            pipeline.run(
-                [pa.Table.from_pandas(frame, preserve_index=False)],
-                table_name="readings",
-                write_disposition="merge",
-                primary_key="id",
-            )
-            seconds.append(time.perf_counter() - started)
-        with database.connect() as connection:
-            connection.execute("TRUNCATE bench.readings")
-        case = Case("", None, "readings", "upsert", _new)
-        ours(database, case, before)
-        return seconds[1], ours(database, case, after)
+            pipeline.run([table], table_name="readings", write_disposition="merge", primary_key="id")
+            peer = time.perf_counter() - started
+            seconds[name] = (peer, ours(database, case, frame))
+    del seconds[""]
+    return seconds
 
 
 def child(url: str, rows: int, mode: str) -> None:
@@ -232,7 +226,12 @@ def child(url: str, rows: int, mode: str) -> None:
             data = pa.Table.from_pandas(numbered(at, bench, shuffled=False, spread=True), preserve_index=False)
             yield from data.cast(schema).to_batches()
 
-    write(database, pa.RecordBatchReader.from_batches(schema, batches(0, 300_000)), [Slice(CONTRACTS["readings"])], Write(mode))
+    write(
+        database,
+        pa.RecordBatchReader.from_batches(schema, batches(0, 300_000)),
+        [Slice(CONTRACTS["readings"])],
+        Write(mode),
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     reader = pa.RecordBatchReader.from_batches(schema, batches(300_000, 300_000 + rows))
     write(database, reader, [Slice(CONTRACTS["readings"])], Write(mode))
@@ -287,8 +286,8 @@ def run_peers(arena: Arena, chosen: Callable[[str], bool], repeat: int) -> None:
         line("append beside to_sql", 10, [peer], [seconds])
     if chosen("dlt"):
         try:
-            peer, seconds = with_dlt(arena)
-            line("upsert beside dlt's merge", 5, [peer], [seconds])
+            for name, (peer, seconds) in with_dlt(arena).items():
+                line(f"dlt's merge, {name}", 5 if name == "new rows" else None, [peer], [seconds])
         except ImportError:
             print("dlt is not installed: see requirements-bench.txt")
     for mode in ("append", "upsert"):

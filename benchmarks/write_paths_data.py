@@ -85,7 +85,9 @@ def _times(numbers: np.ndarray, per_month: int) -> pd.Series:
     """A month of 28 days per so many rows, in steps of equal length."""
     starts = pd.DatetimeIndex(MONTHS[:12]).as_unit("us")
     months = np.minimum(numbers // per_month, 11)
-    return pd.Series(starts[months] + pd.to_timedelta((numbers - months * per_month) * (MONTH_S * 1_000_000 // per_month), unit="us"))
+    return pd.Series(
+        starts[months] + pd.to_timedelta((numbers - months * per_month) * (MONTH_S * 1_000_000 // per_month), unit="us")
+    )
 
 
 def numbered(start: int, bench: Bench, *, shuffled: bool = True, spread: bool = False) -> pd.DataFrame:
@@ -124,7 +126,9 @@ def by_sensor(bench: Bench) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "sensor": numbers % 1000,
-            "at": pd.Series(pd.DatetimeIndex(MONTHS[:1]).as_unit("us")[0] + pd.to_timedelta(numbers // 1000, unit="min")).astype("datetime64[us, UTC]"),
+            "at": pd.Series(
+                pd.DatetimeIndex(MONTHS[:1]).as_unit("us")[0] + pd.to_timedelta(numbers // 1000, unit="min")
+            ).astype("datetime64[us, UTC]"),
             "name": [f"name {i % 1000}" for i in numbers],
             "value": numbers * 0.5,
         }
@@ -165,5 +169,10 @@ def _base_rows(kind: str, bench: Bench, at: int) -> pd.DataFrame:
     frame = numbered(at, bench, shuffled=kind == "random")
     if kind == "random":
         digits = np.random.default_rng(at + 100).bytes(16 * bench.rows).hex()
-        return frame.assign(id=[f"{d[:8]}-{d[8:12]}-4{d[13:16]}-a{d[17:20]}-{d[20:]}" for d in (digits[i : i + 32] for i in range(0, len(digits), 32))])
+        return frame.assign(
+            id=[
+                f"{d[:8]}-{d[8:12]}-4{d[13:16]}-a{d[17:20]}-{d[20:]}"
+                for d in (digits[i : i + 32] for i in range(0, len(digits), 32))
+            ]
+        )
     return frame

@@ -146,9 +146,7 @@ def test_a_permanent_failure_is_said_in_its_own_words(
     ]
 
 
-def test_a_run_whose_worker_crashed_is_said_too(
-    instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_run_whose_worker_crashed_is_said_too(instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture) -> None:
     @dg.job
     def nightly() -> None: ...
 

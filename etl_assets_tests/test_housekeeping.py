@@ -36,9 +36,7 @@ def broken() -> None:
 @pytest.fixture(params=["in memory", "SQLite"])
 def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     made = (
-        dg.DagsterInstance.ephemeral()
-        if request.param == "in memory"
-        else dg.DagsterInstance.local_temp(str(tmp_path))
+        dg.DagsterInstance.ephemeral() if request.param == "in memory" else dg.DagsterInstance.local_temp(str(tmp_path))
     )
     with made as opened:
         opened.add_dynamic_partitions("sites", ["north", "south"])

@@ -107,9 +107,21 @@ def test_each_difference_between_migrations_and_contracts_is_a_sentence(postgres
         " CREATE INDEX ledger_asset_idx ON etl.ledger USING btree (asset)",
         f"table etl.reviews {lacking} create it",
     }
-    dropped = {sentence.removesuffix(" is in the migrations and not in the contracts: drop it") for sentence in found if "drop it" in sentence}
-    assert {"table etl.quarantine", "column mode of etl.ledger", "index ledger_asset_partition_committed_at_idx of etl.ledger"} <= dropped
-    assert not [sentence for sentence in found if "etl.ledger" not in sentence and "etl.reviews" not in sentence and "etl.quarantine" not in sentence]
+    dropped = {
+        sentence.removesuffix(" is in the migrations and not in the contracts: drop it")
+        for sentence in found
+        if "drop it" in sentence
+    }
+    assert {
+        "table etl.quarantine",
+        "column mode of etl.ledger",
+        "index ledger_asset_partition_committed_at_idx of etl.ledger",
+    } <= dropped
+    assert not [
+        sentence
+        for sentence in found
+        if "etl.ledger" not in sentence and "etl.reviews" not in sentence and "etl.quarantine" not in sentence
+    ]
 
 
 @pytest.mark.parametrize("aspect", ["comment", "partitioning"])
@@ -166,7 +178,9 @@ def insert(connection: Any, contract: type[Contract]) -> None:
 def test_two_processes_that_upgrade_one_empty_database_at_once_both_succeed(empty_database_url: str) -> None:
     code = "import sys; from etl_assets.migrations.upgrade import ensure_head; ensure_head(sys.argv[1], history='platform')"
 
-    both = [subprocess.Popen([sys.executable, "-c", code, empty_database_url], stderr=subprocess.PIPE) for _ in range(2)]
+    both = [
+        subprocess.Popen([sys.executable, "-c", code, empty_database_url], stderr=subprocess.PIPE) for _ in range(2)
+    ]
 
     assert [(process.communicate()[1], process.returncode) for process in both] == [(b"", 0), (b"", 0)]
     assert tables(empty_database_url) >= {"etl.ledger", "outages.site_outages"}
@@ -187,7 +201,7 @@ def test_with_migrations_off_a_database_at_head_is_used(database: Database) -> N
 def test_a_newer_database_is_refused_and_left_alone(database: Database, migrate: str) -> None:
     set_revision(database.url, "9999")
 
-    with pytest.raises(PermanentError, match="at revision 9999, newer than .*: upgrade etl_assets"):
+    with pytest.raises(PermanentError, match=r"at revision 9999, newer than .*: upgrade etl_assets"):
         Database(database.url, migrate=migrate).prepare()
 
     with psycopg.connect(database.url) as connection:
@@ -226,7 +240,7 @@ def test_an_upgrade_that_fails_midway_leaves_the_database_as_it_was(
 
     monkeypatch.setattr(upgrade, "alembic_config", with_broken)
     monkeypatch.setitem(HEADS, "platform", "9999")
-    with pytest.raises(PermanentError, match="could not prepare the database .*division by zero"):
+    with pytest.raises(PermanentError, match=r"could not prepare the database .*division by zero"):
         Database(empty_database_url).prepare()
 
     monkeypatch.undo()

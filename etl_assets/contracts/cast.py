@@ -110,7 +110,7 @@ def _as_arrow(values: pd.Series | pa.ChunkedArray | pa.Array) -> pa.Array | None
 def _of_one_type(values: pd.Series) -> bool:
     try:
         kind = pd.api.types.infer_dtype(values, skipna=True)
-    except ArithmeticError:
+    except ArithmeticError:  # by a decimal that is a signalling NaN, of which Arrow can die
         return False
     if kind == "datetime":
         # Arrow gives mixed naive and aware times one zone without a word.

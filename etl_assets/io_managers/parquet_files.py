@@ -53,7 +53,7 @@ class ParquetRoot:
 
     def filesystem(self) -> tuple[Any, str]:
         """The file system and the path of the root in it."""
-        return fsspec.core.url_to_fs(self.url)  # type: ignore[no-any-return]
+        return fsspec.core.url_to_fs(self.url)
 
     def folder(self, piece: Slice) -> str:
         """The folder of a slice, below the root."""

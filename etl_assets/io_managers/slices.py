@@ -134,7 +134,7 @@ def _places(table: pa.Table, slices: Sequence[Slice]) -> np.ndarray:
         kind = ARROW_TYPES[slices[0].contract.columns[name].kind]
         distinct = list(dict.fromkeys(s.bounds[name] for s in slices))
         if isinstance(distinct[0], Span):
-            distinct.sort(key=lambda span: span.start)
+            distinct.sort(key=lambda span: span.start)  # type: ignore[union-attr]
             at, beyond = _span_numbers(table[name], distinct, kind)
         else:
             found = pc.index_in(table[name], value_set=pa.array(distinct, type=kind))

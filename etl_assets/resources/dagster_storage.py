@@ -144,7 +144,9 @@ class _Configured:
             raise ConfigurationError(
                 "dagster.yaml holds the password of Dagster's storage: write postgres_url: {env: DAGSTER_POSTGRES_URL}"
             )
-        pool = PoolOptions(config_value["pool_size"], config_value["max_overflow"], config_value["pool_recycle_seconds"])
+        pool = PoolOptions(
+            config_value["pool_size"], config_value["max_overflow"], config_value["pool_recycle_seconds"]
+        )
         return cls(url, config_value["should_autocreate_tables"], inst_data, pool)  # type: ignore[call-arg]
 
 

@@ -1,5 +1,6 @@
 """Rows made from a contract: one that keeps it, and for each constraint a value that breaks this one and no other."""
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from etl_assets.contracts import Column, Contract
 from etl_assets.contracts.contract import Kind
 
-EXAMPLES = {
+EXAMPLES: dict[Kind, Any] = {
     Kind.INT: 7,
     Kind.FLOAT: 2.5,
     Kind.BOOL: True,
@@ -55,7 +56,10 @@ def broken_constraints(c: Column) -> Iterator[tuple[str, Any]]:
         "isin": lambda: (f"one of {', '.join(map(str, c.isin or ()))}", outsider(c, good)),
         "pattern": lambda: (f"matches {c.pattern}", stranger(c)),
         "min_length": lambda: (f"at least {c.min_length} characters", good[: (c.min_length or 0) - 1]),
-        "max_length": lambda: (f"at most {c.max_length} characters", good.ljust((c.max_length or 0) + 1, good[-1:] or "x")),
+        "max_length": lambda: (
+            f"at most {c.max_length} characters",
+            good.ljust((c.max_length or 0) + 1, good[-1:] or "x"),
+        ),
         "finite": lambda: ("finite", float("-inf") if c.lt is not None or c.le is not None else float("inf")),
     }
     for constraint in c.constraints:
@@ -89,8 +93,6 @@ def outsider(c: Column, good: Any) -> Any:
 
 def stranger(c: Column) -> str:
     """Text of an allowed length that does not match the column's pattern."""
-    import re
-
     candidates = ("?" * n for n in range(c.min_length or 0, (c.max_length or 40) + 1))
     return next(text for text in candidates if not re.fullmatch(c.pattern or "", text))
 

@@ -22,7 +22,11 @@ BROKEN = [
     for rule, value in [
         *broken_constraints(c),
         (NOT_OF_KIND[c.kind], NO_VALUE),
-        *([("no NUL", "\x00" * max(c.min_length or 1, 1))] if c.kind is Kind.TEXT and not (c.isin or c.pattern) else []),
+        *(
+            [("no NUL", "\x00" * max(c.min_length or 1, 1))]
+            if c.kind is Kind.TEXT and not (c.isin or c.pattern)
+            else []
+        ),
     ]
 ]
 

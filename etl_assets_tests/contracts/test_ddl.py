@@ -69,7 +69,9 @@ def connection(empty_database_url: str) -> Any:
 def insert(connection: Any, row: dict[str, Any]) -> None:
     names = ", ".join(f'"{name}"' for name in row)
     with connection.transaction():
-        connection.execute(f'INSERT INTO odd."select" ({names}) VALUES ({", ".join(["%s"] * len(row))})', list(row.values()))
+        connection.execute(
+            f'INSERT INTO odd."select" ({names}) VALUES ({", ".join(["%s"] * len(row))})', list(row.values())
+        )
 
 
 def test_valid_rows_are_accepted_and_read_back(connection: Any) -> None:
@@ -125,7 +127,9 @@ def test_text_sorts_by_bytes_and_indexes_are_as_stated(connection: Any) -> None:
 
 def test_a_native_partition_is_by_range_of_its_column_and_files_have_no_table(connection: Any) -> None:
     partitioned = connection.execute("SELECT pg_get_partkeydef('odd.daily'::regclass)").fetchone()
-    tables = connection.execute("SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'odd'::regnamespace ORDER BY 1")
+    tables = connection.execute(
+        "SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'odd'::regnamespace ORDER BY 1"
+    )
 
     assert partitioned == ("RANGE (at)",)
     assert tables.fetchall() == [("daily",), ("select",)]

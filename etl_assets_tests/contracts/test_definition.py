@@ -1,7 +1,7 @@
 """A contract that does not hold together is refused where it is written."""
 
 from datetime import UTC, date, datetime
-from typing import Any, Optional
+from typing import Any
 
 import pytest
 
@@ -26,7 +26,7 @@ def test_a_contract_reads_its_columns_in_order_with_their_kinds() -> None:
     rows = define(
         {
             "i": (int, column("i")), "f": (float, column("f", unit="m", ge=0)), "b": (bool | None, column("b")),
-            "t": (str, column("t", pattern="a+", isin=("a", "aa"))), "d": (Date, column("d")), "at": (Optional[Timestamp], column("at")),
+            "t": (str, column("t", pattern="a+", isin=("a", "aa"))), "d": (Date, column("d")), "at": (Timestamp | None, column("at")),
         },
         key=("i",),
     )  # fmt: skip
@@ -73,7 +73,11 @@ def test_partition_columns_are_by_dimension() -> None:
         ({"id": ID}, {"store": "postgress"}, "unknown store 'postgress'"),
         ({"id": ID}, {"primary_key": ("id",)}, "Config says primary_key; it may say table, key"),
         ({"id": ID}, {"table": None}, "no class Config with its table"),
-        ({"id": ID, "at": AT}, {"key": ("id",), "partition_by": "at", "native": "day"}, "has its partition column in the key"),
+        (
+            {"id": ID, "at": AT},
+            {"key": ("id",), "partition_by": "at", "native": "day"},
+            "has its partition column in the key",
+        ),
         ({"id": ID}, {"key": ("id",), "partition_by": "id", "native": "day"}, "spans of time need a time"),
         ({"id": ID, "at": AT}, {"key": ("at",), "partition_by": "at", "native": "hour"}, "native partition 'hour'"),
         ({"config": ID}, {}, "hides what every contract has under this name"),
@@ -117,7 +121,9 @@ def test_a_rule_that_does_not_fit_its_column_is_refused(hint: Any, rules: dict[s
 
 def test_rules_of_the_columns_own_type_are_taken() -> None:
     late = datetime(2030, 1, 1, tzinfo=UTC)
-    rows = define({"at": (Timestamp, column("x", lt=late, zone="Europe/London")), "f": (float, column("x", ge=0, le=0))})
+    rows = define(
+        {"at": (Timestamp, column("x", lt=late, zone="Europe/London")), "f": (float, column("x", ge=0, le=0))}
+    )
 
     assert (rows.columns["at"].lt, rows.columns["at"].zone, rows.columns["f"].ge) == (late, "Europe/London", 0)
 

@@ -85,6 +85,6 @@ def test_every_column_of_the_platform_is_in_it() -> None:
 def test_the_committed_dictionary_is_current(capsys: pytest.CaptureFixture[str]) -> None:
     catalogue.main(["dictionary"])
 
-    lines = [text.splitlines() for text in (COMMITTED.read_text(encoding="utf-8"), capsys.readouterr().out)]
-    changes = list(difflib.unified_diff(*lines, "committed", "rendered", lineterm="", n=0))
+    committed, rendered = COMMITTED.read_text(encoding="utf-8").splitlines(), capsys.readouterr().out.splitlines()
+    changes = list(difflib.unified_diff(committed, rendered, "committed", "rendered", lineterm="", n=0))
     assert not changes, f"run `{REGENERATE}`"

@@ -123,7 +123,14 @@ def test_where_no_row_is_valid_an_empty_frame_has_the_contracts_types(rows: list
     parts = Reading.split(frame_of(*rows))
 
     assert len(parts.valid) == 0
-    assert parts.valid.dtypes.astype(str).tolist() == ["object", "int64", "float64", "bool", "object", "datetime64[us, UTC]"]
+    assert parts.valid.dtypes.astype(str).tolist() == [
+        "object",
+        "int64",
+        "float64",
+        "bool",
+        "object",
+        "datetime64[us, UTC]",
+    ]
     assert len(parts.records) == len(rows)
     assert split_arrow(Reading, frame_of(*rows)).valid.schema == arrow_schema(Reading)
 
@@ -153,12 +160,21 @@ def test_a_column_of_another_type_raises_with_the_table_and_the_column() -> None
 
 def test_bounds_are_judged_on_what_is_stored() -> None:
     late = datetime(2030, 1, 1, tzinfo=UTC)
-    rows = [changed(at=late), changed(at=late + timedelta(microseconds=1)), changed(day=date(2019, 12, 31)), changed(value=-1.5)]
+    rows = [
+        changed(at=late),
+        changed(at=late + timedelta(microseconds=1)),
+        changed(day=date(2019, 12, 31)),
+        changed(value=-1.5),
+    ]
 
     parts = Reading.split(frame_of(*rows))
 
     assert parts.valid["at"].tolist() == [late]
-    assert [record.faults[0].rule for record in parts.records] == ["<= 2030-01-01 00:00:00+00:00", ">= 2020-01-01", "> -1.5"]
+    assert [record.faults[0].rule for record in parts.records] == [
+        "<= 2030-01-01 00:00:00+00:00",
+        ">= 2020-01-01",
+        "> -1.5",
+    ]
 
 
 def test_frame_and_arrow_table_however_chunked_give_the_same_result() -> None:
@@ -188,7 +204,12 @@ def test_frame_and_arrow_table_however_chunked_give_the_same_result() -> None:
 
 
 def test_arrow_times_that_python_cannot_hold_are_recorded_as_their_number() -> None:
-    table = pa.table({**{name: pa.array([value]) for name, value in GOOD.items()}, "at": pa.array([2**62], pa.timestamp("us", "UTC"))})
+    table = pa.table(
+        {
+            **{name: pa.array([value]) for name, value in GOOD.items()},
+            "at": pa.array([2**62], pa.timestamp("us", "UTC")),
+        }
+    )
 
     (record,) = split_arrow(Reading, table).records
 
@@ -230,7 +251,9 @@ def test_every_row_is_valid_or_rejected_and_valid_rows_stay_valid(rows: list[dic
 @settings(max_examples=30)
 @given(st.lists(st.fixed_dictionaries(COLUMNS), min_size=1, max_size=4))
 def test_a_row_is_judged_the_same_alone_and_among_others(rows: list[dict[str, Any]]) -> None:
-    together = {record.source: [(f.column, f.rule) for f in record.faults] for record in Reading.split(frame_of(*rows)).records}
+    together = {
+        record.source: [(f.column, f.rule) for f in record.faults] for record in Reading.split(frame_of(*rows)).records
+    }
 
     alone = {}
     for number, row in enumerate(rows):
@@ -283,7 +306,12 @@ def test_a_record_as_json_holds_every_value_it_can_and_the_text_of_others() -> N
     assert json.loads(json.dumps(plain)) == {
         "missing": [None, None, None, None],
         "numbers": [1, 1.5, 2, 0.5, True, "1.50", 2**70, "inf"],
-        "times": ["2020-01-01 00:00:00+00:00", "2020-01-01", "2020-01-01 00:00:00+00:00", "2020-01-01T00:00:00.000000001"],
+        "times": [
+            "2020-01-01 00:00:00+00:00",
+            "2020-01-01",
+            "2020-01-01 00:00:00+00:00",
+            "2020-01-01T00:00:00.000000001",
+        ],
         "nested": {"a": [1, {"b": [1, 2]}], "7": ["x", 1.5]},
         "odd": ["b'x'", "a\x00b", "1j", "0.5"],
     }
@@ -323,5 +351,5 @@ def test_a_pattern_that_the_engine_does_not_know_is_an_error_of_the_contract() -
         class Config:
             table = "x.ahead"
 
-    with pytest.raises(ContractError, match="x.ahead: column code cannot be judged"):
+    with pytest.raises(ContractError, match=r"x\.ahead: column code cannot be judged"):
         Ahead.split(pd.DataFrame({"code": ["a"]}))

@@ -93,7 +93,9 @@ def test_two_writers_of_one_slice_leave_the_rows_of_one_of_them(database: Databa
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(1, 9)))
-    ((rows, different),) = execute(database, f"SELECT count(*), count(DISTINCT value) FROM {piece.contract.config.table}")
+    ((rows, different),) = execute(
+        database, f"SELECT count(*), count(DISTINCT value) FROM {piece.contract.config.table}"
+    )
     assert (rows, different) == (500, 1)
     assert len(ledger(database)) == 8
 
@@ -148,7 +150,11 @@ def competitor(database: Database, statement: str) -> None:
     ],
 )
 def test_a_competitor_without_the_lock_is_seen_by_the_next_attempt(
-    database: Database, monkeypatch: pytest.MonkeyPatch, statement: str, expected: dict[str, float], change: dict[str, int]
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    statement: str,
+    expected: dict[str, float],
+    change: dict[str, int],
 ) -> None:
     create(database, Readings)
     store(database, readings(("a", 1)), "append")

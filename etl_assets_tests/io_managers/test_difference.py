@@ -8,7 +8,8 @@ from etl_assets.io_managers.difference import BATCH_ROWS, Rows, difference, in_k
 
 SCHEMA = pa.schema([("id", pa.string()), ("n", pa.int64()), ("value", pa.float64()), ("note", pa.string())])
 CELLS = st.tuples(
-    st.one_of(st.none(), st.sampled_from([0.0, -0.0, 1.5, 1e300])), st.one_of(st.none(), st.sampled_from(["", "x", "é"]))
+    st.one_of(st.none(), st.sampled_from([0.0, -0.0, 1.5, 1e300])),
+    st.one_of(st.none(), st.sampled_from(["", "x", "é"])),
 )
 SIDE = st.dictionaries(st.tuples(st.sampled_from(["", "a", "aa", "b", "ü"]), st.integers(-2, 2)), CELLS, max_size=25)
 
@@ -38,7 +39,12 @@ def test_a_difference_is_what_dictionaries_say_in_key_order(
     assert keys(found.changed) == by_bytes({key for key in common if there[key] != coming[key]})
     assert keys(found.vanished) == by_bytes(there.keys() - coming.keys())
     assert found.unchanged == sum(there[key] == coming[key] for key in common)
-    written = {key: (v, n) for key, v, n in zip(keys(found.changed), found.changed["value"].to_pylist(), found.changed["note"].to_pylist(), strict=True)}
+    written = {
+        key: (v, n)
+        for key, v, n in zip(
+            keys(found.changed), found.changed["value"].to_pylist(), found.changed["note"].to_pylist(), strict=True
+        )
+    }
     assert written == {key: coming[key] for key in written}
 
 

@@ -19,6 +19,7 @@ from etl_assets.failures import PermanentError, TransientError
 from etl_assets.io_managers import session, transaction, writing
 from etl_assets.io_managers.slices import Slice
 from etl_assets.io_managers.transaction import Transaction
+from etl_assets.io_managers.writing import Write, write
 from etl_assets.resources.database import Database
 from etl_assets_tests.io_managers.proxy import Proxy, proxied
 from etl_assets_tests.io_managers.tables import (
@@ -154,11 +155,24 @@ def test_a_commit_that_nobody_could_look_up_is_found_by_the_next_attempt(
 
     monkeypatch.setattr(session, "_committed", nobody)
     proxy.cut = "after"
-    outcome = store(through, pd.DataFrame({"at": [NOON], "text": ["x"]}), "append", Slice(Events))
-    assert counts(outcome) == {"received": 1, "inserted": 1}
-    (entry,) = ledger(database)
-    assert (entry["commit_id"], entry["content_hash"]) == (outcome.commit_id, outcome.content_hash)
-    assert len(stored(database, Events)) == 1
+    frame = pd.concat([readings((site, 1), site=site) for site in "ab"])
+    outcomes = write(through, frame, [site_slice(site) for site in "ab"], Write("append"))
+    assert [counts(outcome) for outcome in outcomes] == [{"received": 1, "inserted": 1}] * 2
+    assert [entry["commit_id"] for entry in ledger(database)] == [outcome.commit_id for outcome in outcomes]
+    assert values(database) == {"a": 1, "b": 1}
+
+
+def test_the_slices_after_one_whose_commit_was_cut_are_written_too(database: Database, proxy: Proxy) -> None:
+    through = Database(proxy.url)
+    through.prepare()
+    frame = pd.concat([readings((site, 1), site=site) for site in "abc"])
+    for cut in ("after", "before"):
+        proxy.cut = cut  # type: ignore[assignment]
+        outcomes = write(through, frame, [site_slice(site) for site in "abc"], Write("partition"))
+        assert [outcome.received for outcome in outcomes] == [1, 1, 1]
+    assert proxy.cuts == 2
+    assert values(database) == {"a": 1, "b": 1, "c": 1}
+    assert len(ledger(database)) == 6
 
 
 def test_the_look_up_waits_for_a_commit_that_is_still_under_way(database: Database) -> None:
@@ -184,6 +198,27 @@ def test_the_look_up_waits_for_a_commit_that_is_still_under_way(database: Databa
     assert session._committed(database, "another") is False
 
 
+def test_a_writer_holds_the_lock_of_its_commit_until_the_end(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(database, Readings)
+    found: list[bool] = []
+    probes: list[threading.Thread] = []
+    original = session.commit
+
+    def commit(of: Database, connection: Any, commit_id: str) -> None:
+        probes.append(threading.Thread(target=lambda: found.append(session._committed(of, commit_id))))
+        probes[0].start()
+        time.sleep(0.3)
+        assert found == []
+        original(of, connection, commit_id)
+
+    monkeypatch.setattr(session, "commit", commit)
+    store(database, readings(("a", 1)), "upsert")
+    probes[0].join(10)
+    assert found == [True]
+
+
 def test_a_lock_that_is_not_given_in_time_is_a_failure_that_may_be_tried_again(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,7 +240,7 @@ def test_a_cancelled_statement_is_a_failure_that_may_be_tried_again(
     store(database, readings(("a", 1)), "append")
     monkeypatch.setattr(session, "ATTEMPTS", 2)
     name = execute(database, "SELECT current_database()")[0][0]
-    execute(database, f'ALTER DATABASE "{name}" SET statement_timeout = \'30ms\'')
+    execute(database, f"ALTER DATABASE \"{name}\" SET statement_timeout = '30ms'")
     execute(
         database,
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.2); RETURN NEW; END';"
@@ -251,7 +286,14 @@ def test_a_fault_of_the_books_leaves_nothing_behind(
     database: Database, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     create(database, Readings)
-    monkeypatch.setattr(writing.Outcome, "counts", lambda _: dict.fromkeys(["received", "inserted"], 1) | dict.fromkeys(["updated", "unchanged", "deduplicated", "quarantined"], 1))
+    monkeypatch.setattr(
+        writing.Outcome,
+        "counts",
+        lambda _: (
+            dict.fromkeys(["received", "inserted"], 1)
+            | dict.fromkeys(["updated", "unchanged", "deduplicated", "quarantined"], 1)
+        ),
+    )
     data = readings(("a", 1))
     with pytest.raises(AssertionError, match="do not balance"):
         store(database, data if form == "frame" else as_reader(Readings, data), "append")

@@ -30,7 +30,9 @@ KINDS = {
 
 def codes_of(kinds: Sequence[str], rows: Sequence[tuple[object, ...]]) -> np.ndarray:
     arrays = [pa.array([row[i] for row in rows], type=KINDS[kind][1]) for i, kind in enumerate(kinds)]
-    return key_codes([pa.table(arrays, names=[f"c{i}" for i in range(len(kinds))])], [f"c{i}" for i in range(len(kinds))])[0]
+    return key_codes(
+        [pa.table(arrays, names=[f"c{i}" for i in range(len(kinds))])], [f"c{i}" for i in range(len(kinds))]
+    )[0]
 
 
 @st.composite
@@ -66,9 +68,7 @@ def test_codes_are_equal_and_ordered_as_postgres_has_the_keys(
 
 
 @given(keys(), st.integers(0, 30))
-def test_codes_are_comparable_across_two_sides(
-    given_keys: tuple[list[str], list[tuple[object, ...]]], at: int
-) -> None:
+def test_codes_are_comparable_across_two_sides(given_keys: tuple[list[str], list[tuple[object, ...]]], at: int) -> None:
     kinds, rows = given_keys
     names = [f"c{i}" for i in range(len(kinds))]
     whole = pa.table(

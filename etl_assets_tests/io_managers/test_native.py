@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from etl_assets.contracts import Contract, Date, column
-from etl_assets.failures import ContractError
+from etl_assets.failures import ContractError, PermanentError
 from etl_assets.io_managers import native
 from etl_assets.io_managers.slices import Slice, Span
+from etl_assets.io_managers.transaction import Transaction, refuse_drift
 from etl_assets.io_managers.writing import Write, write
 from etl_assets.resources.database import Database
 from etl_assets_tests.io_managers.tables import (
@@ -86,9 +87,7 @@ def test_a_partition_of_which_most_changes_is_swapped_for_one_with_the_same_name
     assert counts(outcome) == {"received": 400, "inserted": 400, "deleted": 500}
     assert oid(database, "plant.daily_p20240520") != before
     assert execute(database, "SELECT count(*), sum(value) FROM plant.daily") == [(400, 800.0)]
-    assert names == execute(
-        database, "SELECT indexname FROM pg_indexes WHERE tablename = 'daily_p20240520' ORDER BY 1"
-    )
+    assert names == execute(database, "SELECT indexname FROM pg_indexes WHERE tablename = 'daily_p20240520' ORDER BY 1")
     assert leaves(database) == {"plant.daily_p20240520": 400}
     assert [entry["deleted"] for entry in ledger(database)] == [0, 500]
 
@@ -114,9 +113,7 @@ def test_several_days_in_one_call_are_several_partitions(database: Database) -> 
     create(database, Daily)
     frame = pd.concat([daily(day, 300) for day in (1, 2, 3)])
     for value in (1, 2):
-        outcomes = write(
-            database, frame.assign(value=value), [day_slice(day) for day in (3, 1, 2)], Write("partition")
-        )
+        outcomes = write(database, frame.assign(value=value), [day_slice(day) for day in (3, 1, 2)], Write("partition"))
         assert [outcome.loaded for outcome in outcomes] == [300] * 3
     assert list(leaves(database).values()) == [300] * 3
     assert execute(database, "SELECT sum(value) FROM plant.daily") == [(1800.0,)]
@@ -153,6 +150,15 @@ def test_bad_rows_of_a_swapped_partition_are_in_quarantine(database: Database) -
     }
 
 
+def test_a_detached_partition_is_not_taken_for_one_of_the_table(database: Database) -> None:
+    create(database, Daily)
+    store(database, daily(20, 300), "partition", day_slice(20))
+    execute(database, "ALTER TABLE plant.daily DETACH PARTITION plant.daily_p20240520")
+    with pytest.raises(PermanentError, match="already exists"):
+        store(database, daily(20, 300), "partition", day_slice(20))
+    assert execute(database, "SELECT count(*) FROM plant.daily_p20240520") == [(300,)]
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_drift_of_a_natively_partitioned_table_is_found(database: Database, there: bool) -> None:
     create(database, Daily)
@@ -161,6 +167,18 @@ def test_drift_of_a_natively_partitioned_table_is_found(database: Database, ther
     execute(database, "ALTER TABLE plant.daily ALTER COLUMN value TYPE bigint")
     with pytest.raises(ContractError, match="column value is bigint in the table"):
         store(database, daily(20, 300, value=2), "partition", day_slice(20))
+
+
+def test_a_writer_of_the_table_does_not_lock_the_partitions_that_others_may_swap(database: Database) -> None:
+    create(database, Daily)
+    store(database, daily(20, 300), "partition", day_slice(20))
+    with database.adbc() as connection:
+        refuse_drift(Transaction(connection), Daily)
+        locked = execute(
+            database,
+            "SELECT relation::regclass::text FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock'",
+        )
+    assert locked == [("plant.daily",)]
 
 
 def test_months_of_dates_are_partitions_too_over_the_turn_of_the_year(database: Database) -> None:

@@ -39,7 +39,12 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_batches_are_gathered_and_cut_to_chunks_in_order() -> None:
     table = pa.table({"n": list(range(10))})
-    batches = [*table.slice(0, 1).to_batches(), *table.slice(1, 0).to_batches(), *table.slice(1, 8).to_batches(), *table.slice(9).to_batches()]
+    batches = [
+        *table.slice(0, 1).to_batches(),
+        *table.slice(1, 0).to_batches(),
+        *table.slice(1, 8).to_batches(),
+        *table.slice(9).to_batches(),
+    ]
     chunks = Chunks(pa.RecordBatchReader.from_batches(table.schema, batches))
     assert chunks.begun is False
     gathered = [chunk["n"].to_pylist() for chunk in chunks]
@@ -103,7 +108,9 @@ def test_batches_of_a_natively_partitioned_table_find_their_partitions(database:
     if mode != "append":
         again = store(database, as_reader(Daily, daily(20, 12, value=2)), mode, day_slice(20))
         assert counts(again) == {"received": 12, "inserted": 2, "updated": 10}
-    assert execute(database, "SELECT DISTINCT tableoid::regclass::text FROM plant.daily") == [("plant.daily_p20240520",)]
+    assert execute(database, "SELECT DISTINCT tableoid::regclass::text FROM plant.daily") == [
+        ("plant.daily_p20240520",)
+    ]
 
 
 def test_more_batches_than_memory_are_read_one_chunk_at_a_time(

@@ -210,9 +210,7 @@ def test_a_missing_table_names_the_command_that_makes_it(database: Database) -> 
 
 @pytest.mark.parametrize("form", ["frame", "reader"])
 @pytest.mark.parametrize(("mode", "left"), [("replace", 0), ("upsert", 2), ("append", 2)])
-def test_no_rows_empty_the_table_only_when_it_is_replaced(
-    database: Database, mode: str, left: int, form: str
-) -> None:
+def test_no_rows_empty_the_table_only_when_it_is_replaced(database: Database, mode: str, left: int, form: str) -> None:
     create(database, Readings)
     store(database, readings(("a", 1), ("b", 2)), "append")
     outcome = store(database, FORMS[form](readings()), mode)

@@ -9,6 +9,7 @@ from etl_assets.outages.api import OutagesApi
 from etl_assets.resources.database import Database
 from etl_assets.simulators.outages import OutagesSimulator
 from etl_assets.simulators.server import serve
+from etl_assets_tests.outages.forker import Forker
 from etl_assets_tests.outages.world import World, quick_api
 
 KEY = "the-secret-of-the-outage-api"
@@ -37,3 +38,10 @@ def world(
     monkeypatch.setenv("OUTAGES_API_URL", url)
     monkeypatch.setenv("OUTAGES_API_KEY", KEY)
     return World(database, simulator, url, api)
+
+
+@pytest.fixture(scope="session")
+def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forker]:
+    """Starts processes at once."""
+    with Forker(tmp_path_factory.mktemp("children")) as helper:
+        yield helper

@@ -9,6 +9,7 @@ import dagster as dg
 from etl_assets.definitions import platform_definitions, resources
 from etl_assets.outages.automation import RANGE_END, RANGE_START
 from etl_assets.resources.postgres import PostgresResource
+from etl_assets.settings import load_settings
 from etl_assets_tests.outages.world import SITE, QuickApiResource, World
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -23,9 +24,10 @@ class Runs:
     instance: dg.DagsterInstance
 
     @classmethod
-    def of(cls, world: World) -> "Runs":
-        overrides = {**resources(PostgresResource(url=world.database.url)), "outages_api": QuickApiResource()}
-        return cls(world, platform_definitions(overrides), dg.DagsterInstance.ephemeral())
+    def of(cls, world: World, **more: Any) -> "Runs":
+        """The jobs over this world; the folder of the instance goes with the data folder."""
+        overrides = {**resources(PostgresResource(url=world.database.url)), "outages_api": QuickApiResource(), **more}
+        return cls(world, platform_definitions(overrides), dg.DagsterInstance.ephemeral(tempdir=str(load_settings().etl_data_dir)))
 
     def __call__(self, *sites: str, job: str = "outages_job", since: str | None = None) -> dg.ExecuteInProcessResult:
         """Runs a job once for these sites, or for a range that begins and ends with them."""

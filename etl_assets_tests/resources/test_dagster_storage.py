@@ -80,9 +80,7 @@ def sessions(url: str) -> int:
         # The server counts a session when it next reports, at most a second later.
         time.sleep(1.1)
         connection.execute("SELECT 1")
-        row = connection.execute(
-            "SELECT sessions FROM pg_stat_database WHERE datname = current_database()"
-        ).fetchone()
+        row = connection.execute("SELECT sessions FROM pg_stat_database WHERE datname = current_database()").fetchone()
     assert row is not None
     return int(row[0])
 
@@ -128,9 +126,7 @@ def test_a_password_in_the_file_itself_is_refused(name: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_an_unset_variable_is_an_error_that_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unset_variable_is_an_error_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DAGSTER_POSTGRES_URL", raising=False)
     with pytest.raises(Exception, match="DAGSTER_POSTGRES_URL"):
         dg.DagsterInstance.from_config(home(tmp_path / "home", TOGETHER)).get_runs()

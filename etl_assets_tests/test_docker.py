@@ -1,0 +1,440 @@
+"""The production set-up, as far as it can be proven without a container engine.
+
+Each service's command is started as a local process with just the environment that compose gives it; only addresses, ports
+and folders are rewritten. What is observed is gathered once, and the tests look at it in any order.
+"""
+
+import contextlib
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psycopg
+import pytest
+import redis
+import yaml
+from dagster._core.instance.config import dagster_instance_config
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from etl_assets.migrations import HEADS
+from etl_assets.resources import embedded_postgres
+from etl_assets.resources.embedded import EmbeddedPostgres
+from etl_assets.resources.embedded_binaries import find_binaries
+from etl_assets.resources.embedded_broker import broker_binary
+from etl_assets.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+DOCKER = ROOT / "docker"
+COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+SIMULATORS = yaml.safe_load((DOCKER / "compose.simulators.yaml").read_text())
+OURS = {name: service for name, service in COMPOSE["services"].items() if "build" in service}
+DAGSTER = ("code-location", "webserver", "daemon")
+VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
+TIMEOUT_S = 60.0
+GIVEN = {
+    "POSTGRES_PASSWORD": "p0stgres",
+    "ETL_POSTGRES_PASSWORD": "data5ecret",
+    "DAGSTER_POSTGRES_PASSWORD": "dagster5ecret",
+    "BROKER_PASSWORD": "broker5ecret",
+    "OUTAGES_API_URL": "https://outages.invalid",
+    "OUTAGES_API_KEY": "k3y",
+}
+
+
+def interpolated(value: Any) -> str:
+    """A value of compose with the variables of `.env`; one that is needed and not given is an error."""
+
+    def replacement(match: re.Match[str]) -> str:
+        name, kind, rest = match.groups()
+        if kind == "-":
+            return GIVEN.get(name) or rest
+        return GIVEN[name]
+
+    return VARIABLE.sub(replacement, str(value))
+
+
+@dataclass
+class Observed:
+    """What was seen of the services while they ran, and of their end."""
+
+    migrated: tuple[int, str] = (-1, "")
+    revision: str = ""
+    healthy: dict[str, int] = field(default_factory=dict)
+    server_info: dict[str, str] = field(default_factory=dict)
+    repositories: list[dict[str, Any]] = field(default_factory=list)
+    daemons: dict[str, bool] = field(default_factory=dict)
+    run_status: str = ""
+    ledger: list[tuple[str]] = field(default_factory=list)
+    output_of_run: bool = False
+    exit_codes: dict[str, int] = field(default_factory=dict)
+    logs: dict[str, str] = field(default_factory=dict)
+
+
+class Host:
+    """This machine in place of the containers: ports, folders, and the processes."""
+
+    def __init__(self, folder: Path, postgres_port: int) -> None:
+        self.folder = folder
+        self.ports = {name: free_port() for name in ("4000", "3000", "8001")}
+        self.rewrites = {
+            "@postgres:5432": f"@127.0.0.1:{postgres_port}",
+            "http://outages-simulator:8001": f"http://127.0.0.1:{self.ports['8001']}",
+            "host: code-location": "host: 127.0.0.1",
+            "port: 4000": f"port: {self.ports['4000']}",
+            "127.0.0.1:3000": f"127.0.0.1:{self.ports['3000']}",
+            "'127.0.0.1', 8001": f"'127.0.0.1', {self.ports['8001']}",
+            "/var/lib/etl-assets": str(folder / "data"),
+            "/opt/dagster": str(folder / "home"),
+        }
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        for part in ("data", "home"):
+            (folder / part).mkdir()
+        for name in ("dagster.yaml", "workspace.yaml"):
+            (folder / "home" / name).write_text(self.local((DOCKER / name).read_text()))
+
+    def local(self, text: str) -> str:
+        """A text of the containers' world as it is here."""
+        if text in self.ports:
+            return str(self.ports[text])
+        for there, here in self.rewrites.items():
+            text = text.replace(there, here)
+        return text
+
+    def environment(self, service: dict[str, Any]) -> dict[str, str]:
+        """The environment of the image, then that of the service; nothing of this process but where Python is."""
+        image = re.findall(
+            r"^(?:ENV)?\s+(\w+)=(\S+)", (DOCKER / "Dockerfile").read_text().split("FROM")[-1], re.MULTILINE
+        )
+        given = {
+            **dict(image),
+            **service.get("environment", {}),
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        }
+        return {name: self.local(interpolated(value)) for name, value in given.items()}
+
+    def start(self, name: str, service: dict[str, Any], command: list[str] | None = None) -> subprocess.Popen[bytes]:
+        argv = [self.local(interpolated(part)) for part in command or service["command"]]
+        environment = self.environment(service)
+        argv[0] = shutil.which(argv[0], path=environment["PATH"]) or argv[0]
+        with (self.folder / f"{name}.log").open("wb") as log:
+            return subprocess.Popen(argv, env=environment, cwd=self.folder / "data", stdout=log, stderr=log)
+
+    def healthcheck(self, name: str, service: dict[str, Any]) -> subprocess.Popen[bytes]:
+        return self.start(f"{name}-health", service, service["healthcheck"]["test"][1:])
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
+    def ask(self, path: str, query: str | None = None) -> Any:
+        body = json.dumps({"query": query}).encode() if query else None
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.ports['3000']}{path}", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    def until(self, what: str, look: Callable[[], Any]) -> Any:
+        """What `look` gives as soon as it is true."""
+        end = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < end:
+            for name, process in self.processes.items():
+                if process.poll() is not None:
+                    raise AssertionError(f"{name} ended with {process.returncode}:\n{self.log(name)[-3000:]}")
+            with contextlib.suppress(OSError):
+                if found := look():
+                    return found
+            time.sleep(0.1)
+        raise AssertionError(f"{what} did not come in time:\n" + "\n".join(self.log(n)[-1500:] for n in self.processes))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def initialised(server_url: str) -> None:
+    """Run the script that makes roles and databases, as the image of the database runs it."""
+    parts = psycopg.conninfo.conninfo_to_dict(server_url)
+    environment = {
+        **{name: interpolated(value) for name, value in COMPOSE["services"]["postgres"]["environment"].items()},
+        "PATH": f"{find_binaries(None).folder}:/usr/bin:/bin",
+        "PGHOST": str(parts["host"]),
+        "PGPORT": str(parts["port"]),
+        "PGPASSWORD": str(parts["password"]),
+    }
+    subprocess.run([DOCKER / "postgres-init.sh"], env=environment, check=True, capture_output=True, timeout=TIMEOUT_S)
+    subprocess.run(
+        [*COMPOSE["services"]["postgres"]["healthcheck"]["test"][1:]], env=environment, check=True, timeout=TIMEOUT_S
+    )
+
+
+@pytest.fixture(scope="module")
+def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
+    """Every service started in the order of compose, one run launched in the UI, and all of it ended by SIGTERM."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        patch.setattr(embedded_postgres, "USER", "postgres")
+        patch.setattr(embedded_postgres, "DATABASE", "postgres")
+        server = EmbeddedPostgres(tmp_path_factory.mktemp("production-postgres"))
+        stack.callback(server.purge)
+        stack.callback(server.release)
+        url = server.acquire()
+        initialised(url)
+        host = Host(tmp_path_factory.mktemp("production"), int(psycopg.conninfo.conninfo_to_dict(url)["port"] or 0))
+        stack.callback(lambda: [process.kill() for process in host.processes.values() if process.poll() is None])
+        yield observe(host)
+
+
+def observe(host: Host) -> Observed:
+    seen = Observed()
+    services = {name: dict(service) for name, service in OURS.items()}
+    services["outages-simulator"] = SIMULATORS["services"]["outages-simulator"]
+    services["code-location"]["environment"] = {
+        **services["code-location"]["environment"],
+        **SIMULATORS["services"]["code-location"]["environment"],
+    }
+    migrate = host.start("migrate", services["migrate"])
+    seen.migrated = (migrate.wait(TIMEOUT_S), host.log("migrate"))
+    data_url = host.environment(services["migrate"])["ETL_POSTGRES_URL"]
+    for name in ("outages-simulator", *DAGSTER):
+        host.processes[name] = host.start(name, services[name])
+    seen.server_info = host.until("the webserver", lambda: host.ask("/server_info"))
+    launched = host.until("the code location", lambda: launch(host))
+    status = STATUS.replace("RUN", launched)
+    ended = ("SUCCESS", "FAILURE", "CANCELED")
+    seen.run_status = host.until(
+        "the run", lambda: one_of(host.ask("/graphql", status)["data"]["runOrError"]["status"], ended)
+    )
+    seen.repositories = host.ask("/graphql", REPOSITORIES)["data"]["repositoriesOrError"]["nodes"]
+    daemons = host.until("all heartbeats", lambda: all_required(host.ask("/graphql", DAEMONS)))
+    seen.daemons = {daemon["daemonType"]: daemon["healthy"] for daemon in daemons}
+    checks = {name: host.healthcheck(name, services[name]) for name in ("outages-simulator", *DAGSTER)}
+    seen.healthy = {name: check.wait(TIMEOUT_S) for name, check in checks.items()}
+    with psycopg.connect(data_url) as connection:
+        seen.revision = str(connection.execute("SELECT version_num FROM etl.platform_version").fetchone()[0])  # type: ignore[index]
+        seen.ledger = connection.execute("SELECT asset FROM etl.ledger WHERE run_id = %s", [launched]).fetchall()
+    seen.output_of_run = any((host.folder / "data" / "compute_logs").glob(f"**/{launched}/**/*.err"))
+    for process in host.processes.values():
+        process.terminate()
+    seen.exit_codes = {name: process.wait(TIMEOUT_S) for name, process in host.processes.items()}
+    seen.logs = {name: host.log(name) for name in ("migrate", *host.processes)}
+    return seen
+
+
+STATUS = '{ runOrError(runId: "RUN") { ... on Run { status } } }'
+REPOSITORIES = (
+    "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } jobs { name } } } } }"
+)
+DAEMONS = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"
+LAUNCH = """mutation { launchRun(executionParams: {selector: {repositoryLocationName: "etl_assets",
+    repositoryName: "__repository__", jobName: "__ASSET_JOB", assetSelection: [{path: ["raw_outages"]}],
+    assetCheckSelection: []}, runConfigData: {}}) {
+    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+
+
+def launch(host: Host) -> str | None:
+    answer = host.ask("/graphql", LAUNCH)["data"]["launchRun"]
+    return answer["run"]["runId"] if answer["__typename"] == "LaunchRunSuccess" else None
+
+
+def one_of(value: str, wanted: tuple[str, ...]) -> str | None:
+    return value if value in wanted else None
+
+
+def all_required(answer: Any) -> list[dict[str, Any]] | None:
+    statuses = answer["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
+    required = [status for status in statuses if status["required"]]
+    return required if all(status["healthy"] for status in required) else None
+
+
+def test_migrate_brings_an_empty_database_to_head_as_an_ordinary_role(observed: Observed) -> None:
+    assert observed.migrated[0] == 0, observed.migrated[1]
+    assert observed.revision == HEADS["platform"]
+
+
+def test_the_webserver_lists_the_definitions_of_the_shared_code_location(observed: Observed) -> None:
+    assert observed.server_info["dagster_webserver_version"] == dg.__version__
+    (repository,) = observed.repositories
+    assert (repository["name"], repository["location"]["name"]) == ("__repository__", "etl_assets")
+    assert "outages_job" in {job["name"] for job in repository["jobs"]}
+
+
+def test_every_daemon_that_the_configuration_needs_is_alive(observed: Observed) -> None:
+    assert {"SCHEDULER", "SENSOR", "QUEUED_RUN_COORDINATOR", "MONITORING", "EVENT_LOG_CONSUMER"} <= set(
+        observed.daemons
+    )
+    assert set(observed.daemons.values()) == {True}
+
+
+def test_a_run_launched_in_the_ui_goes_through_queue_and_code_location_into_the_database(observed: Observed) -> None:
+    assert observed.run_status == "SUCCESS", observed.logs["code-location"][-3000:]
+    assert observed.ledger == [("outages.raw_outages",)]
+    assert observed.output_of_run
+
+
+def test_every_healthcheck_of_a_running_service_passes(observed: Observed) -> None:
+    assert observed.healthy == dict.fromkeys(("outages-simulator", *DAGSTER), 0)
+
+
+def test_every_service_ends_by_itself_on_sigterm(observed: Observed) -> None:
+    assert observed.exit_codes == dict.fromkeys(("outages-simulator", *DAGSTER), 0)
+
+
+def test_no_service_writes_a_secret_to_its_log(observed: Observed) -> None:
+    secrets = [value for name, value in GIVEN.items() if name != "OUTAGES_API_URL"]
+    leaks = [(name, secret) for name, log in observed.logs.items() for secret in secrets if secret in log]
+    assert leaks == []
+
+
+def answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
+
+
+def test_the_broker_takes_its_configuration_and_refuses_whoever_has_no_password(tmp_path: Path) -> None:
+    port = free_port()
+    text = interpolated(COMPOSE["configs"]["broker"]["content"]).replace("/data", str(tmp_path))
+    (tmp_path / "broker.conf").write_text(f"{text}port {port}\nbind 127.0.0.1\n")
+    with (tmp_path / "log").open("wb") as log:
+        broker = subprocess.Popen([broker_binary(), tmp_path / "broker.conf"], stdout=log, stderr=log, cwd=tmp_path)
+    try:
+        once = Retry(NoBackoff(), 0)
+        with redis.Redis(port=port, password=GIVEN["BROKER_PASSWORD"], retry=once, decode_responses=True) as client:
+            end = time.monotonic() + TIMEOUT_S
+            while not answers(client) and time.monotonic() < end:
+                time.sleep(0.02)
+            assert client.config_get("appendonly") == {"appendonly": "yes"}
+            assert client.config_get("dir") == {"dir": str(tmp_path)}
+        with redis.Redis(port=port, retry=once) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+    finally:
+        broker.terminate()
+        assert broker.wait(TIMEOUT_S) == 0
+
+
+@pytest.mark.parametrize("folder", [ROOT, DOCKER], ids=["local", "production"])
+def test_dagster_accepts_the_configuration_of_the_instance_and_no_unknown_key(folder: Path, tmp_path: Path) -> None:
+    text = (folder / "dagster.yaml").read_text()
+    (tmp_path / "dagster.yaml").write_text(text)
+    configuration, _ = dagster_instance_config(str(tmp_path))
+    assert configuration["telemetry"] == {"enabled": False}
+    (tmp_path / "dagster.yaml").write_text(text + "\nrun_monitorring: {enabled: true}\n")
+    with pytest.raises(dg.DagsterInvalidConfigError, match="run_monitorring"):
+        dagster_instance_config(str(tmp_path))
+
+
+def test_production_retries_runs_that_crashed_and_none_that_failed() -> None:
+    retries = yaml.safe_load((DOCKER / "dagster.yaml").read_text())["run_retries"]
+    assert retries == {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False}
+
+
+def variables_of(text: str) -> set[str]:
+    return {match[1] for match in VARIABLE.finditer(text)}
+
+
+def test_every_variable_of_compose_is_in_the_example_without_a_value() -> None:
+    lines = (DOCKER / ".env.example").read_text().splitlines()
+    example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    used = {name for file in DOCKER.glob("compose*.yaml") for name in variables_of(file.read_text())}
+    assert set(example) == used
+    assert set(example.values()) == {""}
+
+
+def test_no_secret_has_a_default_and_each_says_what_it_is() -> None:
+    for file in DOCKER.glob("compose*.yaml"):
+        for name, kind, rest in VARIABLE.findall(file.read_text()):
+            if re.search("PASSWORD|KEY|TOKEN|SECRET", name):
+                assert (kind, bool(rest)) == ("?", True), f"{name} in {file.name}"
+
+
+def test_every_variable_given_to_our_containers_is_one_that_somebody_reads() -> None:
+    of_dagster = {"DAGSTER_HOME", *re.findall(r"env: (\w+)", (DOCKER / "dagster.yaml").read_text())}
+    known = {name.upper() for name in Settings.model_fields} | of_dagster
+    services = {**OURS, **{f"{name} (simulated)": service for name, service in SIMULATORS["services"].items()}}
+    unknown = {name: set(service["environment"]) - known for name, service in services.items()}
+    assert {name: variables for name, variables in unknown.items() if variables} == {}
+
+
+def test_every_setting_is_in_the_table_of_the_operations_page() -> None:
+    described = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE))
+    assert {name.upper() for name in Settings.model_fields} - described == set()
+
+
+def test_webserver_and_daemon_hold_no_secret_of_a_source_or_of_the_data() -> None:
+    assert {name: list(OURS[name]["environment"]) for name in ("webserver", "daemon")} == {
+        "webserver": ["DAGSTER_POSTGRES_URL"],
+        "daemon": ["DAGSTER_POSTGRES_URL"],
+    }
+
+
+def test_dagster_starts_after_the_migration_and_stops_at_a_database_that_is_behind() -> None:
+    waits = {name: OURS[name]["depends_on"]["migrate"]["condition"] for name in DAGSTER}
+    assert waits == dict.fromkeys(DAGSTER, "service_completed_successfully")
+    assert OURS["code-location"]["environment"]["ETL_MIGRATE"] == "off"
+
+
+def test_only_the_ui_has_a_port_and_only_on_this_host() -> None:
+    ports = {name: service["ports"] for name, service in COMPOSE["services"].items() if "ports" in service}
+    assert ports == {"webserver": ["127.0.0.1:${ETL_UI_PORT:-3000}:3000"]}
+
+
+def test_a_trial_has_volumes_of_its_own_and_never_asks_the_real_api() -> None:
+    assert (COMPOSE["name"], SIMULATORS["name"]) == ("etl-assets", "etl-assets-trial")
+    assert SIMULATORS["services"]["code-location"]["environment"] == {
+        "OUTAGES_API_URL": "http://outages-simulator:8001"
+    }
+
+
+def test_all_files_name_the_same_module_and_location() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    (local,) = yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"]
+    (remote,) = yaml.safe_load((DOCKER / "workspace.yaml").read_text())["load_from"]
+    modules = {project["dagster"]["module_name"], local["python_module"]["module_name"]}
+    modules |= {local["python_module"]["location_name"], remote["grpc_server"]["location_name"]}
+    modules |= {OURS["code-location"]["command"][-1]}
+    assert modules == {"etl_assets"}
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("requirements*.txt")), ids=lambda file: file.name)
+def test_requirements_pin_every_package_with_hashes_and_name_no_host(file: Path) -> None:
+    text = file.read_text()
+    entries = [
+        line for line in text.replace("\\\n", " ").splitlines() if line.strip() and not line.lstrip().startswith("#")
+    ]
+    loose = [entry[:60] for entry in entries if not re.match(r"[\w.\[\],-]+==\S+ .*--hash=sha256:[0-9a-f]{64}", entry)]
+    assert len(entries) > 40
+    assert loose == []
+    assert re.findall(r"://|--(?:extra-)?index-url|--find-links|--trusted-host", text) == []
+
+
+def test_the_image_installs_by_hash_runs_as_an_ordinary_user_and_holds_no_secret() -> None:
+    text = (DOCKER / "Dockerfile").read_text()
+    final = text.split("FROM")[-1]
+    assert "pip install --require-hashes --no-deps -r requirements.txt" in text
+    assert "--no-deps --no-build-isolation ." in text
+    assert re.findall(r"^USER (\w+)", final, re.MULTILINE) == ["etl"]
+    assert json.loads(re.findall(r"^CMD (\[.*\])", final, re.MULTILINE)[0]) == OURS["code-location"]["command"]
+    assert re.findall(r"PASSWORD|API_KEY|SECRET|TOKEN|\.env", text) == []
+
+
+def test_everything_that_the_image_copies_is_let_through_and_nothing_else() -> None:
+    copied = re.findall(r"^COPY (?!--from)(?:--\S+ )*(.*) \S+$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
+    sources = {source for line in copied for source in line.split()}
+    rules = (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == sources
+    assert [source for source in sources if not (ROOT / source).exists()] == []
+    assert next(rule for rule in rules if not rule.startswith("#")) == "*"
