@@ -21,7 +21,6 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import dagster as dg
-from dagster._core.storage.event_log import SqlEventLogStorage
 from pydantic import SecretStr
 
 from etl_assets.resources.http_outcomes import Redactor
@@ -142,6 +141,9 @@ def news(
         event_type=kind, after_cursor=after, after_timestamp=now - FIRST_LOOK_BACK_S if after is None else None
     )
     # The method of the base class: that of the SQLite storage asks run by run, which has no order across runs.
+    # Brings Alembic along, which loading the definitions does without.
+    from dagster._core.storage.event_log import SqlEventLogStorage
+
     return SqlEventLogStorage.get_event_records(
         instance.event_log_storage,  # type: ignore[arg-type]
         wanted,

@@ -7,7 +7,9 @@ from typing import Any
 import dagster as dg
 
 from etl_assets import outages
+from etl_assets.alerts import alert_sensors
 from etl_assets.contracts.dagster import quiet
+from etl_assets.housekeeping import housekeeping_definitions
 from etl_assets.io_managers.parquet import ParquetIOManager
 from etl_assets.io_managers.postgres import PostgresIOManager
 from etl_assets.outages.source import OutagesApiResource
@@ -40,13 +42,13 @@ def platform_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Defin
         overrides: resources that replace ours, by name; for tests.
     """
     with quiet():
-        rooms = dg.Definitions.merge(*(room() for room in SYSTEMS))
+        rooms = dg.Definitions.merge(*(room() for room in SYSTEMS), housekeeping_definitions())
         return dg.Definitions(
             assets=[with_policies(asset) for asset in rooms.assets or () if isinstance(asset, dg.AssetsDefinition)],
             asset_checks=rooms.asset_checks,
             jobs=rooms.jobs,
             schedules=rooms.schedules,
-            sensors=rooms.sensors,
+            sensors=[*(rooms.sensors or ()), *alert_sensors()],
             resources={**resources(), **(overrides or {})},
             executor=executor(),
         )

@@ -27,6 +27,8 @@ from etl_assets.outages.transform import (
 )
 from etl_assets.resources.postgres import PostgresResource
 
+# How many steps may call the API at once is set by `dagster instance concurrency set outages_api N`.
+API_POOL = "outages_api"
 SITES_NAME = "outages_sites"
 SITES = dg.DynamicPartitionsDefinition(name=SITES_NAME)
 
@@ -49,7 +51,7 @@ class Since(dg.Config):
         return instant.astimezone(UTC)
 
 
-@dg.asset(**stored(RawOutages, mode="snapshot"))
+@dg.asset(**stored(RawOutages, mode="snapshot"), pool=API_POOL)
 @classified
 def raw_outages(outages_api: OutagesApiResource) -> Split[pd.DataFrame]:
     """What `GET /outages` answered: the outages of all sites, fetched once however many sites the run is for."""
@@ -57,7 +59,7 @@ def raw_outages(outages_api: OutagesApiResource) -> Split[pd.DataFrame]:
     return raw_outages_frame(answer, fetched_at=datetime.now(UTC))
 
 
-@dg.asset(**stored(RawSiteInfo, mode="partition"), partitions_def=SITES)
+@dg.asset(**stored(RawSiteInfo, mode="partition"), partitions_def=SITES, pool=API_POOL)
 @classified
 def raw_site_info(context: dg.AssetExecutionContext, outages_api: OutagesApiResource) -> pd.DataFrame:
     """What `GET /site-info/{site}` answered for each site of the run."""
@@ -91,7 +93,7 @@ def site_outages(config: Since, raw_outages: pd.DataFrame, site_devices: pd.Data
     return outages_of_sites(raw_outages, site_devices, began_from=config.began_from())
 
 
-@dg.asset(**effect(DeliveredSiteOutages, kinds={"python"}), partitions_def=SITES, deps=[site_outages])
+@dg.asset(**effect(DeliveredSiteOutages, kinds={"python"}), partitions_def=SITES, deps=[site_outages], pool=API_POOL)
 @classified
 def delivered_site_outages(
     context: dg.AssetExecutionContext, outages_api: OutagesApiResource, postgres: PostgresResource

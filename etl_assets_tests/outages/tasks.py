@@ -24,13 +24,14 @@ def be_quick() -> None:
     OutagesApi.from_settings = from_settings  # type: ignore[method-assign,assignment]
 
 
-def command(arguments: list[str], quick: bool = False) -> int:
+def command(arguments: list[str], quick: bool = False, kill: list[Any] | None = None) -> int:
     """`etl-assets` with these arguments."""
     from etl_assets.cli import run
 
     logging.basicConfig(level=logging.ERROR)
     if quick:
         be_quick()
+    with_kill(kill, "")
     return run(arguments)
 
 
