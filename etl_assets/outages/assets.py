@@ -104,7 +104,7 @@ def delivered_site_outages(
     for site in sorted(context.partition_keys):
         started = time.perf_counter()
         try:
-            delivery = outbox.deliver(postgres.database, api, site, run_id=context.run_id)
+            delivery = outbox.deliver(postgres.database, api, site, run_id=context.run.run_id)
         except PlatformError as error:
             failures.append(error)
             continue

@@ -81,19 +81,16 @@ def deliver(database: Database, api: OutagesApi, site: str, *, run_id: str = "sc
     """
     settled: list[Batch] = []
     with database.connect(autocommit=True) as connection, site_lock(connection, site):
-        refused = None
         waiting = open_batch(connection, site)
         if waiting is not None:
             try:
                 settled.append(send(connection, api, waiting, run_id=run_id))
-            except ApiRefused as error:
-                # The data may have moved on since it was frozen: what is pending now is judged on its own.
-                if _state(connection, waiting) != "refused":
+            except ApiRefused:
+                # The data may have moved on since it was frozen: what is pending now is then judged on its own.
+                same = batch_key(pending(connection, site)["delivery_key"]) == waiting.batch_key
+                if same or _state(connection, waiting) != "refused":
                     raise
-                refused = error
         fresh = freeze(connection, site)
-        if fresh is not None and refused is not None and waiting is not None and fresh.batch_key == waiting.batch_key:
-            raise refused
         if fresh is not None:
             settled.append(send(connection, api, fresh, run_id=run_id))
         total, watermark = history(connection, site)

@@ -1,13 +1,14 @@
 """The outages system without an orchestrator: for the command line, a cloud function, a cron job."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+
+import pandas as pd
 
 from etl_assets.io_managers.parquet_files import ParquetRoot, write_parquet
 from etl_assets.io_managers.slices import Slice
-from etl_assets.io_managers.writing import Write, write
+from etl_assets.io_managers.writing import Outcome, Write, write
 from etl_assets.outages import outbox
 from etl_assets.outages.api import OutagesApi
 from etl_assets.outages.contracts import RawOutages, RawSiteInfo, SiteDevices, SiteOutages
@@ -31,7 +32,7 @@ class SyncResult:
         outages: rows of the site in `outages.site_outages` now.
         delivered: outages that the API acknowledged in this call.
         watermark: when the newest delivery of the site was recorded.
-        quarantined: rows of this call's answers that are in quarantine.
+        quarantined: rows of the answers of this call that are in quarantine.
         flagged: rows that were loaded with a remark.
     """
 
@@ -76,45 +77,53 @@ def sync_sites(
     database: Database | None = None,
     api: OutagesApi | None = None,
 ) -> Iterator[SyncResult]:
-    """As `sync`, for several sites one after the other; `/outages` is fetched once."""
+    """As `sync`, for several sites one after the other; `/outages` is fetched and stored once.
+
+    What was found in its rows is counted in the first result.
+    """
     settings = settings or load_settings()
     api = api or OutagesApi.from_settings(settings)
     database = database or platform_database(settings)
-    answer, fetched_at = api.outages(), datetime.now(UTC)
-    for site in dict.fromkeys(sites):
-        info = api.site_info(site)
-        yield _store_and_deliver(site, answer, info, fetched_at, since or CUTOFF, settings, database, api)
+    root, began_from = ParquetRoot(settings.storage_url), since or CUTOFF
+    fetched_at = datetime.now(UTC)
+    raw = raw_outages_frame(api.outages(), fetched_at=fetched_at)
+    snapshot: list[Outcome] = []
+    for number, site in enumerate(dict.fromkeys(sites)):
+        infos = site_info_frame({site: api.site_info(site)}, fetched_at=datetime.now(UTC))
+        if number == 0:
+            # Nothing is stored before both answers are there.
+            how = Write("snapshot", source="GET /outages")
+            snapshot = write_parquet(root, database, raw, [Slice(RawOutages)], how)
+        stored = _store(site, raw.valid, infos, began_from, root, database)
+        delivery = outbox.deliver(database, api, site)
+        yield _result(delivery, stored[-1], [*(snapshot if number == 0 else ()), *stored])
 
 
-def _store_and_deliver(
+def _store(
     site: str,
-    answer: Sequence[Any],
-    info: Mapping[str, Any],
-    fetched_at: datetime,
+    raw_outages: pd.DataFrame,
+    infos: pd.DataFrame,
     began_from: datetime,
-    settings: Settings,
+    root: ParquetRoot,
     database: Database,
-    api: OutagesApi,
-) -> SyncResult:
-    root = ParquetRoot(settings.storage_url)
+) -> list[Outcome]:
+    """Map and store what was fetched for one site; its outages come last."""
     place = {"site_id": site}
-    raw = raw_outages_frame(answer, fetched_at=fetched_at)
-    infos = site_info_frame({site: info}, fetched_at=fetched_at)
     devices = devices_of_sites(infos)
     # The rows as they will be in the table: of a device that is named twice the last counts.
     known = devices.valid.drop_duplicates(["site_id", "device_id"], keep="last")
-    outages = outages_of_sites(raw.valid, known, began_from=began_from)
-    outcomes = [
-        *write_parquet(root, database, raw, [Slice(RawOutages)], Write("snapshot", source="GET /outages")),
+    outages = outages_of_sites(raw_outages, known, began_from=began_from)
+    return [
         *write_parquet(root, database, infos, [Slice(RawSiteInfo, site, place)], Write("partition")),
         *write(database, devices, [Slice(SiteDevices, site, place)], Write("partition")),
         *write(database, outages, [Slice(SiteOutages, site, place)], Write("partition")),
     ]
-    stored = outcomes[-1]
-    delivery = outbox.deliver(database, api, site)
+
+
+def _result(delivery: outbox.Delivery, outages: Outcome, outcomes: Sequence[Outcome]) -> SyncResult:
     return SyncResult(
-        site=site,
-        outages=stored.loaded + stored.change.unchanged,
+        site=delivery.site,
+        outages=outages.loaded + outages.change.unchanged,
         delivered=delivery.delivered,
         watermark=delivery.watermark,
         quarantined=sum(outcome.quarantined for outcome in outcomes),

@@ -86,17 +86,20 @@ class Bench:
     after: dict[str, Any] = field(default_factory=dict)
     taken: Counter[Any] = field(default_factory=Counter)
 
-    def start(self, **arguments: Any) -> Child:
-        name = {"script": "sync", "dagster": "dagster_run"}.get(self.task, self.task)
+    def start(self, task: str = "", **arguments: Any) -> Child:
+        """The system in a child, by the task of this bench or another."""
+        name = {"script": "sync", "dagster": "dagster_run"}.get(task or self.task, task or self.task)
         return self.forker.start(f"etl_assets_tests.outages.tasks:{name}", environment=ours(), **arguments)
 
     def run(self, **arguments: Any) -> Child:
+        """A task until its end."""
         child = self.start(**arguments)
         child.wait()
         return child
 
-    def undisturbed(self) -> None:
-        child = self.run()
+    def undisturbed(self, task: str = "") -> None:
+        """A run that must succeed."""
+        child = self.run(task=task)
         assert child.code == 0, child.out + child.err
 
     def empty(self) -> None:
@@ -171,7 +174,7 @@ def nothing_yet(bench: Bench) -> None:
 def another_time(bench: Bench) -> None:
     """A run before; since then a row came, one went, a device was renamed."""
     bench.empty()
-    bench.undisturbed()
+    bench.undisturbed("script")
     bench.world.serve(NEXT, RENAMED)
 
 

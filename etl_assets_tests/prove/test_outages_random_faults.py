@@ -17,7 +17,7 @@ from etl_assets_tests.outages.world import World, quick_api
 RUNS, SITES, SEED = 200, 10, 20220101
 HASTY = Limits(connect_timeout_s=1, read_timeout_s=0.15, deadline_s=0.8, max_attempts=3, base_delay_s=0.001, max_delay_s=0.002)
 # What happened, where, and what to do.
-CLEAR = re.compile(r"outages API, (GET|POST) /\S+: (tried .* at last: .+|answered .+): (try again|if it lasts|check|ask) .+")
+CLEAR = re.compile(r"outages API, (GET|POST) /\S+: (tried .* at last: .+|answered .+): (try again|if it lasts|check|ask)\b")
 
 
 def as_script(world: World, site: str) -> str | None:

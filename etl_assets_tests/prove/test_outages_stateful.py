@@ -10,5 +10,5 @@ from etl_assets_tests.outages.world import World
 def test_whatever_happens_each_outage_takes_effect_once(world: World) -> None:
     run_state_machine_as_test(
         type("OutboxInDepth", (Outbox,), {"world": world}),
-        settings=settings(max_examples=40, stateful_step_count=20, deadline=None, database=None),
+        settings=settings(max_examples=25, stateful_step_count=20, deadline=None, database=None),
     )
