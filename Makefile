@@ -44,10 +44,10 @@ down: ## end them
 	"$(BIN)/etl-assets" down
 
 test: install-dev ## the everyday tests, under two minutes
-	"$(BIN)/python" -m pytest etl_assets_tests --ignore=etl_assets_tests/prove -n 2
+	"$(BIN)/python" -m pytest -m "not long" -n 2
 
 prove: install-dev ## the long proofs: faulty runs and kills
-	"$(BIN)/python" -m pytest etl_assets_tests/prove -p no:randomly -s
+	"$(BIN)/python" -m pytest -m long -p no:randomly -s
 
 check: install-dev ## format, lint, types, import layers, migrations, docs
 	"$(BIN)/ruff" format --check .

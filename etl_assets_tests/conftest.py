@@ -15,6 +15,7 @@ from etl_assets.migrations.upgrade import ensure_head
 from etl_assets.resources.database import Database
 from etl_assets.resources.embedded import EmbeddedBroker, EmbeddedPostgres
 
+PROOFS = Path(__file__).parent / "prove"
 TEMPLATE = "template_platform"
 OUR_VARIABLES = ("ETL_", "OUTAGES_", "DAGSTER_")
 
@@ -23,11 +24,22 @@ hypothesis.settings.register_profile("everyday", deadline=None, database=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "everyday"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The proofs are long by the folder that they are in."""
+    for item in items:
+        if PROOFS in item.path.parents:
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """A running server of this session; `create_database(name)` makes a database, or finds it, and gives its URL."""
     server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
-    server.acquire()
+    with psycopg.connect(server.acquire(), autocommit=True) as connection:
+        # No test pulls the plug: what the operating system has taken is safe, and a database a test is quick.
+        for setting in ("fsync", "full_page_writes"):
+            connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        connection.execute("SELECT pg_reload_conf()")
     try:
         yield server
     finally:
@@ -85,7 +97,9 @@ def _fresh_database(server: EmbeddedPostgres, *, template: str) -> Iterator[str]
     name = f"test_{secrets.token_hex(6)}"
     with psycopg.connect(server.create_database("postgres"), autocommit=True) as maintenance:
         maintenance.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
+                sql.Identifier(name), sql.Identifier(template)
+            )
         )
         try:
             yield server.create_database(name)

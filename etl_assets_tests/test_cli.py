@@ -76,6 +76,7 @@ def test_after_up_dagster_needs_only_its_home(home: Path) -> None:
     assert processes_of(home) == []
 
 
+@pytest.mark.long
 def test_a_killed_supervisor_takes_the_simulators_with_it_and_is_not_believed(home: Path) -> None:
     assert run("up").returncode == 0
     assert "OUTAGES_API_URL" in read_local_env(home)

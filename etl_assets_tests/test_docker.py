@@ -259,11 +259,13 @@ def all_required(answer: Any) -> list[dict[str, Any]] | None:
     return required if all(status["healthy"] for status in required) else None
 
 
+@pytest.mark.long
 def test_migrate_brings_an_empty_database_to_head_as_an_ordinary_role(observed: Observed) -> None:
     assert observed.migrated[0] == 0, observed.migrated[1]
     assert observed.revision == HEADS["platform"]
 
 
+@pytest.mark.long
 def test_the_webserver_lists_the_definitions_of_the_shared_code_location(observed: Observed) -> None:
     assert observed.server_info["dagster_webserver_version"] == dg.__version__
     (repository,) = observed.repositories
@@ -271,6 +273,7 @@ def test_the_webserver_lists_the_definitions_of_the_shared_code_location(observe
     assert "outages_job" in {job["name"] for job in repository["jobs"]}
 
 
+@pytest.mark.long
 def test_every_daemon_that_the_configuration_needs_is_alive(observed: Observed) -> None:
     assert {"SCHEDULER", "SENSOR", "QUEUED_RUN_COORDINATOR", "MONITORING", "EVENT_LOG_CONSUMER"} <= set(
         observed.daemons
@@ -278,20 +281,24 @@ def test_every_daemon_that_the_configuration_needs_is_alive(observed: Observed) 
     assert set(observed.daemons.values()) == {True}
 
 
+@pytest.mark.long
 def test_a_run_launched_in_the_ui_goes_through_queue_and_code_location_into_the_database(observed: Observed) -> None:
     assert observed.run_status == "SUCCESS", observed.logs["code-location"][-3000:]
     assert observed.ledger == [("outages.raw_outages",)]
     assert observed.output_of_run
 
 
+@pytest.mark.long
 def test_every_healthcheck_of_a_running_service_passes(observed: Observed) -> None:
     assert observed.healthy == dict.fromkeys(("outages-simulator", *DAGSTER), 0)
 
 
+@pytest.mark.long
 def test_every_service_ends_by_itself_on_sigterm(observed: Observed) -> None:
     assert observed.exit_codes == dict.fromkeys(("outages-simulator", *DAGSTER), 0)
 
 
+@pytest.mark.long
 def test_no_service_writes_a_secret_to_its_log(observed: Observed) -> None:
     secrets = [value for name, value in GIVEN.items() if name != "OUTAGES_API_URL"]
     leaks = [(name, secret) for name, log in observed.logs.items() for secret in secrets if secret in log]

@@ -316,6 +316,7 @@ store(Database(sys.argv[1]), data, "partition", piece)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("native", "module", "step", "when"),
     [

@@ -27,7 +27,11 @@ class Runs:
     def of(cls, world: World, **more: Any) -> "Runs":
         """The jobs over this world; the folder of the instance goes with the data folder."""
         overrides = {**resources(PostgresResource(url=world.database.url)), "outages_api": QuickApiResource(), **more}
-        return cls(world, platform_definitions(overrides), dg.DagsterInstance.ephemeral(tempdir=str(load_settings().etl_data_dir)))
+        return cls(
+            world,
+            platform_definitions(overrides),
+            dg.DagsterInstance.ephemeral(tempdir=str(load_settings().etl_data_dir)),
+        )
 
     def __call__(self, *sites: str, job: str = "outages_job", since: str | None = None) -> dg.ExecuteInProcessResult:
         """Runs a job once for these sites, or for a range that begins and ends with them."""

@@ -62,7 +62,9 @@ def test_a_run_stores_and_delivers(small: World, runs: Runs) -> None:
         {"site_id": SITE, "device_id": "d1", "device_name": "One"},
         {"site_id": SITE, "device_id": "d2", "device_name": "Two"},
     ]
-    outages = small.rows("SELECT site_id, device_id, name, begin_text, end_text, position FROM outages.site_outages ORDER BY position")
+    outages = small.rows(
+        "SELECT site_id, device_id, name, begin_text, end_text, position FROM outages.site_outages ORDER BY position"
+    )
     assert [tuple(row.values()) for row in outages] == [
         (SITE, "d2", "Two", LATER, END, 1),
         (SITE, "d1", "One", CUTOFF, END, 2),
@@ -91,7 +93,11 @@ def test_a_run_says_what_became_of_the_rows(small: World, runs: Runs) -> None:
     assert outages["relation"] == "outages.site_outages"
     delivered = metadata(result, "delivered_site_outages")
     [batch] = small.batches()
-    assert (delivered["note"], delivered["delivered"], delivered["batches"]) == ("2 outages delivered", 2, batch["batch_key"][:12])
+    assert (delivered["note"], delivered["delivered"], delivered["batches"]) == (
+        "2 outages delivered",
+        2,
+        batch["batch_key"][:12],
+    )
     [entry] = small.rows("SELECT * FROM etl.ledger WHERE asset = 'outages.delivered_site_outages'")
     assert (entry["partition"], entry["mode"], entry["received"], entry["inserted"]) == (SITE, "delivery", 2, 2)
     assert entry["run_id"] == result.run_id
@@ -118,7 +124,12 @@ def test_a_site_with_nothing_to_deliver_gets_no_post_and_the_materialisation_say
     result = runs()
     assert result.success
     said = metadata(result, "delivered_site_outages")
-    assert (said["note"], said["delivered"], said["batches"], said["watermark"]) == ("nothing to deliver, no POST", 0, "none", "none")
+    assert (said["note"], said["delivered"], said["batches"], said["watermark"]) == (
+        "nothing to deliver, no POST",
+        0,
+        "none",
+        "none",
+    )
     assert world.posts() == 0
 
 
@@ -126,7 +137,9 @@ def test_a_late_outage_is_all_that_the_next_run_writes_and_posts(small: World, r
     runs()
     small.simulator.add_outage(SITE, 0, "2022-01-15T00:00:00.000Z", END)
     result = runs()
-    assert metadata(result, "site_outages").items() >= {"inserted": 1, "updated": 0, "deleted": 0, "unchanged": 2}.items()
+    assert (
+        metadata(result, "site_outages").items() >= {"inserted": 1, "updated": 0, "deleted": 0, "unchanged": 2}.items()
+    )
     assert small.begins()[1:] == [["2022-01-15T00:00:00.000Z"]]
     small.assert_delivered_once()
 
@@ -143,11 +156,18 @@ def test_bad_rows_are_in_quarantine_and_the_others_are_delivered(world: World, r
     )
     result = runs()
     assert result.success
-    assert metadata(result, "raw_outages", None).items() >= {"received": 5, "inserted": 3, "quarantined": 2, "flagged": 2}.items()
+    assert (
+        metadata(result, "raw_outages", None).items()
+        >= {"received": 5, "inserted": 3, "quarantined": 2, "flagged": 2}.items()
+    )
     assert world.begins() == [[LATER, LATER, CUTOFF]]
     noted = world.rows("SELECT outcome, faults, raw, asset FROM etl.quarantine")
     found = {(row["outcome"], fault["column"], fault["rule"]) for row in noted for fault in json.loads(row["faults"])}
-    assert found >= {("rejected", "begin", "required"), ("flagged", "end", "before begin"), ("flagged", "cause", "additional field")}
+    assert found >= {
+        ("rejected", "begin", "required"),
+        ("flagged", "end", "before begin"),
+        ("flagged", "cause", "additional field"),
+    }
     assert {json.loads(row["raw"]).get("id") for row in noted} == {"d1", "d2", 17}
     assert {row["asset"] for row in noted} == {"outages.raw_outages"}
     world.assert_delivered_once()
@@ -220,7 +240,12 @@ def test_the_example_is_posted_as_expected_by_the_script(world: World, example: 
 
 
 def test_several_sites_in_one_run_have_a_materialisation_each(world: World, runs: Runs) -> None:
-    world.serve([outage("d1", CUTOFF), outage("d2", CUTOFF), outage("d2", LATER)], info("a", d1="One"), info("b", d2="Two"), info("c"))
+    world.serve(
+        [outage("d1", CUTOFF), outage("d2", CUTOFF), outage("d2", LATER)],
+        info("a", d1="One"),
+        info("b", d2="Two"),
+        info("c"),
+    )
     result = runs("a", "b", "c")
     assert result.success
     assert [metadata(result, "site_outages", site)["inserted"] for site in "abc"] == [1, 2, 0]
@@ -246,13 +271,17 @@ class Kept(dg.IOManager):
 
 def test_a_hundred_sites_in_one_run_fetch_the_outages_once(world: World) -> None:
     sites = [f"site-{number:03}" for number in range(100)]
-    world.serve([outage(f"d-{site}", CUTOFF) for site in sites], *(info(site, **{f"d-{site}": "One"}) for site in sites))
+    world.serve(
+        [outage(f"d-{site}", CUTOFF) for site in sites], *(info(site, **{f"d-{site}": "One"}) for site in sites)
+    )
     kept = Kept()
     result = Runs.of(world, parquet_io=kept, postgres_io=kept)(*sites)
     assert result.success
     assert world.simulator.faults.counts() == {"outages": {"none": 1}, "site-info": {"none": 100}}
     assert len(kept.kept[dg.AssetKey("site_outages")]) == 100
-    assert len([e for e in result.get_asset_materialization_events() if e.asset_key == dg.AssetKey("site_outages")]) == 100
+    assert (
+        len([e for e in result.get_asset_materialization_events() if e.asset_key == dg.AssetKey("site_outages")]) == 100
+    )
 
 
 def test_a_site_whose_delivery_is_refused_does_not_keep_the_others_from_theirs(
@@ -302,7 +331,9 @@ def test_a_since_that_is_no_instant_fails_at_once_and_says_what_to_give(small: W
     result = runs(since=since)
     assert failed_steps(result) == ["site_outages"]
     assert attempts(result, "site_outages") == 1
-    assert f"since is {since!r}: give an instant with a zone, like 2022-01-01T00:00:00Z" in failure(result, "site_outages")
+    assert f"since is {since!r}: give an instant with a zone, like 2022-01-01T00:00:00Z" in failure(
+        result, "site_outages"
+    )
     assert small.posts() == 0
 
 
@@ -330,7 +361,9 @@ def test_a_transient_failure_is_tried_again(small: World, runs: Runs, at_once: N
     small.assert_delivered_once()
 
 
-def test_what_stays_unavailable_fails_after_all_tries_and_nothing_is_mapped(small: World, runs: Runs, at_once: None) -> None:
+def test_what_stays_unavailable_fails_after_all_tries_and_nothing_is_mapped(
+    small: World, runs: Runs, at_once: None
+) -> None:
     small.simulator.faults.rates("site-info", {"503": 1.0})
     result = runs()
     assert failed_steps(result) == ["raw_site_info"]
@@ -347,7 +380,9 @@ def test_no_secret_is_in_what_a_run_leaves_behind(small: World, runs: Runs) -> N
     small.simulator.api_key, secret = "another", small.simulator.api_key
     assert not runs().success
     everything = "\n".join(
-        str(event) for record in runs.instance.get_run_records() for event in runs.instance.all_logs(record.dagster_run.run_id)
+        str(event)
+        for record in runs.instance.get_run_records()
+        for event in runs.instance.all_logs(record.dagster_run.run_id)
     )
     assert "raw_outages" in everything
     password = small.database.url.split("@")[0].rsplit(":", 1)[-1]
@@ -371,7 +406,9 @@ def judged(check: Any, world: World) -> tuple[bool, int, str | None]:
     return result.passed, result.metadata["rows_evaluated"].value, result.description
 
 
-@pytest.mark.parametrize("contract", [c for c in CONTRACTS if c.config.store == "postgres" and not c.config.may_be_empty])
+@pytest.mark.parametrize(
+    "contract", [c for c in CONTRACTS if c.config.store == "postgres" and not c.config.may_be_empty]
+)
 def test_a_check_that_looks_at_nothing_fails(world: World, contract: Any) -> None:
     assert judged(has_rows(contract), world) == (False, 0, "there was nothing to look at")
 

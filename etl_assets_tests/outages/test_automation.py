@@ -110,7 +110,9 @@ def test_new_sites_are_registered_and_old_ones_keep_their_partition(
     assert (request.partition_keys, isinstance(request, dg.AddDynamicPartitionsRequest)) == (["a"], True)
 
 
-def test_with_all_sites_registered_the_sensor_skips(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_all_sites_registered_the_sensor_skips(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OUTAGES_SITES", "a")
     instance.add_dynamic_partitions(SITES.name, ["a"])
     assert "all sites of OUTAGES_SITES are registered" in str(register(instance).skip_message)

@@ -44,7 +44,9 @@ def test_one_byte_after_the_other_ends_at_the_deadline_of_the_call(one: World) -
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 422])
-def test_a_refused_fetch_fails_at_once_and_nothing_is_stored(one: World, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+def test_a_refused_fetch_fails_at_once_and_nothing_is_stored(
+    one: World, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
     def refuse() -> bytes:
         raise Refusal(status, "no")
 
@@ -73,7 +75,9 @@ def test_another_shape_of_the_outages_is_an_error_that_names_it(
     assert one.posts() == 0
 
 
-@pytest.mark.parametrize("answer", [None, [], {}, {"id": SITE}, {"id": SITE, "devices": None}, {"id": "other", "devices": []}])
+@pytest.mark.parametrize(
+    "answer", [None, [], {}, {"id": SITE}, {"id": SITE, "devices": None}, {"id": "other", "devices": []}]
+)
 def test_another_shape_of_the_site_is_an_error_and_nothing_is_stored(one: World, answer: Any) -> None:
     one.simulator.serve_exactly([outage("d1", FIRST)], {SITE: answer})
     with pytest.raises(ContractError, match="answered GET /site-info/kingfisher with "):
@@ -123,7 +127,9 @@ def test_a_clock_change_of_the_zone_does_not_matter(one: World) -> None:
     one.serve([*twice, outage("d1", "2022-03-27T03:00:00.000+02:00")])
     assert one.sync()[0].delivered == 3
     stored = one.column("SELECT begin_at FROM outages.site_outages ORDER BY position")
-    assert stored == [datetime(2022, 10, 30, hour, 30, tzinfo=UTC) for hour in (0, 1)] + [datetime(2022, 3, 27, 1, tzinfo=UTC)]
+    assert stored == [datetime(2022, 10, 30, hour, 30, tzinfo=UTC) for hour in (0, 1)] + [
+        datetime(2022, 3, 27, 1, tzinfo=UTC)
+    ]
 
 
 @pytest.mark.parametrize("begin", ["2024-02-29T23:59:59.999Z", "2022-12-31T23:59:59.999999Z", "9999-12-31T23:59:59Z"])
@@ -133,7 +139,9 @@ def test_the_edges_of_the_calendar_are_delivered_as_they_came(one: World, begin:
     assert one.begins() == [[begin]]
 
 
-@pytest.mark.parametrize("begin", ["2023-02-29T00:00:00Z", "2022-01-01T24:30:00Z", "2022-01-01T00:00:00", "0000-01-01T00:00:00Z"])
+@pytest.mark.parametrize(
+    "begin", ["2023-02-29T00:00:00Z", "2022-01-01T24:30:00Z", "2022-01-01T00:00:00", "0000-01-01T00:00:00Z"]
+)
 def test_a_time_that_is_none_is_quarantined(one: World, begin: str) -> None:
     one.serve([outage("d1", begin), outage("d1", FIRST)])
     result = one.sync()[0]
@@ -145,7 +153,9 @@ def test_a_time_that_is_none_is_quarantined(one: World, begin: str) -> None:
 # Process
 
 
-@pytest.mark.parametrize("step", ["raw_outages_frame", "devices_of_sites", "write_parquet", "write", "outages_of_sites"])
+@pytest.mark.parametrize(
+    "step", ["raw_outages_frame", "devices_of_sites", "write_parquet", "write", "outages_of_sites"]
+)
 @pytest.mark.parametrize("after", [False, True])
 def test_a_sync_that_ends_at_a_step_is_made_good_by_the_next(one: World, step: str, after: bool) -> None:
     with crashing(script, step, after=after), pytest.raises(Crash):

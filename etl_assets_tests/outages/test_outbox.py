@@ -62,7 +62,12 @@ def test_what_is_pending_goes_out_in_one_post_and_is_marked(two: World) -> None:
     assert (delivery.delivered, len(delivery.batches), two.posts()) == (2, 1, 1)
     assert two.begins() == [[A, B]]
     [batch] = two.batches()
-    assert (batch["state"], batch["attempts"], batch["http_status"], batch["response"]) == ("delivered", 1, 200, '{"accepted":2}')
+    assert (batch["state"], batch["attempts"], batch["http_status"], batch["response"]) == (
+        "delivered",
+        1,
+        200,
+        '{"accepted":2}',
+    )
     assert batch["batch_key"] == two.simulator.deliveries[0].key == delivery.batches[0]
     assert batch["body"] == two.simulator.deliveries[0].body
     assert delivery.watermark == two.column("SELECT max(delivered_at) FROM outages.delivered_site_outages")[0]
@@ -165,7 +170,10 @@ def test_sites_do_not_hold_each_other_up(world: World) -> None:
 # No answer
 
 
-@pytest.mark.parametrize("faults", [NOT_COMMITTED, NEVER_ARRIVED, LOST, ["timeout", "504", "408"], ["html"] * 3, ["short-body", "500", "500"]])
+@pytest.mark.parametrize(
+    "faults",
+    [NOT_COMMITTED, NEVER_ARRIVED, LOST, ["timeout", "504", "408"], ["html"] * 3, ["short-body", "500", "500"]],
+)
 def test_without_an_answer_the_same_batch_goes_out_again(two: World, faults: list[str]) -> None:
     error = fail(two, faults)
     assert "outages API, POST /site-outages/kingfisher: tried 3 times" in str(error)
@@ -315,7 +323,9 @@ def test_a_refusal_after_a_lost_answer_is_disputed_and_stops_the_site(contested:
     assert contested.posts() == posts
 
 
-def test_a_refusal_after_a_lost_answer_within_one_call_is_disputed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_after_a_lost_answer_within_one_call_is_disputed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.serve([outage("d1", A)])
     world.store()
     accept = world.simulator.deliver
@@ -443,7 +453,9 @@ def test_two_senders_without_their_lock_have_one_effect_per_outage(two: World, m
     two.assert_delivered_once()
 
 
-def test_a_sender_that_waits_too_long_for_the_lock_says_so_and_sends_nothing(two: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sender_that_waits_too_long_for_the_lock_says_so_and_sends_nothing(
+    two: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(outbox, "LOCK_TIMEOUT_S", 0.05)
     with two.database.connect(autocommit=True) as other, outbox.site_lock(other, SITE):
         with pytest.raises(Exception, match="another writer held the lock for too long"):
@@ -452,7 +464,9 @@ def test_a_sender_that_waits_too_long_for_the_lock_says_so_and_sends_nothing(two
     assert two.deliver().delivered == 2
 
 
-def test_a_connection_that_is_cut_after_the_answer_leads_to_one_repetition(two: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_is_cut_after_the_answer_leads_to_one_repetition(
+    two: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     acknowledge = outbox.acknowledge
 
     def cut(connection: Any, *args: Any, **kwargs: Any) -> Any:
@@ -472,10 +486,14 @@ def test_a_connection_that_is_cut_after_the_answer_leads_to_one_repetition(two: 
 # What the API says
 
 
-def test_an_answer_that_postgres_cannot_hold_is_kept_as_far_as_it_can(two: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_postgres_cannot_hold_is_kept_as_far_as_it_can(
+    two: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     api = quick_api(two.url, two.simulator.api_key)
     post = api._client.post_json
-    monkeypatch.setattr(api._client, "post_json", lambda *a, **k: replace(post(*a, **k), text="a\x00b\ud800" + "x" * 9000))
+    monkeypatch.setattr(
+        api._client, "post_json", lambda *a, **k: replace(post(*a, **k), text="a\x00b\ud800" + "x" * 9000)
+    )
     assert two.deliver(api=api).delivered == 2
     [batch] = two.batches()
     assert batch["response"].startswith("a\\0b?x")

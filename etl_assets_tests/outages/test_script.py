@@ -164,7 +164,9 @@ def test_the_command_syncs_sites_and_exits_with_0(world: World) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     first, second = done.stdout.splitlines()
-    assert re.fullmatch(r"kingfisher: 2 outages, 2 delivered, newest delivery \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", first)
+    assert re.fullmatch(
+        r"kingfisher: 2 outages, 2 delivered, newest delivery \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", first
+    )
     assert second == "empty: 0 outages, nothing to deliver, no POST"
 
 
@@ -211,9 +213,7 @@ def test_an_entry_of_the_quarantine_that_is_not_there_exits_with_1(world: World,
     assert etl_assets.err == "error: no entry of the quarantine begins with 'ffff'\n"
 
 
-def test_since_without_a_zone_means_utc(
-    world: World, etl_assets: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_since_without_a_zone_means_utc(world: World, etl_assets: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     world.serve(GOOD)
     monkeypatch.setattr(world.simulator, "_cutoff", datetime(2022, 2, 1, tzinfo=UTC))
     assert etl_assets("outages", "sync", SITE, "--since", "2022-02-01T00:00:00") == 0
@@ -289,7 +289,9 @@ def disputed(world: World) -> World:
     return world
 
 
-def test_a_disputed_delivery_is_settled_by_the_command_that_the_message_names(disputed: World, etl_assets: Command) -> None:
+def test_a_disputed_delivery_is_settled_by_the_command_that_the_message_names(
+    disputed: World, etl_assets: Command
+) -> None:
     assert etl_assets("outages", "sync", SITE) == 1
     told = re.search(r"etl-assets (outages settle \w+) --as delivered", etl_assets.err)
     assert told

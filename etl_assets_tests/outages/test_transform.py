@@ -99,9 +99,7 @@ def test_the_order_is_that_of_the_answer_and_not_of_time() -> None:
 
 
 def test_a_row_goes_out_with_exactly_four_fields_and_the_devices_name() -> None:
-    assert delivered([outage("d2", AT_CUTOFF, more=1)]) == [
-        {"id": "d2", "name": "Two", "begin": AT_CUTOFF, "end": END}
-    ]
+    assert delivered([outage("d2", AT_CUTOFF, more=1)]) == [{"id": "d2", "name": "Two", "begin": AT_CUTOFF, "end": END}]
 
 
 @pytest.mark.parametrize("begin", ["2022-01-01T00:00:00Z", "2022-01-01T00:00:00.0Z", "2022-01-01 00:00:00+00:00"])
@@ -126,7 +124,11 @@ def test_an_exact_duplicate_goes_out_once_in_the_place_of_the_first() -> None:
 
 
 def test_rows_that_differ_in_text_alone_are_no_duplicates() -> None:
-    rows = [outage("d1", AT_CUTOFF), outage("d1", "2022-01-01T00:00:00Z"), outage("d1", AT_CUTOFF, "2022-06-01T00:00:00Z")]
+    rows = [
+        outage("d1", AT_CUTOFF),
+        outage("d1", "2022-01-01T00:00:00Z"),
+        outage("d1", AT_CUTOFF, "2022-06-01T00:00:00Z"),
+    ]
     assert len(delivered(rows)) == 3
 
 
@@ -143,7 +145,9 @@ def test_of_a_device_that_is_named_twice_the_last_counts() -> None:
     assert [row["name"] for row in delivered([outage("d1", AT_CUTOFF)], described)] == ["One B"]
 
 
-@pytest.mark.parametrize("name", ["Batterie Öst", "電池 1", "🔋", 'a "quoted" \\ name', "  blanks  ", "", "e\u0301", "\u202eabc"])
+@pytest.mark.parametrize(
+    "name", ["Batterie Öst", "電池 1", "🔋", 'a "quoted" \\ name', "  blanks  ", "", "e\u0301", "\u202eabc"]
+)
 def test_any_name_goes_out_as_it_is(name: str) -> None:
     assert delivered([outage("ü-🔋", AT_CUTOFF)], info(**{"ü-🔋": name}))[0] == {
         "id": "ü-🔋",
@@ -232,7 +236,9 @@ def test_corrected_rows_follow_those_of_the_snapshot() -> None:
 devices = st.sampled_from(["d1", "d2", "d3", "stranger"])
 zones = st.sampled_from([UTC, timezone(timedelta(hours=2)), timezone(-timedelta(hours=5, minutes=30))])
 around_cutoff = st.integers(-5, 5).flatmap(
-    lambda n: st.sampled_from([timedelta(microseconds=n), timedelta(milliseconds=n), timedelta(hours=n), timedelta(days=n)])
+    lambda n: st.sampled_from(
+        [timedelta(microseconds=n), timedelta(milliseconds=n), timedelta(hours=n), timedelta(days=n)]
+    )
 )
 
 
@@ -244,7 +250,9 @@ def times(draw: st.DrawFn) -> str:
 
 
 elements = st.lists(st.builds(outage, devices, times(), times()), max_size=12)
-names = st.dictionaries(st.sampled_from(["d1", "d2", "d3"]), st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00")))
+names = st.dictionaries(
+    st.sampled_from(["d1", "d2", "d3"]), st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
+)
 
 
 def rule(rows: Sequence[Outage], known: dict[str, str]) -> list[dict[str, str]]:
@@ -273,7 +281,9 @@ def test_a_second_mapping_of_the_same_answer_gives_the_same_keys(rows: list[Outa
 
 @settings(max_examples=25)
 @given(elements, names, st.randoms(use_true_random=False))
-def test_the_order_of_the_answer_changes_the_order_and_nothing_else(rows: list[Outage], known: dict[str, str], random: Any) -> None:
+def test_the_order_of_the_answer_changes_the_order_and_nothing_else(
+    rows: list[Outage], known: dict[str, str], random: Any
+) -> None:
     shuffled = random.sample(rows, len(rows))
     assert set(mapped(rows, info(**known))["delivery_key"]) == set(mapped(shuffled, info(**known))["delivery_key"])
 

@@ -36,7 +36,16 @@ TABLES = {
 READ_BY_OTHERS = ("site_devices", "site_outages", "raw_outages", "raw_site_info")
 # Killed before and after each call; of all other steps, before the first and after the last.
 EACH_CALL = {
-    "script": ("GET /outages", "GET /site-info", "commit", "publish", "freeze", "record attempt", "POST", "acknowledge"),
+    "script": (
+        "GET /outages",
+        "GET /site-info",
+        "commit",
+        "publish",
+        "freeze",
+        "record attempt",
+        "POST",
+        "acknowledge",
+    ),
     "dagster": ("store a table", "store a file", "load a table", "load a file", "deliver", "commit"),
 }
 DRIVERS = ("SQL", "statement", "query", "end of a transaction", "send of a request")
@@ -47,7 +56,13 @@ def at(month: int) -> str:
     return f"2022-{month:02}-01T00:00:00.000Z"
 
 
-FIRST = [outage("d1", at(3)), {"id": "d1", "end": at(1)}, outage("d2", at(2)), outage("d2", at(2)), outage("d1", at(5), at(4))]
+FIRST = [
+    outage("d1", at(3)),
+    {"id": "d1", "end": at(1)},
+    outage("d2", at(2)),
+    outage("d2", at(2)),
+    outage("d1", at(5), at(4)),
+]
 NEXT = [*FIRST[:3], outage("d1", at(1)), outage("d3", at(6)), {"id": 17, "begin": at(1), "end": at(1)}]
 KNOWN, RENAMED = info(d1="One", d2="Two"), info(d1="One", d2="Zwei", d3="Three")
 
@@ -272,7 +287,9 @@ def test_a_run_that_is_killed_at_any_instant_is_made_good(bench: Bench, task: st
             bench.judge(f"after {instant:.3f} s")
 
 
-@pytest.mark.parametrize(("step", "when"), [("acknowledge", "before"), ("acknowledge", "after"), ("SQL of many rows", "after")])
+@pytest.mark.parametrize(
+    ("step", "when"), [("acknowledge", "before"), ("acknowledge", "after"), ("SQL of many rows", "after")]
+)
 def test_a_settlement_by_hand_that_is_killed_is_whole_or_not_done(bench: Bench, step: str, when: str) -> None:
     bench.task = "script"
     bench.learn(nothing_yet)

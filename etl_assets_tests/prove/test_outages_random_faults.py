@@ -15,9 +15,13 @@ from etl_assets_tests.outages.runs import Runs, failed_steps, failure
 from etl_assets_tests.outages.world import World, quick_api
 
 RUNS, SITES, SEED = 200, 10, 20220101
-HASTY = Limits(connect_timeout_s=1, read_timeout_s=0.15, deadline_s=0.8, max_attempts=3, base_delay_s=0.001, max_delay_s=0.002)
+HASTY = Limits(
+    connect_timeout_s=1, read_timeout_s=0.15, deadline_s=0.8, max_attempts=3, base_delay_s=0.001, max_delay_s=0.002
+)
 # What happened, where, and what to do.
-CLEAR = re.compile(r"outages API, (GET|POST) /\S+: (tried .* at last: .+|answered .+): (try again|if it lasts|check|ask)\b")
+CLEAR = re.compile(
+    r"outages API, (GET|POST) /\S+: (tried .* at last: .+|answered .+): (try again|if it lasts|check|ask)\b"
+)
 
 
 def as_script(world: World, site: str) -> str | None:
@@ -62,7 +66,10 @@ def test_two_hundred_runs_of_which_half_of_all_calls_fail(world: World, monkeypa
         assert said is None or CLEAR.search(said), f"run {number} at {site} said: {said}"
         assert all(set(simulator.delivered_rows(site).values()) <= {1} for site in sites)
     counts = simulator.faults.counts()
-    calls, passed = sum(sum(kinds.values()) for kinds in counts.values()), sum(kinds["none"] for kinds in counts.values())
+    calls, passed = (
+        sum(sum(kinds.values()) for kinds in counts.values()),
+        sum(kinds["none"] for kinds in counts.values()),
+    )
     assert 0.4 < passed / calls < 0.6
     simulator.faults.clear()
     world.api = patient

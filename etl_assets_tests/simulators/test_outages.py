@@ -331,17 +331,17 @@ def test_given_data_are_served_as_they_are_and_judged_by_their_well_formed_rows(
         {"id": "d1", "begin": "soon", "end": "2022-01-03T00:00:00Z"},
         {"id": "d1", "begin": 1641081600, "end": "2022-01-03T00:00:00Z"},
         {"id": "d1", "begin": "2022-01-02T00:00:00", "end": "2022-01-03T00:00:00"},
-        {"id": "d1", "begin": "2022-01-03T00:00:00Z", "end": "2022-01-02T00:00:00Z"},
         {"id": ["d1"], "begin": "2022-01-02T00:00:00Z", "end": "2022-01-03T00:00:00Z"},
         {"id": "d2", "begin": "2022-01-02T00:00:00Z", "end": "2022-01-03T00:00:00Z"},
     ]
     info = {"id": "s", "name": "S", "devices": [{"id": "d1", "name": "One"}, {"id": 7, "name": "Two"}, "three"]}
-    api.simulator.serve_exactly([*malformed, good, good], {"s": info})
-    assert api.outages() == [*malformed, good, good]
+    backwards = {"id": "d1", "begin": "2022-01-03T00:00:00Z", "end": "2022-01-02T00:00:00Z"}
+    api.simulator.serve_exactly([*malformed, good, good, backwards], {"s": info})
+    assert api.outages() == [*malformed, good, good, backwards]
     assert api.get("/site-info/s").json() == info
     assert api.get(f"/site-info/{SITE}").status_code == 404
-    row = {"id": "d1", "name": "One", "begin": good["begin"], "end": good["end"]}
-    assert api.post([row], site="s").status_code == 200
+    rows = [{"id": "d1", "name": "One", "begin": row["begin"], "end": row["end"]} for row in (good, backwards)]
+    assert api.post(rows, site="s").status_code == 200
     late = api.simulator.add_outage("s", 0, CUTOFF, CUTOFF)
     assert api.simulator.pending("s") == [{"id": "d1", "name": "One", "begin": late["begin"], "end": late["end"]}]
 
