@@ -44,7 +44,7 @@ down: ## end them
 	"$(BIN)/etl-assets" down
 
 test: install-dev ## the everyday tests, under two minutes
-	"$(BIN)/python" -m pytest -m "not long" -n 2
+	"$(BIN)/python" -m pytest -m "not long" -n 3
 
 prove: install-dev ## the long proofs: faulty runs and kills
 	"$(BIN)/python" -m pytest -m long -p no:randomly -s

@@ -15,6 +15,8 @@ from pydantic import SecretStr
 from etl_assets import alerts
 from etl_assets.alerts import QUIET_S, Incident, State, alert_sensors, deliver, post, to_say
 
+pytestmark = pytest.mark.long
+
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 

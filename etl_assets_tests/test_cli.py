@@ -65,6 +65,7 @@ def test_the_demo_materialises_everything_and_leaves_nothing_running(home: Path)
     assert processes_of(home) == []
 
 
+@pytest.mark.long
 def test_after_up_dagster_needs_only_its_home(home: Path) -> None:
     assert run("up").returncode == 0
     assert "already running" in run("up").stdout
@@ -103,6 +104,7 @@ def test_the_demo_refuses_a_database_given_by_url(home: Path) -> None:
     assert "hidden" not in ran.stderr + ran.stdout
 
 
+@pytest.mark.long
 def test_simulators_are_not_used_with_a_database_given_by_url(home: Path, empty_database_url: str) -> None:
     assert run("up").returncode == 0
     ran = run("outages", "sync", "kingfisher", ETL_POSTGRES_URL=empty_database_url)

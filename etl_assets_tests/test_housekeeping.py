@@ -10,6 +10,8 @@ from dagster._core.storage.compute_log_manager import ComputeIOType
 
 from etl_assets.housekeeping import Purged, housekeeping_definitions, purge_old_runs, purge_runs
 
+pytestmark = pytest.mark.long
+
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 SITES = dg.DynamicPartitionsDefinition(name="sites")
 

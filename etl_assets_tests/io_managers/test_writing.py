@@ -262,6 +262,7 @@ def test_the_same_bad_row_again_is_counted_not_repeated(database: Database) -> N
     assert [(row["seen"], row["asset"]) for row in quarantined(database)] == [(3, "plant.readings")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", ["o'clock", 'do"ble', "back\\slash", "%s %(x)s $1 {} ?", "Ωmega 🜨", "'; DROP TABLE plant.readings; --", ""]
 )

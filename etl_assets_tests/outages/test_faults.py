@@ -14,6 +14,8 @@ from etl_assets.simulators.controls import Refusal
 from etl_assets.simulators.faults import KINDS
 from etl_assets_tests.outages.world import SITE, Crash, World, crashing, info, outage, quick_api
 
+pytestmark = pytest.mark.long
+
 FIRST, SECOND = "2022-01-01T00:00:00.000Z", "2022-02-01T00:00:00.000Z"
 RETRIED = sorted(set(KINDS) - {"slow"})
 

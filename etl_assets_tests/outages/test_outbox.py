@@ -382,6 +382,7 @@ CRASHES = [("freeze", False), ("freeze", True), ("send", False), ("record_attemp
            ("acknowledge", False), ("acknowledge", True), ("payload", True), ("delivery_key", True), ("_entry", True)]  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "after"), CRASHES)
 def test_after_a_crash_the_next_run_ends_as_if_nothing_had_happened(two: World, name: str, after: bool) -> None:
     with crashing(outbox, name, after=after), pytest.raises(Crash):

@@ -24,6 +24,8 @@ from etl_assets.resources.dagster_storage import (
     pooled_engine,
 )
 
+pytestmark = pytest.mark.long
+
 MODULE = dagster_storage.__name__
 STEPS = 20
 TOGETHER = {
@@ -186,7 +188,6 @@ def test_a_connection_that_the_server_has_cut_is_replaced_without_an_error(url: 
     assert storage.get_runs() == []
 
 
-@pytest.mark.long
 def test_processes_that_meet_an_empty_database_at_once_all_find_it_complete(url: str) -> None:
     script = (
         f"import os; from {MODULE} import PooledPostgresStorage as Storage;"

