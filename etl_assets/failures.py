@@ -5,6 +5,8 @@ must change something first). The text of each says what happened, where, and wh
 How Dagster is told that a permanent failure stops all retries is in `etl_assets.contracts.dagster`.
 """
 
+from collections.abc import Sequence
+
 
 class PlatformError(Exception):
     """A failure with a message for the person who has to act on it."""
@@ -24,3 +26,12 @@ class ConfigurationError(PermanentError):
 
 class ContractError(PermanentError):
     """Data or a table do not have the shape that the contract says; the message names the column."""
+
+
+def combined(failures: Sequence[PlatformError]) -> PlatformError:
+    """One failure for several that happened side by side; permanent if one of them is, and then it speaks of those."""
+    if len(failures) == 1:
+        return failures[0]
+    permanent = [failure for failure in failures if isinstance(failure, PermanentError)]
+    kind = PermanentError if permanent else TransientError
+    return kind("; ".join(map(str, permanent or failures)))

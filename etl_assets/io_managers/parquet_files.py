@@ -227,8 +227,11 @@ def stored_mode(root: ParquetRoot, piece: Slice) -> str:
 
 
 def _forget_old_snapshots(filesystem: Any, folder: str) -> None:
-    for old in _snapshots(filesystem, folder)[:-SNAPSHOTS_KEPT]:
-        filesystem.rm(old, recursive=True)
+    """Keep the newest complete snapshots; what is older goes, also what a killed writer left unfinished."""
+    kept = _snapshots(filesystem, folder)[-SNAPSHOTS_KEPT:]
+    for old in filesystem.glob(f"{folder}/snapshot=*"):
+        if old < kept[0]:
+            filesystem.rm(old, recursive=True)
 
 
 def _files(root: ParquetRoot, slices: Sequence[Slice]) -> list[str]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from etl_assets.contracts import Split
 from etl_assets.contracts.dagster import classified, effect, loads, stored
-from etl_assets.failures import PermanentError, PlatformError, TransientError
+from etl_assets.failures import PermanentError, PlatformError, combined
 from etl_assets.outages import outbox
 from etl_assets.outages.contracts import (
     DeliveredSiteOutages,
@@ -121,9 +121,7 @@ def delivered_site_outages(
         }
         context.add_asset_metadata(metadata, partition_key=site)
     if failures:
-        permanent = [error for error in failures if isinstance(error, PermanentError)]
-        kind = PermanentError if permanent else TransientError
-        raise kind("; ".join(map(str, permanent or failures))) from failures[0]
+        raise combined(failures)
 
 
 ASSETS = [raw_outages, raw_site_info, site_devices, site_outages, delivered_site_outages]

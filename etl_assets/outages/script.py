@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
+from etl_assets.failures import PlatformError, combined
 from etl_assets.io_managers.parquet_files import ParquetRoot, write_parquet
 from etl_assets.io_managers.slices import Slice
 from etl_assets.io_managers.writing import Outcome, Write, write
@@ -79,7 +80,8 @@ def sync_sites(
 ) -> Iterator[SyncResult]:
     """As `sync`, for several sites one after the other; `/outages` is fetched and stored once.
 
-    What was found in its rows is counted in the first result.
+    What was found in its rows is counted in the first result. A site that fails does not keep the others from being done; what
+    failed is raised at the end.
     """
     settings = settings or load_settings()
     api = api or OutagesApi.from_settings(settings)
@@ -88,15 +90,23 @@ def sync_sites(
     fetched_at = datetime.now(UTC)
     raw = raw_outages_frame(api.outages(), fetched_at=fetched_at)
     snapshot: list[Outcome] = []
-    for number, site in enumerate(dict.fromkeys(sites)):
-        infos = site_info_frame({site: api.site_info(site)}, fetched_at=datetime.now(UTC))
-        if number == 0:
-            # Nothing is stored before both answers are there.
-            how = Write("snapshot", source="GET /outages")
-            snapshot = write_parquet(root, database, raw, [Slice(RawOutages)], how)
-        stored = _store(site, raw.valid, infos, began_from, root, database)
-        delivery = outbox.deliver(database, api, site)
-        yield _result(delivery, stored[-1], [*(snapshot if number == 0 else ()), *stored])
+    failures: list[PlatformError] = []
+    for site in dict.fromkeys(sites):
+        try:
+            infos = site_info_frame({site: api.site_info(site)}, fetched_at=datetime.now(UTC))
+            new: list[Outcome] = []
+            if not snapshot:
+                # Nothing is stored before both answers are there.
+                how = Write("snapshot", source="GET /outages")
+                snapshot = new = write_parquet(root, database, raw, [Slice(RawOutages)], how)
+            stored = _store(site, raw.valid, infos, began_from, root, database)
+            result = _result(outbox.deliver(database, api, site), stored[-1], [*new, *stored])
+        except PlatformError as failure:
+            failures.append(failure)
+        else:
+            yield result
+    if failures:
+        raise combined(failures)
 
 
 def _store(

@@ -11,6 +11,7 @@ import pytest
 
 from etl_assets import outages
 from etl_assets.failures import ConfigurationError, TransientError
+from etl_assets.outages.script import sync_sites
 from etl_assets.resources.http import ApiRefused, ApiUnavailable
 from etl_assets.settings import load_settings
 from etl_assets_tests.outages.conftest import KEY
@@ -322,3 +323,12 @@ def test_the_key_of_the_api_is_in_nothing_that_is_stored_or_printed(world: World
     tables = ("outages.delivery_batches", "etl.ledger", "etl.quarantine")
     stored = [str(world.rows(f"SELECT * FROM {table}")) for table in tables]
     assert [text for text in (printed, etl_assets.out, etl_assets.err, *stored) if KEY in text] == []
+
+
+def test_a_site_that_fails_does_not_keep_the_others_from_being_done(world: World) -> None:
+    world.serve(GOOD, info("s1"), info("s2"))
+    done: list[str] = []
+    results = sync_sites(["s1", "unknown-x", "s2"], database=world.database, api=world.api)
+    with pytest.raises(ApiRefused, match="GET /site-info/unknown-x"):
+        done.extend(result.site for result in results)
+    assert done == ["s1", "s2"]

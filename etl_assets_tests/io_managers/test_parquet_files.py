@@ -1,0 +1,45 @@
+"""Parquet files beyond what every IO manager does: snapshots, their end, and a writer that was killed."""
+
+from pathlib import Path
+
+import pytest
+
+from etl_assets.io_managers import parquet_files
+from etl_assets.io_managers.parquet_files import ParquetRoot, read_parquet, write_parquet
+from etl_assets.io_managers.slices import Slice
+from etl_assets.io_managers.writing import Write
+from etl_assets.resources.database import Database
+from etl_assets_tests.io_managers.conformance import rows
+from etl_assets_tests.io_managers.readings import readings
+
+Snapshots = readings("parquet", "snapshots")
+
+
+def snapshot(root: ParquetRoot, database: Database, value: float) -> None:
+    write_parquet(root, database, rows(value), [Slice(Snapshots)], Write("snapshot"))
+
+
+def test_the_newest_snapshot_is_read_and_the_oldest_is_forgotten(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_files, "SNAPSHOTS_KEPT", 2)
+    root = ParquetRoot(str(tmp_path))
+    for value in (1.0, 2.0, 3.0):
+        snapshot(root, database, value)
+    assert read_parquet(root, [Slice(Snapshots)])["value"].to_pylist() == [3.0]
+    assert len(list(tmp_path.glob("plant/snapshots/snapshot=*"))) == 2
+
+
+def test_what_a_killed_writer_left_is_not_read_and_goes_with_its_time(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = ParquetRoot(str(tmp_path))
+    snapshot(root, database, 1.0)
+    left = tmp_path / "plant/snapshots/snapshot=99990101T000000.000000Z"
+    left.mkdir()
+    (left / ".half.tmp").write_bytes(b"PAR1")
+    assert read_parquet(root, [Slice(Snapshots)])["value"].to_pylist() == [1.0]
+    older = left.rename(left.with_name("snapshot=20000101T000000.000000Z"))
+    snapshot(root, database, 2.0)
+    assert not older.exists()
+    assert read_parquet(root, [Slice(Snapshots)])["value"].to_pylist() == [2.0]
