@@ -5,6 +5,7 @@ matter of rows: that is drift, and raises. A column without a declared type (`ob
 """
 
 import contextlib
+import datetime
 import decimal
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -115,6 +116,9 @@ def _of_one_type(values: pd.Series) -> bool:
     if kind == "datetime":
         # Arrow gives mixed naive and aware times one zone without a word.
         return len({value.tzinfo is None for value in values[values.notna()]}) == 1
+    if kind == "date":
+        # A datetime is a date too: behind one Arrow would drop its time of day.
+        return not any(isinstance(value, datetime.datetime) for value in values[values.notna()])
     return kind in READ_WHOLE
 
 

@@ -194,6 +194,11 @@ def test_times_become_dates_only_at_midnight_and_never_by_dropping_the_time_of_d
     assert cast(pa.array([2**30, 0], pa.date32()), Kind.DATE) == ([None, date(1970, 1, 1)], {0: YEARS})
 
 
+def test_a_time_behind_a_date_keeps_its_time_of_day_and_is_a_fault() -> None:
+    column = cells(date(2020, 1, 1), datetime(2020, 1, 1, 5), None)
+    assert cast(column, Kind.DATE) == ([date(2020, 1, 1), None, None], {1: "not a date: has a time of day"})
+
+
 @pytest.mark.parametrize(
     ("text", "time"),
     [
