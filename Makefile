@@ -69,9 +69,9 @@ bench: install-dev ## the write paths beside a bare COPY, to_sql and dlt
 	"$(BIN)/python" benchmarks/write_paths.py
 
 lock: ## write the locks anew (needs uv)
-	uv pip compile --universal --generate-hashes --no-emit-index-url -q pyproject.toml --group build -o requirements.txt
-	uv pip compile --universal --generate-hashes --no-emit-index-url -q pyproject.toml --group dev -c requirements.txt -o requirements-dev.txt
-	uv pip compile --universal --generate-hashes --no-emit-index-url -q pyproject.toml --group dev --group bench -c requirements.txt -o requirements-bench.txt
+	uv pip compile --universal --generate-hashes -q pyproject.toml --group build -o requirements.txt
+	uv pip compile --universal --generate-hashes -q pyproject.toml --group dev -c requirements.txt -o requirements-dev.txt
+	uv pip compile --universal --generate-hashes -q pyproject.toml --group dev --group bench -c requirements.txt -o requirements-bench.txt
 
 clean: ## remove the environment and the data
 	-[ -x "$(BIN)/etl-assets" ] && "$(BIN)/etl-assets" down --purge

@@ -31,8 +31,8 @@ from etl_assets.failures import ContractError, PermanentError
 from etl_assets.io_managers.bookkeeping import store_records
 from etl_assets.io_managers.difference import without_duplicates
 from etl_assets.io_managers.merging import Change
-from etl_assets.io_managers.slices import Slice, divide
-from etl_assets.io_managers.streaming import _chunks as chunks
+from etl_assets.io_managers.slices import Slice, assign, divide
+from etl_assets.io_managers.streaming import Chunks
 from etl_assets.io_managers.transaction import Transaction
 from etl_assets.io_managers.writing import Data, Outcome, Write, commit, finish, hash_of
 from etl_assets.resources.database import Database
@@ -86,18 +86,11 @@ def write_parquet(
             raise ContractError(f"{contract.config.table}: record batches go to a single partition, not {len(slices)}")
         return [_store(root, database, slices[0], valid, records, how)]
     judged = split_arrow(contract, valid, source=how.source)
-    everything = [*records, *judged.records]
-    outcomes = []
-    for place, (piece, table) in enumerate(zip(slices, divide(judged.valid, slices), strict=True)):
-        own = [r for r in everything if _home(r, slices) == place]
-        outcomes.append(_store(root, database, piece, table, own, how))
-    return outcomes
-
-
-def _home(record: Record, slices: Sequence[Slice]) -> int:
-    if len(slices) == 1:
-        return 0
-    return next((i for i, piece in enumerate(slices) if piece.holds(record.raw)), 0)
+    homes = assign([*records, *judged.records], slices)
+    return [
+        _store(root, database, piece, table, own, how)
+        for piece, table, own in zip(slices, divide(judged.valid, slices), homes, strict=True)
+    ]
 
 
 def _store(
@@ -168,7 +161,7 @@ def _write_file(filesystem: Any, path: str, piece: Slice, data: pa.Table | pa.Re
     rows = received = size = 0
     records: list[Record] = []
     with filesystem.open(path, "wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for chunk in chunks(data):
+        for chunk in Chunks(data):
             judged = split_arrow(contract, chunk, source=how.source, first_row=received)
             divide(judged.valid, [piece])
             writer.write_table(judged.valid)

@@ -56,14 +56,6 @@ class Slice:
                 parts.append(sql.SQL("{c} = {value}").format(c=c, value=sql.Literal(bound)))
         return sql.SQL(" AND ").join(parts) if parts else sql.SQL("TRUE")
 
-    def holds(self, raw: Mapping[str, Any]) -> bool:
-        """Whether a raw row, which may break its contract, belongs here as far as its partition columns can be read."""
-        for name, bound in self.bounds.items():
-            values = cast_column(pd.Series([raw.get(name)], dtype=object), self.contract.columns[name]).values
-            if not pc.fill_null(_within(values, bound), False)[0].as_py():
-                return False
-        return True
-
 
 def assign(records: Sequence[Record], slices: Sequence[Slice]) -> list[list[Record]]:
     """Give each record to the slice that its raw row names, as far as that can be read; one that names none goes with the first."""
