@@ -43,7 +43,6 @@ OURS = {name: service for name, service in COMPOSE["services"].items() if "build
 DAGSTER = ("code-location", "webserver", "daemon")
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
 TIMEOUT_S = 60.0
-REPEAT_S = 10.0
 GIVEN = {
     "POSTGRES_PASSWORD": "p0stgres",
     "ETL_POSTGRES_PASSWORD": "data5ecret",
@@ -227,26 +226,11 @@ def observe(host: Host) -> Observed:
         seen.revision = str(connection.execute("SELECT version_num FROM etl.platform_version").fetchone()[0])  # type: ignore[index]
         seen.ledger = connection.execute("SELECT asset FROM etl.ledger WHERE run_id = %s", [launched]).fetchall()
     seen.output_of_run = any((host.folder / "data" / "compute_logs").glob(f"**/{launched}/**/*.err"))
-    seen.exit_codes = ended_by_sigterm(host.processes)
+    for process in host.processes.values():
+        process.terminate()
+    seen.exit_codes = {name: process.wait(TIMEOUT_S) for name, process in host.processes.items()}
     seen.logs = {name: host.log(name) for name in ("migrate", *host.processes)}
     return seen
-
-
-def ended_by_sigterm(processes: dict[str, subprocess.Popen[bytes]]) -> dict[str, int]:
-    """Exit codes after SIGTERM, which is said again to who has not ended.
-
-    Dagster turns the signal into a KeyboardInterrupt in the main thread; raised inside a callback of gRPC it is lost.
-    """
-    for _ in range(int(TIMEOUT_S // REPEAT_S)):
-        for process in processes.values():
-            if process.poll() is None:
-                process.terminate()
-        until = time.monotonic() + REPEAT_S
-        while time.monotonic() < until and any(process.poll() is None for process in processes.values()):
-            time.sleep(0.05)
-        if all(process.poll() is not None for process in processes.values()):
-            break
-    return {name: process.wait(0) for name, process in processes.items()}
 
 
 STATUS = '{ runOrError(runId: "RUN") { ... on Run { status } } }'
