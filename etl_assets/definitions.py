@@ -6,17 +6,21 @@ from typing import Any
 
 import dagster as dg
 
-from etl_assets import outages
+from etl_assets import outages, production
 from etl_assets.alerts import alert_sensors
 from etl_assets.contracts.dagster import quiet
 from etl_assets.housekeeping import housekeeping_definitions
+from etl_assets.io_managers.mirrored import MirroredIOManager
 from etl_assets.io_managers.parquet import ParquetIOManager
 from etl_assets.io_managers.postgres import PostgresIOManager
 from etl_assets.outages.source import OutagesApiResource
+from etl_assets.production.method import ReportMethod
+from etl_assets.production.source import ProductionApiResource
+from etl_assets.resources.broker import BrokerResource
 from etl_assets.resources.postgres import PostgresResource
 from etl_assets.settings import load_settings
 
-SYSTEMS = (outages.defs,)
+SYSTEMS = (outages.defs, production.defs)
 OWNER = "team:data-platform"
 
 
@@ -31,7 +35,11 @@ def resources(postgres: PostgresResource | None = None) -> dict[str, Any]:
         "postgres": postgres,
         "postgres_io": PostgresIOManager(postgres=postgres),
         "parquet_io": ParquetIOManager(postgres=postgres),
+        "postgres_and_parquet_io": MirroredIOManager(postgres=postgres),
+        "broker": BrokerResource(),
         "outages_api": OutagesApiResource(),
+        "production_api": ProductionApiResource(),
+        "production_method": ReportMethod(),
     }
 
 

@@ -25,7 +25,7 @@ from etl_assets.failures import ConfigurationError
 LOCAL_ENV = "local.env"
 LOCAL_LOCK = "local.lock"
 # Variables that say where a source is; local.env offers them for its simulators.
-SOURCE_VARIABLES = {"outages": ("OUTAGES_API_URL", "OUTAGES_API_KEY")}
+SOURCE_VARIABLES = {"outages": ("OUTAGES_API_URL", "OUTAGES_API_KEY"), "production": ("PRODUCTION_API_URL",)}
 
 
 def default_data_dir() -> Path:
@@ -106,6 +106,12 @@ class Settings(BaseSettings):
         ("norwich-pear-tree", "kingfisher"), description="Sites to follow, comma-separated"
     )
 
+    production_api_url: str | None = Field(None, repr=False, description="Base URL of the two production streams")
+    production_metrics_file: Path | None = Field(None, description="File that our metrics API serves; unset: generated")
+    production_workorders_file: Path | None = Field(
+        None, description="File that our work order API serves; unset: generated"
+    )
+
     @field_validator("outages_sites", mode="before")
     @classmethod
     def _split_list(cls, value: Any) -> Any:
@@ -142,6 +148,11 @@ class Settings(BaseSettings):
     def storage_url(self) -> str:
         """Root of the parquet layers: a folder or an fsspec URL."""
         return self.etl_storage_url or str(self.etl_data_dir / "lake")
+
+    @property
+    def reports_dir(self) -> Path:
+        """Folder of the reports for people, one folder per system."""
+        return self.etl_data_dir / "reports"
 
     def required(self, field: str) -> str:
         """The value of a setting without which the caller cannot go on.

@@ -135,7 +135,7 @@ def demo_runs(settings: Settings) -> dict[str, dict[str, str]]:
     from etl_assets.outages.automation import RANGE_END, RANGE_START
 
     sites = settings.outages_sites
-    return {"outages_job": {RANGE_START: sites[0], RANGE_END: sites[-1]}}
+    return {"outages_job": {RANGE_START: sites[0], RANGE_END: sites[-1]}, "production_job": {}}
 
 
 def table_of(events: "list[dg.DagsterEvent]") -> list[Row]:

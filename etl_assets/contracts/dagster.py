@@ -21,6 +21,7 @@ from etl_assets.failures import ContractError, PermanentError
 FORMS: dict[type, str] = {pd.DataFrame: "Frame", pa.Table: "Table", pa.RecordBatchReader: "Batches"}
 MODE = "etl/mode"
 COLUMNS = "etl/columns"
+ORDERED = "etl/ordered"
 NO_CONTRACT = "etl/no_contract"
 # A step that met something transient is tried again; what is permanent raises Failure(allow_retries=False).
 RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
@@ -119,19 +120,28 @@ def _require(contract: type[Contract], chosen: tuple[str, ...], given: Sequence[
         raise ContractError(f"{contract.config.table}: columns {', '.join(chosen)} expected, got {', '.join(given)}")
 
 
-def stored(contract: type[Contract], *, mode: str) -> dict[str, Any]:
+def stored(contract: type[Contract], *, mode: str, mirrored: bool = False) -> dict[str, Any]:
     """The arguments of `dg.asset` for a table with a contract.
 
     Args:
         contract: what the asset stores; names the asset and its group.
         mode: replace | partition | upsert | append (Postgres), replace | partition | snapshot (parquet).
+        mirrored: a table in Postgres is copied to parquet files after each write, for those who read files.
+
+    Raises:
+        ContractError: if a table that is not in Postgres is to be mirrored.
     """
+    if mirrored and contract.config.store != "postgres":
+        raise ContractError(
+            f"{contract.config.table} is in {contract.config.store}: only tables in Postgres are mirrored"
+        )
+    stores = {contract.config.store, *(("parquet",) if mirrored else ())}
     return {
         "name": contract.table_name(),
         "group_name": contract.schema_name(),
-        "kinds": {contract.config.store, "python"},
+        "kinds": {*stores, "python"},
         "dagster_type": contract_type(contract),
-        "io_manager_key": f"{contract.config.store}_io",
+        "io_manager_key": "postgres_and_parquet_io" if mirrored else f"{contract.config.store}_io",
         "metadata": {**described(contract), MODE: mode},
         "retry_policy": RETRIES,
         "backfill_policy": single_run(),
@@ -146,12 +156,24 @@ def effect(contract: type[Contract], *, kinds: set[str]) -> dict[str, Any]:
     return {**arguments, "kinds": kinds | {contract.config.store}, "metadata": described(contract)}
 
 
-def loads(contract: type[Contract], *columns: str, form: type = pd.DataFrame) -> dg.AssetIn:
-    """An input of an asset: the contract it is stored under, the columns that are needed, and the form wanted."""
+def loads(contract: type[Contract], *columns: str, form: type = pd.DataFrame, ordered: bool = False) -> dg.AssetIn:
+    """An input of an asset: the contract it is stored under, the columns that are needed, and the form wanted.
+
+    Args:
+        columns: those that are needed; all by default.
+        form: `pandas.DataFrame`, `pyarrow.Table`, or `pyarrow.RecordBatchReader` (constant memory).
+        ordered: rows come in the order of the table's key, which the database sorts by; else in no particular order.
+
+    Raises:
+        ContractError: for an unknown column, and for an order that the table does not have: without a key, or in files.
+    """
     for name in columns:
         if name not in contract.columns:
             raise ContractError(f"{contract.config.table} has no column {name}")
-    return dg.AssetIn(dagster_type=contract_type(contract, form, columns), metadata={COLUMNS: list(columns)})
+    if ordered and not (contract.config.key and contract.config.store == "postgres"):
+        raise ContractError(f"{contract.config.table} has no order: only tables in Postgres with a key do")
+    metadata = {COLUMNS: list(columns), ORDERED: ordered}
+    return dg.AssetIn(dagster_type=contract_type(contract, form, columns), metadata=metadata)
 
 
 def described(contract: type[Contract]) -> dict[str, Any]:

@@ -22,6 +22,11 @@ from etl_assets.resources.postgres import PostgresResource
 from etl_assets.settings import load_settings
 
 
+def root_at(url: str) -> ParquetRoot:
+    """The root of the layers by its URL; by default ETL_STORAGE_URL, else the data folder."""
+    return ParquetRoot(url or load_settings().storage_url)
+
+
 class ParquetIOManager(dg.ConfigurableIOManager):
     """Stores what an asset returns as parquet files; rejected rows and the ledger are in Postgres.
 
@@ -37,7 +42,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
     @property
     def root(self) -> ParquetRoot:
         """Where the files are."""
-        return ParquetRoot(self.url or load_settings().storage_url)
+        return root_at(self.url)
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Write the slices of this run and report what became of the rows."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from etl_assets.contracts import Contract, Split
-from etl_assets.contracts.dagster import COLUMNS, FORMS, MODE, ContractType, permanent_failures_stop
+from etl_assets.contracts.dagster import COLUMNS, FORMS, MODE, ORDERED, ContractType, permanent_failures_stop
 from etl_assets.contracts.validation import to_frame
 from etl_assets.failures import ContractError
 from etl_assets.io_managers import reading
@@ -49,14 +49,14 @@ class PostgresIOManager(dg.ConfigurableIOManager):
             )
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """Read the partitions that the consumer depends on, only the columns that it needs."""
+        """Read the partitions that the consumer depends on, only the columns that it needs, in key order if it says so."""
         with permanent_failures_stop():
             wanted = wanted_type(context)
             slices = input_slices(context, wanted.contract)
-            database = self.postgres.database
+            database, ordered = self.postgres.database, bool((context.definition_metadata or {}).get(ORDERED))
             if wanted.form is pa.RecordBatchReader:
-                return reading.stream(database, slices, wanted.chosen)
-            table = reading.read(database, slices, wanted.chosen)
+                return reading.stream(database, slices, wanted.chosen, ordered=ordered)
+            table = reading.read(database, slices, wanted.chosen, ordered=ordered)
             return in_form(table, wanted.form)
 
     def _table_rows(self, contract: type[Contract]) -> int:

@@ -7,44 +7,69 @@ import pyarrow as pa
 from psycopg import sql
 
 from etl_assets.contracts.arrow import arrow_schema
+from etl_assets.failures import ContractError
 from etl_assets.io_managers.slices import Slice, Span
 from etl_assets.io_managers.transaction import names, relation
 from etl_assets.resources.database import Database, translated
 
 
-def read(database: Database, slices: Sequence[Slice], columns: Sequence[str] = ()) -> pa.Table:
-    """The rows of some slices of one table, in no particular order.
+def read(
+    database: Database, slices: Sequence[Slice], columns: Sequence[str] = (), *, ordered: bool = False
+) -> pa.Table:
+    """The rows of some slices of one table, in no particular order unless that of the key is asked for.
 
     Args:
         slices: the whole table, or the partitions that are wanted.
         columns: the columns that are wanted; all by default.
+        ordered: in the order of the table's key, over all slices; the server sorts.
+
+    Raises:
+        ContractError: if an order is asked for and the table has no key.
     """
     with database.adbc() as connection, connection.cursor() as cursor:
-        cursor.execute(query(slices, columns).as_string(None))
+        cursor.execute(query(slices, columns, ordered=ordered).as_string(None))
         found = cursor.fetch_arrow_table()
     return found.cast(arrow_schema(slices[0].contract, tuple(columns)))
 
 
-def stream(database: Database, slices: Sequence[Slice], columns: Sequence[str] = ()) -> pa.RecordBatchReader:
+def stream(
+    database: Database, slices: Sequence[Slice], columns: Sequence[str] = (), *, ordered: bool = False
+) -> pa.RecordBatchReader:
     """As `read`, in batches: constant memory. The connection closes when the last batch is read."""
     schema = arrow_schema(slices[0].contract, tuple(columns))
+    statement = query(slices, columns, ordered=ordered)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        with database.adbc() as connection, connection.cursor() as cursor:
-            cursor.execute(query(slices, columns).as_string(None))
-            with translated("read the database"):
-                for batch in cursor.fetch_record_batch():
-                    yield from pa.Table.from_batches([batch]).cast(schema).to_batches()
+        with database.adbc() as connection:
+            yield from _batches(connection, statement, schema)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
-def query(slices: Sequence[Slice], columns: Sequence[str]) -> sql.Composable:
+def stream_within(connection: Any, slices: Sequence[Slice], *, ordered: bool = False) -> pa.RecordBatchReader:
+    """As `stream`, all columns, as the open transaction of an ADBC connection sees them."""
+    schema = arrow_schema(slices[0].contract)
+    return pa.RecordBatchReader.from_batches(schema, _batches(connection, query(slices, (), ordered=ordered), schema))
+
+
+def _batches(connection: Any, statement: sql.Composable, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    with connection.cursor() as cursor, translated("read the database"):
+        cursor.execute(statement.as_string(None))
+        for batch in cursor.fetch_record_batch():
+            yield from pa.Table.from_batches([batch]).cast(schema).to_batches()
+
+
+def query(slices: Sequence[Slice], columns: Sequence[str], *, ordered: bool = False) -> sql.Composable:
     """The SELECT of some slices; neighbouring intervals are asked for as one."""
     contract = slices[0].contract
+    if ordered and not contract.config.key:
+        raise ContractError(f"{contract.config.table} has no key by which its rows could be ordered")
     wanted = names(columns or contract.columns)
     conditions = [sql.SQL("({})").format(piece.predicate()) for piece in joined(slices)]
-    return sql.SQL("SELECT {} FROM {} WHERE {}").format(wanted, relation(contract), sql.SQL(" OR ").join(conditions))
+    order = sql.SQL(" ORDER BY {}").format(names(contract.config.key)) if ordered else sql.SQL("")
+    return sql.SQL("SELECT {} FROM {} WHERE {}{}").format(
+        wanted, relation(contract), sql.SQL(" OR ").join(conditions), order
+    )
 
 
 def joined(slices: Sequence[Slice]) -> list[Slice]:

@@ -99,8 +99,8 @@ class Limits:
 
 
 @dataclass
-class _Call:
-    """One call with its retries."""
+class Call:
+    """One call with its retries; for the clients in this package."""
 
     method: str
     url: str
@@ -112,8 +112,8 @@ class _Call:
     outcome_unknown: bool = False
 
 
-class _Failed(Exception):
-    """One attempt did not succeed; the rule says what follows from it."""
+class Failed(Exception):
+    """One attempt did not succeed; the rule says what follows from it. It stays within the clients."""
 
     def __init__(self, what: str, rule: Rule, *, status: int | None = None, wait_s: float | None = None) -> None:
         super().__init__(what)
@@ -207,7 +207,7 @@ class ApiClient:
             ApiRefused: the API refuses, or redirects to another host.
         """
         query = f"?{urlencode(params, doseq=True)}" if params else ""
-        call = _Call("GET", self._url(path), self._asked("GET", path + query), params=params)
+        call = Call("GET", self._url(path), self._asked("GET", path + query), params=params)
         return self._with_retries(call, self._document)
 
     def post_json(self, path: str, body: bytes, *, headers: Mapping[str, str] | None = None) -> ApiResponse:
@@ -222,7 +222,7 @@ class ApiClient:
             ApiRefused: the API refuses, or redirects (a payload is never sent elsewhere).
         """
         sent = {"Content-Type": "application/json", **(headers or {})}
-        call = _Call("POST", self._url(path), self._asked("POST", path), body=body, headers=sent)
+        call = Call("POST", self._url(path), self._asked("POST", path), body=body, headers=sent)
         return self._with_retries(call, self._acknowledgement)
 
     def _url(self, path: str) -> str:
@@ -231,13 +231,13 @@ class ApiClient:
     def _asked(self, method: str, path: str) -> str:
         return self._redact.shorten(f"{method} /{path.lstrip('/')}")
 
-    def _with_retries(self, call: _Call, read: "Callable[[_Call, requests.Response], Answer]") -> "Answer":
+    def _with_retries(self, call: Call, read: "Callable[[Call, requests.Response], Answer]") -> "Answer":
         from tenacity import Retrying, retry_if_exception
 
         started = self._clock()
         self._ends_at = started + self._limits.deadline_s
         retrying = Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, _Failed) and error.rule.action is Action.RETRY),
+            retry=retry_if_exception(lambda error: isinstance(error, Failed) and error.rule.action is Action.RETRY),
             wait=self._pause_s,
             stop=self._is_over,
             before_sleep=lambda state: self._log_retry(call, state),
@@ -247,26 +247,26 @@ class ApiClient:
         try:
             answer: Answer = retrying(self._attempt, call, read)
             return answer
-        except _Failed as error:
+        except Failed as error:
             failure = error
         # Raised outside of the handler: what the HTTP library raised can quote headers, so it must not hang on to this.
         raise self._explained(call, failure, elapsed_s=self._clock() - started) from None
 
-    def _attempt(self, call: _Call, read: "Callable[[_Call, requests.Response], Answer]") -> "Answer":
+    def _attempt(self, call: Call, read: "Callable[[Call, requests.Response], Answer]") -> "Answer":
         self._read_until = self._ends_at
         call.attempts += 1
-        failure: _Failed
+        failure: Failed
         try:
             with self._answer(call) as response:
                 return read(call, response)
-        except _Failed as error:
+        except Failed as error:
             failure = error
         except self._transport.NETWORK_ERRORS as error:
-            failure = _Failed(*self._transport.rule_for_failure(error))
+            failure = Failed(*self._transport.rule_for_failure(error))
         call.outcome_unknown |= call.method == "POST" and failure.rule.may_have_applied
         raise failure from None
 
-    def _answer(self, call: _Call) -> "requests.Response":
+    def _answer(self, call: Call) -> "requests.Response":
         """The answer with its body not yet read, after redirects to the same place."""
         url, params = call.url, call.params
         for _ in range(MAX_REDIRECTS + 1):
@@ -282,7 +282,7 @@ class ApiClient:
             url = target
         raise self._failed_status(response.status_code, what=f"redirected more than {MAX_REDIRECTS} times")
 
-    def _send(self, call: _Call, url: str, params: Mapping[str, Any] | None) -> "requests.Response":
+    def _send(self, call: Call, url: str, params: Mapping[str, Any] | None) -> "requests.Response":
         import requests
 
         remaining = max(self._ends_at - self._clock(), 0.001)
@@ -295,19 +295,19 @@ class ApiClient:
             **settings,
         )
 
-    def _document(self, call: _Call, response: "requests.Response") -> Any:
+    def _document(self, call: Call, response: "requests.Response") -> Any:
         if response.status_code not in _GET_SUCCESSES:
             raise self._refusal(response)
         body = self._transport.read_body(response, max_bytes=self._limits.max_body_bytes)
         if body.cut:
             what = f"the body is longer than {self._limits.max_body_bytes} bytes"
-            raise _Failed(what, TOO_LONG_RULE, status=response.status_code)
+            raise Failed(what, TOO_LONG_RULE, status=response.status_code)
         try:
             return parse_json(body.data)
         except MalformedAnswer as error:
-            raise _malformed(response.status_code, error) from None
+            raise malformed(response.status_code, error) from None
 
-    def _acknowledgement(self, call: _Call, response: "requests.Response") -> ApiResponse:
+    def _acknowledgement(self, call: Call, response: "requests.Response") -> ApiResponse:
         if response.status_code // 100 != 2:
             raise self._refusal(response)
         # It has succeeded: of a text without end, the beginning is enough.
@@ -315,10 +315,10 @@ class ApiClient:
         try:
             refuse_page(body.data)
         except MalformedAnswer as error:
-            raise _malformed(response.status_code, error) from None
+            raise malformed(response.status_code, error) from None
         return ApiResponse(response.status_code, self._redact(body.data.decode("utf-8", "replace")), call.attempts)
 
-    def _refusal(self, response: "requests.Response") -> _Failed:
+    def _refusal(self, response: "requests.Response") -> Failed:
         """What an answer that is no success says; its body is worth no more than one read time-out."""
         self._read_until = min(self._ends_at, self._clock() + self._limits.read_timeout_s)
         said = ""
@@ -328,8 +328,8 @@ class ApiClient:
         what = f"answered {response.status_code}" + (f" (“{said}”)" if said else "")
         return self._failed_status(response.status_code, what=what, wait_s=retry_after_s(response.headers))
 
-    def _failed_status(self, status: int, *, what: str, wait_s: float | None = None) -> _Failed:
-        return _Failed(what, rule_for_status(status), status=status, wait_s=wait_s)
+    def _failed_status(self, status: int, *, what: str, wait_s: float | None = None) -> Failed:
+        return Failed(what, rule_for_status(status), status=status, wait_s=wait_s)
 
     def _pause_s(self, state: "RetryCallState") -> float:
         """Full jitter, so that clients that failed together do not come back together; never earlier than asked."""
@@ -342,7 +342,7 @@ class ApiClient:
     def _remaining_s(self) -> float:
         return self._ends_at - self._clock()
 
-    def _log_retry(self, call: _Call, state: "RetryCallState") -> None:
+    def _log_retry(self, call: Call, state: "RetryCallState") -> None:
         _log.warning(
             "%s API, %s: %s; attempt %d of %d, again in %.2f s",
             self._name,
@@ -353,7 +353,7 @@ class ApiClient:
             state.upcoming_sleep,
         )
 
-    def _explained(self, call: _Call, failure: _Failed, *, elapsed_s: float) -> _CallFailure:
+    def _explained(self, call: Call, failure: Failed, *, elapsed_s: float) -> _CallFailure:
         what, hint = failure.what, failure.rule.hint.format(key=self._secret_variable, base_url=self.base_url)
         if call.outcome_unknown:
             hint += "; it is not known whether the server has taken the payload"
@@ -373,11 +373,12 @@ class ApiClient:
         )
 
 
-def _malformed(status: int, error: MalformedAnswer) -> _Failed:
-    return _Failed(f"answered {status} with {error}", MALFORMED_RULE, status=status)
+def malformed(status: int, error: MalformedAnswer) -> Failed:
+    """The failure that a success with an unusable body is."""
+    return Failed(f"answered {status} with {error}", MALFORMED_RULE, status=status)
 
 
-def _failure_of(state: "RetryCallState") -> _Failed:
+def _failure_of(state: "RetryCallState") -> Failed:
     error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, _Failed)
+    assert isinstance(error, Failed)
     return error

@@ -11,7 +11,7 @@ import random
 import struct
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from json import dumps
@@ -126,24 +126,57 @@ class _Exchange:
     receive: Receive
     send: Send
     faults: Faults
+    streamed: bool = False
+    _passes: bool = False
+    _handler: asyncio.Future[None] | None = None
+    _resumed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def handled(self) -> tuple[Message, bytes]:
-        """Lets the handler run and keeps its answer back."""
+        """Lets the handler run and keeps its answer back; of a streamed answer the first piece, where it then waits."""
         start: Message = {}
         body = bytearray()
+        first_piece = asyncio.Event()
 
         async def keep(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if self._passes:
+                await self.send(message)
+            elif message["type"] == "http.response.start":
                 start.update(message)
             elif message["type"] == "http.response.body":
                 body.extend(message.get("body", b""))
+                if message.get("more_body"):
+                    self.streamed = True
+                    first_piece.set()
+                    await self._resumed.wait()
 
-        await self.app(self.scope, self.receive, keep)
+        self._handler = asyncio.ensure_future(self.app(self.scope, self.receive, keep))
+        waiting = asyncio.ensure_future(first_piece.wait())
+        try:
+            await asyncio.wait({self._handler, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if not self.streamed:
+            await self._handler
         return start, bytes(body)
 
+    async def rest(self) -> None:
+        """Sends what a streamed answer has after its first piece; nothing for a whole one."""
+        if self._handler and self.streamed:
+            self._passes = True
+            self._resumed.set()
+            await self._handler
+
+    async def end(self) -> None:
+        """Ends the handler of a streamed answer, as a connection does that breaks."""
+        if self._handler and not self._handler.done():
+            self._handler.cancel()
+            await asyncio.wait({self._handler})
+
     async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]], *, length: int) -> None:
+        """Begins the answer; the length is said unless it is streamed, when nobody knows it."""
         kept = [(name, value) for name, value in headers if name.lower() != b"content-length"]
-        kept.append((b"content-length", str(length).encode()))
+        if not self.streamed:
+            kept.append((b"content-length", str(length).encode()))
         await self.send({"type": "http.response.start", "status": status, "headers": kept})
 
     async def write(self, body: bytes, *, more: bool = False) -> None:
@@ -188,6 +221,12 @@ _HTML = b"<!doctype html><html><body><h1>We will be back soon</h1></body></html>
 _DELIVERED_S = 0.02
 
 
+def _half(body: bytes) -> int:
+    """Where to cut an answer: in the middle, but never between two lines."""
+    half = len(body) // 2
+    return half - 1 if body[half - 1 : half] == b"\n" else half
+
+
 def _no_headers(faults: Faults) -> list[tuple[bytes, bytes]]:
     return []
 
@@ -215,7 +254,19 @@ def _retry_after_date(faults: Faults) -> list[tuple[bytes, bytes]]:
 async def _timeout(exchange: _Exchange) -> None:
     start, body = await exchange.handled()
     if not await exchange.stalled(exchange.faults.stall_s):
-        await exchange.answer(start["status"], start["headers"], body)
+        await exchange.start(start["status"], start["headers"], length=len(body))
+        await exchange.write(body, more=exchange.streamed)
+        await exchange.rest()
+
+
+async def _timeout_mid_body(exchange: _Exchange) -> None:
+    start, body = await exchange.handled()
+    half = _half(body)
+    await exchange.start(start["status"], start["headers"], length=len(body))
+    await exchange.write(body[:half], more=True)
+    if not await exchange.stalled(exchange.faults.stall_s):
+        await exchange.write(body[half:], more=exchange.streamed)
+        await exchange.rest()
 
 
 async def _timeout_before_commit(exchange: _Exchange) -> None:
@@ -235,20 +286,20 @@ async def _response_lost(exchange: _Exchange) -> None:
 async def _reset_mid_body(exchange: _Exchange) -> None:
     start, body = await exchange.handled()
     await exchange.start(start["status"], start["headers"], length=len(body))
-    await exchange.write(body[: len(body) // 2], more=True)
+    await exchange.write(body[: _half(body)], more=True)
     await asyncio.sleep(_DELIVERED_S)
     await exchange.reset()
 
 
 async def _truncated_json(exchange: _Exchange) -> None:
     start, body = await exchange.handled()
-    await exchange.answer(start["status"], start["headers"], body[: len(body) // 2])
+    await exchange.answer(start["status"], start["headers"], body[: _half(body)])
 
 
 async def _short_body(exchange: _Exchange) -> None:
     start, body = await exchange.handled()
     await exchange.start(start["status"], start["headers"], length=len(body))
-    await exchange.write(body[: len(body) // 2], more=True)
+    await exchange.write(body[: _half(body)], more=True)
     await exchange.close()
 
 
@@ -268,7 +319,8 @@ async def _slow(exchange: _Exchange) -> None:
         await exchange.write(body[i : i + 1], more=True)
         if await exchange.stalled(exchange.faults.byte_interval_s):
             return
-    await exchange.write(b"")
+    await exchange.write(b"", more=exchange.streamed)
+    await exchange.rest()
 
 
 KINDS: dict[str, Callable[[_Exchange], Awaitable[None]]] = {
@@ -287,6 +339,7 @@ KINDS: dict[str, Callable[[_Exchange], Awaitable[None]]] = {
     # The handler runs and what it does stays done; its answer does not arrive, or damaged or late.
     "response-lost": _response_lost,
     "timeout": _timeout,
+    "timeout-mid-body": _timeout_mid_body,
     "reset-mid-body": _reset_mid_body,
     "truncated-json": _truncated_json,
     "short-body": _short_body,
@@ -311,4 +364,8 @@ class FaultMiddleware:
         if kind == NONE:
             await self._app(scope, receive, send)
         else:
-            await KINDS[kind](_Exchange(self._app, scope, receive, send, self._faults))
+            exchange = _Exchange(self._app, scope, receive, send, self._faults)
+            try:
+                await KINDS[kind](exchange)
+            finally:
+                await exchange.end()

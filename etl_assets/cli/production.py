@@ -1,0 +1,177 @@
+"""`etl-assets production …` and `etl-assets relay`: the system as a script."""
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from etl_assets.failures import ConfigurationError
+from etl_assets.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from etl_assets.production.api import ProductionApi
+    from etl_assets.production.drain import Drained
+
+app = typer.Typer(no_args_is_help=True)
+FILE = "JSON array or one object per line."
+
+
+@app.callback()
+def production() -> None:
+    """Streams of readings and work orders, and the correlation report."""
+
+
+@app.command()
+def report(
+    metrics: Path | None = typer.Option(None, help=f"Readings instead of the API's. {FILE}"),
+    workorders: Path | None = typer.Option(None, help=f"Work orders instead of the API's. {FILE}"),
+    interpolation: Literal["last", "linear"] = typer.Option("last", help="What a parameter was between two readings."),
+    correction: Literal["bh", "by"] = typer.Option("bh", help="False discovery control; by is the cautious one."),
+    simulate: bool = typer.Option(False, "--simulate", help="Take generated data instead of PRODUCTION_API_URL."),
+) -> None:
+    """The whole way: streams, broker, Postgres, report. With two files, or from PRODUCTION_API_URL."""
+    from etl_assets.production.alignment import AlignmentRules
+    from etl_assets.production.correlation import Method
+    from etl_assets.production.script import report as run
+
+    files = _both(metrics, workorders)
+    if files and simulate:
+        raise typer.BadParameter("give two files or --simulate, not both")
+    settings = load_settings()
+    with _api(settings, files, simulate=simulate) as api:
+        done = run(
+            rules=AlignmentRules(interpolation=interpolation),
+            method=Method(correction=correction),
+            settings=settings,
+            api=api,
+        )
+    for name, drains in done.copied.items():
+        print(f"{name}: {_counted(drains)}")
+    for product in done.files.document["products"]:
+        print(f"product {product['product']}: {product['answer']}")
+    print(f"report: {done.files.latest_html}")
+    if done.quarantined:
+        print(f"{done.quarantined} records in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
+
+
+def _counted(drains: "Sequence[Drained]") -> str:
+    """What became of the records of a stream."""
+    names = ("received", "inserted", "updated", "unchanged", "deduplicated", "superseded", "rejected")
+    total = {name: sum(getattr(done, name) for done in drains) for name in names}
+    shown = ", ".join(f"{count:,} {name}" for name, count in total.items() if count and name != "received")
+    return f"{total['received']:,} new records" + (f" ({shown})" if shown else "")
+
+
+@app.command()
+def drain() -> None:
+    """Store what waits in the broker."""
+    from etl_assets.production.drain import drain as run
+    from etl_assets.production.streams import STREAMS
+    from etl_assets.resources.local import platform_broker, platform_database
+
+    settings = load_settings()
+    database, broker = platform_database(settings), platform_broker(settings)
+    for stream in STREAMS:
+        done = run(database, broker, stream)
+        print(f"{stream.name}: {_counted([done])}, position {done.position}")
+
+
+@app.command()
+def reset(
+    yes: bool = typer.Option(False, "--yes", help="Really delete the rows of metrics and workorders."),
+) -> None:
+    """Empty both tables and both streams in the broker, to begin with another source."""
+    from etl_assets.production.drain import reset as run
+    from etl_assets.production.streams import STREAMS
+    from etl_assets.resources.local import platform_broker, platform_database
+
+    if not yes:
+        raise typer.BadParameter("this deletes all rows of production.metrics and production.workorders: add --yes")
+    settings = load_settings()
+    database, broker = platform_database(settings), platform_broker(settings)
+    for stream in STREAMS:
+        run(database, broker, stream)
+        print(f"{stream.name}: empty")
+
+
+def relay(
+    follow: bool = typer.Option(False, "--follow", help="Stay, and publish what comes, until SIGTERM or Ctrl-C."),
+) -> None:
+    """Publish the records of both production streams to the broker."""
+    from etl_assets.production.api import ProductionApi
+    from etl_assets.production.drain import committed_position
+    from etl_assets.production.relay import Relayed
+    from etl_assets.production.relay import relay as run
+    from etl_assets.production.streams import STREAMS, Stream
+    from etl_assets.resources.local import platform_broker, platform_database
+
+    settings = load_settings()
+    database, broker = platform_database(settings), platform_broker(settings)
+    ended = threading.Event()
+    failures: list[BaseException] = []
+
+    def copy(stream: Stream) -> None:
+        try:
+            done: Relayed = run(
+                ProductionApi.from_settings(settings),
+                broker,
+                stream,
+                committed=lambda: committed_position(database, stream),
+                follow=follow,
+                stop=ended,
+            )
+            print(f"{stream.name}: {done.published:,} records published, position {done.position}", flush=True)
+        except BaseException as failure:
+            failures.append(failure)
+            ended.set()
+            raise
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    workers = [threading.Thread(target=copy, args=(stream,), name=stream.name) for stream in STREAMS]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if failures:
+        raise failures[0]
+
+
+def _both(metrics: Path | None, workorders: Path | None) -> tuple[Path, Path] | None:
+    if metrics is None and workorders is None:
+        return None
+    if metrics is None or workorders is None:
+        raise typer.BadParameter("give --metrics and --workorders, or neither")
+    return metrics, workorders
+
+
+@contextlib.contextmanager
+def _api(settings: Settings, files: tuple[Path, Path] | None, *, simulate: bool) -> "Iterator[ProductionApi]":
+    """The API of the settings, or one of our own over two files or generated data.
+
+    Raises:
+        ConfigurationError: if a file cannot be what it is given for; says which, what and where.
+    """
+    from etl_assets.production.api import ProductionApi
+
+    if not files and not simulate:
+        yield ProductionApi.from_settings(settings)
+        return
+    from etl_assets.production.streams import METRICS, WORKORDERS
+    from etl_assets.simulators.production import ProductionSimulator
+    from etl_assets.simulators.production_files import FileRefused, inspect
+    from etl_assets.simulators.server import serve
+
+    try:
+        for path, stream in zip(files or (), (METRICS, WORKORDERS), strict=False):
+            inspect(path, stream.fields)
+        simulator = ProductionSimulator(*(files or (None, None)))
+    except FileRefused as refused:
+        raise ConfigurationError(str(refused)) from None
+    with serve(simulator.app) as url:
+        yield ProductionApi(url)

@@ -1,0 +1,188 @@
+"""What a series is in time, and its treatment: the part of an output that its own past and its trend do not explain.
+
+Two series that drift correlate whatever they measure. So each series is classified first (trend, unit root, autoregressive,
+independent), then detrended or differenced, and what is left of the output is whitened by its own autoregression; the
+parameter goes through the same filter (generalised least squares: Cochrane and Orcutt 1949; Prais and Winsten 1954).
+
+Nothing here knows of parameters, products or p-values.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Dependence = Literal["independent", "autoregressive", "trend", "unit root"]
+Treatment = Literal["detrended", "differenced"]
+TREATMENTS: tuple[Treatment, ...] = ("detrended", "differenced")
+DRIFTING = ("trend", "unit root")
+
+# Below this a test for a unit root decides nothing.
+FEWEST_FOR_UNIT_ROOT = 20
+TREND_LEVEL = 0.01
+# MacKinnon (2010), Dickey-Fuller with constant, trend and squared trend, 5 %: c0 + c1/n + c2/n² + c3/n³.
+DICKEY_FULLER_5 = (-3.83239, -5.9057, -12.490, -118.284)
+
+
+@dataclass(frozen=True)
+class Autoregression:
+    """`coefficients[k]` weighs the value k + 1 steps before."""
+
+    coefficients: Array
+
+    def filtered(self, series: Array) -> Array:
+        """What the past does not explain, along the first axis; shorter by the order."""
+        order = len(self.coefficients)
+        left = series[order:].copy()
+        for lag, weight in enumerate(self.coefficients, start=1):
+            left -= weight * series[order - lag : len(series) - lag]
+        return left
+
+
+def polynomial(n: int, degree: int) -> Array:
+    """Powers of time 0…degree as orthonormal columns, (n, degree + 1)."""
+    time = np.linspace(-1.0, 1.0, n) if n > 1 else np.zeros(n)
+    return np.linalg.qr(np.vander(time, degree + 1, increasing=True))[0]
+
+
+def without(basis: Array, series: Array) -> Array:
+    """A series less its projection on orthonormal columns."""
+    return series - basis @ (basis.T @ series)
+
+
+def autocorrelation(series: Array, lags: int) -> Array:
+    """Sample autocorrelations at lags 1…lags of a series without gaps; zeros for a constant."""
+    centred = series - series.mean()
+    n = len(centred)
+    size = 1 << (2 * n - 1).bit_length()
+    spectrum = np.fft.rfft(centred, size)
+    covariance = np.fft.irfft(spectrum * spectrum.conj(), size)[: lags + 1]
+    return covariance[1:] / covariance[0] if covariance[0] > 0 else np.zeros(lags)
+
+
+def largest_order(n: int) -> int:
+    """How many lags n values can carry."""
+    return int(min(n // 10, 10 * np.log10(max(n, 1)), 20))
+
+
+def fit_autoregression(series: Array) -> Autoregression:
+    """The autoregression of a series by Burg's method, which is always stationary; its order by Schwarz's criterion."""
+    n = len(series)
+    forward = backward = series - series.mean()
+    variance = float(forward @ forward) / n
+    if variance <= 0:
+        return Autoregression(np.zeros(0))
+    coefficients = best = np.zeros(0)
+    lowest = np.log(variance)
+    for order in range(1, largest_order(n) + 1):
+        ahead, behind = forward[1:], backward[:-1]
+        size = float(ahead @ ahead + behind @ behind)
+        if size <= 0:
+            break
+        reflection = 2 * float(ahead @ behind) / size
+        coefficients = np.append(coefficients - reflection * coefficients[::-1], reflection)
+        forward, backward = ahead - reflection * behind, behind - reflection * ahead
+        variance *= 1 - reflection**2
+        if variance <= 0:
+            best = coefficients
+            break
+        criterion = np.log(variance) + order * np.log(n) / n
+        if criterion < lowest:
+            lowest, best = criterion, coefficients
+    return Autoregression(best)
+
+
+def has_unit_root(series: Array) -> bool:
+    """Whether a unit root cannot be ruled out at 5 %: augmented Dickey-Fuller with a quadratic trend.
+
+    The number of lagged differences is chosen by Akaike's criterion up to Schwert's smaller bound.
+    """
+    n = len(series)
+    if n < FEWEST_FOR_UNIT_ROOT:
+        return False
+    most = int(4 * (n / 100) ** 0.25)
+    difference = np.diff(series)
+    target = difference[most:]
+    trend = polynomial(len(target), 2)
+    lagged = [difference[most - lag : len(difference) - lag] for lag in range(1, most + 1)]
+    columns = np.column_stack([trend, series[most:-1], *lagged])
+    scale = np.sqrt((columns**2).sum(axis=0))
+    scale[scale == 0] = 1.0
+    columns = columns / scale
+    # One factorisation serves all orders: the regressors are nested.
+    q, r = np.linalg.qr(columns)
+    explained = np.cumsum((q.T @ target) ** 2)
+    residual = np.maximum(float(target @ target) - explained[trend.shape[1] :], 0.0)
+    size = len(target)
+    orders = np.arange(most + 1)
+    with np.errstate(divide="ignore"):
+        criterion = np.log(residual / size) + 2 * (orders + 4) / size
+    order = int(np.argmin(criterion))
+    used = trend.shape[1] + 1 + order
+    return _studentised(q[:, :used], r[:used, :used], target, trend.shape[1]) > _critical(size)
+
+
+def _studentised(q: Array, r: Array, target: Array, which: int) -> float:
+    """The t value of one regressor of a least-squares fit given by its QR factors."""
+    diagonal = np.abs(np.diag(r))
+    if diagonal.min() <= 1e-10 * diagonal.max():
+        return -np.inf  # a series that its trend explains has no unit root
+    inverse = np.linalg.inv(r)
+    estimates = inverse @ (q.T @ target)
+    left = target - q @ (q.T @ target)
+    freedom = max(len(target) - q.shape[1], 1)
+    variance = float(left @ left) / freedom * float(inverse[which] @ inverse[which])
+    return float(estimates[which] / np.sqrt(variance)) if variance > 0 else -np.inf
+
+
+def _critical(n: int) -> float:
+    return sum(c / n**power for power, c in enumerate(DICKEY_FULLER_5))
+
+
+def has_trend(series: Array) -> bool:
+    """Whether a line or parabola explains more of a series than its own autoregression would at 1 % (F test, GLS)."""
+    from scipy import stats
+
+    n = len(series)
+    basis = polynomial(n, 2)
+    model = fit_autoregression(without(basis, series))
+    filtered = np.linalg.qr(model.filtered(basis))[0]
+    target = model.filtered(series)
+    constant = np.linalg.qr(model.filtered(basis[:, :1]))[0]
+    full, reduced = without(filtered, target), without(constant, target)
+    freedom = len(target) - 3 - len(model.coefficients)
+    left = float(full @ full)
+    if freedom < 1:
+        return False
+    if left <= 1e-20 * float(target @ target):
+        return float(reduced @ reduced) > left
+    ratio = (float(reduced @ reduced) - left) / 2 / (left / freedom)
+    return bool(stats.f.sf(ratio, 2, freedom) < TREND_LEVEL)
+
+
+def classify(series: Array) -> Dependence:
+    """What a series is in time.
+
+    Args:
+        series: values in time order without gaps, at least a few; not constant.
+    """
+    if has_unit_root(series):
+        return "unit root"
+    if has_trend(series):
+        return "trend"
+    n = len(series)
+    first = autocorrelation(series, 1)[0] if n > 2 else 0.0
+    return "autoregressive" if abs(first) > 1.96 / np.sqrt(n) else "independent"
+
+
+def treatments_of(one: Dependence, other: Dependence) -> tuple[Treatment, ...]:
+    """How a pair is treated. Where one of them drifts, no single way is right for every shape of drift: a relation has
+    to outlast both."""
+    return TREATMENTS if one in DRIFTING or other in DRIFTING else TREATMENTS[:1]
+
+
+def trend_degree(n: int) -> int:
+    """Degree of the polynomial that is taken out of n values: bent trends need four, short series cannot afford it."""
+    return int(np.clip(n // 4, 2, 4))

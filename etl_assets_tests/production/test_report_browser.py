@@ -1,0 +1,160 @@
+"""The correlation report as a browser shows it, on a phone and on a desk, in light and in dark."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from etl_assets.production.report import LeftOut, write_report
+from etl_assets_tests.production.chromium import Browser, Page, chromium, running
+from etl_assets_tests.production.findings import aligned, drifting, findings, row
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(chromium() is None, reason="there is no Chromium on the PATH"),
+]
+PHONE, DESKTOP = 360, 1440
+ENDLESS = "unbroken" * 40
+
+OVERFLOW = "[document.documentElement.scrollWidth, innerWidth]"
+OPEN_ALL = "document.querySelectorAll('details').forEach(details => details.open = true)"
+# Letters of a drawing that are beyond its edge, by more than the rounding of a pixel.
+CUT_OFF = """[...document.querySelectorAll('figure svg')].flatMap(svg => {
+  const edge = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll('text')].filter(text => {
+    const box = text.getBoundingClientRect();
+    return box.left < edge.left - 1 || box.right > edge.right + 1 || box.top < edge.top - 1 || box.bottom > edge.bottom + 1;
+  }).map(text => text.textContent);
+})"""
+# The least contrast of text against what is behind it, by the formula of WCAG 2.
+CONTRAST = """(() => {
+  const parts = colour => colour.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(c => c / 255).map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
+    .reduce((sum, c, at) => sum + c * [.2126, .7152, .0722][at], 0);
+  const behind = element => {
+    for (; element; element = element.parentElement) {
+      const colour = parts(getComputedStyle(element).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0) return colour;
+    }
+  };
+  const ratio = (a, b) => (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+  return Math.min(...[...document.querySelectorAll('p, a, dt, dd, li, th, td, summary, figcaption, .verdict')]
+    .map(element => ratio(light(parts(getComputedStyle(element).color)), light(behind(element)))));
+})()"""
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    path = chromium()
+    assert path
+    with running(path, tmp_path_factory.mktemp("profile")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """URL of a report with the shapes of real data."""
+    return write_report(tmp_path_factory.mktemp("real"), drifting()).latest_html.as_uri()
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """URL of a report with the longest words and the largest and smallest numbers."""
+    numbers = [1.7e308, -1.7e308, 123456.789, -0.000012345] * 5
+    series = [aligned(numbers, numbers, parameter=2**63 - 1), aligned([1e9, 1e9 + 1e-6], [5e-324, 1e-323], parameter=2)]
+    rows = [
+        row(2**63 - 1, 1, -0.99999, n=10**7, n_effective=123456.7, tie_group=1),
+        row(2, 2, 0.5, tie_group=1),
+        row(3, 3),
+    ]
+    found = findings(
+        *rows,
+        *({**one, "reading": "as_recorded"} for one in rows),
+        aligned=pd.concat(series),
+        source=ENDLESS,
+        run_id=ENDLESS,
+        method={"notes": [ENDLESS], ENDLESS: ENDLESS},
+        left_out=[LeftOut(ENDLESS, ENDLESS, 10**12)],
+    )
+    return write_report(tmp_path_factory.mktemp("wide"), found).latest_html.as_uri()
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_renders_without_a_word_on_the_console_and_fetches_nothing(
+    browser: Browser, real: str, width: int, scheme: str
+) -> None:
+    page = browser.open(real, width=width, scheme=scheme)
+    assert page.value("document.title") == "Production: what goes with the output"
+    assert page.console == []
+    assert page.requested == [real]
+
+
+@pytest.mark.parametrize("width", [320, PHONE, 641, 800, 961, DESKTOP])
+def test_nothing_is_wider_than_the_window_and_no_label_is_cut_off(
+    browser: Browser, real: str, wide: str, width: int
+) -> None:
+    for url in (real, wide):
+        page = browser.open(url, width=width)
+        page.value(OPEN_ALL)
+        assert page.value(OVERFLOW) == [width, width]
+        assert page.value(CUT_OFF) == []
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_three_rows_with_their_charts_can_be_seen_for_each_reading(browser: Browser, real: str, width: int) -> None:
+    page = browser.open(real, width=width)
+    seen = page.value(
+        """[...document.querySelectorAll('.reading')].map(reading => [...reading.querySelectorAll('.rows > li')].map(row =>
+          [...row.querySelectorAll('figure svg')].filter(svg => {
+            const {width, height} = svg.getBoundingClientRect();
+            return width > 250 && height > 150 && svg.querySelector('.dots, .line').getTotalLength() >= 0;
+          }).length))"""
+    )
+    assert seen == [[2, 2, 2]] * 4
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_stands_out_from_what_is_behind_it(browser: Browser, real: str, scheme: str) -> None:
+    page = browser.open(real, width=DESKTOP, scheme=scheme)
+    page.value(OPEN_ALL)
+    assert page.value(CONTRAST) >= 4.5
+    assert (
+        page.value("getComputedStyle(document.body).backgroundColor")
+        == {
+            "light": "rgb(253, 253, 251)",
+            "dark": "rgb(20, 24, 27)",
+        }[scheme]
+    )
+
+
+def test_the_table_of_all_parameters_opens_and_scrolls_by_keyboard(browser: Browser, real: str) -> None:
+    page = browser.open(real, width=PHONE)
+    page.value("document.querySelector('summary').focus()")
+    for kind in ("keyDown", "keyUp"):
+        page.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r")
+    box = "document.querySelector('.scroll')"
+    assert page.value("document.querySelector('details').open") is True
+    assert page.value(f"{box}.querySelectorAll('tbody tr').length") == 20
+    assert page.value(f"{box}.scrollWidth > {box}.clientWidth && {box}.tabIndex === 0") is True
+
+
+def test_on_paper_the_tables_are_there_without_being_opened(browser: Browser, real: str) -> None:
+    page = browser.open(real, width=800)
+    table = "document.querySelector('details table')"
+    assert page.value(f"{table}.checkVisibility()") is False
+    page.call("Emulation.setEmulatedMedia", media="print")
+    assert page.value(f"{table}.checkVisibility() && {table}.getBoundingClientRect().height > 100") is True
+
+
+def test_a_large_report_opens(browser: Browser, tmp_path: Path) -> None:
+    found = drifting(orders=20_000, parameters=200)
+    files = write_report(tmp_path, replace(found, aligned=found.aligned[found.aligned["parameter_id"] < 20]))
+    page = browser.open(files.html.as_uri(), width=DESKTOP)
+    assert page.console == []
+    assert page.value("document.querySelectorAll('tbody tr').length") == 800
+    assert files.html.stat().st_size < 2_000_000
