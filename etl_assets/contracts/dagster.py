@@ -172,8 +172,12 @@ def loads(contract: type[Contract], *columns: str, form: type = pd.DataFrame, or
             raise ContractError(f"{contract.config.table} has no column {name}")
     if ordered and not (contract.config.key and contract.config.store == "postgres"):
         raise ContractError(f"{contract.config.table} has no order: only tables in Postgres with a key do")
-    metadata = {COLUMNS: list(columns), ORDERED: ordered}
-    return dg.AssetIn(dagster_type=contract_type(contract, form, columns), metadata=metadata)
+    return dg.AssetIn(
+        dagster_type=contract_type(contract, form, columns),
+        metadata={COLUMNS: list(columns), ORDERED: ordered},
+        # By the table's own store: an asset that stores its table by itself has no IO manager to ask.
+        input_manager_key=f"{contract.config.store}_io",
+    )
 
 
 def described(contract: type[Contract]) -> dict[str, Any]:

@@ -115,8 +115,7 @@ def resolve(contract: type[Contract], existing: pa.Table, given: pa.Table, *, se
     order = np.argsort(codes, kind="stable")
     rows, codes, stored = _take(rows, order), codes[order], order < existing.num_rows
     number = rows[sequence].to_numpy()
-    first = np.insert(codes[1:] != codes[:-1], 0, True)[: len(codes)]
-    head = np.flatnonzero(first)[np.cumsum(first) - 1]
+    head = _heads(codes)
     values = rows.drop_columns([*contract.config.key, sequence])
     by, gone = np.zeros(len(codes), dtype=np.int64), np.zeros(len(codes), dtype=bool)
 
@@ -144,6 +143,12 @@ def resolve(contract: type[Contract], existing: pa.Table, given: pa.Table, *, se
         unchanged=int(repeated.sum()) + len(behind) - len(behind_and_other),
         deduplicated=int((~repeated).sum()),
     )
+
+
+def _heads(codes: np.ndarray) -> np.ndarray:
+    """For each row the number of the first one of its key, equal keys standing together."""
+    first = np.append(True, codes[1:] != codes[:-1])[: len(codes)]
+    return np.flatnonzero(first)[np.cumsum(first) - 1]
 
 
 def _repeats(values: pa.Table, chain: np.ndarray, head: np.ndarray) -> np.ndarray:

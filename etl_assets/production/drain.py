@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -90,27 +90,33 @@ def drain(database: Database, broker: Broker, stream: Stream, *, run_id: str = "
     after = 0 if other_source else position.sequence
     lag_before = broker.lag(stream.name, committed=after)
     done: list[_Stored] = []
+    if lag_before.batches:
+        with Session(database) as session:
+            done = list(_stored(_Writer(session, broker, stream, run_id), broker, stream, after))
+    position = done[-1].position if done else position
+    return _drained(stream, done, position, lag_before, broker.lag(stream.name, committed=position.sequence))
+
+
+def _stored(writer: "_Writer", broker: Broker, stream: Stream, after: int) -> "Iterator[_Stored]":
+    """Store what waits; one result for each transaction."""
     foreign: frozenset[str] = frozenset()
-    with Session(database) as session:
-        writer = _Writer(session, broker, stream, run_id)
-        fetched = _fetch(broker, stream, after, foreign)
-        while not fetched.is_empty:
-            known = foreign | {entry.entry_id for entry in fetched.foreign}
-            # Read and judged while the server loads what is there.
-            following = session.background(functools.partial(_fetch, broker, stream, fetched.last, known))
-            stored = writer.store(fetched)
-            if isinstance(stored, _Stale):
-                fetched = _fetch(broker, stream, stored.after, foreign)
-                continue
-            done.append(stored)
-            position, foreign = stored.position, known
-            broker.trim(stream.name, committed=position.sequence, source=position.source)
-            fetched = following.result()
+    fetched = _fetch(broker, stream, after, foreign)
+    while not fetched.is_empty:
+        known = foreign | {entry.entry_id for entry in fetched.foreign}
+        # Read and judged while the server loads what is there.
+        following = writer.session.background(functools.partial(_fetch, broker, stream, fetched.last, known))
+        stored = writer.store(fetched)
+        if isinstance(stored, _Stale):
+            fetched = _fetch(broker, stream, stored.after, foreign)
+            continue
+        yield stored
+        foreign, position = known, stored.position
+        broker.trim(stream.name, committed=position.sequence, source=position.source)
+        fetched = following.result()
     if foreign and isinstance(broker.newest(stream.name), Foreign):
         # All before it is stored, and it is in quarantine. After such an entry the stream refuses ours; without it the relay
         # goes on from the committed position.
         broker.delete(stream.name)
-    return _drained(stream, done, position, lag_before, broker.lag(stream.name, committed=position.sequence))
 
 
 def reset(database: Database, broker: Broker, stream: Stream, *, run_id: str = "script") -> None:
@@ -123,6 +129,8 @@ def reset(database: Database, broker: Broker, stream: Stream, *, run_id: str = "
     def attempt() -> None:
         with session.transaction() as transaction:
             transaction.lock(piece)
+            if is_committed(transaction, commit_id):
+                return
             read_position(transaction, stream)
             change = Change(deleted=emptied(transaction, stream))
             outcome = Outcome(piece, commit_id, change, 0, 0, 0, 0, None, time.perf_counter() - started)
@@ -229,7 +237,7 @@ class _Writer:
     """Stores what was fetched, each time in one transaction with the position that it leads to."""
 
     def __init__(self, session: Session, broker: Broker, stream: Stream, run_id: str) -> None:
-        self._session = session
+        self.session = session
         self._broker = broker
         self._stream = stream
         self._piece = Slice(stream.contract)
@@ -242,7 +250,7 @@ class _Writer:
         commit_id, earlier = uuid.uuid4().hex, list[_Stored]()
 
         def attempt() -> _Stored | _Stale:
-            with self._session.transaction() as transaction:
+            with self.session.transaction() as transaction:
                 transaction.lock(self._piece)
                 if earlier and is_committed(transaction, commit_id):
                     return earlier[-1]
@@ -256,7 +264,7 @@ class _Writer:
                     return _Stored(there)
                 deleted = emptied(transaction, self._stream) if there.sequence and begin.source != there.source else 0
                 earlier.append(self._write(transaction, new, begin, deleted, commit_id))
-                self._session.commit(commit_id)
+                self.session.commit(commit_id)
             return earlier[-1]
 
         while True:

@@ -203,7 +203,7 @@ class _Relay:
                     self._publish(lines, lines.flush())
                 if self._patience.is_over():
                     raise TransientError(f"the API's stream {self._name} brings no complete record")
-                if self._stop.is_set() or self._is_full():
+                if self._is_full() or self._stop.is_set():
                     break
             else:
                 self._publish(lines, lines.end())
@@ -212,7 +212,8 @@ class _Relay:
             # What came before the break is there.
             self._publish(lines, lines.flush())
             raise
-        self._publish(lines, lines.flush())
+        if self._stop.is_set():
+            self._publish(lines, lines.flush())
         return True
 
     def _publish(self, lines: Lines, cuts: Sequence[Cut]) -> None:

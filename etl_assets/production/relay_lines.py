@@ -84,8 +84,7 @@ class Lines:
 
     def _cut(self, multiple: int) -> list[Cut]:
         """All complete lines up to the last whole multiple, in batches."""
-        data = _without_empty_lines(b"".join(self._pieces))
-        ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+        data, ends = _without_empty_lines(b"".join(self._pieces))
         total = len(ends) // multiple * multiple
         cuts: list[Cut] = []
         start = 0
@@ -174,9 +173,16 @@ def _split(lines: bytes) -> list[bytes]:
     return [line + b"\n" for line in lines.split(b"\n")[:-1]]
 
 
-def _without_empty_lines(data: bytes) -> bytes:
-    """The same without the heartbeats; what is after the last line's end is left as it is."""
-    if b"\n\n" not in data and b"\n\r" not in data and data[:1] not in (b"\n", b"\r"):
-        return data
-    *lines, rest = data.split(b"\n")
-    return b"".join(line + b"\n" for line in lines if line.strip()) + rest
+def _without_empty_lines(data: bytes) -> tuple[bytes, np.ndarray]:
+    """The same without the heartbeats, and where its lines end; what is after the last end is left as it is."""
+    ends = _line_ends(data)
+    # No record has room in a line of one byte.
+    if len(ends) and np.diff(ends, prepend=-1).min() <= 2:
+        *lines, rest = data.split(b"\n")
+        data = b"".join(line + b"\n" for line in lines if line.strip()) + rest
+        ends = _line_ends(data)
+    return data, ends
+
+
+def _line_ends(data: bytes) -> np.ndarray:
+    return np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))

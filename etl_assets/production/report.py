@@ -22,7 +22,7 @@ import pandas as pd
 from etl_assets.production import report_numbers, report_words
 from etl_assets.production.report_answer import answer
 from etl_assets.production.report_charts import MARKS, Chart, charts_of
-from etl_assets.production.report_document import SHOWN, Findings, LeftOut, Row, as_csv, as_json, document
+from etl_assets.production.report_document import Findings, LeftOut, Row, as_csv, as_json, document
 
 __all__ = ["Findings", "LeftOut", "ReportFiles", "answer", "document", "write_report"]
 
@@ -120,7 +120,6 @@ def _template() -> Any:
 def _products(report: Mapping[str, Any], findings: Findings) -> Iterator[dict[str, Any]]:
     """For each product what the page shows of it."""
     places = findings.aligned.groupby(["product_id", "parameter_id"]).indices
-    treated = _treated(findings.correlations)
     charts = 2 * sum(row["top"] for p in report["products"] for rows in p["readings"].values() for row in rows)
     marks = min(MARKS, max(FEWEST_MARKS, MARKS_PER_PAGE // max(charts, 1)))
     for summary, product in zip(findings.products, report["products"], strict=True):
@@ -133,9 +132,7 @@ def _products(report: Mapping[str, Any], findings: Findings) -> Iterator[dict[st
                 shown.append(
                     {
                         **row,
-                        "remarks": report_words.remarks(
-                            row, _tied(row, rows), treated[number, reading, row["parameter"]]
-                        ),
+                        "remarks": report_words.remarks(row, _tied(row, rows)),
                         "charts": _charts(row, aligned, reading, marks),
                     }
                 )
@@ -145,16 +142,6 @@ def _products(report: Mapping[str, Any], findings: Findings) -> Iterator[dict[st
 
 def _charts(row: Row, aligned: pd.DataFrame, reading: str, marks: int) -> Sequence[Chart]:
     return charts_of(row, aligned, reading, marks) if len(aligned) else []
-
-
-def _treated(correlations: pd.DataFrame) -> dict[tuple[int, str, int], float | None]:
-    """r after the treatment, of the rows that are shown, by product, reading and parameter."""
-    shown = correlations[correlations["rank"] <= SHOWN]
-    columns = (shown[name].tolist() for name in ("product_id", "reading", "parameter_id", "r_treated"))
-    return {
-        (product, reading, parameter): None if pd.isna(r_treated) else float(r_treated)
-        for product, reading, parameter, r_treated in zip(*columns, strict=True)
-    }
 
 
 def _tied(row: Row, rows: Sequence[Row]) -> list[int]:

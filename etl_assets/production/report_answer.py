@@ -67,15 +67,24 @@ def _too_few(n: int) -> str:
 def _support(rows: Sequence[Mapping[str, Any]]) -> str:
     if len(rows) == 1:
         [row] = rows
-        between = "" if row["ci_low"] is None else f" ({interval(row['ci_low'], row['ci_high'])})"
         return (
-            f"parameter {row['parameter']} is supported: {compared('r', correlation(row['r']))}{between}, "
+            f"parameter {row['parameter']} is supported: {_strength(row)}, "
             f"unlikely by chance ({compared('q', probability(row['q']))})"
         )
-    described = [f"{row['parameter']} ({compared('r', correlation(row['r']))})" for row in rows]
+    described = [f"{row['parameter']} ({_strength(row, brief=True)})" for row in rows]
     worst = max((row["q"] for row in rows if row["q"] is not None), default=None)
     chance = "" if worst is None else f" (q at most {probability(worst).removeprefix('< ')})"
     return f"parameters {listed(described, limit=NAMED)} are supported, unlikely by chance{chance}"
+
+
+def _strength(row: Mapping[str, Any], *, brief: bool = False) -> str:
+    """r with its interval; r beneath the drift where that is what the support rests on."""
+    low, high, treated = row["ci_low"], row["ci_high"], row["r_treated"]
+    said = compared("r", correlation(row["r"]))
+    if treated is not None and low is not None and (low <= 0 <= high or treated * row["r"] < 0):
+        beneath = f"{compared('r', correlation(treated))} beneath the drift"
+        return beneath if brief else f"{beneath}, {said} with it"
+    return said if brief or low is None else f"{said} ({interval(low, high)})"
 
 
 def _trend(top: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:

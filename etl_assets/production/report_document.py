@@ -21,7 +21,7 @@ QUESTION = "For each product: which three machine parameters go with its output,
 SHOWN = 3
 COLUMNS = (
     "rank", "parameter", "r", "ci_low", "ci_high", "rho", "n", "n_effective",
-    "coverage", "p", "q", "stability", "tie_group", "verdict",
+    "coverage", "p", "q", "stability", "tie_group", "verdict", "r_treated",
 )  # fmt: skip
 # Columns of a row by their name in the table, where that is another.
 NAMES = {"parameter_id": "parameter"}

@@ -61,6 +61,7 @@ TITLES = {
     "stability": "In first three",
     "tie_group": "Tie",
     "verdict": "Verdict",
+    "r_treated": "r beneath",
 }
 # How to read a column; what it is stands in the contract.
 COLUMN_SAYS = {
@@ -79,6 +80,7 @@ COLUMN_SAYS = {
     "stability": "Near 100 %: the same parameter would lead in other weeks of the same kind.",
     "tie_group": "Within a group the order is arbitrary.",
     "verdict": "See the verdicts.",
+    "r_treated": "What is left of r when drift and memory are taken out of output and parameter.",
 }
 
 
@@ -89,19 +91,18 @@ def columns() -> list[tuple[str, str, str]]:
     return [(TITLES[name], described[sources.get(name, name)].description, COLUMN_SAYS[name]) for name in COLUMNS]
 
 
-def remarks(row: Mapping[str, Any], others: list[int], r_treated: float | None) -> list[str]:
+def remarks(row: Mapping[str, Any], others: list[int]) -> list[str]:
     """What must be known about one row beside its numbers.
 
     Args:
         row: of the document.
         others: parameters that it is tied with, in rank order.
-        r_treated: r after the treatment, if there is one.
     """
     said = []
     if row["r"] is not None and is_unbounded(row["ci_low"], row["ci_high"]):
         said.append("Too few independent work orders: r could be anything.")
-    if r_treated is not None:
-        said.append(f"With drift and memory taken out, {compared('r', correlation(r_treated))}.")
+    if row["r_treated"] is not None:
+        said.append(f"With drift and memory taken out, {compared('r', correlation(row['r_treated']))}.")
     if row["verdict"] == "not significant" and row["q"] is not None:
         said.append(f"It may be chance: {compared('q', probability(row['q']))}.")
     if row["verdict"] == "supported" and row["q"] is not None:

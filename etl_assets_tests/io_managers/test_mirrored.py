@@ -18,6 +18,7 @@ from etl_assets.failures import ContractError, PermanentError, TransientError
 from etl_assets.io_managers import mirrored, reading
 from etl_assets.io_managers.mirrored import MirroredIOManager, mirror
 from etl_assets.io_managers.parquet_files import ParquetRoot
+from etl_assets.io_managers.postgres import PostgresIOManager
 from etl_assets.io_managers.slices import Slice
 from etl_assets.resources.database import Database
 from etl_assets.resources.postgres import PostgresResource
@@ -37,7 +38,12 @@ class TestMirroredIOManager(IOManagerConformance):
         create(database, *MIRRORED.values())
         postgres = PostgresResource(url=database.url)
         manager = MirroredIOManager(postgres=postgres, url=str(tmp_path / "lake with space"))
-        return {"postgres": postgres, "postgres_and_parquet_io": manager}
+        # Inputs are loaded from Postgres, by whichever of the two Dagster asks.
+        return {
+            "postgres": postgres,
+            "postgres_io": PostgresIOManager(postgres=postgres),
+            "postgres_and_parquet_io": manager,
+        }
 
     def asset(self, contract: type[Contract], value: Any, *, mode: str, partitions: Any = None) -> dg.AssetsDefinition:
         @dg.asset(**stored(contract, mode=mode, mirrored=True), partitions_def=partitions)

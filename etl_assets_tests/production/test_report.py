@@ -91,7 +91,7 @@ def test_a_row_has_exactly_the_fields_that_were_promised_in_their_order() -> Non
     [product] = document(findings(row(7, 1, 0.5)))["products"]
     assert list(product["readings"]["per_work_order"][0]) == [
         "rank", "parameter", "r", "ci_low", "ci_high", "rho", "n", "n_effective", "coverage", "p", "q", "stability",
-        "tie_group", "verdict", "top",
+        "tie_group", "verdict", "r_treated", "top",
     ]  # fmt: skip
 
 
@@ -202,6 +202,15 @@ def test_one_that_is_supported_is_named_with_its_interval() -> None:
     supported = row(5, 1, 0.61, ci_low=0.52, ci_high=0.69, q=0.003, verdict="supported")
     assert said(supported, row(4, 2, 0.1), is_counter=False) == (
         "Parameter 5 is supported: r = 0.61 (0.52 to 0.69), unlikely by chance (q = 0.003)."
+    )
+
+
+@pytest.mark.parametrize("r", [0.05, -0.05])
+def test_support_that_only_shows_beneath_the_drift_is_said_to(r: float) -> None:
+    hidden = row(5, 1, r, ci_low=r - 0.1, ci_high=r + 0.1, q=0.003, verdict="supported", r_treated=0.57)
+    shown = f"{r:.2f}".replace("-", "−")
+    assert said(hidden, is_counter=False) == (
+        f"Parameter 5 is supported: r = 0.57 beneath the drift, r = {shown} with it, unlikely by chance (q = 0.003)."
     )
 
 
