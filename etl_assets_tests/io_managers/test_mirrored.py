@@ -30,6 +30,7 @@ MIRRORED = family("postgres")
 Whole = MIRRORED["whole"]
 
 
+@pytest.mark.long  # what it inherits is tested every day for the manager that it extends
 class TestMirroredIOManager(IOManagerConformance):
     whole, by_site, by_day, by_both = MIRRORED.values()
 

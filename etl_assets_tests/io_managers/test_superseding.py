@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg import sql
 
 from etl_assets.contracts import Contract, Timestamp, column
 from etl_assets.contracts.arrow import arrow_schema
@@ -17,6 +18,7 @@ from etl_assets.io_managers.session import Session
 from etl_assets.io_managers.slices import Slice
 from etl_assets.io_managers.superseding import SUPERSEDED_BY, KeysThere, Superseding, resolve, store_latest
 from etl_assets.resources.database import Database
+from etl_assets.resources.embedded import EmbeddedPostgres
 from etl_assets_tests.io_managers.tables import NOON, create, execute, stored
 
 Row = tuple[str, int, float | None, int]
@@ -66,10 +68,18 @@ def counts(done: Superseding) -> dict[str, int]:
     return {name: count for name, count in vars(done.change).items() if count}
 
 
-@pytest.fixture
-def plant(database: Database) -> Database:
+@pytest.fixture(scope="module")
+def platform(postgres_server: EmbeddedPostgres) -> Database:
+    """One database for all tests of the module: emptying it takes less than making another."""
+    database = Database(postgres_server.create_database("superseding"))
     create(database, Levels)
     return database
+
+
+@pytest.fixture
+def plant(platform: Database) -> Database:
+    execute(platform, "TRUNCATE plant.levels")
+    return platform
 
 
 @pytest.mark.parametrize("look_first", [False, True])
@@ -156,6 +166,22 @@ def test_a_writer_without_the_lock_is_a_failure_that_may_be_tried_again(
     meanwhile(f"INSERT INTO plant.levels VALUES ('a', '{NOON.isoformat()}', 1, 1)")
     with pytest.raises(TransientError, match="added rows with the same keys without the lock"):
         put(plant, ("a", 0, 2.0, 2), look_first=True)
+
+
+def test_rows_are_found_by_their_key_however_many_the_table_has(plant: Database) -> None:
+    execute(
+        plant,
+        f"INSERT INTO plant.levels SELECT 'g', timestamptz '{NOON.isoformat()}' + make_interval(mins => n), 1, n"
+        " FROM generate_series(1, 20000) AS n",
+    )
+    execute(plant, "ANALYZE plant.levels")
+    with Session(plant) as session, session.transaction() as transaction:
+        transaction.lock(Slice(Levels))
+        rows = table([("g", minute, 2.0, 20_000 + minute) for minute in range(1, 5001)])
+        done = store_latest(transaction, Slice(Levels), rows, sequence="number", look_first=True)
+        scans = transaction.value(sql.SQL("SELECT pg_stat_get_xact_numscans('plant.levels'::regclass)"))
+    assert counts(done) == {"updated": 5000}
+    assert scans == 0
 
 
 def test_nothing_given_is_nothing_done(plant: Database) -> None:

@@ -439,6 +439,35 @@ def test_a_reset_empties_table_and_broker_and_begins_with_the_first_record(line:
     line.assert_books_balance()
 
 
+def test_what_a_relay_publishes_during_a_reset_goes_too(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    line.publish(1, metric(1, 0, 1.0))
+    line.drain()
+    original = Session.commit
+
+    def commit(self: Session, commit_id: str) -> None:
+        line.publish(2, metric(1, 1, 1.0))
+        original(self, commit_id)
+
+    monkeypatch.setattr(Session, "commit", commit)
+    reset(line.database, line.broker, line.stream)
+    assert (line.entries(), line.position()) == (0, Position("", 0))
+
+
+def test_a_reset_that_was_committed_without_an_answer_is_not_done_twice(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(*_: object) -> bool:
+        raise TransientError("the ledger cannot be read")
+
+    monkeypatch.setattr(session, "_committed", nobody)
+    with proxied(line.database.url) as proxy:
+        through = Database(proxy.url)
+        through.prepare()
+        proxy.cut = "after"
+        reset(through, line.broker, line.stream)
+    assert len(line.ledger()) == 1
+
+
 # Kills and cuts.
 
 
@@ -465,6 +494,17 @@ def test_a_drain_killed_before_the_trim_is_trimmed_by_the_next(line: Line) -> No
     line.publish(3, metric(1, 2, 1.0))
     assert counts(line.drain()) == {"received": 1, "inserted": 1}
     assert line.entries() == 1
+
+
+def test_a_drain_killed_after_a_trim_finds_all_that_is_not_stored(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCHES", 1)
+    for first in (1, 2, 3):
+        line.publish(first, metric(1, first, 1.0))
+    with crashing(line.broker, "trim", after=True), pytest.raises(Crash):
+        line.drain()
+    assert (line.position().sequence, line.entries()) == (1, 2)
+    assert counts(line.drain()) == {"received": 2, "inserted": 2}
+    assert [row[3] for row in line.rows()] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("cut", ["before", "after"])
@@ -574,7 +614,9 @@ def test_a_clock_that_went_back_is_noticed_before_the_position_is_lost(
     assert line.position() == Position(SOURCE, 1)
 
 
-def test_a_reader_sees_the_rows_of_the_old_source_until_the_new_ones_are_there(line: Line) -> None:
+def test_a_reader_sees_the_rows_of_the_old_source_until_the_new_ones_are_there(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
     line.publish(1, metric(1, 0, 1.0))
     line.drain()
     line.broker.delete("metrics")
@@ -586,11 +628,8 @@ def test_a_reader_sees_the_rows_of_the_old_source_until_the_new_ones_are_there(l
         seen.append(line.rows())
         original(self, commit_id)
 
-    Session.commit = commit  # type: ignore[method-assign]
-    try:
-        line.drain()
-    finally:
-        Session.commit = original  # type: ignore[method-assign]
+    monkeypatch.setattr(Session, "commit", commit)
+    line.drain()
     assert (seen, line.rows()) == ([[(1, 0, 1.0, 1)]], [(9, 0, 9.0, 1)])
 
 

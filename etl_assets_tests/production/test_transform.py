@@ -221,6 +221,12 @@ def test_a_line_that_is_not_json_is_rejected_with_its_text_and_its_place(text: b
     assert record.raw["record"] == text.decode(errors="backslashreplace").rstrip("\n")
 
 
+def test_two_records_on_one_line_are_none_even_if_the_next_line_is_empty() -> None:
+    split = parsed(METRICS, line(1, GOOD).rstrip(b"\n") + line(2, GOOD) + b"\n", first=1)
+    assert rows(split) == []
+    assert [record.raw["sequence"] for record in split.records] == [1, 2]
+
+
 def test_a_record_that_the_api_could_not_read_is_rejected_with_its_text() -> None:
     split = parsed(METRICS, b'{"sequence":1,"text":"{\\"id\\": 19,"}\n', first=1)
     (record,) = split.records
