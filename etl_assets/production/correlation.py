@@ -55,9 +55,9 @@ class Method:
     seed: int = 20_260_101
 
     def surrogates(self, family: int) -> int:
-        """Surrogates that let a single effect among so many p pass: four times the resolution that it needs."""
+        """Surrogates that let a single effect among so many p pass: twice the resolution that it needs."""
         harmonic = float(np.sum(1 / np.arange(1, family + 1))) if self.correction == "by" else 1.0
-        return max(FIRST_ROUND, int(np.ceil(4 * max(family, 1) * harmonic / self.level)))
+        return max(FIRST_ROUND, int(np.ceil(2 * max(family, 1) * harmonic / self.level)))
 
     def described(self) -> dict[str, Any]:
         """The settings by name."""

@@ -110,31 +110,31 @@ def has_unit_root(series: Array) -> bool:
     columns = np.column_stack([trend, series[most:-1], *lagged])
     scale = np.sqrt((columns**2).sum(axis=0))
     scale[scale == 0] = 1.0
-    columns = columns / scale
-    # One factorisation serves all orders: the regressors are nested.
-    q, r = np.linalg.qr(columns)
-    explained = np.cumsum((q.T @ target) ** 2)
-    residual = np.maximum(float(target @ target) - explained[trend.shape[1] :], 0.0)
-    size = len(target)
+    # One factorisation serves all orders: the regressors are nested, and the target as last column brings the rest.
+    r: Array = np.asarray(np.linalg.qr(np.column_stack([columns / scale, target]), mode="r"))
+    left = np.cumsum(r[::-1, -1] ** 2)[::-1]
+    size, fewest = len(target), trend.shape[1] + 1
     orders = np.arange(most + 1)
     with np.errstate(divide="ignore"):
-        criterion = np.log(residual / size) + 2 * (orders + 4) / size
-    order = int(np.argmin(criterion))
-    used = trend.shape[1] + 1 + order
-    return _studentised(q[:, :used], r[:used, :used], target, trend.shape[1]) > _critical(size)
+        criterion = np.log(left[fewest + orders] / size) + 2 * (orders + fewest) / size
+    used = fewest + int(np.argmin(criterion))
+    return _studentised(r[:used, :used], r[:used, -1], left[used] / (size - used), trend.shape[1]) > _critical(size)
 
 
-def _studentised(q: Array, r: Array, target: Array, which: int) -> float:
-    """The t value of one regressor of a least-squares fit given by its QR factors."""
+def _studentised(r: Array, projected: Array, variance: float, which: int) -> float:
+    """The t value of one regressor of a least-squares fit.
+
+    Args:
+        r: upper triangle of the regressors' QR factors.
+        projected: the target in the same basis.
+        variance: of the residuals.
+    """
     diagonal = np.abs(np.diag(r))
-    if diagonal.min() <= 1e-10 * diagonal.max():
+    if diagonal.min() <= 1e-10 * diagonal.max() or variance <= 0:
         return -np.inf  # a series that its trend explains has no unit root
     inverse = np.linalg.inv(r)
-    estimates = inverse @ (q.T @ target)
-    left = target - q @ (q.T @ target)
-    freedom = max(len(target) - q.shape[1], 1)
-    variance = float(left @ left) / freedom * float(inverse[which] @ inverse[which])
-    return float(estimates[which] / np.sqrt(variance)) if variance > 0 else -np.inf
+    error = np.sqrt(variance * float(inverse[which] @ inverse[which]))
+    return float(inverse[which] @ projected / error)
 
 
 def _critical(n: int) -> float:
