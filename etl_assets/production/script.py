@@ -77,8 +77,11 @@ def report(
 
 
 def copy(stream: Stream, api: ProductionApi, broker: Broker, database: Database) -> list[Drained]:
-    """Relay and drain a stream until everything that the API has is in the table."""
-    drains = []
+    """Relay and drain a stream until everything that the API has is in the table.
+
+    What waits in the broker is drained first: a relay cannot go on behind an entry that is not its own.
+    """
+    drains = [drain(database, broker, stream)]
     while True:
         relayed = relay(api, broker, stream, committed=lambda: committed_position(database, stream))
         drains.append(drain(database, broker, stream))
