@@ -212,19 +212,12 @@ def _series(data: Recording, orders: pd.DataFrame, product: int, reading: str) -
     return chosen["completed_at"].dt.as_unit("s").astype("int64").to_numpy(), chosen[column].to_numpy()
 
 
-def share(said: Iterable[bool | float]) -> tuple[float, float]:
-    """A share of data sets in per cent, and its standard error."""
-    values = np.array(list(said), dtype=np.float64)
-    return 100 * float(values.mean()), 100 * float(values.std() / np.sqrt(len(values)))
-
-
 def rate(said: Iterable[bool | float], *, error: bool = False) -> str:
-    """A share for the table; where nothing or everything was found, the error is what 3/n leaves open."""
-    found = list(said)
-    mean, deviation = share(found)
+    """A share of data sets in per cent; with its standard error, which is never less than one data set."""
+    values = np.array(list(said), dtype=np.float64)
     if not error:
-        return f"{mean:.0f}"
-    return f"{mean:.1f} ± {max(deviation, 100 / (len(found) + 2)):.1f}"
+        return f"{100 * values.mean():.0f}"
+    return f"{100 * values.mean():.1f} ± {100 * max(values.std() / np.sqrt(len(values)), 1 / len(values)):.1f}"
 
 
 def null_line(scenario: Scenario, found: list[Findings]) -> str:
@@ -236,12 +229,19 @@ def null_line(scenario: Scenario, found: list[Findings]) -> str:
     return f"| {scenario.name} | " + " | ".join(cells) + " |"
 
 
+def together_line(found: list[Findings]) -> str:
+    """The same over several scenarios, in either reading."""
+    said = {method: [any(one[0, method, reading].false for reading in READINGS) for one in found] for method in METHODS}
+    cells = [rate(said["ours"], error=True), *(rate(said[method]) for method in METHODS)]
+    return "| **all of these but the random walks, either reading** | " + " | ".join(cells) + " |"
+
+
 def planted_line(scenario: Scenario, found: list[Findings]) -> str:
     """Power, and false discoveries beside it."""
     recorded, each = READINGS
     either = [any(one[0, "ours", reading].planted for reading in READINGS) for one in found]
     cells = [
-        f"{np.mean([one[0, 'ours', each].r for one in found]):.2f}",
+        f"{np.mean([abs(one[0, 'ours', each].r) for one in found]):.2f}",
         rate(either, error=True),
         " / ".join(rate(one[0, "ours", reading].planted for one in found) for reading in (recorded, each)),
         rate(any(one[0, "ours", reading].false for reading in READINGS) for one in found),
@@ -262,7 +262,7 @@ NULL_HEAD = (
     "|---|---:|---:|---:|---:|---:|",
 )
 PLANTED_HEAD = (
-    "| planted in one of 20 parameters, % of data sets | mean r | found | found, by reading | false beside it"
+    "| planted in one of 20 parameters, % of data sets | mean absolute r | found | found, by reading | false beside it"
     " | false, other product | largest absolute r | Pearson on aligned values: found / false"
     " | join on equal time: found / false / largest | join by index: found / false / largest |",
     "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -330,16 +330,27 @@ def interval_line(known: Known, found: list[tuple[float, float]]) -> str:
 
 def study(executor: Executor, sets: int, chosen: Callable[[str], bool]) -> Iterator[str]:
     """The three tables, line by line."""
-    tables: tuple[tuple[str, tuple[str, ...], Sequence[Any], Any, Any, int], ...] = (
-        ("null", NULL_HEAD, NULL, examine, null_line, sets),
-        ("planted", PLANTED_HEAD, EFFECTS, examine, planted_line, round(sets * PLANTED_SHARE)),
-        ("intervals", INTERVALS_HEAD, INTERVALS, interval, interval_line, round(sets * PLANTED_SHARE)),
+
+    def measured(measure: Callable[[Any, int], Any], row: Any, count: int) -> list[Any]:
+        return list(executor.map(partial(measure, row), range(count), chunksize=4))
+
+    null = [row for row in NULL if chosen(f"null: {row.name}")]
+    yield from NULL_HEAD if null else ()
+    settled: list[Findings] = []
+    for row in null:
+        found = measured(examine, row, sets)
+        settled += found if row.settled else []
+        yield null_line(row, found)
+    yield from (together_line(settled), "") if settled else ()
+    tables: tuple[tuple[str, tuple[str, ...], Sequence[Any], Any, Any], ...] = (
+        ("planted", PLANTED_HEAD, EFFECTS, examine, planted_line),
+        ("intervals", INTERVALS_HEAD, INTERVALS, interval, interval_line),
     )
-    for table, head, rows, measure, said, count in tables:
+    for table, head, rows, measure, said in tables:
         some = [row for row in rows if chosen(f"{table}: {row.name}")]
         yield from head if some else ()
         for row in some:
-            yield said(row, list(executor.map(partial(measure, row), range(count), chunksize=4)))
+            yield said(row, measured(measure, row, round(sets * PLANTED_SHARE)))
         yield ""
 
 

@@ -141,6 +141,11 @@ class Scenario:
     r: float = 0.0
 
     @property
+    def settled(self) -> bool:
+        """Whether the series stay about a trend, as random walks do not."""
+        return self.output.noise is not walk and self.parameters[0].noise is not walk
+
+    @property
     def products(self) -> int:
         """Beside a planted product there is one without any effect."""
         return 2 if self.r else 1

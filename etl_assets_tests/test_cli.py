@@ -1,6 +1,7 @@
 """The command line as its user meets it: as a process, with its exit codes and its messages."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -144,3 +145,24 @@ def test_doctor_names_what_is_missing(home: Path) -> None:
     assert ran.returncode == 1
     assert "ok      database: PostgreSQL" in ran.stdout
     assert "failed  outages API: OUTAGES_API_URL is not set" in ran.stdout
+    assert "failed  production API: PRODUCTION_API_URL is not set" in ran.stdout
+
+
+@pytest.mark.long
+def test_doctor_finds_everything_where_everything_is(home: Path) -> None:
+    assert run("up").returncode == 0
+    ran = run("doctor")
+    assert ran.returncode == 0, ran.stdout
+    assert "holds 0 records of metrics, 0 records of workorders" in ran.stdout
+    assert re.search(
+        r"^ok +production API: metrics from simulated:\S+, workorders from simulated:\S+$", ran.stdout, re.M
+    )
+
+
+@pytest.mark.parametrize("url", ["redis://:hidden@127.0.0.1:1/0", "redis://:hidden@somewhere:port/0"])
+def test_doctor_says_what_is_wrong_with_the_broker_and_goes_on(data_dir: Path, url: str) -> None:
+    ran = run("doctor", ETL_BROKER_URL=url, ETL_POSTGRES_URL="postgresql://127.0.0.1:1/none")
+    assert ran.returncode == 1
+    assert re.search(r"^failed  broker: .*ETL_BROKER_URL", ran.stdout, re.M)
+    assert "failed  production API: " in ran.stdout
+    assert "hidden" not in ran.stderr + ran.stdout

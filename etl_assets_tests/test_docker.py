@@ -5,6 +5,7 @@ and folders are rewritten. What is observed is gathered once, and the tests look
 """
 
 import contextlib
+import functools
 import json
 import re
 import shutil
@@ -14,7 +15,7 @@ import sys
 import time
 import tomllib
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,12 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from etl_assets.migrations import HEADS
+from etl_assets.production.streams import STREAMS
 from etl_assets.resources import embedded_postgres
 from etl_assets.resources.embedded import EmbeddedPostgres
 from etl_assets.resources.embedded_binaries import find_binaries
 from etl_assets.resources.embedded_broker import broker_binary
+from etl_assets.resources.streams import Broker
 from etl_assets.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +44,10 @@ COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 SIMULATORS = yaml.safe_load((DOCKER / "compose.simulators.yaml").read_text())
 OURS = {name: service for name, service in COMPOSE["services"].items() if "build" in service}
 DAGSTER = ("code-location", "webserver", "daemon")
-VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
+SOURCES = ("outages-simulator", "production-api")
+# In the order of their start; the relay has no health check.
+RUNNING = (*SOURCES, "relay", *DAGSTER)
+VARIABLE = re.compile(r"\$\{(\w+)(?::([-?+])([^}]*))?\}")
 TIMEOUT_S = 60.0
 GIVEN = {
     "POSTGRES_PASSWORD": "p0stgres",
@@ -50,17 +56,22 @@ GIVEN = {
     "BROKER_PASSWORD": "broker5ecret",
     "OUTAGES_API_URL": "https://outages.invalid",
     "OUTAGES_API_KEY": "k3y",
+    "PRODUCTION_API_URL": "https://production.invalid",
 }
+FILES = ("PRODUCTION_METRICS_FILE", "PRODUCTION_WORKORDERS_FILE")
+NO_SECRETS = {"OUTAGES_API_URL", "PRODUCTION_API_URL"}
 
 
-def interpolated(value: Any) -> str:
+def interpolated(value: Any, given: Mapping[str, str] = GIVEN) -> str:
     """A value of compose with the variables of `.env`; one that is needed and not given is an error."""
 
     def replacement(match: re.Match[str]) -> str:
         name, kind, rest = match.groups()
         if kind == "-":
-            return GIVEN.get(name) or rest
-        return GIVEN[name]
+            return given.get(name) or rest
+        if kind == "+":
+            return rest if given.get(name) else ""
+        return given[name]
 
     return VARIABLE.sub(replacement, str(value))
 
@@ -75,8 +86,10 @@ class Observed:
     server_info: dict[str, str] = field(default_factory=dict)
     repositories: list[dict[str, Any]] = field(default_factory=list)
     daemons: dict[str, bool] = field(default_factory=dict)
+    limited: tuple[int, str] = (-1, "")
+    waiting: dict[str, int] = field(default_factory=dict)
     run_status: str = ""
-    ledger: list[tuple[str]] = field(default_factory=list)
+    ledger: list[tuple[str, int]] = field(default_factory=list)
     output_of_run: bool = False
     exit_codes: dict[str, int] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
@@ -85,16 +98,19 @@ class Observed:
 class Host:
     """This machine in place of the containers: ports, folders, and the processes."""
 
-    def __init__(self, folder: Path, postgres_port: int) -> None:
+    def __init__(self, folder: Path, *, postgres_port: int = 0, broker_port: int = 0) -> None:
         self.folder = folder
-        self.ports = {name: free_port() for name in ("4000", "3000", "8001")}
+        self.ports = {name: free_port() for name in ("4000", "3000", "8001", "8002")}
         self.rewrites = {
             "@postgres:5432": f"@127.0.0.1:{postgres_port}",
+            "@broker:6379": f"@127.0.0.1:{broker_port}",
             "http://outages-simulator:8001": f"http://127.0.0.1:{self.ports['8001']}",
+            "http://production-api:8002": f"http://127.0.0.1:{self.ports['8002']}",
             "host: code-location": "host: 127.0.0.1",
             "port: 4000": f"port: {self.ports['4000']}",
             "127.0.0.1:3000": f"127.0.0.1:{self.ports['3000']}",
             "'127.0.0.1', 8001": f"'127.0.0.1', {self.ports['8001']}",
+            "'127.0.0.1', 8002": f"'127.0.0.1', {self.ports['8002']}",
             "/var/lib/etl-assets": str(folder / "data"),
             "/opt/dagster": str(folder / "home"),
         }
@@ -130,6 +146,10 @@ class Host:
         argv[0] = shutil.which(argv[0], path=environment["PATH"]) or argv[0]
         with (self.folder / f"{name}.log").open("wb") as log:
             return subprocess.Popen(argv, env=environment, cwd=self.folder / "data", stdout=log, stderr=log)
+
+    def ended(self, name: str, service: dict[str, Any], command: list[str] | None = None) -> tuple[int, str]:
+        """Exit code and output of a command that ends by itself."""
+        return self.start(name, service, command).wait(TIMEOUT_S), self.log(name)
 
     def healthcheck(self, name: str, service: dict[str, Any]) -> subprocess.Popen[bytes]:
         return self.start(f"{name}-health", service, service["healthcheck"]["test"][1:])
@@ -192,25 +212,39 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
         stack.callback(server.release)
         url = server.acquire()
         initialised(url)
-        host = Host(tmp_path_factory.mktemp("production"), int(psycopg.conninfo.conninfo_to_dict(url)["port"] or 0))
+        broker_port = stack.enter_context(broker_of_compose(tmp_path_factory.mktemp("production-broker")))
+        host = Host(
+            tmp_path_factory.mktemp("production"),
+            postgres_port=int(psycopg.conninfo.conninfo_to_dict(url)["port"] or 0),
+            broker_port=broker_port,
+        )
         stack.callback(lambda: [process.kill() for process in host.processes.values() if process.poll() is None])
         yield observe(host)
 
 
+def of_a_trial() -> dict[str, dict[str, Any]]:
+    """Our services as both files of compose together describe them."""
+    services = {name: dict(service) for name, service in {**SIMULATORS["services"], **OURS}.items()}
+    for name in OURS.keys() & SIMULATORS["services"].keys():
+        own = SIMULATORS["services"][name]["environment"]
+        services[name]["environment"] = {**services[name]["environment"], **own}
+    return services
+
+
 def observe(host: Host) -> Observed:
     seen = Observed()
-    services = {name: dict(service) for name, service in OURS.items()}
-    services["outages-simulator"] = SIMULATORS["services"]["outages-simulator"]
-    services["code-location"]["environment"] = {
-        **services["code-location"]["environment"],
-        **SIMULATORS["services"]["code-location"]["environment"],
-    }
-    migrate = host.start("migrate", services["migrate"])
-    seen.migrated = (migrate.wait(TIMEOUT_S), host.log("migrate"))
+    services = of_a_trial()
+    seen.migrated = host.ended("migrate", services["migrate"])
     data_url = host.environment(services["migrate"])["ETL_POSTGRES_URL"]
-    for name in ("outages-simulator", *DAGSTER):
+    for name in RUNNING:
         host.processes[name] = host.start(name, services[name])
+    broker = Broker(host.environment(services["relay"])["ETL_BROKER_URL"])
+    seen.waiting = {
+        stream.name: host.until("the relay", functools.partial(broker.held, stream.name)) for stream in STREAMS
+    }
+    broker.close()
     seen.server_info = host.until("the webserver", lambda: host.ask("/server_info"))
+    seen.limited = host.ended("limit", services["daemon"], POOL_LIMIT)
     launched = host.until("the code location", lambda: launch(host))
     status = STATUS.replace("RUN", launched)
     ended = ("SUCCESS", "FAILURE", "CANCELED")
@@ -220,11 +254,13 @@ def observe(host: Host) -> Observed:
     seen.repositories = host.ask("/graphql", REPOSITORIES)["data"]["repositoriesOrError"]["nodes"]
     daemons = host.until("all heartbeats", lambda: all_required(host.ask("/graphql", DAEMONS)))
     seen.daemons = {daemon["daemonType"]: daemon["healthy"] for daemon in daemons}
-    checks = {name: host.healthcheck(name, services[name]) for name in ("outages-simulator", *DAGSTER)}
+    checks = {name: host.healthcheck(name, services[name]) for name in (*SOURCES, *DAGSTER)}
     seen.healthy = {name: check.wait(TIMEOUT_S) for name, check in checks.items()}
     with psycopg.connect(data_url) as connection:
         seen.revision = str(connection.execute("SELECT version_num FROM etl.platform_version").fetchone()[0])  # type: ignore[index]
-        seen.ledger = connection.execute("SELECT asset FROM etl.ledger WHERE run_id = %s", [launched]).fetchall()
+        seen.ledger = connection.execute(
+            "SELECT asset, sum(received)::int FROM etl.ledger WHERE run_id = %s GROUP BY 1 ORDER BY 1", [launched]
+        ).fetchall()
     seen.output_of_run = any((host.folder / "data" / "compute_logs").glob(f"**/{launched}/**/*.err"))
     for process in host.processes.values():
         process.terminate()
@@ -233,14 +269,15 @@ def observe(host: Host) -> Observed:
     return seen
 
 
+POOL_LIMIT = ["dagster", "instance", "concurrency", "set", "production_drain", "1"]
 STATUS = '{ runOrError(runId: "RUN") { ... on Run { status } } }'
 REPOSITORIES = (
     "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } jobs { name } } } } }"
 )
 DAEMONS = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"
 LAUNCH = """mutation { launchRun(executionParams: {selector: {repositoryLocationName: "etl_assets",
-    repositoryName: "__repository__", jobName: "__ASSET_JOB", assetSelection: [{path: ["raw_outages"]}],
-    assetCheckSelection: []}, runConfigData: {}}) {
+    repositoryName: "__repository__", jobName: "__ASSET_JOB",
+    assetSelection: [{path: ["raw_outages"]}, {path: ["metrics"]}, {path: ["workorders"]}], assetCheckSelection: []}, runConfigData: {}}) {
     __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 
 
@@ -284,23 +321,40 @@ def test_every_daemon_that_the_configuration_needs_is_alive(observed: Observed) 
 @pytest.mark.long
 def test_a_run_launched_in_the_ui_goes_through_queue_and_code_location_into_the_database(observed: Observed) -> None:
     assert observed.run_status == "SUCCESS", observed.logs["code-location"][-3000:]
-    assert observed.ledger == [("outages.raw_outages",)]
+    assert [asset for asset, _ in observed.ledger] == [
+        "outages.raw_outages",
+        "production.metrics",
+        "production.workorders",
+    ]
     assert observed.output_of_run
 
 
 @pytest.mark.long
+def test_the_relay_brings_both_streams_to_the_broker_and_a_run_stores_them(observed: Observed) -> None:
+    received = {asset.removeprefix("production."): rows for asset, rows in observed.ledger}
+    for stream in STREAMS:
+        assert 0 < observed.waiting[stream.name] <= received[stream.name]
+
+
+@pytest.mark.long
+def test_a_pool_gets_a_limit_of_its_own_by_the_command_of_the_operations_page(observed: Observed) -> None:
+    assert observed.limited[0] == 0, observed.limited[1]
+    assert " ".join(POOL_LIMIT) in (ROOT / "docs" / "operations.md").read_text()
+
+
+@pytest.mark.long
 def test_every_healthcheck_of_a_running_service_passes(observed: Observed) -> None:
-    assert observed.healthy == dict.fromkeys(("outages-simulator", *DAGSTER), 0)
+    assert observed.healthy == dict.fromkeys((*SOURCES, *DAGSTER), 0)
 
 
 @pytest.mark.long
 def test_every_service_ends_by_itself_on_sigterm(observed: Observed) -> None:
-    assert observed.exit_codes == dict.fromkeys(("outages-simulator", *DAGSTER), 0)
+    assert observed.exit_codes == dict.fromkeys(RUNNING, 0), observed.logs["relay"][-3000:]
 
 
 @pytest.mark.long
 def test_no_service_writes_a_secret_to_its_log(observed: Observed) -> None:
-    secrets = [value for name, value in GIVEN.items() if name != "OUTAGES_API_URL"]
+    secrets = [value for name, value in GIVEN.items() if name not in NO_SECRETS]
     leaks = [(name, secret) for name, log in observed.logs.items() for secret in secrets if secret in log]
     assert leaks == []
 
@@ -312,25 +366,33 @@ def answers(client: redis.Redis) -> bool:
         return False
 
 
-def test_the_broker_takes_its_configuration_and_refuses_whoever_has_no_password(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def broker_of_compose(folder: Path) -> Iterator[int]:
+    """A broker with the configuration of compose; gives its port."""
     port = free_port()
-    text = interpolated(COMPOSE["configs"]["broker"]["content"]).replace("/data", str(tmp_path))
-    (tmp_path / "broker.conf").write_text(f"{text}port {port}\nbind 127.0.0.1\n")
-    with (tmp_path / "log").open("wb") as log:
-        broker = subprocess.Popen([broker_binary(), tmp_path / "broker.conf"], stdout=log, stderr=log, cwd=tmp_path)
+    text = interpolated(COMPOSE["configs"]["broker"]["content"]).replace("/data", str(folder))
+    (folder / "broker.conf").write_text(f"{text}port {port}\nbind 127.0.0.1\n")
+    with (folder / "log").open("wb") as log:
+        broker = subprocess.Popen([broker_binary(), folder / "broker.conf"], stdout=log, stderr=log, cwd=folder)
     try:
-        once = Retry(NoBackoff(), 0)
-        with redis.Redis(port=port, password=GIVEN["BROKER_PASSWORD"], retry=once, decode_responses=True) as client:
+        with redis.Redis(port=port, password=GIVEN["BROKER_PASSWORD"], retry=Retry(NoBackoff(), 0)) as client:
             end = time.monotonic() + TIMEOUT_S
             while not answers(client) and time.monotonic() < end:
                 time.sleep(0.02)
+        yield port
+    finally:
+        broker.terminate()
+        assert broker.wait(TIMEOUT_S) == 0
+
+
+def test_the_broker_takes_its_configuration_and_refuses_whoever_has_no_password(tmp_path: Path) -> None:
+    once = Retry(NoBackoff(), 0)
+    with broker_of_compose(tmp_path) as port:
+        with redis.Redis(port=port, password=GIVEN["BROKER_PASSWORD"], retry=once, decode_responses=True) as client:
             assert client.config_get("appendonly") == {"appendonly": "yes"}
             assert client.config_get("dir") == {"dir": str(tmp_path)}
         with redis.Redis(port=port, retry=once) as stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
-    finally:
-        broker.terminate()
-        assert broker.wait(TIMEOUT_S) == 0
 
 
 @pytest.mark.parametrize("folder", [ROOT, DOCKER], ids=["local", "production"])
@@ -394,6 +456,30 @@ def test_dagster_starts_after_the_migration_and_stops_at_a_database_that_is_behi
     assert OURS["code-location"]["environment"]["ETL_MIGRATE"] == "off"
 
 
+def test_the_relay_waits_for_migration_and_broker_and_is_started_again_when_it_ends() -> None:
+    waits = {name: needed["condition"] for name, needed in OURS["relay"]["depends_on"].items()}
+    assert waits == {
+        "migrate": "service_completed_successfully",
+        "postgres": "service_healthy",
+        "broker": "service_healthy",
+    }
+    assert (OURS["relay"]["restart"], OURS["relay"]["environment"]["ETL_MIGRATE"]) == ("unless-stopped", "off")
+
+
+def test_the_relay_holds_no_key_of_another_source_and_none_of_dagster() -> None:
+    assert set(OURS["relay"]["environment"]) == {
+        "ETL_POSTGRES_URL",
+        "ETL_BROKER_URL",
+        "PRODUCTION_API_URL",
+        "ETL_MIGRATE",
+    }
+
+
+def test_no_service_has_the_health_check_that_the_image_gives_to_the_code_location() -> None:
+    services = {**OURS, **{name: SIMULATORS["services"][name] for name in SOURCES}}
+    assert [name for name, service in services.items() if "healthcheck" not in service] == []
+
+
 def test_only_the_ui_has_a_port_and_only_on_this_host() -> None:
     ports = {name: service["ports"] for name, service in COMPOSE["services"].items() if "ports" in service}
     assert ports == {"webserver": ["127.0.0.1:${ETL_UI_PORT:-3000}:3000"]}
@@ -401,9 +487,49 @@ def test_only_the_ui_has_a_port_and_only_on_this_host() -> None:
 
 def test_a_trial_has_volumes_of_its_own_and_never_asks_the_real_api() -> None:
     assert (COMPOSE["name"], SIMULATORS["name"]) == ("etl-assets", "etl-assets-trial")
-    assert SIMULATORS["services"]["code-location"]["environment"] == {
-        "OUTAGES_API_URL": "http://outages-simulator:8001"
+    apis = {"OUTAGES_API_URL": "http://outages-simulator:8001", "PRODUCTION_API_URL": "http://production-api:8002"}
+    asked = {
+        name: {variable: address for variable, address in service["environment"].items() if variable in apis}
+        for name, service in of_a_trial().items()
     }
+    assert {name: addresses for name, addresses in asked.items() if addresses} == {
+        "code-location": apis,
+        "relay": {"PRODUCTION_API_URL": apis["PRODUCTION_API_URL"]},
+    }
+
+
+@pytest.mark.parametrize("files", [True, False], ids=["files", "generated"])
+def test_a_trial_streams_two_files_of_the_host_or_generated_data(files: bool) -> None:
+    service = SIMULATORS["services"]["production-api"]
+    given = {name: f"/home/me/{name}.json" for name in FILES} if files else dict.fromkeys(FILES, "")
+    environment = {name: interpolated(service["environment"][name], given) for name in FILES}
+    mounts = {mount["target"]: mount for mount in service["volumes"]}
+    sources = {target: interpolated(mount["source"], given) for target, mount in mounts.items()}
+    if files:
+        assert {name: sources[path] for name, path in environment.items()} == given
+    else:
+        assert environment == given
+        assert set(sources.values()) == {"/dev/null"}
+    assert all(mount["read_only"] and not mount["bind"]["create_host_path"] for mount in mounts.values())
+
+
+@pytest.mark.long
+def test_the_production_api_of_a_trial_says_that_it_streams_the_files_that_are_mounted(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    service = dict(SIMULATORS["services"]["production-api"])
+    for stream, name in zip(STREAMS, FILES, strict=True):
+        (tmp_path / name).write_text(json.dumps([dict.fromkeys(stream.fields, 1)]))
+        (mount,) = [mount for mount in service["volumes"] if name in mount["source"]]
+        host.rewrites[mount["target"]] = str(tmp_path / name)
+    given = {**GIVEN, **dict.fromkeys(FILES, "given")}
+    service["environment"] = {name: interpolated(value, given) for name, value in service["environment"].items()}
+    process = host.processes["api"] = host.start("api", service)
+    try:
+        said = host.until("the API", lambda: host.log("api"))
+    finally:
+        process.terminate()
+    assert said.startswith("production streams of files:")
+    assert process.wait(TIMEOUT_S) == 0
 
 
 def test_all_files_name_the_same_module_and_location() -> None:

@@ -31,6 +31,7 @@ def doctor() -> None:
         "database": _database,
         "broker": _broker,
         "outages API": _outages,
+        "production API": _production,
     }
     failed = 0
     for name, check in checks.items():
@@ -64,11 +65,17 @@ def _broker(settings: Settings) -> str:
 def _ping(url: str) -> str:
     import redis
 
+    from etl_assets.production.streams import STREAMS
+    from etl_assets.resources.streams import Broker
+
+    broker = Broker(url)
+    held = ", ".join(f"{broker.held(stream.name):,} records of {stream.name}" for stream in STREAMS)
+    broker.close()
     try:
         with redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as client:
-            return f"Redis protocol, version {client.info('server').get('redis_version')}"
+            return f"Redis protocol, version {client.info('server').get('redis_version')}, holds {held}"
     except redis.RedisError as error:
-        raise PlatformError(f"the broker does not answer ({type(error).__name__}): check ETL_BROKER_URL") from None
+        raise PlatformError(f"the broker does not say its version ({type(error).__name__}): grant it INFO") from None
 
 
 def _outages(settings: Settings) -> str:
@@ -77,3 +84,17 @@ def _outages(settings: Settings) -> str:
 
     api = OutagesApi.from_settings(settings, limits=Limits(deadline_s=20))
     return f"{len(api.outages())} outages"
+
+
+def _production(settings: Settings) -> str:
+    from etl_assets.production.api import ProductionApi
+    from etl_assets.production.streams import STREAMS
+    from etl_assets.resources.http import Limits
+
+    api, sources = ProductionApi.from_settings(settings, limits=Limits(read_timeout_s=20, deadline_s=20)), {}
+    for stream in STREAMS:
+        with api.records(stream.name, after=0, follow=False) as records:
+            # What is a page and no stream shows in its first piece.
+            next(iter(records), b"")
+            sources[stream.name] = records.source or "a source without a name"
+    return ", ".join(f"{name} from {source}" for name, source in sources.items())

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from etl_assets.production.drain import Drained
 
 app = typer.Typer(no_args_is_help=True)
-FILE = "JSON array or one object per line."
+FILE = "a JSON array or one object per line, like"
+# For an answer that is under way when the relay is told to end; a supervisor kills after ten seconds.
+GRACE_S = 2.0
 
 
 @app.callback()
@@ -28,8 +30,12 @@ def production() -> None:
 
 @app.command()
 def report(
-    metrics: Path | None = typer.Option(None, help=f"Readings instead of the API's. {FILE}"),
-    workorders: Path | None = typer.Option(None, help=f"Work orders instead of the API's. {FILE}"),
+    metrics: Path | None = typer.Option(
+        None, help=f'Readings, with --workorders: {FILE} {{"id": 19, "val": 797.38, "time": 1624377478}}'
+    ),
+    workorders: Path | None = typer.Option(
+        None, help=f'Work orders, with --metrics: {FILE} {{"product": 0, "production": 15.68, "time": 1624383671}}'
+    ),
     interpolation: Literal["last", "linear"] = typer.Option("last", help="What a parameter was between two readings."),
     correction: Literal["bh", "by"] = typer.Option("bh", help="False discovery control; by is the cautious one."),
     simulate: bool = typer.Option(False, "--simulate", help="Take generated data instead of PRODUCTION_API_URL."),
@@ -37,6 +43,7 @@ def report(
     """The whole way: streams, broker, Postgres, report. With two files, or from PRODUCTION_API_URL."""
     from etl_assets.production.alignment import AlignmentRules
     from etl_assets.production.correlation import Method
+    from etl_assets.production.report_numbers import counted
     from etl_assets.production.script import report as run
 
     files = _both(metrics, workorders)
@@ -51,20 +58,24 @@ def report(
             api=api,
         )
     for name, drains in done.copied.items():
-        print(f"{name}: {_counted(drains)}")
+        print(f"{name}: {_become(drains)}")
+    if not done.files.document["products"]:
+        print("no product: there is no work order that could be read")
     for product in done.files.document["products"]:
         print(f"product {product['product']}: {product['answer']}")
     print(f"report: {done.files.latest_html}")
     if done.quarantined:
-        print(f"{done.quarantined} records in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
+        print(f"{counted(done.quarantined, 'record')} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
 
 
-def _counted(drains: "Sequence[Drained]") -> str:
+def _become(drains: "Sequence[Drained]") -> str:
     """What became of the records of a stream."""
+    from etl_assets.production.report_numbers import counted
+
     names = ("received", "inserted", "updated", "unchanged", "deduplicated", "superseded", "rejected")
     total = {name: sum(getattr(done, name) for done in drains) for name in names}
     shown = ", ".join(f"{count:,} {name}" for name, count in total.items() if count and name != "received")
-    return f"{total['received']:,} new records" + (f" ({shown})" if shown else "")
+    return counted(total["received"], "new record") + (f" ({shown})" if shown else "")
 
 
 @app.command()
@@ -78,7 +89,7 @@ def drain() -> None:
     database, broker = platform_database(settings), platform_broker(settings)
     for stream in STREAMS:
         done = run(database, broker, stream)
-        print(f"{stream.name}: {_counted([done])}, position {done.position}")
+        print(f"{stream.name}: {_become([done])}, position {done.position:,}")
 
 
 @app.command()
@@ -99,6 +110,18 @@ def reset(
         print(f"{stream.name}: empty")
 
 
+@app.command()
+def rewind() -> None:
+    """Empty both streams in the broker; the relay then goes on from where the tables are."""
+    from etl_assets.production.streams import STREAMS
+    from etl_assets.resources.local import platform_broker
+
+    broker = platform_broker(load_settings())
+    for stream in STREAMS:
+        broker.delete(stream.name)
+        print(f"{stream.name}: the broker's stream is empty")
+
+
 def relay(
     follow: bool = typer.Option(False, "--follow", help="Stay, and publish what comes, until SIGTERM or Ctrl-C."),
 ) -> None:
@@ -111,6 +134,7 @@ def relay(
     from etl_assets.resources.local import platform_broker, platform_database
 
     settings = load_settings()
+    api = ProductionApi.from_settings(settings)
     database, broker = platform_database(settings), platform_broker(settings)
     ended = threading.Event()
     failures: list[BaseException] = []
@@ -118,26 +142,30 @@ def relay(
     def copy(stream: Stream) -> None:
         try:
             done: Relayed = run(
-                ProductionApi.from_settings(settings),
+                api,
                 broker,
                 stream,
                 committed=lambda: committed_position(database, stream),
                 follow=follow,
                 stop=ended,
             )
-            print(f"{stream.name}: {done.published:,} records published, position {done.position}", flush=True)
+            full = ": the broker holds all that it may, go on after a drain" if done.waiting_room_full else ""
+            print(f"{stream.name}: {done.published:,} records published, position {done.position:,}{full}", flush=True)
         except BaseException as failure:
             failures.append(failure)
             ended.set()
-            raise
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    workers = [threading.Thread(target=copy, args=(stream,), name=stream.name) for stream in STREAMS]
+    # Daemons, so that one which waits for an answer that never comes does not hold the process. Nothing is lost by that: where
+    # the relay stands is in the broker.
+    workers = [threading.Thread(target=copy, args=(stream,), name=stream.name, daemon=True) for stream in STREAMS]
     for worker in workers:
         worker.start()
+    while any(worker.is_alive() for worker in workers) and not ended.wait(0.1):
+        pass
     for worker in workers:
-        worker.join()
+        worker.join(GRACE_S)
     if failures:
         raise failures[0]
 
@@ -146,7 +174,8 @@ def _both(metrics: Path | None, workorders: Path | None) -> tuple[Path, Path] | 
     if metrics is None and workorders is None:
         return None
     if metrics is None or workorders is None:
-        raise typer.BadParameter("give --metrics and --workorders, or neither")
+        missing = "--metrics" if metrics is None else "--workorders"
+        raise typer.BadParameter(f"a report needs both files: give {missing} as well")
     return metrics, workorders
 
 

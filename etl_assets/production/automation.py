@@ -5,10 +5,11 @@ import dagster as dg
 from etl_assets.production.assets import metrics, workorders
 from etl_assets.production.contracts import Metrics
 from etl_assets.production.drain import committed_position
-from etl_assets.production.streams import STREAMS
+from etl_assets.production.streams import STREAMS, Stream
 from etl_assets.resources.broker import BrokerResource
+from etl_assets.resources.database import Database
 from etl_assets.resources.postgres import PostgresResource
-from etl_assets.resources.streams import Lag
+from etl_assets.resources.streams import Batch, Broker, Lag
 
 # Few runs for many small arrivals: a run is worth its while for so many records, or when one has waited for so long.
 ENOUGH_RECORDS = 50_000
@@ -43,10 +44,7 @@ def production_lag(
     context: dg.SensorEvaluationContext, broker: BrokerResource, postgres: PostgresResource
 ) -> dg.RunRequest | dg.SkipReason:
     """Requests a drain when enough waits in the broker, or has waited for long, unless one is already to come."""
-    lags = {
-        stream.name: broker.broker.lag(stream.name, committed=committed_position(postgres.database, stream).sequence)
-        for stream in STREAMS
-    }
+    lags = {stream.name: waiting(stream, broker.broker, postgres.database) for stream in STREAMS}
     shown = ", ".join(
         f"{name}: {lag.records} records, the oldest for {lag.seconds:.0f} s" for name, lag in lags.items()
     )
@@ -57,6 +55,13 @@ def production_lag(
         if context.instance.get_runs_count(unfinished):
             return dg.SkipReason(f"a run of {job.name} will take it along ({shown})")
     return dg.RunRequest()
+
+
+def waiting(stream: Stream, broker: Broker, database: Database) -> Lag:
+    """What the next drain would take: of another source than the table's all that there is."""
+    committed, newest = committed_position(database, stream), broker.newest(stream.name)
+    other_source = isinstance(newest, Batch) and newest.source != committed.source
+    return broker.lag(stream.name, committed=0 if other_source else committed.sequence)
 
 
 def is_due(lag: Lag) -> bool:

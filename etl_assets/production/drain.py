@@ -28,6 +28,7 @@ from etl_assets.io_managers.writing import Outcome, Write, finish
 from etl_assets.production.position import BEGINNING, committed_position, emptied, is_committed, read_position
 from etl_assets.production.relay import begins_anew
 from etl_assets.production.streams import Stream
+from etl_assets.production.tables import of_source
 from etl_assets.production.transform import SEQUENCE, parsed
 from etl_assets.resources.database import Database
 from etl_assets.resources.streams import Batch, Broker, Foreign, Lag, Position
@@ -37,8 +38,8 @@ __all__ = ["Drained", "Position", "committed_position", "drain", "reset"]
 # About a hundred thousand records per transaction: more gains nothing, and is in memory twice.
 BATCHES = 100
 AGAIN = (
-    "delete the broker's stream (`DEL` its key) and run the relay, which goes on from the position that the table has; where"
-    " its API no longer has these records, begin anew with `etl-assets production reset`"
+    "`etl-assets production rewind` empties the broker's streams, and the relay then goes on from where the tables are; where"
+    " its API no longer has these records, begin anew with `etl-assets production reset --yes`"
 )
 
 
@@ -305,7 +306,7 @@ class _Writer:
             table = self._stream.contract.config.table
             raise PermanentError(
                 f"{table} has records of {there or 'a source without a name'!r}, and the broker those of {given!r}: relay"
-                f" from the former, or begin anew with `etl-assets production reset`"
+                f" from the former, or begin anew with `etl-assets production reset --yes`"
             )
 
     def _write(self, transaction: Transaction, new: _Fetched, begin: Position, deleted: int, commit_id: str) -> _Stored:
@@ -313,8 +314,9 @@ class _Writer:
         stored = store_latest(transaction, self._piece, new.rows, sequence=SEQUENCE, look_first=self._look_first)
         gave_way = [*_superseded(self._stream, stored.gave_way), *_superseded(self._stream, stored.taken_out)]
         rejected = [*new.rejected, *(_not_ours(self._stream, entry) for entry in new.foreign)]
-        store_records(transaction, self._piece, [*rejected, *gave_way], run_id=self._run_id)
         position = Position(begin.source, new.last) if new.count else begin
+        records = [_from_source(record, position.source) for record in (*rejected, *gave_way)]
+        store_records(transaction, self._piece, records, run_id=self._run_id)
         outcome = Outcome(
             piece=self._piece,
             commit_id=commit_id,
@@ -330,6 +332,11 @@ class _Writer:
         how = Write("upsert", run_id=self._run_id, source_position=dataclasses.asdict(position))
         finish(transaction, outcome, how)
         return _Stored(position, outcome, len(gave_way), stored.met)
+
+
+def _from_source(record: Record, source: str) -> Record:
+    """A record that says which source it is from; after another source, whose are whose can still be told."""
+    return dataclasses.replace(record, source=record.source + of_source(source))
 
 
 def _superseded(stream: Stream, rows: pa.Table) -> list[Record]:

@@ -46,15 +46,16 @@ def findings(
         aligned: rows of `AlignedWorkOrders`.
         products: what `outputs` found.
     """
+    source = committed_position(database, METRICS).source
     return Findings(
         correlations=correlations,
         aligned=drawn(aligned, correlations),
         products=products,
-        left_out=[*_not_in_tables(database), *_not_aligned(aligned, products)],
+        left_out=[*_not_in_tables(database, source), *_not_aligned(aligned, products)],
         method=described(rules, method, correlations),
         generated_at=generated_at,
         run_id=run_id,
-        source=committed_position(database, METRICS).source,
+        source=source,
     )
 
 
@@ -78,9 +79,9 @@ def described(rules: AlignmentRules, method: Method, correlations: pd.DataFrame)
     }
 
 
-def _not_in_tables(database: Database) -> Iterator[LeftOut]:
+def _not_in_tables(database: Database, source: str) -> Iterator[LeftOut]:
     """Rows that are in quarantine instead, and readings that are in their table without a value."""
-    counts = quarantined(database)
+    counts = quarantined(database, source)
     for contract, outcome, what, why in QUARANTINED:
         if (contract.config.table, outcome) in counts:
             yield LeftOut(what, why, counts[contract.config.table, outcome])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from etl_assets.failures import PermanentError, TransientError
+from etl_assets.failures import ConfigurationError, PermanentError, TransientError
 from etl_assets.production.api import ProductionApi, Records
 from etl_assets.production.patience import Patience
 from etl_assets.production.relay_lines import Cut, Lines
@@ -107,6 +107,8 @@ class _Relay:
         self._stop = stop
         self._waiting_room = waiting_room
         self._patience = Patience(f"relay of {stream.name}", api.limits, endless=follow, stop=stop)
+        # Where the broker's stream, or the table, was found to be; another relay's progress counts too.
+        self._seen: Position | None = None
         # What the broker's stream ends with, from where the API is to go on, of what source (None: not known yet), and
         # whether the next batch takes the place of what the broker has.
         self._newest: Position | None = None
@@ -154,9 +156,10 @@ class _Relay:
             )
         self._newest = Position(newest.source, newest.last) if newest else None
         found = self._newest or self._committed()
-        if found.sequence > self._position:
+        if found != self._seen:
             self._patience.progressed()
-        self._position, self._source, self._anew = found.sequence, found.source if found.sequence else None, False
+        self._seen, self._position, self._anew = found, found.sequence, False
+        self._source = found.source if found.sequence else None
 
     def _begin_anew(self) -> None:
         _log.info("relay of %s: the API streams another source than %r: begun anew", self._name, self._source)
@@ -173,16 +176,18 @@ class _Relay:
         if source == self._source or self._source is None:
             raise PermanentError(
                 f"the API has fewer than the {self._position} records of {self._name} that were already read from"
-                f" {_shown(source)}: if it is meant to, `etl-assets production reset` begins anew ({refusal})"
-            )
+                f" {_shown(source)}: if it is meant to, `etl-assets production reset --yes` begins anew"
+            ) from refusal
         self._check_replaceable(source)
 
     def _check_replaceable(self, source: str) -> None:
         assert self._source is not None
         if not begins_anew(self._source):
-            raise PermanentError(
-                f"the API streams {self._name} from {_shown(source)}, while what was read so far is from"
-                f" {_shown(self._source)}: set PRODUCTION_API_URL back, or begin anew with `etl-assets production reset`"
+            raise ConfigurationError(
+                f"{self._name} are to be read from {_shown(source)}, while what is stored is from {_shown(self._source)},"
+                " which nobody could read again; nothing was changed: go on with that source (PRODUCTION_API_URL), give"
+                " this one a place of its own (ETL_DATA_DIR, ETL_POSTGRES_URL, ETL_BROKER_URL), or begin anew with"
+                " `etl-assets production reset --yes`"
             )
 
     def _copy(self) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from etl_assets.failures import PermanentError
 from etl_assets.production import report_numbers, report_words
 from etl_assets.production.report_answer import answer
 from etl_assets.production.report_charts import MARKS, Chart, charts_of
@@ -55,14 +56,20 @@ def write_report(folder: Path, findings: Findings) -> ReportFiles:
     Args:
         folder: made if it is not there.
         findings: what the report says.
+
+    Raises:
+        PermanentError: if the folder cannot be written to.
     """
     report = document(findings)
     texts = {"html": _page(report, findings), "csv": as_csv(report), "json": as_json(report)}
     of_run = {kind: folder / safe_name(findings.run_id) / f"report.{kind}" for kind in texts}
     latest = {kind: folder / f"latest.{kind}" for kind in texts}
-    for paths in (of_run, latest):
-        for kind, path in paths.items():
-            _write(path, texts[kind])
+    try:
+        for paths in (of_run, latest):
+            for kind, path in paths.items():
+                _write(path, texts[kind])
+    except OSError as error:
+        raise PermanentError(f"cannot write the report to {folder} ({error.strerror or error})") from error
     return ReportFiles(document=report, **of_run, **{f"latest_{kind}": path for kind, path in latest.items()})
 
 

@@ -38,13 +38,29 @@ def readings_without_value(database: Database) -> int:
     return int(row[0]) if row else 0
 
 
+def of_source(source: str) -> str:
+    """How the origin of a quarantined record ends."""
+    return f" of {source}" if source else ""
+
+
 def quarantined(database: Database) -> Mapping[tuple[str, str], int]:
-    """Rows in quarantine by table and outcome."""
+    """Records in quarantine by table and outcome, of those that were read from the source that is in the table now.
+
+    Quarantine keeps what earlier sources left there; what counts was met after the last write of another source, or reset. A
+    source that was read twice has its records there once.
+    """
     with database.connect() as connection:
         rows = connection.execute(
-            "SELECT asset, outcome, sum(seen)::bigint FROM etl.quarantine WHERE asset = ANY(%s) AND status = 'open'"
+            "WITH written AS (SELECT asset, committed_at, source_position::json ->> 'source' AS source,"
+            " source_position::json ->> 'sequence' AS sequence FROM etl.ledger"
+            " WHERE asset = ANY(%(assets)s) AND partition = '' AND source_position IS NOT NULL),"
+            " newest AS (SELECT DISTINCT ON (asset) asset, source FROM written ORDER BY asset, committed_at DESC),"
+            " earlier AS (SELECT asset, max(committed_at) AS ended FROM written JOIN newest USING (asset)"
+            " WHERE written.source <> newest.source OR sequence = '0' GROUP BY asset)"
+            " SELECT asset, outcome, count(*) FROM etl.quarantine LEFT JOIN earlier USING (asset)"
+            " WHERE asset = ANY(%(assets)s) AND status = 'open' AND (ended IS NULL OR last_seen > ended)"
             " GROUP BY asset, outcome",
-            ([Metrics.config.table, Workorders.config.table],),
+            {"assets": [Metrics.config.table, Workorders.config.table]},
         ).fetchall()
     return {(asset, outcome): count for asset, outcome, count in rows}
 

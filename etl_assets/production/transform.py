@@ -284,7 +284,7 @@ def _line(stream: Stream, line: bytes, sequence: int) -> _Line:
     if type(said) is int and said != sequence:
         raise PermanentError(
             f"stream {stream.name}: the record in place {sequence} says that it is {said}: its API must number records"
-            " from 1 without a hole; correct that, then begin anew with `etl-assets production reset`"
+            " from 1 without a hole; correct that, then begin anew with `etl-assets production reset --yes`"
         )
     if said is None or (isinstance(found, _Ambiguous) and found.names & {SEQUENCE, "record"}):
         return _Line(

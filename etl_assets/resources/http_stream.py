@@ -4,9 +4,9 @@ Connection, redirects, classification and what is never said are those of `ApiCl
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
 from etl_assets.resources.http import ApiClient, ApiRefused, ApiUnavailable, Call, Failed, malformed
@@ -14,6 +14,8 @@ from etl_assets.resources.http_outcomes import Action, MalformedAnswer, refuse_p
 
 if TYPE_CHECKING:
     import requests
+
+T = TypeVar("T")
 
 CHUNK_BYTES = 256 * 1024
 _SUCCESS = 200
@@ -62,8 +64,7 @@ class StreamClient(ApiClient):
         asked = self._asked("GET", f"{path}?{urlencode(params)}")
         call = Call("GET", self._url(path), asked, params=params, headers=headers)
         self._ends_at = self._read_until = self._clock() + self._limits.deadline_s
-        with self._classified(call):
-            response = self._opened(call)
+        response = self._classified(call, lambda: self._opened(call))
         self._read_until = math.inf
         with response:
             yield ByteStream(response.headers, self._pieces(call, response))
@@ -77,28 +78,21 @@ class StreamClient(ApiClient):
 
     def _pieces(self, call: Call, response: "requests.Response") -> Iterator[bytes]:
         begun = False
-        while True:
-            with self._classified(call):
-                piece: bytes = response.raw.read1(CHUNK_BYTES, decode_content=True)
-                begun = begun or self._begins(piece)
-            if not piece:
-                return
+
+        def read() -> bytes:
+            piece: bytes = response.raw.read1(CHUNK_BYTES, decode_content=True)
+            if not begun:
+                _refuse_page(piece)
+            return piece
+
+        while piece := self._classified(call, read):
+            begun = begun or bool(piece.strip())
             yield piece
 
-    def _begins(self, piece: bytes) -> bool:
-        """Whether the body's first text is in the piece, which must not be that of a page."""
-        try:
-            refuse_page(piece)
-        except MalformedAnswer as error:
-            raise malformed(_SUCCESS, error) from None
-        return bool(piece.strip())
-
-    @contextmanager
-    def _classified(self, call: Call) -> Iterator[None]:
+    def _classified(self, call: Call, action: Callable[[], T]) -> T:
         failure: Failed
         try:
-            yield
-            return
+            return action()
         except Failed as error:
             failure = error
         except self._transport.NETWORK_ERRORS as error:
@@ -109,3 +103,10 @@ class StreamClient(ApiClient):
         if failure.rule.action is Action.RETRY:
             raise StreamInterrupted(message, status=failure.status, retry_after_s=failure.wait_s)
         raise ApiRefused(message, status=failure.status, attempts=1)
+
+
+def _refuse_page(piece: bytes) -> None:
+    try:
+        refuse_page(piece)
+    except MalformedAnswer as error:
+        raise malformed(_SUCCESS, error) from None

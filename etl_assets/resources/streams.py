@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from etl_assets.failures import ConfigurationError, PlatformError, TransientError
-from etl_assets.resources.streams_errors import translated
+from etl_assets.resources.streams_errors import failure_of
 from etl_assets.resources.streams_scripts import PUBLISH, TRIM
 
 if TYPE_CHECKING:
@@ -242,13 +242,18 @@ class Broker:
     def _call(self, doing: str, command: "Callable[[redis.Redis], Any]") -> Any:
         client = self._connected()
         try:
-            with translated(doing, client):
-                return command(client)
-        except TransientError:
+            return command(client)
+        except Exception as error:
+            failure = failure_of(error, doing=doing, client=client)
+            if failure is None:
+                raise
+        if isinstance(failure, TransientError):
             with self._lock:
                 if self._client is client:
                     self._client = None
-            raise
+            # Those that other threads use right now are theirs to give up.
+            client.connection_pool.disconnect(inuse_connections=False)
+        raise failure
 
     def _connected(self) -> "redis.Redis":
         with self._lock:
@@ -315,15 +320,14 @@ def _entry(entry_id: bytes, fields: Mapping[bytes, bytes] | None) -> Batch | For
     fields = fields or {}
     try:
         size, count = int(fields[b"size"]), int(fields[b"count"])
-        if not 0 <= size <= MAX_ENTRY_BYTES or count < 1:
+        if fields[b"codec"] != CODEC.encode() or not 0 <= size <= MAX_ENTRY_BYTES or count < 1:
             raise ValueError("no entry of ours")
-        codec = fields[b"codec"].decode()
-        lines = pa.Codec(codec).decompress(fields[b"lines"], decompressed_size=size, asbytes=True)
+        lines = pa.Codec(CODEC).decompress(fields[b"lines"], decompressed_size=size, asbytes=True)
         published_at = _EPOCH + int(fields[b"at"]) * _MICROSECOND
         batch = Batch(int(fields[b"first"]), count, fields[b"source"].decode(), published_at, lines)
     except (KeyError, ValueError, OverflowError, OSError, pa.ArrowException):
         batch = None
-    if batch is None or entry_id != b"%d-0" % batch.last or len(batch.lines) != size:
+    if batch is None or entry_id != b"%d-0" % batch.last:
         return Foreign(entry_id.decode(), {_text(name): _text(value) for name, value in fields.items()})
     return batch
 

@@ -1,8 +1,6 @@
 """What the broker's errors mean: which may pass by themselves, and which somebody has to see to."""
 
-import contextlib
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -52,9 +50,10 @@ CODE_OF_CLASS = {
 _OTHER = "look the answer up in the documentation of the broker; it must be Redis 6.2 or newer, or Valkey"
 
 
-@contextlib.contextmanager
-def translated(doing: str, client: "redis.Redis") -> Iterator[None]:
-    """Turn what the driver raises into a failure of ours, classified once and without secrets.
+def failure_of(error: Exception, *, doing: str, client: "redis.Redis") -> PlatformError | None:
+    """The failure of ours for what the driver raised, classified once and without secrets; None if it is not the driver's.
+
+    To be raised outside of the handler: the driver's exceptions quote what the server said.
 
     Args:
         doing: what was going on, to follow `could not`.
@@ -62,17 +61,12 @@ def translated(doing: str, client: "redis.Redis") -> Iterator[None]:
     """
     import redis
 
-    try:
-        yield
-        return
-    except PlatformError:
-        raise
-    except (redis.exceptions.RedisError, OSError) as error:
-        transient, reason = _judged(error)
-        said = " ".join(str(error).split())
+    if not isinstance(error, redis.exceptions.RedisError | OSError):
+        return None
+    transient, reason = _judged(error)
+    said = " ".join(str(error).split())
     kind = TransientError if transient else PermanentError
-    # Raised outside of the handler: the driver's exceptions hang on to the arguments of the call.
-    raise kind(_without_secrets(client)(f"could not {doing} on the broker: {reason}" + (f" ({said})" if said else "")))
+    return kind(_without_secrets(client)(f"could not {doing} on the broker: {reason}" + (f" ({said})" if said else "")))
 
 
 def _judged(error: Exception) -> tuple[bool, str]:

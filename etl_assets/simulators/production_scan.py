@@ -124,7 +124,7 @@ class Window:
                 self._undecoded = data[error.start :]
             else:
                 self.fault = FileRefused(
-                    f"{self.path}: is not UTF-8: byte {first + error.start:,} is 0x{data[error.start]:02x};"
+                    f"{self.path} is not UTF-8: byte {first + error.start:,} is 0x{data[error.start]:02x};"
                     " save it as UTF-8"
                 )
         if "\0" in text:
@@ -259,7 +259,7 @@ class ArrayScanner:
             )
         if final:
             inside = bool(rest.lstrip("[," + BLANK)) or not window.taken
-            where = f"inside of record {window.taken + 1:,}" if inside else f"behind record {window.taken:,}"
+            where = f"inside of record {window.taken + 1:,}" if inside else f"after record {window.taken:,}"
             raise window.refused(f"is cut in the middle: the file ends {where}", len(window.text))
 
     def finish(self, window: Window) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 from psycopg.rows import dict_row
 
 from etl_assets.production.drain import Drained, committed_position, drain
@@ -41,6 +42,12 @@ class Line:
     database: Database
     broker: Broker
     stream: Stream = METRICS
+    _connection: psycopg.Connection[dict[str, Any]] | None = None
+
+    def close(self) -> None:
+        """Close the connection that the tests ask questions on."""
+        if self._connection is not None:
+            self._connection.close()
 
     def publish(self, first: int, *records: str, source: str = SOURCE) -> None:
         """Records as one entry of the broker."""
@@ -62,8 +69,9 @@ class Line:
         return self.broker.entries(self.stream.name)
 
     def query(self, query: str, *values: Any) -> list[dict[str, Any]]:
-        with self.database.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(query, values).fetchall()
+        if self._connection is None:
+            self._connection = psycopg.connect(self.database.url, autocommit=True, row_factory=dict_row)
+        return self._connection.execute(query, values).fetchall()
 
     def rows(self) -> list[tuple[int, int, float | None, int]]:
         """The table: parameter, minutes after T0, value, sequence."""

@@ -183,5 +183,6 @@ class Production(RuleBasedStateMachine):
             self.table_and_quarantine_are_what_the_position_says()
         finally:
             module.BATCHES = self.batches
+            self.line.close()
             self.line.broker.close()
             self.server.release()

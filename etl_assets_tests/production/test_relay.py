@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import json
 import multiprocessing
@@ -409,6 +410,7 @@ def test_a_refusal_is_not_repeated(api: Api, source: ProductionApi, broker: Brok
         (lines(1, 500) + lines(502, 900), 500, 502),
         (lines(1, 999) + lines(1011, 3000), 999, 1011),
         (lines(1, 1000) + lines(1003, 3000), 1000, 1003),
+        (line(2) + line(1) + lines(3, 5), 0, 2),
     ],
 )
 def test_a_hole_is_an_error_that_names_its_ends(
@@ -444,7 +446,8 @@ def test_what_the_api_reports_of_itself_is_said_and_what_came_before_is_publishe
         (b'[{"id":1,"val":2}]\n', 'a line that is no record: [{"id":1,"val":2}]'),
         (b"x" * 300 + b"\n", "a line that is no record: " + "x" * 79 + "…"),
         (b'{"sequence":1,"rec', "ended in the middle of the line after sequence 0"),
-        (b"no record\n" + line(1), "a line that is no record: no record"),
+        (b"no record\n" + lines(1, 3), "a line that is no record: no record"),
+        (b"<!doctype html><h1>Log in", "answered 200 with a page (HTML or XML) instead of JSON"),
     ],
 )
 def test_what_is_no_stream_of_records_is_named_when_it_lasts(
@@ -463,6 +466,15 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory() -> None:
     assert all(cutter.feed(b"x" * (1 << 20)) == [] for _ in range(17))
     assert isinstance(cutter.fault, PermanentError)
     assert "the line after sequence 7 is longer than 16777216 bytes" in str(cutter.fault)
+
+
+def test_a_line_without_a_place_in_the_stream_is_a_fault_before_anything_after_it_is_given_out() -> None:
+    cutter = Lines("metrics", after=0)
+    cutter.feed(line(1) + b"who am I\n")
+    assert [(cut.first, cut.count) for cut in cutter.flush()] == [(1, 1)]
+    cutter.feed(lines(2, 4))
+    assert cutter.flush() == []
+    assert "after sequence 1: a line that is no record: who am I" in str(cutter.fault)
 
 
 def test_long_records_make_smaller_batches() -> None:
@@ -666,8 +678,9 @@ def _reaches(broker: Broker, sequence: int) -> None:
 
 
 def test_a_following_relay_publishes_what_comes_until_it_is_stopped(
-    api: Api, source: ProductionApi, broker: Broker
+    api: Api, source: ProductionApi, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("etl_assets.production.relay.MAX_AGE_S", float("inf"))
     api.last = 1200
     with following(source, broker) as done:
         for last in (1200, 1201, 1300, 4000):
@@ -675,6 +688,42 @@ def test_a_following_relay_publishes_what_comes_until_it_is_stopped(
             _reaches(broker, last)
     assert done == [Relayed("metrics", "files:a", 4000, 4000, False)]
     assert content(broker) == lines(1, 4000)
+
+
+def test_without_heartbeats_a_record_does_not_wait_for_its_batch_to_fill_up(
+    api: Api, source: ProductionApi, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("etl_assets.production.relay.MAX_AGE_S", 0)
+
+    async def one_by_one(api: Api, exchange: Exchange) -> None:
+        await exchange.start(X_Stream_Source=api.source)
+        for sequence in range(1, 4):
+            await exchange.write(line(sequence))
+            while await asyncio.to_thread(_last, broker) < sequence:
+                await asyncio.sleep(0.001)
+        await exchange.end()
+
+    api.steps.append(one_by_one)
+    assert relay(source, broker, METRICS).published == 3
+    assert [(batch.first, batch.count) for batch in batches(broker)] == [(1, 1), (2, 1), (3, 1)]
+
+
+def test_what_has_arrived_is_published_when_the_relay_is_stopped(
+    api: Api, source: ProductionApi, broker: Broker
+) -> None:
+    stop = threading.Event()
+
+    async def stopping(api: Api, exchange: Exchange) -> None:
+        await exchange.start(X_Stream_Source=api.source)
+        await exchange.write(lines(1, 5))
+        stop.set()
+        await exchange.write(line(6))
+        await exchange.stall()
+
+    api.steps.append(stopping)
+    done = relay(source, broker, METRICS, follow=True, stop=stop)
+    assert done.position in (5, 6)
+    assert content(broker) == lines(1, done.position)
 
 
 def test_a_following_relay_outlives_every_transient_failure(api: Api, source: ProductionApi, broker: Broker) -> None:
@@ -795,12 +844,18 @@ def test_the_api_is_the_one_of_the_setting(data_dir: Path, monkeypatch: pytest.M
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_password_in_the_apis_url_is_sent_and_not_said(api: Api, served: tuple[Api, str], broker: Broker) -> None:
-    api.steps.append(status(401))
+@pytest.mark.parametrize("fault", [status(401), status(503), body(then="reset"), body(line(1), then="stall")])
+def test_a_password_in_the_apis_url_is_not_said(api: Api, served: tuple[Api, str], broker: Broker, fault: Step) -> None:
+    api.steps.extend([fault] * 3)
     url = served[1].replace("http://", "http://user:s3cret@")
-    with pytest.raises(PermanentError) as caught:
-        relay(ProductionApi(url, limits=QUICK), broker, METRICS)
-    assert "s3cret" not in f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
+    with pytest.raises((PermanentError, TransientError)) as caught:
+        relay(ProductionApi(url, limits=dataclasses.replace(QUICK, read_timeout_s=0.05)), broker, METRICS)
+    error: BaseException | None = caught.value
+    while error is not None:
+        # The HTTP library's own exceptions can quote headers.
+        assert type(error).__module__.startswith("etl_assets.")
+        assert "s3cret" not in f"{error!r} {vars(error)!r}"
+        error = error.__cause__ or error.__context__
 
 
 # Over the simulator, with its faults

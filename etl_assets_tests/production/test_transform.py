@@ -200,14 +200,14 @@ def test_a_record_that_is_no_object_is_rejected(text: str) -> None:
     [
         b"not json\n",
         b"\n",
-        b'{"sequence":1,"record":{"id":1\n',
-        b'{"sequence":1,"record":{"id":1,"val":1,"time":1,}}\n',
-        b'{"sequence":1,"record":{"id":1,"val":1,"time":1,"s":"\xff"}}\n',
-        b'{"sequence":1,"record":{"id":1,"val":-NaN,"time":1}}\n',
-        b'{"sequence":1,"record":{"id":1,"val":1,"time":1}}{"sequence":2}\n',
+        b'{"sequence":8,"record":{"id":1\n',
+        b'{"sequence":8,"record":{"id":1,"val":1,"time":1,}}\n',
+        b'{"sequence":8,"record":{"id":1,"val":1,"time":1,"s":"\xff"}}\n',
+        b'{"sequence":8,"record":{"id":1,"val":-NaN,"time":1}}\n',
+        b'{"sequence":8,"record":{"id":1,"val":1,"time":1}}{"sequence":9}\n',
         b'{"sequence":8,"record":{"id":1,"val":1,"time":1},"record":{}}\n',
-        b'{"sequence":1,"record":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n",
-        b'{"sequence":1,"record":{"id":' + b"9" * 5000 + b',"val":1,"time":1}}\n',
+        b'{"sequence":8,"record":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n",
+        b'{"sequence":8,"record":{"id":' + b"9" * 5000 + b',"val":1,"time":1}}\n',
         b"[1]\n",
         b'{"record":{"id":1,"val":1,"time":1}}\n',
     ],
@@ -250,6 +250,8 @@ def test_rows_stay_in_the_order_of_their_sequence_around_doubtful_ones() -> None
     split = parsed(METRICS, text, first=1)
     assert [(row[0], row[3]) for row in rows(split)] == [(1, 1), (2, 2), (4, 4), (5, 5)]
     assert [record.raw["sequence"] for record in split.records] == [3]
+    split = parsed(METRICS, lines(metric(id=1), metric(id=2, val=None), metric(id=3)), first=1)
+    assert [(row[0], row[3]) for row in rows(split)] == [(1, 1), (2, 2), (3, 3)]
 
 
 @pytest.mark.parametrize("numbers", [[1, 3], [2, 1], [1, 1], [2, 3]])
@@ -267,10 +269,26 @@ def test_line_ends_of_windows_and_a_missing_last_one_change_nothing() -> None:
         assert split.records == plain.records
 
 
-def test_one_bad_record_among_many_leaves_the_others_to_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow: list[int] = []
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sequences of lines that were read one by one."""
+    found: list[int] = []
     original = transform._line
-    monkeypatch.setattr(transform, "_line", lambda *args: (slow.append(args[2]), original(*args))[1])
+    monkeypatch.setattr(transform, "_line", lambda *args: (found.append(args[2]), original(*args))[1])
+    return found
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    "record", [GOOD, spelled(val="NaN"), spelled(id='"1"', val='"1"', time='"1"'), metric(time="2021-06-22T15:57:58Z")]
+)
+def test_records_of_one_form_are_read_the_fast_way(slow: list[int], record: str, end: str) -> None:
+    text = lines(*[record] * 50).replace(b"\n", end.encode())
+    assert parsed(METRICS, text, first=1).valid.num_rows == 50
+    assert slow == []
+
+
+def test_one_bad_record_among_many_leaves_the_others_to_the_fast_way(slow: list[int]) -> None:
     text = lines(*[metric(id=at) if at != 4321 else metric(id=at, val=[]) for at in range(10_000)])
     split = parsed(METRICS, text, first=1)
     assert split.valid.num_rows == 9_999

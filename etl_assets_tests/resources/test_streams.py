@@ -249,7 +249,8 @@ def test_held_counts_what_was_not_trimmed(broker: Broker) -> None:
         pytest.param("9-0", {"count": "0"}, id="no record"),
         pytest.param("9-0", {"lines": "x"}, id="damaged lines"),
         pytest.param("9-0", {"size": str(1 << 40)}, id="a size beyond all measure"),
-        pytest.param("9-0", {"size": "7"}, id="a wrong size"),
+        pytest.param("9-0", {"size": "7"}, id="more lines than it says"),
+        pytest.param("9-0", {"size": "7000"}, id="fewer lines than it says"),
         pytest.param("9-0", {"codec": "none such"}, id="an unknown codec"),
         pytest.param("9-0", {"at": "9" * 30}, id="a time out of range"),
         pytest.param("9-0", {"source": b"\xff"}, id="a source that is no text"),
@@ -299,6 +300,15 @@ def test_a_wrong_password_is_permanent_and_not_said(url: str) -> None:
     for secret in (PASSWORD, "s3cret", wrong):
         assert secret not in everything_said(caught.value)
         assert secret not in repr(Broker(wrong))
+
+
+def test_a_password_that_the_broker_echoes_is_not_said() -> None:
+    with answering(b"-ERR no such user: s3cret/of the+broker (s3cret%2Fof%20the%2Bbroker)\r\n") as url:
+        broker = Broker(url.replace("redis://", "redis://:s3cret%2Fof%20the%2Bbroker@"))
+        with contextlib.closing(broker), pytest.raises(PermanentError) as caught:
+            broker.newest("metrics")
+    assert "no such user: *** (***)" in str(caught.value)
+    assert "s3cret" not in everything_said(caught.value)
 
 
 def test_no_password_where_one_is_wanted_is_permanent(url: str) -> None:
@@ -419,10 +429,10 @@ def own_server(tmp_path: Path) -> Iterator[EmbeddedBroker]:
 @pytest.mark.long
 def test_a_killed_broker_has_lost_nothing_that_it_acknowledged(own_server: EmbeddedBroker) -> None:
     broker = Broker(own_server.acquire)
-    assert broker.newest("metrics") is None
     acknowledged = 0
-    for _ in range(5):
-        killer = threading.Timer(0.05, kill_server, (own_server.data_dir,))
+    for turn in range(1, 6):
+        enough = threading.Event()
+        killer = threading.Thread(target=lambda: enough.wait() and kill_server(own_server.data_dir))  # noqa: B023
         killer.start()
         with contextlib.suppress(TransientError):
             while killer.is_alive():
@@ -432,10 +442,12 @@ def test_a_killed_broker_has_lost_nothing_that_it_acknowledged(own_server: Embed
                 assert first > acknowledged
                 broker.publish("metrics", [batch(first, 10)])
                 acknowledged = first + 9
+                if acknowledged >= 300 * turn:
+                    enough.set()
         killer.join()
         found = [line for entry in broker.read("metrics", after=0, batches=10**6) for line in _lines(entry)]
         assert found == batch(1, len(found)).lines.splitlines()
-        assert len(found) >= acknowledged > 0
+        assert len(found) >= acknowledged >= 300 * turn
 
 
 def _lines(entry: Batch | Foreign) -> list[bytes]:
