@@ -43,7 +43,6 @@ def report(
     """The whole way: streams, broker, Postgres, report. With two files, or from PRODUCTION_API_URL."""
     from etl_assets.production.alignment import AlignmentRules
     from etl_assets.production.correlation import Method
-    from etl_assets.production.report_numbers import counted
     from etl_assets.production.script import report as run
 
     files = _both(metrics, workorders)
@@ -64,8 +63,7 @@ def report(
     for product in done.files.document["products"]:
         print(f"product {product['product']}: {product['answer']}")
     print(f"report: {done.files.latest_html}")
-    if done.quarantined:
-        print(f"{counted(done.quarantined, 'record')} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
+    _tell_quarantined(done.quarantined)
 
 
 def _become(drains: "Sequence[Drained]") -> str:
@@ -78,6 +76,14 @@ def _become(drains: "Sequence[Drained]") -> str:
     return counted(total["received"], "new record") + (f" ({shown})" if shown else "")
 
 
+def _tell_quarantined(records: int) -> None:
+    """One line for people on stderr if there is something to look at."""
+    from etl_assets.production.report_numbers import counted
+
+    if records:
+        print(f"{counted(records, 'record')} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
+
+
 @app.command()
 def drain() -> None:
     """Store what waits in the broker."""
@@ -87,9 +93,12 @@ def drain() -> None:
 
     settings = load_settings()
     database, broker = platform_database(settings), platform_broker(settings)
+    quarantined = 0
     for stream in STREAMS:
         done = run(database, broker, stream)
+        quarantined += done.superseded + done.rejected
         print(f"{stream.name}: {_become([done])}, position {done.position:,}")
+    _tell_quarantined(quarantined)
 
 
 @app.command()

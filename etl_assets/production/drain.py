@@ -28,7 +28,6 @@ from etl_assets.io_managers.writing import Outcome, Write, finish
 from etl_assets.production.position import BEGINNING, committed_position, emptied, is_committed, read_position
 from etl_assets.production.relay import begins_anew
 from etl_assets.production.streams import Stream
-from etl_assets.production.tables import of_source
 from etl_assets.production.transform import SEQUENCE, parsed
 from etl_assets.resources.database import Database
 from etl_assets.resources.streams import Batch, Broker, Foreign, Lag, Position
@@ -94,6 +93,9 @@ def drain(database: Database, broker: Broker, stream: Stream, *, run_id: str = "
     if lag_before.batches:
         with Session(database) as session:
             done = list(_stored(_Writer(session, broker, stream, run_id), broker, stream, after))
+    else:
+        # What a drain that was killed between commit and trim has left.
+        broker.trim(stream.name, committed=position.sequence, source=position.source)
     position = done[-1].position if done else position
     return _drained(stream, done, position, lag_before, broker.lag(stream.name, committed=position.sequence))
 
@@ -335,8 +337,8 @@ class _Writer:
 
 
 def _from_source(record: Record, source: str) -> Record:
-    """A record that says which source it is from; after another source, whose are whose can still be told."""
-    return dataclasses.replace(record, source=record.source + of_source(source))
+    """A record that says which source it is from: after another one it can still be told whose it was."""
+    return dataclasses.replace(record, source=f"{record.source} of {source}") if source else record
 
 
 def _superseded(stream: Stream, rows: pa.Table) -> list[Record]:

@@ -46,16 +46,15 @@ def findings(
         aligned: rows of `AlignedWorkOrders`.
         products: what `outputs` found.
     """
-    source = committed_position(database, METRICS).source
     return Findings(
         correlations=correlations,
         aligned=drawn(aligned, correlations),
         products=products,
-        left_out=[*_not_in_tables(database, source), *_not_aligned(aligned, products)],
+        left_out=[*_not_in_tables(database), *_not_aligned(aligned, products)],
         method=described(rules, method, correlations),
         generated_at=generated_at,
         run_id=run_id,
-        source=source,
+        source=committed_position(database, METRICS).source,
     )
 
 
@@ -69,19 +68,25 @@ def described(rules: AlignmentRules, method: Method, correlations: pd.DataFrame)
     """The settings, and what follows from them for these data."""
     family = len(READINGS) * int(correlations["parameter_id"].nunique())
     surrogates = method.surrogates(family)
-    return {
+    described = {
         "alignment": asdict(rules),
         "statistics": {**method.described(), "surrogates_at_most": surrogates, "fewest_work_orders": FEWEST},
-        "notes": [
-            f"The smallest p that {surrogates:,} surrogates can give is {1 / (surrogates + 1):.1g}; a single effect among"
-            f" {family} (all parameters in both readings) needs {method.level / max(family, 1):.1g} to pass, so the test can say yes.",
-        ],
     }
+    return {**described, "notes": [_resolution(method, family, surrogates)]} if family else described
 
 
-def _not_in_tables(database: Database, source: str) -> Iterator[LeftOut]:
+def _resolution(method: Method, family: int, surrogates: int) -> str:
+    """Whether so many surrogates let the test say yes to a single effect, in a sentence."""
+    tried = family * (sum(1 / place for place in range(1, family + 1)) if method.correction == "by" else 1)
+    return (
+        f"The smallest p that {surrogates:,} surrogates can give is {1 / (surrogates + 1):.1g}; a single effect among {family}"
+        f" (all parameters in both readings) needs {method.level / tried:.1g} to pass, so the test can say yes."
+    )
+
+
+def _not_in_tables(database: Database) -> Iterator[LeftOut]:
     """Rows that are in quarantine instead, and readings that are in their table without a value."""
-    counts = quarantined(database, source)
+    counts = quarantined(database)
     for contract, outcome, what, why in QUARANTINED:
         if (contract.config.table, outcome) in counts:
             yield LeftOut(what, why, counts[contract.config.table, outcome])

@@ -64,12 +64,12 @@ def write_report(folder: Path, findings: Findings) -> ReportFiles:
     texts = {"html": _page(report, findings), "csv": as_csv(report), "json": as_json(report)}
     of_run = {kind: folder / safe_name(findings.run_id) / f"report.{kind}" for kind in texts}
     latest = {kind: folder / f"latest.{kind}" for kind in texts}
-    try:
-        for paths in (of_run, latest):
-            for kind, path in paths.items():
+    for paths in (of_run, latest):
+        for kind, path in paths.items():
+            try:
                 _write(path, texts[kind])
-    except OSError as error:
-        raise PermanentError(f"cannot write the report to {folder} ({error.strerror or error})") from error
+            except OSError as error:
+                raise PermanentError(f"cannot write {path} ({error.strerror or error})") from error
     return ReportFiles(document=report, **of_run, **{f"latest_{kind}": path for kind, path in latest.items()})
 
 

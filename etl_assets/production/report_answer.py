@@ -37,9 +37,11 @@ def _said(product: "OutputSummary", rows: Sequence[Mapping[str, Any]]) -> str:
     supported = [row for row in measured if row["verdict"] == "supported"]
     if not measured:
         return f"nothing can be said: {_obstacle(product, rows)}"
+    top = measured[:NAMED]
+    if supported and all(row["verdict"] == "shared trend" for row in top):
+        return f"{_trend(top, rows)}, while {_support(supported)}"
     if supported:
         return _support(supported)
-    top = measured[:NAMED]
     if all(row["verdict"] == "insufficient data" for row in top):
         return f"nothing can be said: {_too_few(max(row['n'] for row in rows))}"
     if all(row["verdict"] == "shared trend" for row in top):

@@ -38,11 +38,6 @@ def readings_without_value(database: Database) -> int:
     return int(row[0]) if row else 0
 
 
-def of_source(source: str) -> str:
-    """How the origin of a quarantined record ends."""
-    return f" of {source}" if source else ""
-
-
 def quarantined(database: Database) -> Mapping[tuple[str, str], int]:
     """Records in quarantine by table and outcome, of those that were read from the source that is in the table now.
 

@@ -23,10 +23,9 @@ from etl_assets_tests.production.kills_witness import Judgement, Witness
 KILLED = -signal.SIGKILL
 COMMANDS = {"relay": ["relay", "--follow"], "drain": ["production", "drain"]}
 TASKS = "etl_assets_tests.production.kills_tasks"
-# How long a life lasts that is not killed at a step: a child takes a moment to begin, a command takes a second.
-LIFE_S, COMMAND_LIFE_S, LONG_LIFE_S = (0.02, 0.7), (0.8, 2.2), (0.5, 4.0)
-# A step that is not reached by then is not going to be.
-PATIENCE_S = 4.0
+# How long a life lasts: a child takes a moment to begin, a command a second. A step that was not reached by then is not
+# going to be.
+LASTS_S = {"instant": (0.02, 0.7), "command": (0.8, 2.2), "long": (1.0, 4.0), "step": (4.0, 4.0)}
 # Shares of the files: at the beginning, for each life of the drain, and whenever there was no kill of it for a while.
 AT_FIRST, EACH_LIFE, EACH_PAUSE, PAUSE_S = 0.1, 1 / 120, 1 / 120, 1.5
 
@@ -181,15 +180,12 @@ class Lives(threading.Thread):
         """One life; a plan that was not carried out comes last."""
         before, late = self._servers.disturbances, threading.Event()
         child = self._start(forker, plan)
-        limits = {"step": (PATIENCE_S, PATIENCE_S), "instant": LIFE_S, "command": COMMAND_LIFE_S, "long": LONG_LIFE_S}[
-            plan.kind
-        ]
 
         def too_late() -> None:
             late.set()
             child.kill()
 
-        timer = threading.Timer(self._dice.uniform(*limits), too_late)
+        timer = threading.Timer(self._dice.uniform(*LASTS_S[plan.kind]), too_late)
         timer.start()
         code = child.wait()
         timer.cancel()
@@ -217,7 +213,7 @@ class Lives(threading.Thread):
         kill = [*plan.step[:1], plan.number, plan.step[1]] if plan.kind == "step" else None
         if self._role == "relay":
             return forker.start(f"{TASKS}:relay", environment=environment, kill=kill)
-        batches = self._dice.choice((1, 3, 100))
+        batches = self._dice.choice((2, 4, 12))
         return forker.start(f"{TASKS}:drains", environment=environment, batches=batches, kill=kill)
 
 

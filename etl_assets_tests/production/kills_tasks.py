@@ -125,14 +125,15 @@ def with_kill(kill: list[Any] | None) -> None:
     function: Callable[..., Any] = getattr(owner, attribute)
 
     def step(*args: Any, **kwargs: Any) -> Any:
-        calls[label] += 1
-        here = calls[label] == number
-        if here and when == "before":
-            die()
-        if here and when == "amid":
+        calls["begun"] += 1
+        if when != "after" and calls["begun"] == number:
+            if when == "before":
+                die()
             AMID[label]()
         result = function(*args, **kwargs)
-        if here:
+        # One that raises is not done: what is loaded anew after such a failure is the next call.
+        calls["done"] += 1
+        if when == "after" and calls["done"] == number:
             die()
         return result
 

@@ -11,7 +11,7 @@ import psycopg
 from etl_assets.production.streams import STREAMS, Stream
 from etl_assets_tests.production.kills_records import Counts, Expected
 
-LOOK_EVERY_S = 0.05
+LOOK_EVERY_S = 0.15
 BOOKS = ("inserted", "updated", "unchanged", "deduplicated", "quarantined")
 
 

@@ -10,10 +10,8 @@ import pytest
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.test_utils import create_run_for_test
 
-from etl_assets.io_managers.parquet_files import ParquetRoot, read_parquet
-from etl_assets.io_managers.slices import Slice
 from etl_assets.production import automation, checks
-from etl_assets.production.contracts import CONTRACTS, AlignedWorkOrders, ProductCorrelations
+from etl_assets.production.contracts import CONTRACTS
 from etl_assets.production.drain import committed_position, drain
 from etl_assets.production.streams import METRICS
 from etl_assets.resources.broker import BrokerResource
@@ -38,6 +36,7 @@ from etl_assets_tests.production.world import (
 
 ALIGNED = 2 * (ORDERS - 1) * 4
 VERSIONS = "SELECT xmin::text || ctid::text FROM production.{} ORDER BY 1"
+UNFINISHED = [dg.DagsterRunStatus[name] for name in ("QUEUED", "NOT_STARTED", "STARTING", "STARTED")]
 TABLES = [contract.table_name() for contract in CONTRACTS]
 
 
@@ -52,7 +51,7 @@ def said(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
 def test_a_run_takes_both_streams_to_the_report(world: World) -> None:
     result = world.run()
     assert result.success
-    assert {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()} == set(ASSETS)
+    assert {event.asset_key for event in result.get_asset_materialization_events()} == set(map(dg.AssetKey, ASSETS))
     assert world.counts() == (METRICS_IN_FILES, 2 * ORDERS)
     assert (world.count("production.aligned_work_orders"), world.count("production.product_correlations")) == (
         ALIGNED,
@@ -79,15 +78,7 @@ def test_a_run_takes_both_streams_to_the_report(world: World) -> None:
     expected = {(table, "has_rows") for table in TABLES} | {("product_correlations", "ranks_are_complete")}
     expected |= {(table, "no_more_than_the_stream_gave") for table in ("metrics", "workorders")}
     assert check_results(result) == dict.fromkeys(expected, True)
-    assert_copied(world)
-
-
-def assert_copied(world: World) -> None:
-    """The parquet files of the results hold what is in Postgres."""
-    root = ParquetRoot(load_settings().storage_url)
-    for contract in (AlignedWorkOrders, ProductCorrelations):
-        rows = world.rows(f"SELECT * FROM {contract.config.table} ORDER BY {', '.join(contract.config.key)}")
-        assert read_parquet(root, [Slice(contract)]).to_pylist() == rows
+    world.assert_copied()
 
 
 def test_a_second_run_writes_nothing_and_reports_the_same(world: World) -> None:
@@ -304,6 +295,13 @@ def wait(world: World, records: int, *, source: str = "files:a", after: int = 0)
     world.broker.publish("metrics", [Batch(after + 1, records, source, datetime.now(UTC), lines.encode())])
 
 
+@pytest.fixture
+def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> int:
+    """So many records are worth a run."""
+    monkeypatch.setattr(automation, "ENOUGH_RECORDS", 50)
+    return 50
+
+
 def skipped(world: World) -> str:
     """Why the sensor asks for nothing."""
     result = tick(world)
@@ -317,13 +315,13 @@ def test_a_drain_is_not_asked_for_while_nothing_waits(world: World) -> None:
     )
 
 
-def test_a_drain_is_not_asked_for_while_little_waits(world: World) -> None:
-    wait(world, automation.ENOUGH_RECORDS - 1)
-    assert "not enough waits (metrics: 49999 records" in skipped(world)
+def test_a_drain_is_not_asked_for_while_little_waits(world: World, few_are_enough: int) -> None:
+    wait(world, few_are_enough - 1)
+    assert "not enough waits (metrics: 49 records" in skipped(world)
 
 
-def test_a_drain_is_asked_for_when_enough_waits(world: World) -> None:
-    wait(world, automation.ENOUGH_RECORDS)
+def test_a_drain_is_asked_for_when_enough_waits(world: World, few_are_enough: int) -> None:
+    wait(world, few_are_enough)
     request = tick(world)
     assert isinstance(request, dg.RunRequest)
     assert request.run_key is None
@@ -338,11 +336,13 @@ def test_a_drain_is_asked_for_when_a_record_has_waited_for_long(world: World, mo
     assert isinstance(tick(world), dg.RunRequest)
 
 
-def test_a_drain_is_asked_for_when_another_source_has_begun_below_the_position(world: World) -> None:
-    wait(world, automation.ENOUGH_RECORDS + 1)
+def test_a_drain_is_asked_for_when_another_source_has_begun_below_the_position(
+    world: World, few_are_enough: int
+) -> None:
+    wait(world, few_are_enough + 1)
     drain(world.database, world.broker, METRICS)
     world.broker.delete("metrics")
-    wait(world, automation.ENOUGH_RECORDS, source="files:b")
+    wait(world, few_are_enough, source="files:b")
     assert isinstance(tick(world), dg.RunRequest)
     drain(world.database, world.broker, METRICS)
     assert committed_position(world.database, METRICS).source == "files:b"
@@ -361,7 +361,7 @@ def test_a_run_that_is_to_come_or_under_way_takes_it_along(
 ) -> None:
     monkeypatch.setattr(automation, "LONGEST_WAIT_S", 0.0)
     wait(world, 1)
-    for status in automation.UNFINISHED:
+    for status in UNFINISHED:
         run = run_of(world, job, status)
         assert f"a run of {job} will take it along (metrics: 1 records" in skipped(world)
         world.instance.delete_run(run.run_id)

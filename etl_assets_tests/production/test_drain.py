@@ -497,6 +497,16 @@ def test_a_drain_killed_before_the_trim_is_trimmed_by_the_next(line: Line) -> No
     assert line.entries() == 1
 
 
+def test_what_a_killed_drain_has_left_is_trimmed_although_nothing_waits(line: Line) -> None:
+    line.publish(1, metric(1, 0, 1.0))
+    line.publish(2, metric(1, 1, 2.0))
+    with crashing(line.broker, "trim"), pytest.raises(Crash):
+        line.drain()
+    assert line.entries() == 2
+    assert counts(line.drain()) == {}
+    assert line.entries() == 1
+
+
 def test_a_drain_killed_after_a_trim_finds_all_that_is_not_stored(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BATCHES", 1)
     for first in (1, 2, 3):

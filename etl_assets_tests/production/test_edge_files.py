@@ -37,11 +37,11 @@ def rng() -> Rng:
 
 
 def noise(rng: Rng, number: int = 5 * ORDERS, *, level: float = 100.0) -> list[float]:
-    return (level + rng.normal(0, 1, number)).tolist()  # type: ignore[no-any-return]
+    return (level + rng.normal(0, 1, number)).tolist()
 
 
 def counter(rng: Rng, number: int = ORDERS) -> list[float]:
-    return np.cumsum(20 + rng.normal(0, 3, number)).tolist()  # type: ignore[no-any-return]
+    return np.cumsum(20 + rng.normal(0, 3, number)).tolist()
 
 
 def ids(report: dict[str, Any]) -> dict[int, list[int]]:
@@ -102,6 +102,16 @@ def test_a_single_reading_and_a_single_work_order(command: Command) -> None:
     assert only_verdict(report) == "insufficient data"
 
 
+@pytest.mark.long
+def test_records_of_which_none_can_be_a_row(command: Command) -> None:
+    report = command.report(readings(0, ["abc", True]), [{"time": START, "product": "x", "production": 1}])
+    assert command.counts() == (0, 0)
+    assert report["products"] == []
+    assert left_out(report, "readings", "cannot be read") == 2
+    assert left_out(report, "work orders", "cannot be read") == 1
+    assert command.err == "3 records in quarantine: see `etl-assets quarantine list`\n"
+
+
 # Nothing in it
 
 
@@ -113,7 +123,9 @@ def test_what_never_changes_is_constant(command: Command) -> None:
     assert "nothing can be said: the output, or every parameter, never changes" in command.out.lower()
 
 
-@pytest.mark.parametrize("nothing", [float("nan"), None, "NaN"])
+@pytest.mark.parametrize(
+    "nothing", [float("nan"), pytest.param(None, marks=pytest.mark.long), pytest.param("NaN", marks=pytest.mark.long)]
+)
 def test_readings_without_any_value_are_stored_and_say_nothing(command: Command, rng: Rng, nothing: Any) -> None:
     report = command.report(readings(0, [nothing] * 20) + readings(1, [nothing] * 20), work_orders(0, counter(rng)))
     assert command.counts() == (40, ORDERS)
@@ -239,25 +251,25 @@ FORMS: dict[str, Callable[[list[Record]], str | bytes]] = {
     "pretty-printed": lambda records: json.dumps(records, indent=4),
     "a byte-order mark": lambda records: b"\xef\xbb\xbf" + json.dumps(records).encode(),
     "CRLF": lambda records: as_lines(records).replace("\n", "\r\n"),
-    "CRLF and a byte-order mark": lambda records: b"\xef\xbb\xbf" + json.dumps(records, indent=1).replace("\n", "\r\n").encode(),
     "text for numbers": lambda records: json.dumps(as_text(records)),
     "milliseconds": lambda records: as_lines(in_milliseconds(records)),
-    "milliseconds as text": lambda records: json.dumps(as_text(in_milliseconds(records))),
+    "text, milliseconds, CRLF and a byte-order mark": lambda records: b"\xef\xbb\xbf"
+    + json.dumps(as_text(in_milliseconds(records)), indent=1).replace("\n", "\r\n").encode(),
     "times with a zone": lambda records: as_lines(with_zone(records)),
     "white space and other fields": lambda records: "\n \t" + json.dumps([{"unit": "°C", **r} for r in records]) + "\n\n",
 }  # fmt: skip
-EVERYDAY = ("milliseconds as text", "CRLF and a byte-order mark")
+EVERYDAY = "text, milliseconds, CRLF and a byte-order mark"
 
 
 @pytest.mark.parametrize(
     "form",
-    [pytest.param(form, marks=() if form in EVERYDAY else pytest.mark.long) for form in FORMS if form != "lines"],
+    [pytest.param(form, marks=() if form == EVERYDAY else pytest.mark.long) for form in FORMS if form != "lines"],
 )
 def test_the_form_of_the_files_changes_nothing(command: Command, form: str) -> None:
     records = small_records()
-    expected = command.report(*map(as_lines, records))
+    expected = command.report(as_lines(records[0]), as_lines(records[1]))
     tables = command.tables()
-    report = command.report(*map(FORMS[form], records))
+    report = command.report(FORMS[form](records[0]), FORMS[form](records[1]))
     assert f"metrics: {METRICS_IN_FILES} new records ({METRICS_IN_FILES} inserted)" in command.out
     assert command.tables() == tables
     assert (report["products"], report["left_out"]) == (expected["products"], expected["left_out"])

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from etl_assets.failures import PermanentError
 from etl_assets.production import report, report_numbers, report_words
 from etl_assets.production.contracts import READINGS, VERDICTS, AlignedWorkOrders, ProductCorrelations
 from etl_assets.production.report import Findings, LeftOut, document, write_report
@@ -211,6 +212,15 @@ def test_support_that_only_shows_beneath_the_drift_is_said_to(r: float) -> None:
     shown = f"{r:.2f}".replace("-", "−")
     assert said(hidden, is_counter=False) == (
         f"Parameter 5 is supported: r = 0.57 beneath the drift, r = {shown} with it, unlikely by chance (q = 0.003)."
+    )
+
+
+def test_what_ranks_first_by_its_trend_is_named_before_what_is_supported() -> None:
+    trends = [row(n, n, 0.97, verdict="shared trend") for n in (1, 2, 3)]
+    supported = row(8, 4, 0.41, ci_low=0.3, ci_high=0.5, q=0.003, verdict="supported")
+    assert said(*trends, supported, is_counter=False) == (
+        "Parameters 1, 2 and 3 go with the output most closely (|r| about 0.970) but all of them only share its trend, which says"
+        " nothing about cause, while parameter 8 is supported: r = 0.41 (0.30 to 0.50), unlikely by chance (q = 0.003)."
     )
 
 
@@ -577,7 +587,7 @@ def test_a_run_that_cannot_be_written_leaves_the_latest_as_it_was(broken: str, t
     write_report(tmp_path, findings(run_id="run-1"))
     before = {path: path.read_bytes() for path in tmp_path.glob("latest.*")}
     (tmp_path / "run-2" / broken / "in the way").mkdir(parents=True)
-    with pytest.raises(OSError, match=re.escape(broken)):
+    with pytest.raises(PermanentError, match=re.escape(f"cannot write {tmp_path / 'run-2' / broken} (Is a directory)")):
         write_report(tmp_path, findings(row(7, 1, 0.5), run_id="run-2"))
     assert {path: path.read_bytes() for path in tmp_path.glob("latest.*")} == before
     assert list(tmp_path.rglob("*.tmp")) == []

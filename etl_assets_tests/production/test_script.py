@@ -5,8 +5,9 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import pandas as pd
 import pytest
 
 from etl_assets import production
@@ -16,6 +17,7 @@ from etl_assets.production.alignment import AlignmentRules
 from etl_assets.production.api import ProductionApi
 from etl_assets.production.correlation import Method
 from etl_assets.production.drain import committed_position
+from etl_assets.production.findings import described
 from etl_assets.production.relay import relay
 from etl_assets.production.streams import METRICS, STREAMS
 from etl_assets.settings import load_settings
@@ -63,7 +65,7 @@ def test_the_same_files_twice_bring_nothing_new_and_the_same_numbers(command: Co
     first = command.report(*records)
     tables, ledger = command.tables(), command.count("etl.ledger")
     again = command.report(*records)
-    assert f"metrics: 0 new records\nworkorders: 0 new records\n" in command.out
+    assert "metrics: 0 new records\nworkorders: 0 new records\n" in command.out
     assert command.err == ""
     assert command.tables() == tables
     # Neither stream was written; the two results were, with nothing to change.
@@ -87,6 +89,7 @@ def test_a_report_over_other_files_is_about_those_only(command: Command) -> None
     assert "in quarantine" not in command.err
 
 
+@pytest.mark.long
 def test_what_is_left_out_is_counted_once_however_often_a_source_comes_back(command: Command) -> None:
     expected = {("readings", "later one"): 3, ("readings", "cannot be read"): 1}
     expected |= {("work orders", "later one"): 1, ("work orders", "cannot be read"): 1}
@@ -99,6 +102,7 @@ def test_what_is_left_out_is_counted_once_however_often_a_source_comes_back(comm
     assert command.err == "6 records in quarantine: see `etl-assets quarantine list`\n"
 
 
+@pytest.mark.long
 def test_one_file_that_is_the_same_is_taken_with_the_other_all_the_same(command: Command) -> None:
     metrics, orders = small_records()
     command.report(metrics, orders)
@@ -107,13 +111,14 @@ def test_one_file_that_is_the_same_is_taken_with_the_other_all_the_same(command:
     assert [product["product"] for product in report["products"]] == [0]
 
 
+@pytest.mark.long
 def test_files_do_not_take_the_place_of_a_real_source(world: World, command: Command, api: ProductionApi) -> None:
     metrics, orders = small_records()
     with serve(
         ProductionSimulator(*(command.file(*file) for file in (("m", metrics), ("o", orders))), source="plant 7").app
     ) as url:
         script.report(database=world.database, broker=world.broker, api=ProductionApi(url, limits=QUICK))
-    assert command.try_report(readings(0, [1.0]), work_orders(0, [1.0])) == 1
+    assert command.try_report(readings(0, [1.0]), work_orders(0, [1.0])) == 2
     assert "'plant 7'" in command.err
     assert "etl-assets production reset" in command.err
     assert world.counts() == (METRICS_IN_FILES, 2 * ORDERS)
@@ -179,10 +184,12 @@ def test_the_function_copies_both_streams_and_gives_the_files(world: World, api:
     assert read_report(folder) == json.loads(done.files.json.read_text()) == done.files.document
     assert done.files.latest_html.parent == folder
     assert done.files.html.parent.parent == folder
-    assert supported(done.files.document, "per_work_order") == {(0, 1)}
+    assert supported(read_report(folder), "per_work_order") == {(0, 1)}
+    world.assert_copied()
     world.assert_books_balance()
 
 
+@pytest.mark.long
 def test_the_function_and_the_assets_report_the_same(world: World, api: ProductionApi) -> None:
     assert world.run().success
     of_run = world.report()
@@ -220,9 +227,8 @@ def test_an_api_that_fails_leaves_what_was_stored_and_the_next_call_goes_on(worl
         script.report(api=api)
     assert world.counts() == (METRICS_IN_FILES, 0)
     world.simulator.faults.clear()
-    done = script.report(api=api)
-    received = [sum(drained.received for drained in done.copied[stream.name]) for stream in STREAMS]
-    assert received == [0, 2 * ORDERS]
+    copied = [script.copy(stream, api, world.broker, world.database) for stream in STREAMS]
+    assert [sum(drained.received for drained in drains) for drains in copied] == [0, 2 * ORDERS]
 
 
 def test_a_hole_in_the_stream_is_an_error_that_names_its_ends(world: World, api: ProductionApi) -> None:
@@ -230,6 +236,14 @@ def test_a_hole_in_the_stream_is_an_error_that_names_its_ends(world: World, api:
     with pytest.raises(PermanentError, match="101.*103"):
         script.report(api=api)
     assert committed_position(world.database, METRICS).sequence <= 100
+
+
+@pytest.mark.parametrize(("correction", "needed"), [("bh", "0.001"), ("by", "0.0002")])
+def test_the_method_says_what_p_a_single_effect_needs(correction: Literal["bh", "by"], needed: str) -> None:
+    ranked = pd.DataFrame({"parameter_id": range(20)})
+    [note] = described(AlignmentRules(), Method(correction=correction), ranked)["notes"]
+    assert f"a single effect among 40 (all parameters in both readings) needs {needed} to pass" in note
+    assert "notes" not in described(AlignmentRules(), Method(), ranked[:0])
 
 
 # The commands
@@ -243,6 +257,7 @@ def test_the_command_takes_generated_data_when_asked_to(command: Command) -> Non
     assert f"report: {load_settings().reports_dir / 'production' / 'latest.html'}\n" in command.out
 
 
+@pytest.mark.long
 def test_the_options_of_the_report_are_in_its_method(command: Command) -> None:
     report = command.report(
         readings(0, [1.0, 2.0]), work_orders(0, [1.0]), "--interpolation", "linear", "--correction", "by"
@@ -322,9 +337,7 @@ def test_a_reset_wants_to_be_meant(command: Command) -> None:
     assert command("production", "reset", "--yes") == 0
     assert command.out == "metrics: empty\nworkorders: empty\n"
     assert command.counts() == (0, 0)
-    report = command.report(readings(0, [1.0]), work_orders(0, [1.0]))
-    assert command.counts() == (1, 1)
-    assert len(report["products"]) == 1
+    assert [committed_position(command.database, stream).sequence for stream in STREAMS] == [0, 0]
 
 
 @pytest.fixture

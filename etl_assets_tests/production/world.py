@@ -3,6 +3,7 @@
 Files for the command are written by `readings`, `work_orders` and `text_of`; what a report says is read by `rows_of`.
 """
 
+import functools
 import json
 import math
 import warnings
@@ -16,8 +17,10 @@ import numpy as np
 from psycopg.rows import dict_row, tuple_row
 
 from etl_assets.definitions import platform_definitions, resources
+from etl_assets.io_managers.parquet_files import ParquetRoot, read_parquet
+from etl_assets.io_managers.slices import Slice
 from etl_assets.production.api import ProductionApi
-from etl_assets.production.contracts import READINGS, VERDICTS
+from etl_assets.production.contracts import READINGS, VERDICTS, AlignedWorkOrders, ProductCorrelations
 from etl_assets.production.source import ProductionApiResource
 from etl_assets.resources.database import Database
 from etl_assets.resources.http import Limits
@@ -106,6 +109,14 @@ class Store:
         assert ledger
         assert [row for row in ledger if row["received"] != sum(row[name] for name in BOOKS)] == []
 
+    def assert_copied(self) -> None:
+        """The parquet files of the results hold what is in Postgres."""
+        root = ParquetRoot(load_settings().storage_url)
+        for contract in (AlignedWorkOrders, ProductCorrelations):
+            rows = self.rows(f"SELECT * FROM {contract.config.table} ORDER BY {', '.join(contract.config.key)}")
+            assert rows
+            assert read_parquet(root, [Slice(contract)]).to_pylist() == rows
+
 
 @dataclass
 class World(Store):
@@ -113,14 +124,18 @@ class World(Store):
 
     simulator: ProductionSimulator
     instance: dg.DagsterInstance
-    definitions: dg.Definitions
 
     @classmethod
     def of(cls, store: Store, simulator: ProductionSimulator) -> "World":
-        """The jobs over these neighbours; the folder of the instance goes with the data folder."""
-        overrides = {**resources(PostgresResource(url=store.database.url)), "production_api": QuickApiResource()}
+        """The neighbours, with an instance whose folder goes with the data folder."""
         instance = dg.DagsterInstance.ephemeral(tempdir=str(load_settings().etl_data_dir))
-        return cls(store.database, store.broker, simulator, instance, platform_definitions(overrides))
+        return cls(store.database, store.broker, simulator, instance)
+
+    @functools.cached_property
+    def definitions(self) -> dg.Definitions:
+        """The jobs over these neighbours."""
+        overrides = {**resources(PostgresResource(url=self.database.url)), "production_api": QuickApiResource()}
+        return platform_definitions(overrides)
 
     def run(self, *assets: str, job: str = "production_job", **method: Any) -> dg.ExecuteInProcessResult:
         """Runs a job once.

@@ -95,4 +95,4 @@ def test_relay_and_drain_that_are_killed_a_hundred_times_lose_nothing_and_store_
     assert set(storm.relay.steps) == set(RELAY_STEPS)
     assert set(storm.drain.steps) == set(DRAIN_STEPS)
     # The witness was there while the tables grew.
-    assert len(storm.witness.positions) > 20
+    assert len(storm.witness.positions) >= 10
