@@ -356,7 +356,7 @@ def study(executor: Executor, sets: int, chosen: Callable[[str], bool]) -> Itera
         yield from head if some else ()
         for row in some:
             yield said(row, measured(measure, row, count))
-        yield ""
+        yield from ("",) if some else ()
 
 
 def main() -> None:

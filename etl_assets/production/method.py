@@ -16,7 +16,10 @@ class ReportMethod(dg.ConfigurableResource[Any]):
         default="last", description="What a parameter was between two readings"
     )
     max_age_spacings: float = Field(
-        default=3.0, gt=0, allow_inf_nan=False, description="Maximum age of a reading, in median spacings of its parameter"
+        default=3.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Maximum age of a reading, in median spacings of its parameter",
     )
     min_coverage: float = Field(default=0.5, ge=0, le=1, description="Share of a work order that readings must cover")
     level: float = Field(default=0.04, gt=0, lt=1, description="Largest q of the verdict `supported`")

@@ -11,6 +11,7 @@ import random
 import struct
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -199,7 +200,8 @@ class _Exchange:
     async def reset(self) -> None:
         """Ends the connection with RST: what the client gets is an error, not the end of a stream."""
         transport = self._transport()
-        transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        with suppress(OSError):  # the client may be gone already
+            transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
         await self.stalled(1.0)
 

@@ -184,7 +184,7 @@ class RecordFile:
             same = self._identity == identity and status.st_size >= self._marks[-1].byte
         if not same:
             file.close()
-            raise FileRefused(f"{self.path} was replaced or cut while it was served: start the API anew")
+            raise FileRefused(f"{self.path}: was replaced or cut while it was served: start the API anew")
         return RecordReader(self, file, after=after)
 
 
@@ -200,10 +200,10 @@ def _open(path: Path) -> BufferedReader:
 
 def _unreadable(path: Path, error: OSError) -> FileRefused:
     if isinstance(error, IsADirectoryError):
-        return FileRefused(f"{path} is a folder: name a file")
+        return FileRefused(f"{path}: is a folder: name a file")
     if isinstance(error, FileNotFoundError):
         return FileRefused(f"{path}: there is no such file")
-    return FileRefused(f"{path} cannot be read ({error.strerror or error})")
+    return FileRefused(f"{path}: cannot be read ({error.strerror or error})")
 
 
 def open_records(path: Path, *, after: int = 0) -> Iterator[bytes]:
@@ -271,9 +271,9 @@ def inspect(path: Path, fields: Collection[str]) -> FileSummary:
                 found |= dict.fromkeys(value)
     size = RecordFile(path).size()
     if not records:
-        raise FileRefused(f"{path} {'has no records' if size else 'is empty'}")
+        raise FileRefused(f"{path}: {'has no records' if size else 'is empty'}")
     if not objects:
-        raise FileRefused(f"{path} is no array of objects and no lines of objects: none of {records:,} records is one")
+        raise FileRefused(f"{path}: is no array of objects and no lines of objects: none of {records:,} records is one")
     if not matching:
         raise FileRefused(f"{path}: {_mismatch(expected, found)}")
     return FileSummary(records, matching, not_json, size)

@@ -124,7 +124,7 @@ class Window:
                 self._undecoded = data[error.start :]
             else:
                 self.fault = FileRefused(
-                    f"{self.path} is not UTF-8: byte {first + error.start:,} is 0x{data[error.start]:02x};"
+                    f"{self.path}: is not UTF-8: byte {first + error.start:,} is 0x{data[error.start]:02x};"
                     " save it as UTF-8"
                 )
         if "\0" in text:

@@ -525,8 +525,8 @@ def test_a_source_that_cannot_be_read_again_is_kept(
     api.last, api.source = last, "plant-8"
     with pytest.raises(PermanentError) as caught:
         relay(source, broker, METRICS)
-    assert f"from 'plant-8', while what was read so far is from {shown}" in str(caught.value)
-    assert "`etl-assets production reset`" in str(caught.value)
+    assert f"from 'plant-8', while what is stored is from {shown}" in str(caught.value)
+    assert "`etl-assets production reset --yes`" in str(caught.value)
     assert content(broker) == lines(1, 1500)
 
 
@@ -552,7 +552,7 @@ def test_a_source_that_has_become_shorter_is_an_error(api: Api, source: Producti
     assert "the API has fewer than the 1500 records of metrics that were already read from 'files:a'" in str(
         caught.value
     )
-    assert "answered 416 (“there are 1499”)" in str(caught.value)
+    assert "answered 416 (“there are 1499”)" in str(caught.value.__cause__)
 
 
 # The broker

@@ -146,7 +146,7 @@ def test_a_file_that_is_cut_anywhere_is_refused_after_its_complete_records(
         (b"[1, 2.", "is cut in the middle: the file ends inside of record 2 (byte 6)"),
         (b"[1, 2.]", "is not JSON after record 2: a comma or the end of the array is expected (byte 5)"),
         (b"[{", "is cut in the middle: the file ends inside of record 1 (byte 2)"),
-        (b"[{},", "is cut in the middle: the file ends behind record 1 (byte 4)"),
+        (b"[{},", "is cut in the middle: the file ends after record 1 (byte 4)"),
         (b'{"a":1}\n{"a"', "is cut in the middle: the file ends inside of record 2 (byte 12)"),
         (b'{"a":1}\n{"a":"\xc3', "is cut in the middle: the file ends inside of record 2 (byte 14)"),
         (b"[{},]", "is not JSON in record 2: expecting value (byte 4)"),
