@@ -64,9 +64,12 @@ format: install-dev ## format and sort imports
 docs: install ## write what is generated
 	"$(BIN)/python" -m etl_assets.catalogue dictionary > docs/data-dictionary.md
 
-bench: install-dev ## the write paths beside a bare COPY, to_sql and dlt
+bench: install-dev ## the write paths, the streams and the verdicts, each beside its peers and its limit
 	"$(BIN)/python" -m pip install $(PIP_FLAGS) $(LOCKED) -r requirements-bench.txt
 	"$(BIN)/python" benchmarks/write_paths.py
+	"$(BIN)/python" benchmarks/streams.py
+	"$(BIN)/python" benchmarks/report_scale.py
+	OMP_NUM_THREADS=1 "$(BIN)/python" benchmarks/correlations.py --sets 120
 
 lock: ## write the locks anew (needs uv)
 	uv pip compile --universal --generate-hashes -q pyproject.toml --group build -o requirements.txt

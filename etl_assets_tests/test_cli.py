@@ -91,6 +91,7 @@ def test_a_killed_supervisor_takes_the_simulators_with_it_and_is_not_believed(ho
     assert until(lambda: processes_of(home) == []), processes_of(home)
 
 
+@pytest.mark.long
 def test_a_script_starts_the_servers_that_it_needs_and_ends_them(home: Path) -> None:
     ran = run("outages", "sync", "norwich-pear-tree", "--simulate")
     assert ran.returncode == 0, ran.stderr
@@ -120,6 +121,7 @@ def test_an_empty_database_is_brought_to_shape_by_the_first_command(home: Path, 
     assert not (home / "postgres").exists()
 
 
+@pytest.mark.long
 def test_with_migrations_off_an_empty_database_stops_the_command(home: Path, empty_database_url: str) -> None:
     ran = run("outages", "sync", "kingfisher", "--simulate", ETL_POSTGRES_URL=empty_database_url, ETL_MIGRATE="off")
     assert ran.returncode == 1

@@ -269,6 +269,7 @@ class Kept(dg.IOManager):
         return frame[list(chosen)] if chosen else frame
 
 
+@pytest.mark.long
 def test_a_hundred_sites_in_one_run_fetch_the_outages_once(world: World) -> None:
     sites = [f"site-{number:03}" for number in range(100)]
     world.serve(

@@ -81,6 +81,7 @@ def test_a_run_takes_both_streams_to_the_report(world: World) -> None:
     world.assert_copied()
 
 
+@pytest.mark.long
 def test_a_second_run_writes_nothing_and_reports_the_same(world: World) -> None:
     first = world.run()
     before, report = [world.column(VERSIONS.format(table)) for table in TABLES], world.report()
@@ -148,6 +149,7 @@ def test_what_is_planted_in_the_demo_data_is_supported_and_nothing_else(
 # The settings of a run
 
 
+@pytest.mark.long
 def test_the_method_of_a_run_is_in_its_run_config(world: World) -> None:
     assert world.run(*STORED).success
     result = world.run(*ASSETS[4:], interpolation="linear", level=0.0001, correction="by", min_coverage=0.9)
@@ -186,6 +188,7 @@ def test_an_api_that_fails_for_a_while_is_tried_again(world: World, at_once: Non
     world.assert_books_balance()
 
 
+@pytest.mark.long
 def test_an_api_that_stays_down_fails_after_all_tries_and_the_report_is_not_touched(
     world: World, at_once: None
 ) -> None:

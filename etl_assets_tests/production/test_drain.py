@@ -532,6 +532,7 @@ def test_a_connection_cut_at_the_commit_leaves_each_record_once(line: Line, cut:
     assert [entry["seen"] for entry in line.quarantine()] == [1]
 
 
+@pytest.mark.long
 def test_a_commit_that_nobody_could_look_up_is_found_by_the_next_attempt(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def reported(what: Any) -> tuple[Any, Any]:
 # The same files, and others
 
 
+@pytest.mark.long
 def test_the_same_files_twice_bring_nothing_new_and_the_same_numbers(command: Command) -> None:
     records = small_records()
     first = command.report(*records)
@@ -74,6 +75,7 @@ def test_the_same_files_twice_bring_nothing_new_and_the_same_numbers(command: Co
     assert again["run_id"] != first["run_id"]
 
 
+@pytest.mark.long
 def test_a_report_over_other_files_is_about_those_only(command: Command) -> None:
     command.report(BAD_METRICS, BAD_ORDERS)
     metrics, orders = readings(3, [1.0, 2.0, 4.0]), work_orders(8, [5.0, 7.0, 9.0])
@@ -295,6 +297,7 @@ def test_a_broker_that_is_down_is_a_failure_without_a_traceback_or_its_password(
     assert "Traceback" not in command.err
 
 
+@pytest.mark.long
 def test_relay_and_drain_as_two_commands_do_what_the_report_does_first(
     world: World, command: Command, handlers: None
 ) -> None:

@@ -475,6 +475,7 @@ def test_the_planted_effects_are_there_and_no_others(seed: int) -> None:
 # The command
 
 
+@pytest.mark.long
 def test_the_command_serves_the_files_of_the_settings_until_it_is_told_to_end(files: tuple[Path, Path]) -> None:
     command = [sys.executable, "-m", "etl_assets.cli", "simulate", "production", "--port", "0"]
     environment = {"PRODUCTION_METRICS_FILE": str(files[0]), "PRODUCTION_WORKORDERS_FILE": str(files[1])}
