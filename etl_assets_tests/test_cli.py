@@ -57,6 +57,7 @@ def home(data_dir: Path) -> Iterator[Path]:
     run("down", "--purge")
 
 
+@pytest.mark.long
 def test_the_demo_materialises_everything_and_leaves_nothing_running(home: Path) -> None:
     ran = run("demo")
     assert ran.returncode == 0, ran.stderr

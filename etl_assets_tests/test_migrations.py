@@ -48,6 +48,7 @@ def test_the_head_that_is_written_down_is_that_of_the_history(history: str) -> N
     assert revisions(history) == sorted(revisions(history))  # newer than known is told by comparing them
 
 
+@pytest.mark.long
 def test_the_migrations_lead_to_the_contracts(capsys: pytest.CaptureFixture[str]) -> None:
     catalogue.main(["migrations"])  # exits otherwise
 

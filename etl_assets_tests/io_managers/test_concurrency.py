@@ -31,6 +31,9 @@ from etl_assets_tests.io_managers.tables import (
     values,
 )
 
+# Writers beside each other are slow to bring about; they are proven in `make prove`.
+pytestmark = pytest.mark.long
+
 
 class Pause:
     """Holds writers at a step of the write path until they are let go."""
@@ -62,6 +65,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_eight_writers_of_overlapping_shuffled_keys_do_not_deadlock_and_lose_nothing(database: Database) -> None:
     create(database, Readings)
 

@@ -44,6 +44,9 @@ from etl_assets_tests.io_managers.tables import (
     values,
 )
 
+# Servers and connections that fail are slow to bring about; they are proven in `make prove`.
+pytestmark = pytest.mark.long
+
 TERMINATE = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
 

@@ -129,6 +129,7 @@ def test_a_copy_waits_for_a_writer_and_has_its_rows(database: Database, tmp_path
     assert pq.read_table(tmp_path / "plant/postgres_whole/data.parquet")["value"].to_pylist() == [2.0]
 
 
+@pytest.mark.long
 def test_a_copy_that_loses_the_database_is_made_again(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

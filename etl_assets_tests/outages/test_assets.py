@@ -307,6 +307,7 @@ def test_a_site_whose_delivery_is_refused_does_not_keep_the_others_from_theirs(
 # The cut-off of a run
 
 
+@pytest.mark.long
 def test_since_replaces_the_cutoff_of_this_run_and_redelivers_nothing(
     small: World, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +319,7 @@ def test_since_replaces_the_cutoff_of_this_run_and_redelivers_nothing(
     assert rows == [EARLY, LATER, CUTOFF]
 
 
+@pytest.mark.long
 def test_a_later_since_leaves_what_was_delivered_as_it_is(small: World, runs: Runs) -> None:
     runs()
     assert runs(since="2022-02-01T01:00:00+01:00").success

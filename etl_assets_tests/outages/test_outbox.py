@@ -511,6 +511,7 @@ def test_the_body_is_what_the_transform_makes_of_the_pending_rows(two: World) ->
 # Against the model
 
 
+@pytest.mark.long
 def test_whatever_happens_each_outage_takes_effect_once(world: World) -> None:
     run_state_machine_as_test(
         type("OutboxOfThisTest", (Outbox,), {"world": world}),

@@ -97,6 +97,7 @@ def test_a_second_run_writes_nothing_and_reports_the_same(world: World) -> None:
     assert Path(said(first, "correlation_report")["this_run"]).exists()
 
 
+@pytest.mark.long
 def test_records_that_come_between_two_runs_are_all_that_the_next_one_stores(world: World) -> None:
     assert world.run(*STORED).success
     later = START + 10_000_000

@@ -85,6 +85,7 @@ def test_two_work_orders_are_no_correlation(command: Command, rng: Rng) -> None:
     assert "nothing can be said: only 1 work order can be used" in command.out.lower()
 
 
+@pytest.mark.long
 def test_two_work_orders_of_two_products_are_no_interval(command: Command, rng: Rng) -> None:
     orders = work_orders(4, [1.0]) + work_orders(9, [2.0], start=START + 60)
     report = command.report(readings(0, noise(rng, 10)), orders)
@@ -115,6 +116,7 @@ def test_records_of_which_none_can_be_a_row(command: Command) -> None:
 # Nothing in it
 
 
+@pytest.mark.long
 def test_what_never_changes_is_constant(command: Command) -> None:
     report = command.report(readings(0, [5.5] * 150) + readings(1, [0] * 150), work_orders(0, [100.0] * ORDERS))
     assert only_verdict(report) == "constant"
@@ -174,6 +176,7 @@ def planted(rng: Rng, *, orders: int = 60) -> tuple[list[Record], np.ndarray[Any
     return metrics + readings(6, noise(rng, 5 * orders)) + readings(8, noise(rng, 5 * orders)), made
 
 
+@pytest.mark.long
 def test_an_effect_on_the_increments_of_a_counter_is_supported_per_work_order(command: Command, rng: Rng) -> None:
     metrics, made = planted(rng)
     report = command.report(metrics, work_orders(2, np.cumsum(made).tolist()))
@@ -258,12 +261,12 @@ FORMS: dict[str, Callable[[list[Record]], str | bytes]] = {
     "times with a zone": lambda records: as_lines(with_zone(records)),
     "white space and other fields": lambda records: "\n \t" + json.dumps([{"unit": "°C", **r} for r in records]) + "\n\n",
 }  # fmt: skip
-EVERYDAY = "text, milliseconds, CRLF and a byte-order mark"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "form",
-    [pytest.param(form, marks=() if form == EVERYDAY else pytest.mark.long) for form in FORMS if form != "lines"],
+    [form for form in FORMS if form != "lines"],
 )
 def test_the_form_of_the_files_changes_nothing(command: Command, form: str) -> None:
     records = small_records()

@@ -34,6 +34,9 @@ sys.stdin.read()
 """
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start the server as another user")
 
+# Every other test starts servers too; how they live and end is proven in `make prove`.
+pytestmark = pytest.mark.long
+
 
 def eventually(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE_S

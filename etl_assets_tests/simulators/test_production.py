@@ -491,6 +491,7 @@ def test_the_command_serves_the_files_of_the_settings_until_it_is_told_to_end(fi
         assert process.wait(timeout=10) == 0
 
 
+@pytest.mark.long
 def test_the_command_refuses_a_file_that_is_not_there(files: tuple[Path, Path]) -> None:
     command = [sys.executable, "-m", "etl_assets.cli", "simulate", "production", "--metrics", "nowhere"]
     done = subprocess.run(
