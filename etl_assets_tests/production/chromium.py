@@ -22,10 +22,11 @@ FLAGS = (
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--disable-extensions", "--hide-scrollbars",
     "--remote-debugging-pipe",
 )  # fmt: skip
-# The browser reads commands from descriptor 3 and writes to 4; they are moved there by a process that then becomes it.
+# The browser reads commands from descriptor 3 and writes to 4; they are moved there by a process that then becomes it, by way
+# of free descriptors above both: whatever numbers the pipes have, none takes the other's place.
 LAUNCH = (
-    "import os, sys; os.dup2(int(sys.argv[1]), 13); os.dup2(int(sys.argv[2]), 14); "
-    "os.dup2(13, 3); os.dup2(14, 4); os.execv(sys.argv[3], sys.argv[3:])"
+    "import fcntl, os, sys; pipes = [fcntl.fcntl(int(given), fcntl.F_DUPFD, 10) for given in sys.argv[1:3]]; "
+    "[os.dup2(pipe, place) for pipe, place in zip(pipes, (3, 4))]; os.execv(sys.argv[3], sys.argv[3:])"
 )
 
 

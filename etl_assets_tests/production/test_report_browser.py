@@ -1,5 +1,6 @@
 """The correlation report as a browser shows it, on a phone and on a desk, in light and in dark."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -158,3 +159,20 @@ def test_a_large_report_opens(browser: Browser, tmp_path: Path) -> None:
     assert page.console == []
     assert page.value("document.querySelectorAll('tbody tr').length") == 800
     assert files.html.stat().st_size < 2_000_000
+
+
+def test_the_browser_starts_whatever_numbers_its_pipes_have(tmp_path: Path) -> None:
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    while taken[-1] < 9:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+    page = tmp_path / "page.html"
+    page.write_text("<!doctype html><title>t</title><p>here</p>")
+    path = chromium()
+    assert path
+    try:
+        # Its pipes have the numbers 10 to 13, or those above what is open already.
+        with running(path, tmp_path / "profile") as started:
+            assert started.open(page.as_uri(), width=DESKTOP).value("document.body.textContent") == "here"
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
