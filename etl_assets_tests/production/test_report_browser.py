@@ -1,6 +1,7 @@
 """The correlation report as a browser shows it, on a phone and on a desk, in light and in dark."""
 
-import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from etl_assets.production.report import LeftOut, write_report
-from etl_assets_tests.production.chromium import Browser, Page, chromium, running
+from etl_assets_tests.production.chromium import LAUNCH, Browser, Page, chromium, running
 from etl_assets_tests.production.findings import aligned, drifting, findings, row
 
 pytestmark = [
@@ -161,18 +162,20 @@ def test_a_large_report_opens(browser: Browser, tmp_path: Path) -> None:
     assert files.html.stat().st_size < 2_000_000
 
 
-def test_the_browser_starts_whatever_numbers_its_pipes_have(tmp_path: Path) -> None:
-    taken = [os.open(os.devnull, os.O_RDONLY)]
-    while taken[-1] < 9:
-        taken.append(os.open(os.devnull, os.O_RDONLY))
-    page = tmp_path / "page.html"
-    page.write_text("<!doctype html><title>t</title><p>here</p>")
-    path = chromium()
-    assert path
-    try:
-        # Its pipes have the numbers 10 to 13, or those above what is open already.
-        with running(path, tmp_path / "profile") as started:
-            assert started.open(page.as_uri(), width=DESKTOP).value("document.body.textContent") == "here"
-    finally:
-        for descriptor in taken:
-            os.close(descriptor)
+@pytest.mark.parametrize("numbers", [(3, 4), (4, 3), (10, 13), (14, 13), (20, 21)])
+def test_a_browser_has_its_pipes_in_their_places_whatever_numbers_they_had(
+    numbers: tuple[int, int], tmp_path: Path
+) -> None:
+    commands, events = tmp_path / "commands", tmp_path / "events"
+    commands.write_text("open the page")
+    # In place of the browser a program that answers with what it was told.
+    answer = "import os; os.write(4, os.read(3, 99))"
+    prepared = (
+        "import fcntl, os, sys; files = [os.open(sys.argv[1], os.O_RDONLY), os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT)]; "
+        "files = [fcntl.fcntl(file, fcntl.F_DUPFD, 40) for file in files]; "
+        "[os.dup2(file, int(number)) for file, number in zip(files, sys.argv[3:5])]; os.execv(sys.executable, sys.argv[5:])"
+    )
+    given = [str(number) for number in numbers]
+    launched = [sys.executable, "-c", LAUNCH, *given, sys.executable, "-c", answer]
+    subprocess.run([sys.executable, "-c", prepared, str(commands), str(events), *given, *launched], check=True)
+    assert events.read_text() == "open the page"
