@@ -208,7 +208,7 @@ def test_a_relay_that_waits_for_a_full_waiting_room_ends_with_0_and_publishes_no
     assert relay.ended_by(signal.SIGTERM) == 0
     for stream in STREAMS:
         assert broker.entries(stream.name) == len(ends)
-        assert f"{stream.name}: 0 records published, position {WAITING_ROOM}" in relay.log
+        assert f"{stream.name}: 0 records published, position {WAITING_ROOM:,}" in relay.log
 
 
 @pytest.mark.parametrize("arguments", [(), ("--follow",)], ids=["once", "follow"])
