@@ -1,8 +1,7 @@
 """A stream between a real broker and a real database, and the calls that the tests of the drain make."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,14 +13,10 @@ from etl_assets.production.drain import Drained, committed_position, drain
 from etl_assets.production.streams import METRICS, Stream
 from etl_assets.resources.database import Database
 from etl_assets.resources.streams import Batch, Broker, Position
+from etl_assets_tests.outages.world import BOOKS
 
 T0 = datetime(2021, 6, 22, 15, 57, 58, tzinfo=UTC)
 SOURCE = "simulated:7"
-BOOKS = ("inserted", "updated", "unchanged", "deduplicated", "quarantined")
-
-
-class Crash(BaseException):
-    """The process ends here, as far as broker and database can tell."""
 
 
 def metric(parameter: int, minute: int, value: Any) -> str:
@@ -98,22 +93,6 @@ class Line:
 
     def assert_books_balance(self) -> None:
         """In each ledger row every received row is in exactly one count."""
-        unbalanced = [row for row in self.ledger() if row["received"] != sum(row[name] for name in BOOKS)]
-        assert unbalanced == []
-
-
-@contextlib.contextmanager
-def crashing(owner: Any, name: str, *, after: bool = False) -> Iterator[None]:
-    """A function that ends the process before or after it has done its work."""
-    original: Callable[..., Any] = getattr(owner, name)
-
-    def crash(*args: Any, **kwargs: Any) -> Any:
-        if after:
-            original(*args, **kwargs)
-        raise Crash
-
-    setattr(owner, name, crash)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
+        ledger = self.ledger()
+        assert ledger
+        assert [row for row in ledger if row["received"] != sum(row[name] for name in BOOKS)] == []

@@ -12,7 +12,8 @@ from etl_assets.production.drain import Position
 from etl_assets.resources.database import Database
 from etl_assets.resources.embedded import EmbeddedBroker
 from etl_assets.resources.streams import Broker
-from etl_assets_tests.production.drains import Crash, Line, batch, crashing, metric
+from etl_assets_tests.outages.world import Crash, crashing
+from etl_assets_tests.production.drains import Line, batch, metric
 
 POISON = ('{"id": 1}', "[]", '{"id": 1, "val": "N/A", "time": 1624377478}', '{"id": -1, "val": 1, "time": 1624377478}')
 numbers = itertools.count(1)
@@ -169,7 +170,8 @@ class Production(RuleBasedStateMachine):
         assert {raw["sequence"] for raw in rejected if "entry" not in raw} == self.quarantined_before[
             1
         ] | model.rejected
-        self.line.assert_books_balance()
+        if self.line.ledger():
+            self.line.assert_books_balance()
 
     def teardown(self) -> None:
         """The relay publishes the rest, and one more drain stores all of it."""

@@ -24,7 +24,8 @@ from etl_assets.resources.database import Database
 from etl_assets.resources.embedded import EmbeddedBroker, EmbeddedPostgres
 from etl_assets.resources.streams import Broker, Lag, Position
 from etl_assets_tests.io_managers.proxy import proxied
-from etl_assets_tests.production.drains import SOURCE, T0, Crash, Line, batch, crashing, metric
+from etl_assets_tests.outages.world import Crash, crashing
+from etl_assets_tests.production.drains import SOURCE, T0, Line, batch, metric
 
 TERMINATE = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 DATA = Path(__file__).parents[3] / "shared" / "data" / "production"
