@@ -13,14 +13,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from etl_assets.contracts import Contract
+from etl_assets.experiments import contracts as experiments
 from etl_assets.failures import ContractError
+from etl_assets.gateway import contracts as gateway
 from etl_assets.io_managers.bookkeeping import Ledger, Quarantine
 from etl_assets.migrations import HEADS
 from etl_assets.outages import contracts as outages
 from etl_assets.production import contracts as production
 
 BOOKKEEPING: tuple[type[Contract], ...] = (Ledger, Quarantine)  # in each database that is written to
-ROOMS: tuple[tuple[type[Contract], ...], ...] = (outages.CONTRACTS, production.CONTRACTS)
+ROOMS: tuple[tuple[type[Contract], ...], ...] = (
+    outages.CONTRACTS,
+    production.CONTRACTS,
+    experiments.CONTRACTS,
+    gateway.CONTRACTS,
+)
 CONTRACTS: Mapping[str, tuple[type[Contract], ...]] = {
     database: BOOKKEEPING + tuple(c for room in ROOMS for c in room if c.config.database == database)
     for database in HEADS

@@ -25,7 +25,11 @@ from etl_assets.failures import ConfigurationError
 LOCAL_ENV = "local.env"
 LOCAL_LOCK = "local.lock"
 # Variables that say where a source is; local.env offers them for its simulators.
-SOURCE_VARIABLES = {"outages": ("OUTAGES_API_URL", "OUTAGES_API_KEY"), "production": ("PRODUCTION_API_URL",)}
+SOURCE_VARIABLES = {
+    "outages": ("OUTAGES_API_URL", "OUTAGES_API_KEY"),
+    "production": ("PRODUCTION_API_URL",),
+    "experiments": ("EXPERIMENTS_DIR",),
+}
 
 
 def default_data_dir() -> Path:
@@ -110,6 +114,15 @@ class Settings(BaseSettings):
     production_metrics_file: Path | None = Field(None, description="File that our metrics API serves; unset: generated")
     production_workorders_file: Path | None = Field(
         None, description="File that our work order API serves; unset: generated"
+    )
+
+    experiments_dir: Path | None = Field(None, description="Folder with the three files of the experiments")
+
+    etl_gateway_port: int = Field(5000, ge=0, le=65535, description="Port of the gateway; 0: any that is free")
+    etl_gateway_token: SecretStr | None = Field(None, description="Bearer token of the gateway; unset: loopback only")
+    etl_trigger_interval_s: float = Field(10, ge=0, le=86400, description="Least time between two triggers")
+    dagster_graphql_url: str | None = Field(
+        None, repr=False, description="GraphQL API of Dagster; unset: the gateway starts one"
     )
 
     @field_validator("outages_sites", mode="before")

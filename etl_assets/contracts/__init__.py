@@ -5,6 +5,6 @@ What does not belong here: any domain's tables (they are in its room), I/O, and 
 """
 
 from etl_assets.contracts.contract import Column, Contract, Date, Timestamp, column
-from etl_assets.contracts.split import Fault, Record, Split
+from etl_assets.contracts.split import ByPartition, Fault, Record, Split
 
-__all__ = ["Column", "Contract", "Date", "Fault", "Record", "Split", "Timestamp", "column"]
+__all__ = ["ByPartition", "Column", "Contract", "Date", "Fault", "Record", "Split", "Timestamp", "column"]

@@ -13,7 +13,7 @@ import dagster as dg
 import pandas as pd
 import pyarrow as pa
 
-from etl_assets.contracts import Contract, Split
+from etl_assets.contracts import ByPartition, Contract, Split
 from etl_assets.contracts.contract import Column
 from etl_assets.contracts.validation import require_columns
 from etl_assets.failures import ContractError, PermanentError
@@ -23,6 +23,8 @@ MODE = "etl/mode"
 COLUMNS = "etl/columns"
 ORDERED = "etl/ordered"
 NO_CONTRACT = "etl/no_contract"
+# On a failed step: nobody is to ask for the same again.
+PERMANENT = "etl/permanent"
 # A step that met something transient is tried again; what is permanent raises Failure(allow_retries=False).
 RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
 
@@ -58,7 +60,12 @@ class ContractType(dg.DagsterType):
         return frame_type(self.contract, self.chosen)
 
     def _judge(self, context: Any, value: Any) -> dg.TypeCheck:
-        """Judge the shape: the form and the names of the columns; rows are judged where they are stored."""
+        """Judge the shape: the form and the names of the columns; rows are judged where they are stored.
+
+        Of partitions that are made one after another there is nothing to judge yet: each is when it is stored.
+        """
+        if isinstance(value, ByPartition) and self.form is None:
+            return dg.TypeCheck(True)
         valid = value.valid if isinstance(value, Split) else value
         forms = [form for form in FORMS if isinstance(valid, form)]
         if not forms or (self.form and self.form not in forms):
@@ -234,7 +241,7 @@ def permanent_failures_stop() -> Iterator[None]:
     try:
         yield
     except PermanentError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+        raise dg.Failure(description=str(error), metadata={PERMANENT: True}, allow_retries=False) from error
 
 
 def classified(body: Callable[P, R]) -> Callable[P, R]:

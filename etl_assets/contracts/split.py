@@ -1,6 +1,6 @@
-"""A frame divided into rows that keep the contract and records of those that do not."""
+"""A frame divided into rows that keep the contract and records of those that do not; and frames by partition."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -42,15 +42,28 @@ class Split(Generic[Frame]):
     Attributes:
         valid: the rows to store, in the form that was given (frame, Arrow table, record batches).
         records: rows for quarantine, and flagged rows, which are among the valid too.
+        deduplicated: rows that were left out because another one says the same.
     """
 
     valid: Frame
     records: Sequence[Record] = field(default=())
+    deduplicated: int = 0
 
     @property
     def rejected(self) -> list[Record]:
         """The records of rows that are in no table."""
         return [record for record in self.records if record.outcome != "flagged"]
+
+
+@dataclass(frozen=True)
+class ByPartition(Generic[Frame]):
+    """The rows of several partitions, one after another: each is stored before the next one is made.
+
+    Attributes:
+        parts: name of the partition and its rows, in any form that can be stored.
+    """
+
+    parts: Iterable[tuple[str, "Frame | Split[Frame]"]]
 
 
 def as_json(record: Record) -> tuple[list[dict[str, Any]], dict[str, Any]]:

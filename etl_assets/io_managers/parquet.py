@@ -11,7 +11,7 @@ from etl_assets.io_managers.postgres import (
     in_form,
     input_slices,
     output_slices,
-    preview,
+    store,
     stored_contract,
     wanted_type,
 )
@@ -50,10 +50,12 @@ class ParquetIOManager(dg.ConfigurableIOManager):
             contract, mode = stored_contract(context)
             slices = output_slices(context, contract)
             how = Write(mode=mode, run_id=context.run_id, source=f"asset {contract.table_name()}")
-            outcomes = write_parquet(self.root, self.postgres.database, obj, slices, how)
+            outcomes, first_rows = store(
+                obj, slices, lambda data, pieces: write_parquet(self.root, self.postgres.database, data, pieces, how)
+            )
             rows = sum(outcome.loaded + outcome.change.unchanged for outcome in outcomes)
             location = self.root.folder(Slice(contract))
-            report(context, contract, outcomes, preview(obj), table_rows=rows, location=location)
+            report(context, contract, outcomes, first_rows, table_rows=rows, location=location)
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Read the partitions that the consumer depends on, only the columns that it needs."""

@@ -14,7 +14,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -80,16 +80,19 @@ def write_parquet(
     contract = slices[0].contract
     if how.mode not in ("replace", "partition", "snapshot"):
         raise ContractError(f"{contract.config.table}: parquet knows replace, partition and snapshot, not {how.mode!r}")
-    valid, records = (data.valid, list(data.records)) if isinstance(data, Split) else (data, [])
-    if isinstance(valid, pa.RecordBatchReader):
+    given = data if isinstance(data, Split) else Split(data)
+    if isinstance(given.valid, pa.RecordBatchReader):
         if len(slices) != 1:
             raise ContractError(f"{contract.config.table}: record batches go to a single partition, not {len(slices)}")
-        return [_store(root, database, slices[0], valid, records, how)]
-    judged = split_arrow(contract, valid, source=how.source)
-    homes = assign([*records, *judged.records], slices)
+        return [_store(root, database, slices[0], given, how)]
+    judged = split_arrow(contract, given.valid, source=how.source)
+    homes = assign([*given.records, *judged.records], slices)
+    left_out = [given.deduplicated, *(0 for _ in slices[1:])]
     return [
-        _store(root, database, piece, table, own, how)
-        for piece, table, own in zip(slices, divide(judged.valid, slices), homes, strict=True)
+        _store(root, database, piece, Split(table, records, deduplicated), how)
+        for piece, table, records, deduplicated in zip(
+            slices, divide(judged.valid, slices), homes, left_out, strict=True
+        )
     ]
 
 
@@ -97,8 +100,7 @@ def _store(
     root: ParquetRoot,
     database: Database,
     piece: Slice,
-    data: pa.Table | pa.RecordBatchReader,
-    records: Sequence[Record],
+    given: Split[pa.Table | pa.RecordBatchReader],
     how: Write,
 ) -> Outcome:
     started = time.perf_counter()
@@ -109,23 +111,24 @@ def _store(
     filesystem.makedirs(target, exist_ok=True)
     temporary = f"{target}/.{uuid.uuid4().hex}.tmp"
     try:
-        file = _write_file(filesystem, temporary, piece, data, how)
+        file = _write_file(filesystem, temporary, piece, given.valid, how)
         with database.adbc() as connection:
             transaction = Transaction(connection)
             transaction.lock(piece)
             before = rows_of(filesystem, f"{target}/data.parquet")
+            change = _change(file, before, _hash_of_file(filesystem, f"{target}/data.parquet"))
             outcome = Outcome(
                 piece=piece,
                 commit_id=uuid.uuid4().hex,
-                change=_change(file, before, _hash_of_file(filesystem, f"{target}/data.parquet")),
-                received=file.received + len(Split(None, records).rejected),
-                quarantined=len(file.records) + len(Split(None, records).rejected),
-                flagged=sum(record.outcome == "flagged" for record in records),
+                change=replace(change, deduplicated=change.deduplicated + given.deduplicated),
+                received=file.received + len(given.rejected) + given.deduplicated,
+                quarantined=len(file.records) + len(given.rejected),
+                flagged=len(given.records) - len(given.rejected),
                 size=file.size,
                 content_hash=file.content_hash,
                 seconds=time.perf_counter() - started,
             )
-            store_records(transaction, piece, [*records, *file.records], run_id=how.run_id)
+            store_records(transaction, piece, [*given.records, *file.records], run_id=how.run_id)
             finish(transaction, outcome, how)
             if not outcome.change.unchanged:
                 publish(filesystem, temporary, f"{target}/data.parquet")

@@ -1,6 +1,6 @@
 """The IO manager of tables in Postgres: between Dagster's contexts and the one write path."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dagster as dg
@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 from psycopg import sql
 
-from etl_assets.contracts import Contract, Split
+from etl_assets.contracts import ByPartition, Contract, Split
 from etl_assets.contracts.dagster import COLUMNS, FORMS, MODE, ORDERED, ContractType, permanent_failures_stop
 from etl_assets.contracts.validation import to_frame
 from etl_assets.failures import ContractError
@@ -17,7 +17,7 @@ from etl_assets.io_managers.partitions import slices_of
 from etl_assets.io_managers.report import report
 from etl_assets.io_managers.slices import Slice
 from etl_assets.io_managers.transaction import relation
-from etl_assets.io_managers.writing import Write, write
+from etl_assets.io_managers.writing import Outcome, Write, write
 from etl_assets.resources.postgres import PostgresResource
 
 COUNT_AT_MOST = 2_000_000
@@ -26,8 +26,8 @@ COUNT_AT_MOST = 2_000_000
 class PostgresIOManager(dg.ConfigurableIOManager):
     """Stores what an asset returns in its contract's table, and loads it in the form that the input asks for.
 
-    Takes and gives `pandas.DataFrame`, `pyarrow.Table` and `pyarrow.RecordBatchReader` (constant memory). The mode is
-    that of `stored(contract, mode=…)`.
+    Takes and gives `pandas.DataFrame`, `pyarrow.Table` and `pyarrow.RecordBatchReader` (constant memory); takes
+    `ByPartition` of these as well. The mode is that of `stored(contract, mode=…)`.
     """
 
     postgres: dg.ResourceDependency[PostgresResource]
@@ -38,12 +38,14 @@ class PostgresIOManager(dg.ConfigurableIOManager):
             contract, mode = stored_contract(context)
             slices = output_slices(context, contract)
             how = Write(mode=mode, run_id=context.run_id, source=f"asset {contract.table_name()}")
-            outcomes = write(self.postgres.database, obj, slices, how)
+            outcomes, first_rows = store(
+                obj, slices, lambda data, pieces: write(self.postgres.database, data, pieces, how)
+            )
             report(
                 context,
                 contract,
                 outcomes,
-                preview(obj),
+                first_rows,
                 table_rows=self._table_rows(contract),
                 location=contract.config.table,
             )
@@ -70,6 +72,32 @@ class PostgresIOManager(dg.ConfigurableIOManager):
                 return int(guess[0])
             counted = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(target)).fetchone()
         return int(counted[0]) if counted else 0
+
+
+def store(
+    obj: Any, slices: Sequence[Slice], write_slices: Callable[[Any, Sequence[Slice]], list[Outcome]]
+) -> tuple[list[Outcome], pd.DataFrame | None]:
+    """Store what an asset returned: all slices at once, or partition by partition as they are made.
+
+    Returns:
+        What became of the rows, by slice, and the first rows of what was stored (last).
+
+    Raises:
+        ContractError: for a partition that the run does not write, that came twice, or that did not come.
+    """
+    if not isinstance(obj, ByPartition):
+        return write_slices(obj, slices), preview(obj)
+    waiting = {piece.name: piece for piece in slices}
+    outcomes: list[Outcome] = []
+    first_rows = None
+    for name, data in obj.parts:
+        if name not in waiting:
+            raise ContractError(f"partition {name} came twice, or is none of this run: {', '.join(waiting) or 'none'}")
+        outcomes += write_slices(data, [waiting.pop(name)])
+        first_rows = preview(data)
+    if waiting:
+        raise ContractError(f"{slices[0].contract.config.table}: nothing came for partition {', '.join(waiting)}")
+    return outcomes, first_rows
 
 
 def stored_contract(context: dg.OutputContext) -> tuple[type[Contract], str]:

@@ -103,11 +103,13 @@ class _Part:
     piece: Slice
     table: pa.Table
     records: Sequence[Record] = field(default=())
+    deduplicated: int = 0
     commit_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def received(self) -> int:
-        return self.table.num_rows + sum(record.outcome != "flagged" for record in self.records)
+        rejected = sum(record.outcome != "flagged" for record in self.records)
+        return self.table.num_rows + rejected + self.deduplicated
 
 
 def write(database: Database, data: Data | Split[Any], slices: Sequence[Slice], how: Write) -> list[Outcome]:
@@ -129,14 +131,16 @@ def write(database: Database, data: Data | Split[Any], slices: Sequence[Slice], 
         PermanentError: for what the database refuses.
     """
     _require(slices, how)
-    valid, records = (data.valid, data.records) if isinstance(data, Split) else (data, ())
+    given = data if isinstance(data, Split) else Split(data)
     with Session(database) as session:
-        if isinstance(valid, pa.RecordBatchReader):
-            return [_write_stream(session, Chunks(valid), records, slices, how)]
-        judged = split_arrow(slices[0].contract, valid, source=how.source)
+        if isinstance(given.valid, pa.RecordBatchReader):
+            return [_write_stream(session, Chunks(given.valid), given, slices, how)]
+        judged = split_arrow(slices[0].contract, given.valid, source=how.source)
         tables = divide(judged.valid, slices)
-        homes = assign([*records, *judged.records], slices)
-        parts = [_Part(*part) for part in zip(slices, tables, homes, strict=True)]
+        homes = assign([*given.records, *judged.records], slices)
+        # Nobody can tell to which slice a row belongs that was left out: the first has them in its books.
+        left_out = [given.deduplicated, *(0 for _ in slices[1:])]
+        parts = [_Part(*part) for part in zip(slices, tables, homes, left_out, strict=True)]
         return [_write_part(session, part, how) for part in parts]
 
 
@@ -189,7 +193,7 @@ def _stored(
     return Outcome(
         piece=part.piece,
         commit_id=part.commit_id,
-        change=replace(change, deduplicated=change.deduplicated + rows.duplicates),
+        change=replace(change, deduplicated=change.deduplicated + rows.duplicates + part.deduplicated),
         received=part.received,
         quarantined=sum(record.outcome != "flagged" for record in part.records),
         flagged=sum(record.outcome == "flagged" for record in part.records),
@@ -248,31 +252,28 @@ def _already_appended(transaction: Transaction, part: _Part, how: Write, content
     return bool(transaction.value(query))
 
 
-def _write_stream(
-    session: Session, chunks: Chunks, records: Sequence[Record], slices: Sequence[Slice], how: Write
-) -> Outcome:
+def _write_stream(session: Session, chunks: Chunks, given: Split[Any], slices: Sequence[Slice], how: Write) -> Outcome:
     """Store record batches of any number; once reading has begun, a lost transaction cannot be repeated."""
     if len(slices) != 1:
         raise ContractError(
             f"{slices[0].contract.config.table}: record batches go to a single partition, not {len(slices)}"
         )
     piece, started, commit_id = slices[0], time.perf_counter(), uuid.uuid4().hex
-    given = Split(None, records)
 
     def attempt() -> Outcome:
         with session.transaction() as transaction:
             transaction.lock(piece)
             refuse_drift(transaction, piece.contract)
-            store_records(transaction, piece, records, run_id=how.run_id)
+            store_records(transaction, piece, given.records, run_id=how.run_id)
             with _conflicts_named(piece, how):
                 load = streaming.load(transaction, piece, chunks, mode=how.mode, source=how.source, run_id=how.run_id)
             outcome = Outcome(
                 piece=piece,
                 commit_id=commit_id,
-                change=load.change,
-                received=load.received + len(given.rejected),
+                change=replace(load.change, deduplicated=load.change.deduplicated + given.deduplicated),
+                received=load.received + len(given.rejected) + given.deduplicated,
                 quarantined=load.quarantined + len(given.rejected),
-                flagged=len(records) - len(given.rejected),
+                flagged=len(given.records) - len(given.rejected),
                 size=load.size,
                 content_hash=None,
                 seconds=time.perf_counter() - started,

@@ -1,6 +1,6 @@
 """What every IO manager has to do, whatever it stores in; a store's test class inherits it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from etl_assets.contracts import Contract, Fault, Record, Split
+from etl_assets.contracts import ByPartition, Contract, Fault, Record, Split
 from etl_assets.contracts.dagster import loads, quiet, single_run, stored
 
 DAY = datetime(2024, 5, 20, tzinfo=UTC)
@@ -127,6 +127,11 @@ class IOManagerConformance:
         assert (metadata["received"], metadata["quarantined"], metadata["flagged"]) == (2, 1, 1)
         assert sorted(entry["outcome"] for entry in self.quarantine(resources)) == ["flagged", "rejected"]
 
+    def test_rows_that_were_left_out_as_repetitions_are_in_the_books(self, resources: dict[str, Any]) -> None:
+        split = Split(rows(1.0, 2.0), deduplicated=3)
+        metadata = self.metadata(self.run([self.asset(self.whole, split, mode="replace")], resources))[None]
+        assert (metadata["received"], metadata["inserted"], metadata["deduplicated"]) == (5, 2, 3)
+
     def test_a_second_run_with_the_same_rows_writes_nothing_and_says_so(self, resources: dict[str, Any]) -> None:
         made = self.asset(self.whole, rows(1.0, 2.0), mode="replace")
         self.run([made], resources)
@@ -163,6 +168,41 @@ class IOManagerConformance:
             "2024-05-21": 1,
             "2024-05-22": 1,
         }
+
+    def test_partitions_made_one_after_another_are_each_stored_before_the_next_is_made(
+        self, resources: dict[str, Any]
+    ) -> None:
+        stored_before: list[list[float]] = []
+
+        def parts() -> Iterator[tuple[str, pd.DataFrame]]:
+            for d in range(3):
+                stored_before.append(self.stored_values(resources, self.by_day))
+                day = DAY + timedelta(days=d)
+                yield f"{day:%Y-%m-%d}", rows(float(d), at=day).assign(id=d)
+
+        made = self.asset(self.by_day, lambda: ByPartition(parts()), mode="partition", partitions=DAYS)
+        tags = {"dagster/asset_partition_range_start": "2024-05-20", "dagster/asset_partition_range_end": "2024-05-22"}
+        result = self.run([made], resources, tags=tags)
+        assert result.success
+        assert stored_before == [[], [0.0], [0.0, 1.0]]
+        assert {key: m["inserted"] for key, m in self.metadata(result).items()} == {
+            "2024-05-20": 1,
+            "2024-05-21": 1,
+            "2024-05-22": 1,
+        }
+
+    @pytest.mark.parametrize(
+        ("days", "said"), [((20, 21, 20), "2024-05-20 came twice"), ((20,), "nothing came for partition 2024-05-21")]
+    )
+    def test_a_partition_that_came_twice_or_not_at_all_is_named(
+        self, resources: dict[str, Any], days: tuple[int, ...], said: str
+    ) -> None:
+        parts = [(f"2024-05-{d}", rows(1.0, at=DAY.replace(day=d)).assign(id=d)) for d in days]
+        made = self.asset(self.by_day, lambda: ByPartition(parts), mode="partition", partitions=DAYS)
+        tags = {"dagster/asset_partition_range_start": "2024-05-20", "dagster/asset_partition_range_end": "2024-05-21"}
+        result = self.run([made], resources, tags=tags)
+        assert not result.success
+        assert said in self.failure(result)
 
     def test_partitions_of_two_dimensions(self, resources: dict[str, Any]) -> None:
         partitions = dg.MultiPartitionsDefinition({"site": SITES, "day": DAYS})
