@@ -28,18 +28,26 @@ class Span:
 
 
 @dataclass(frozen=True)
+class OneOf:
+    """Any of some values, at least one."""
+
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
 class Slice:
     """A whole table, or the rows of it that belong to one partition.
 
     Attributes:
         contract: the table.
         name: the partition as Dagster writes it; empty for a whole table.
-        bounds: by column, the value or the interval that the slice's rows have.
+        bounds: by column, the value, the values or the interval that the slice's rows have. Slices that are written side by
+            side, or loaded as one, have values or intervals.
     """
 
     contract: type[Contract]
     name: str = ""
-    bounds: Mapping[str, Value | Span] = field(default_factory=dict)
+    bounds: Mapping[str, Value | OneOf | Span] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.contract.config.table}[{self.name}]" if self.name else self.contract.config.table
@@ -52,6 +60,9 @@ class Slice:
             if isinstance(bound, Span):
                 interval = sql.SQL("{c} >= {start} AND {c} < {end}")
                 parts.append(interval.format(c=c, start=sql.Literal(bound.start), end=sql.Literal(bound.end)))
+            elif isinstance(bound, OneOf):
+                values = sql.SQL(", ").join(map(sql.Literal, bound.values))
+                parts.append(sql.SQL("{c} IN ({values})").format(c=c, values=values))
             else:
                 parts.append(sql.SQL("{c} = {value}").format(c=c, value=sql.Literal(bound)))
         return sql.SQL(" AND ").join(parts) if parts else sql.SQL("TRUE")
@@ -74,7 +85,9 @@ def assign(records: Sequence[Record], slices: Sequence[Slice]) -> list[list[Reco
     return homes
 
 
-def _within(values: pa.Array | pa.ChunkedArray, bound: Value | Span) -> Any:
+def _within(values: pa.Array | pa.ChunkedArray, bound: Value | OneOf | Span) -> Any:
+    if isinstance(bound, OneOf):
+        return pc.is_in(values, value_set=pa.array(bound.values, type=values.type))
     if isinstance(bound, Span):
         low, high = (pa.scalar(v, type=values.type) for v in (bound.start, bound.end))
         return pc.and_(pc.greater_equal(values, low), pc.less(values, high))

@@ -33,7 +33,7 @@ from etl_assets.io_managers.streaming import Chunks
 from etl_assets.io_managers.transaction import Transaction, names, refuse_drift
 from etl_assets.resources.database import Database
 
-__all__ = ["Data", "Outcome", "Write", "commit", "finish", "hash_of", "write"]
+__all__ = ["Data", "Outcome", "Write", "commit", "finish", "hash_of", "write", "write_together"]
 
 Data: TypeAlias = pd.DataFrame | pa.Table | pa.RecordBatchReader
 WRITERS: Mapping[str, Callable[[Transaction, Slice, Rows], Change]] = {
@@ -141,7 +141,32 @@ def write(database: Database, data: Data | Split[Any], slices: Sequence[Slice], 
         # Nobody can tell to which slice a row belongs that was left out: the first has them in its books.
         left_out = [given.deduplicated, *(0 for _ in slices[1:])]
         parts = [_Part(*part) for part in zip(slices, tables, homes, left_out, strict=True)]
-        return [_write_part(session, part, how) for part in parts]
+        return [outcome for part in parts for outcome in _write_parts(session, [part], how)]
+
+
+def write_together(
+    database: Database, given: Sequence[tuple[pd.DataFrame | pa.Table | Split[Any], Slice]], how: Write
+) -> list[Outcome]:
+    """Store slices, of several tables too, in one transaction: a reader sees all of them as they were, or as they are.
+
+    Args:
+        given: rows and the slice that they are, each slice once.
+
+    Returns:
+        What became of the rows, by slice.
+
+    Raises:
+        ContractError, TransientError, PermanentError: as `write`; then nothing was changed.
+    """
+    parts = []
+    for data, piece in given:
+        _require([piece], how)
+        split = data if isinstance(data, Split) else Split(data)
+        judged = split_arrow(piece.contract, split.valid, source=how.source)
+        (rows,) = divide(judged.valid, [piece])
+        parts.append(_Part(piece, rows, [*split.records, *judged.records], split.deduplicated))
+    with Session(database) as session:
+        return _write_parts(session, parts, how)
 
 
 def _require(slices: Sequence[Slice], how: Write) -> None:
@@ -156,28 +181,41 @@ def _require(slices: Sequence[Slice], how: Write) -> None:
         raise ContractError(f"{contract.config.table}: mode partition needs a partition to write; state partition_by")
 
 
-def _write_part(session: Session, part: _Part, how: Write) -> Outcome:
-    started = time.perf_counter()
+def _write_parts(session: Session, parts: Sequence[_Part], how: Write) -> list[Outcome]:
+    """Store parts in one transaction."""
+    began = time.perf_counter()
+    prepared = [(part, *_prepared(session, part, how)) for part in parts]
+    attempts = 0
+
+    def attempt() -> list[Outcome]:
+        nonlocal attempts
+        attempts += 1
+        with session.transaction() as transaction:
+            # In one order for all writers, or two of them could wait for each other.
+            for piece in sorted((part.piece for part in parts), key=str):
+                transaction.lock(piece)
+            earlier = _committed_before(transaction, parts) if attempts > 1 else None
+            if earlier is not None:
+                return earlier
+            outcomes = []
+            started = began
+            for part, rows, content_hash in prepared:
+                outcomes.append(_stored(transaction, part, rows, content_hash, how, started))
+                finish(transaction, outcomes[-1], how)
+                started = time.perf_counter()
+            session.commit(outcomes[-1].commit_id)
+        return outcomes
+
+    return retried(attempt)
+
+
+def _prepared(session: Session, part: _Part, how: Write) -> "tuple[Rows, Future[str]]":
+    """What is computed beside the server's work."""
     rows = Rows(part.table, part.piece.contract.config.key)
     content_hash = session.background(lambda: hash_of(rows.table))
     if how.mode != "append":
         session.background(rows.in_key_order)
-    attempts = 0
-
-    def attempt() -> Outcome:
-        nonlocal attempts
-        attempts += 1
-        with session.transaction() as transaction:
-            transaction.lock(part.piece)
-            earlier = _committed_before(transaction, part) if attempts > 1 else None
-            if earlier is not None:
-                return earlier
-            outcome = _stored(transaction, part, rows, content_hash, how, started)
-            finish(transaction, outcome, how)
-            session.commit(outcome.commit_id)
-        return outcome
-
-    return retried(attempt)
+    return rows, content_hash
 
 
 def _stored(
@@ -209,17 +247,20 @@ def _table_to_check(transaction: Transaction, piece: Slice, how: Write) -> str |
     return leaf if leaf and native.exists(transaction, piece.contract, leaf) else None
 
 
-def _committed_before(transaction: Transaction, part: _Part) -> Outcome | None:
-    """The outcome of an earlier attempt that was committed although its answer was lost."""
-    query = sql.SQL("SELECT {} FROM etl.ledger WHERE commit_id = {}").format(
-        names((*COUNTS, "size", "content_hash", "seconds")), sql.Literal(part.commit_id)
-    )
-    found = transaction.rows(query).to_pylist()
-    if not found:
-        return None
-    row = found[0]
-    change = Change(**{count.name: row.pop(count.name) for count in fields(Change)})
-    return Outcome(piece=part.piece, commit_id=part.commit_id, change=change, **row)
+def _committed_before(transaction: Transaction, parts: Sequence[_Part]) -> list[Outcome] | None:
+    """The outcomes of an earlier attempt that was committed although its answer was lost."""
+    outcomes = []
+    for part in parts:
+        query = sql.SQL("SELECT {} FROM etl.ledger WHERE commit_id = {}").format(
+            names((*COUNTS, "size", "content_hash", "seconds")), sql.Literal(part.commit_id)
+        )
+        found = transaction.rows(query).to_pylist()
+        if not found:
+            return None
+        row = found[0]
+        change = Change(**{count.name: row.pop(count.name) for count in fields(Change)})
+        outcomes.append(Outcome(piece=part.piece, commit_id=part.commit_id, change=change, **row))
+    return outcomes
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from etl_assets.failures import PermanentError, PlatformError, TransientError
+from etl_assets.resources.database_idle import IdleConnections, close
 
 if TYPE_CHECKING:
     import psycopg
@@ -41,6 +42,7 @@ class Database:
         self._migrate = migrate
         self._ready = False
         self._lock = threading.Lock()
+        self._idle = IdleConnections()
 
     def __repr__(self) -> str:
         return f"Database({self._history})"
@@ -82,18 +84,21 @@ class Database:
 
     @contextlib.contextmanager
     def adbc(self) -> "Iterator[Connection]":
-        """An ADBC connection with an open transaction; rolls back unless the caller has committed."""
+        """An ADBC connection with an open transaction; rolls back unless the caller has committed.
+
+        It may have served others before, and is kept for others unless an exception passes.
+        """
         from adbc_driver_postgresql import dbapi
 
         self.prepare()
         with translated("use the database"):
-            connection = dbapi.connect(self.url)
+            connection = self._idle.take() or dbapi.connect(self.url)
             try:
                 yield connection
-            finally:
-                with contextlib.suppress(Exception):
-                    connection.rollback()
-                connection.close()
+            except BaseException:
+                close(connection)
+                raise
+            self._idle.give(connection)
 
 
 @contextlib.contextmanager

@@ -249,8 +249,9 @@ def test_a_cancelled_statement_is_a_failure_that_may_be_tried_again(
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.2); RETURN NEW; END';"
         " CREATE TRIGGER slow BEFORE INSERT ON plant.readings FOR EACH ROW EXECUTE FUNCTION slow()",
     )
+    # The setting is that of new connections.
     with pytest.raises(TransientError, match="cancelled the statement"):
-        store(database, readings(("b", 1)), "replace")
+        store(Database(database.url), readings(("b", 1)), "replace")
     assert values(database) == {"a": 1}
 
 
