@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 import typer
 
-from etl_assets.cli import demo, local, maintenance, outages, production, quarantine, simulate
+from etl_assets.cli import demo, experiments, local, maintenance, outages, production, quarantine, simulate
 from etl_assets.failures import ConfigurationError, PlatformError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.add_typer(quarantine.app, name="quarantine", help="Rows that broke their con
 app.add_typer(simulate.app, name="simulate", help="Simulated sources in the foreground.")
 app.add_typer(outages.app, name="outages", help="Outages of sites: fetch, map, store, deliver.")
 app.add_typer(production.app, name="production")
+app.add_typer(experiments.app, name="experiments")
 app.command("relay")(production.relay)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +136,11 @@ def demo_runs(settings: Settings) -> dict[str, dict[str, str]]:
     from etl_assets.outages.automation import RANGE_END, RANGE_START
 
     sites = settings.outages_sites
-    return {"outages_job": {RANGE_START: sites[0], RANGE_END: sites[-1]}, "production_job": {}}
+    return {
+        "outages_job": {RANGE_START: sites[0], RANGE_END: sites[-1]},
+        "production_job": {},
+        "experiments_job": {"dagster/partition": f"{datetime.now(UTC):%Y-%m-%d}"},
+    }
 
 
 def table_of(events: "list[dg.DagsterEvent]") -> list[Row]:
