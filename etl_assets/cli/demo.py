@@ -52,7 +52,7 @@ def dev_command(
     port: int = typer.Option(3000, help="Port of the Dagster UI."),
     host: str = typer.Option("127.0.0.1", help="Address of the Dagster UI."),
 ) -> None:
-    """The demo, then the Dagster UI until Ctrl-C."""
+    """The demo, then the Dagster UI and the gateway until Ctrl-C."""
     with demo_servers(simulate=simulate) as settings:
         print_table(materialise_everything(settings))
         print(f"\nDagster UI: http://{host}:{port}  (Ctrl-C ends it)", flush=True)
@@ -62,12 +62,24 @@ def dev_command(
         command = [str(Path(sys.executable).parent / "dagster"), "dev", *where, "-h", host, "-p", str(port)]
         environment = {**os.environ, "DAGSTER_HOME": str(home), "ETL_DATA_DIR": str(settings.etl_data_dir)}
         dagster = subprocess.Popen(command, env=environment, cwd=home)
-        try:
-            code = dagster.wait()
-        except KeyboardInterrupt:
-            code = _ended(dagster)
+        with _gateway({**environment, "DAGSTER_GRAPHQL_URL": f"http://{host}:{port}/graphql"}):
+            try:
+                code = dagster.wait()
+            except KeyboardInterrupt:
+                code = _ended(dagster)
         if code not in (0, -2, 130):
             raise PlatformError(f"`dagster dev` ended with exit code {code}")
+
+
+@contextlib.contextmanager
+def _gateway(environment: dict[str, str]) -> Iterator[None]:
+    """The gateway beside the UI, over the same Dagster."""
+    process = subprocess.Popen([sys.executable, "-m", "etl_assets.cli", "gateway"], env=environment)
+    try:
+        yield
+    finally:
+        process.terminate()
+        _ended(process)
 
 
 def _ended(process: subprocess.Popen[bytes]) -> int:

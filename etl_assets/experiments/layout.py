@@ -49,22 +49,22 @@ def split(line: str, way: Way) -> Cells:
         LineRefused: a quoted cell has no end, or goes on behind its end.
     """
     if '"' not in line:
-        separator, other = (",", "\t") if way is Way.COMMA or "\t" not in line else ("\t", ",")
-        if way is not Way.EITHER or other not in line:
-            values = [cell.strip(WHITE) for cell in line.split(separator)]
-            return Cells(values, other not in line or not any(other in cell for cell in values))
+        values = _unquoted(line, way)
+        other = "," if way is Way.TAB else "\t"
+        return Cells(values, other not in line or not any(other in value for value in values))
     values, clean, position = [], True, 0
+    separator, other = SEPARATOR[way], "," if way is Way.TAB else "\t"
     # A TAB before a cell is white space only if a comma separates.
     space = WHITE_SPACE if way is Way.COMMA else BLANKS
     while True:
         start = space.match(line, position).end()  # type: ignore[union-attr]
         if line.startswith('"', start):
-            value, position = _quoted(line, start, space, way, len(values) + 1)
+            value, position = _quoted(line, start, space, separator, len(values) + 1)
         else:
-            found = SEPARATOR[way].search(line, start)
+            found = separator.search(line, start)
             position = found.start() if found else len(line)
             value = line[start:position].strip(WHITE)
-            clean = clean and SEPARATOR[Way.EITHER].search(value) is None
+            clean = clean and other not in value
         values.append(value)
         if position == len(line):
             return Cells(values, clean)
@@ -75,13 +75,25 @@ def split(line: str, way: Way) -> Cells:
             position += 1
 
 
-def _quoted(line: str, start: int, space: re.Pattern[str], way: Way, number: int) -> tuple[str, int]:
+def _unquoted(line: str, way: Way) -> list[str]:
+    """The cells of a line without a quotation mark."""
+    if way is not Way.EITHER:
+        return [cell.strip(WHITE) for cell in line.split("," if way is Way.COMMA else "\t")]
+    first, *others = line.split(",")
+    if not others:
+        return [cell.strip(WHITE) for cell in first.split("\t")]
+    # A TAB at the very beginning or end of a line has no comma beside it: it separates.
+    pieces = [first.rstrip(" \t"), *(piece.strip(" \t") for piece in others[:-1]), others[-1].lstrip(" \t")]
+    return [cell.strip(WHITE) for piece in pieces for cell in piece.split("\t")]
+
+
+def _quoted(line: str, start: int, space: re.Pattern[str], separator: re.Pattern[str], number: int) -> tuple[str, int]:
     """The text of the quoted cell that begins at `start`, and where the separator behind it stands."""
     quoted = QUOTED.match(line, start)
     if quoted is None:
         raise LineRefused(f"the quotation mark that opens cell {number} is not closed in its line")
     end = space.match(line, quoted.end()).end()  # type: ignore[union-attr]
-    if end < len(line) and not SEPARATOR[way].match(line, end):
+    if end < len(line) and not separator.match(line, end):
         raise LineRefused(f"text follows the closed quotation mark of cell {number}")
     return quoted[1].replace('""', '"').strip(WHITE), end
 
@@ -107,24 +119,34 @@ def row(line: str, expected: int, own: Way) -> list[str]:
     Raises:
         LineRefused: no way gives that number of cells.
     """
-    fitting: dict[Way, list[str]] = {}
-    refused: dict[Way, LineRefused] = {}
-    for way in Way:
+    fitting: list[str] | None = None
+    for way in _possible(line, expected):
         try:
             cells = split(line, way)
-        except LineRefused as reason:
-            refused[way] = reason
+        except LineRefused:
             continue
         values = _without_surplus(cells.values, expected)
-        if len(values) != expected:
-            refused[way] = LineRefused(f"{_counted(len(values))} where the header has {expected}")
-        elif cells.clean:
-            return values
-        else:
-            fitting[way] = values
-    if fitting:
-        return fitting.get(own) or next(iter(fitting.values()))
-    raise refused[own]
+        if len(values) == expected:
+            if cells.clean:
+                return values
+            if fitting is None or way is own:
+                fitting = values
+    if fitting is None:
+        number = len(_without_surplus(split(line, own).values, expected))
+        counted = "1 cell" if number == 1 else f"{number} cells"
+        raise LineRefused(f"{counted} where the header has {expected}")
+    return fitting
+
+
+def _possible(line: str, expected: int) -> list[Way]:
+    """The ways in which a line has separators enough, and which are not the same as another."""
+    commas, tabs = line.count(","), line.count("\t")
+    ways = [Way.COMMA] if commas + 1 >= expected else []
+    if commas and tabs and commas + tabs + 1 >= expected:
+        ways.append(Way.EITHER)
+    if tabs + 1 >= expected:
+        ways.append(Way.TAB)
+    return ways
 
 
 @dataclass(frozen=True)
@@ -171,7 +193,3 @@ def _without_surplus(values: list[str], expected: int) -> list[str]:
     while length > expected and not values[length - 1]:
         length -= 1
     return values[:length]
-
-
-def _counted(number: int) -> str:
-    return f"{number} cell" if number == 1 else f"{number} cells"

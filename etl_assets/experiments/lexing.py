@@ -55,16 +55,25 @@ def lexed(block: Block, head: Header) -> tuple[Rows, list[Unreadable]]:
     expected = len(head.names)
     parts: list[Rows] = []
     rest = np.arange(block.first_line, block.next_line)
-    # A line that is plain in the mixed way has the same cells in any that it is plain in; not so with surplus ones,
-    # which may be at its beginning too.
-    surplus = 0 if head.way is Way.EITHER else head.surplus
-    for way, more in dict.fromkeys([(head.way, surplus), (head.way, 0), (Way.EITHER, 0)]):
+    for way, surplus in _attempts(block, head):
         if len(rest) > FEW:
-            found, left = _in_bulk(_only(block, rest), expected, more, way)
+            found, left = _in_bulk(_only(block, rest), expected, surplus, way)
             parts.append(Rows(rest[found.lines], found.columns))
             rest = rest[left]
     exact, unreadable = _one_by_one(block, rest, expected, head.way)
     return _merged([*parts, exact]), unreadable
+
+
+def _attempts(block: Block, head: Header) -> list[tuple[Way, int]]:
+    """The ways in which plain lines are found, with the number of blank cells behind the others.
+
+    A line that is plain in the mixed way has the same cells in any other that it is plain in; with surplus cells that
+    is not so, for they may also stand at its beginning.
+    """
+    if head.way is Way.EITHER:
+        return [(Way.EITHER, 0)]
+    mixed = (b"\t" if head.way is Way.COMMA else b",") in block.data
+    return [(head.way, surplus) for surplus in sorted({head.surplus, 0}, reverse=True)] + [(Way.EITHER, 0)] * mixed
 
 
 def _one_by_one(block: Block, lines: Lines, expected: int, own: Way) -> tuple[Rows, list[Unreadable]]:

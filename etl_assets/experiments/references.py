@@ -29,7 +29,7 @@ class References:
 
     Attributes:
         noun: what a row of the file is.
-        ids: of the rows that are loaded, in order.
+        ids: of the rows that are loaded, in order; at least one.
         rejected: the ids of rows that are not, in order, beside their lines; of equal ones the first line comes first.
     """
 
@@ -56,7 +56,7 @@ class Lists:
     """The lists of ids of some rows.
 
     Attributes:
-        ids: per row the ids of its list in order, each once; empty for a row whose list has a fault, or that has none.
+        ids: per row the ids of its list in order, each once; of no meaning for a row whose list has a fault.
         counts: how many those are.
         named: how many ids each list names, repeated ones as often as it does.
         faults: row and rule.
@@ -101,10 +101,7 @@ def compound_lists(cells: pa.Array, compounds: References) -> Lists:
     places = compounds.places(cast.values)
     bad = np.flatnonzero(places.is_null())
     faults = _faults(rows[bad], _rules(bad, texts, cast, compounds))
-    whole = np.ones(len(cells), dtype=bool)
-    whole[rows[bad]] = False
-    kept = whole[rows]
-    ids, counts = _sets(rows[kept], pc.fill_null(places, 0).to_numpy()[kept], compounds, len(cells))
+    ids, counts = _sets(rows, pc.fill_null(places, 0).to_numpy(), compounds, len(cells))
     offsets = pa.array(np.append(0, np.cumsum(counts)), pa.int32())
     return Lists(pa.ListArray.from_arrays(offsets, ids), counts, named, faults)
 
@@ -113,13 +110,12 @@ def _sets(
     rows: NDArray[np.int64], places: NDArray[np.int32], compounds: References, length: int
 ) -> tuple[pa.Array, NDArray[np.int64]]:
     """The ids at some places, in order and each once within its row; and how many there are in each row."""
-    known = max(len(compounds.ids), 1)
     # Row and place in one number: a single sort puts all lists in order, and most are already.
-    codes = rows * known + places
+    codes = rows * len(compounds.ids) + places
     if not (codes[1:] > codes[:-1]).all():
         codes = np.sort(codes)
         codes = codes[np.append(True, codes[1:] != codes[:-1])]
-    rows, at = np.divmod(codes, known)
+    rows, at = np.divmod(codes, len(compounds.ids))
     return compounds.ids.take(pa.array(at)), np.bincount(rows, minlength=length)
 
 

@@ -123,7 +123,9 @@ async def check_table(store: Data) -> JSONResponse:
     """Look whether all tables of the experiments system exist."""
     tables = [contract.config.table for contract in CONTRACTS]
     async with store.connection(at_head=False) as connection:
-        cursor = await connection.execute("SELECT bool_and(to_regclass(t) IS NOT NULL) FROM unnest(%s) AS t", (tables,))
+        cursor = await connection.execute(
+            "SELECT bool_and(to_regclass(t) IS NOT NULL) FROM unnest(%s::text[]) AS t", (tables,)
+        )
         complete = await cursor.fetchone() == (True,)
     return _said(200, TABLES_THERE) if complete else _said(500, TABLES_MISSING)
 

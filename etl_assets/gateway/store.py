@@ -172,9 +172,12 @@ class Store:
         url = await self._address(at_head=at_head)
         try:
             return await Connection.connect(url, autocommit=True, fallback_application_name="etl-assets gateway")
-        except psycopg.Error as error:
-            # An embedded server that was started anew may have another address.
-            self._opening = None
+        except BaseException as error:
+            # An embedded server that was started anew may have another address: it is asked for again.
+            if self._opening is not None and self._opening.done():
+                self._opening = None
+            if not isinstance(error, psycopg.Error):
+                raise
             log.warning("no connection to the database: %s", _said(error))
             raise StoreDown("accepts no connection") from error
 
@@ -190,7 +193,7 @@ class Store:
             "enable_bitmapscan": "off",
         }
         await connection.execute(
-            "SELECT set_config(name, value, false) FROM unnest(%s, %s) AS settings(name, value)",
+            "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS settings(name, value)",
             (list(settings), list(settings.values())),
         )
 
@@ -213,8 +216,8 @@ class Store:
 
     def _failed(self, error: psycopg.Error) -> StoreDown:
         log.warning("the database failed: %s", _said(error))
-        state = error.sqlstate
-        return StoreDown(f"failed: {transient_reason(state, str(error)) or f'it answered with SQLSTATE {state}'}")
+        reason = transient_reason(error.sqlstate, str(error))
+        return StoreDown(f"failed: {reason or f'SQLSTATE {error.sqlstate}'}")
 
 
 def _said(error: BaseException) -> str:

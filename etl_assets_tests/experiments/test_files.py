@@ -106,7 +106,7 @@ def a_table(letters: st.SearchStrategy[str], columns: int) -> st.SearchStrategy[
     return st.lists(row, max_size=8)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_table_reads_back_from_any_layout_with_its_line_numbers_and_its_lines(path: Path, data: Any) -> None:
     layout = data.draw(st.sampled_from(sorted(LAYOUTS)))
@@ -170,6 +170,11 @@ def test_lines_mean_the_same_in_bulk_and_one_by_one(path: Path, header: str, mes
         ("a,b,c", "1,\xa0x\u3000,\v\f", ("1", "x", None)),
         ("a,b,c", "1,x\0y,z", ("1", "x\0y", "z")),
         ("a,b,c", "1,'x','y'", ("1", "'x'", "'y'")),
+        ("a,b,c", '1,"x, y","z"', ("1", "x, y", "z")),
+        ("a,b,c", '1,"x\x1c, y",z', ("1", "x\x1c, y", "z")),
+        ("a\tb\tc", "\t\t1,x,y", ("1", "x", "y")),
+        ("a,b\tc\t", "\t1,x,", ("1", "x", None)),
+        ("a,b,c", '1\t"x,y"\t"z,w"', ("1", "x,y", "z,w")),  # by commas three as well, but with TABs in them
     ],
 )
 @pytest.mark.parametrize("times", [1, MANY])
@@ -189,6 +194,11 @@ def test_a_line_is_split_by_the_rules(
         ('1,x,"y', "the quotation mark that opens cell 3 is not closed in its line"),
         ('1,"x" y,z', "text follows the closed quotation mark of cell 2"),
         ('1,"x,y,z', "the quotation mark that opens cell 2 is not closed in its line"),
+        ('1,"x\ty"', "2 cells where the header has 3"),
+        ('1,"\tx"', "2 cells where the header has 3"),
+        ("1\t,x", "2 cells where the header has 3"),
+        ("1,\tx", "2 cells where the header has 3"),
+        (f"1,{' ' * 9}\tx", "2 cells where the header has 3"),
         ("1,\xe9\xe9,y", None),
     ],
 )
@@ -203,6 +213,13 @@ def test_a_line_that_is_no_row_is_reported_with_its_number_its_text_and_why(
         assert unreadable(got) == [Unreadable(4 + place, shown, why) for place in range(times)]
         assert lines(got) == [2, 4 + times]
         assert texts(got) == ["1,x,y", "2,x,y"]
+
+
+@pytest.mark.parametrize("times", [1, MANY])
+def test_only_blank_cells_are_surplus(path: Path, times: int) -> None:
+    got = read(path, "a,b,c,,\n1,x,y, ,\n" + "2,x,y,z,\n" * times)
+    assert cells(got) == [("1", "x", "y")]
+    assert [line.rule for line in unreadable(got)] == ["4 cells where the header has 3"] * times
 
 
 def test_lines_are_numbered_as_an_editor_numbers_them_whatever_ends_them(path: Path) -> None:

@@ -315,6 +315,11 @@ def test_a_compound_that_is_in_quarantine_itself_is_named_with_its_line() -> Non
     ]
 
 
+def test_large_ids_in_quarantine_are_told_apart() -> None:
+    users = [ALICE, "x,Nobody,,2023-01-01", f"{2**62 + 1},Zoe,,never"]
+    assert refused(f"2,{2**62},1,5", users=users) == [("user_id", f"user {2**62} is not in users.csv")]
+
+
 def test_a_user_whose_first_row_is_bad_and_whose_second_is_good_is_known() -> None:
     result = load("1,4,1,5", users=["4,Dave,,never", "4,Dave,,2023-04-01"])
     assert rows(result.user_experiments) == [(1, 4, 5.0)]

@@ -16,6 +16,7 @@ from etl_assets.settings import Settings
 from etl_assets.simulators.server import serve
 from etl_assets_tests.gateway.dagster_api import DagsterApi
 
+TOKEN = "correct-horse-battery-staple"
 NOWHERE = "postgresql://nobody:hidden@127.0.0.1:1/none"
 
 
@@ -69,6 +70,12 @@ def _gateway_served(_dagster_served: tuple[DagsterApi, str]) -> Iterator[Client]
         yield client
 
 
+@pytest.fixture(scope="session")
+def _guarded_served(_dagster_served: tuple[DagsterApi, str]) -> Iterator[Client]:
+    with gateway(*_dagster_served, etl_gateway_token=TOKEN) as client:
+        yield client
+
+
 @pytest.fixture
 def dagster_api(_dagster_served: tuple[DagsterApi, str]) -> DagsterApi:
     """A Dagster in memory, as new."""
@@ -80,6 +87,12 @@ def dagster_api(_dagster_served: tuple[DagsterApi, str]) -> DagsterApi:
 def gateway_client(dagster_api: DagsterApi, _gateway_served: Client) -> Client:
     """A gateway without a token and without a database, before `dagster_api`."""
     return _gateway_served
+
+
+@pytest.fixture
+def guarded_client(dagster_api: DagsterApi, _guarded_served: Client) -> Client:
+    """The same with the token TOKEN."""
+    return _guarded_served
 
 
 @pytest.fixture

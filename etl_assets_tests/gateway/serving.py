@@ -10,7 +10,7 @@ from etl_assets.gateway.app import create_app
 from etl_assets.gateway.orchestrator import Run
 from etl_assets.gateway.store import DEADLINE_S, Store
 from etl_assets.resources.database import Database
-from etl_assets.settings import Settings
+from etl_assets.settings import load_settings
 from etl_assets.simulators.server import serve
 
 
@@ -72,7 +72,7 @@ def serving(
 ) -> Iterator[str]:
     """The base URL of a gateway."""
     app = create_app(
-        Settings(etl_trigger_interval_s=interval_s),
+        load_settings(etl_trigger_interval_s=interval_s),
         orchestrator=dagster or FakeDagster(),  # type: ignore[arg-type]
         store=Store(database, deadline_s=deadline_s),
     )

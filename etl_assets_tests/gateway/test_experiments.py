@@ -11,10 +11,12 @@ import requests
 from psycopg import sql
 
 from etl_assets.experiments.contracts import UserFeatures
+from etl_assets.gateway.app import create_app
 from etl_assets.gateway.experiments import page_query
 from etl_assets.gateway.orchestrator import LaunchRefused, OrchestratorDown
 from etl_assets.gateway.store import Store
 from etl_assets.resources.database import Database
+from etl_assets.settings import load_settings
 from etl_assets_tests.gateway.serving import FakeDagster, serving
 
 DAY = date(2023, 12, 31)
@@ -175,8 +177,7 @@ def test_a_last_page_that_is_full_leads_nowhere(url: str, database: Database) ->
 
 def test_behind_the_last_user_there_is_an_empty_page(url: str, database: Database) -> None:
     stored(database, features(LARGEST))
-    page = {"as_of": "2023-12-31", "users": [], "next": None}
-    assert said(url, f"{PATH}?after={LARGEST}") == (200, page)
+    assert said(url, f"{PATH}?after={LARGEST}") == (200, {"as_of": "2023-12-31", "users": [], "next": None})
     assert users(url, f"?after={LARGEST - 1}") == [LARGEST]
     assert users(url, f"?after={SMALLEST}") == [LARGEST]
 
@@ -208,30 +209,21 @@ def test_a_day_that_was_never_computed_is_a_404_that_says_how_to(url: str, datab
     )
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "as_of=yesterday",
-        "as_of=2023-02-29",
-        "as_of=0",
-        "as_of=1703980800",
-        "as_of=2023-12-31T00:00:00",
-        "as_of=31.12.2023",
-        "as_of=%00",
-        "as_of=٢٠٢٣-12-31",
-        "limit=0",
-        "limit=1001",
-        "limit=ten",
-        f"after={LARGEST + 1}",
-        f"after={SMALLEST - 1}",
-        "after=1%00",
-        "after=nan",
-    ],
-)
-def test_a_value_that_cannot_be_is_a_422_that_names_it(url: str, query: str) -> None:
-    answer = requests.get(f"{url}{PATH}?{query}", timeout=30)
-    assert (answer.status_code, answer.headers["Content-Type"]) == (422, "application/problem+json")
-    assert [fault["where"] for fault in answer.json()["errors"]] == [f"query.{query.split('=')[0]}"]
+def test_a_value_that_cannot_be_is_a_422_that_names_it(url: str) -> None:
+    wrong = {
+        "as_of": (
+            *("", "0", "1703980800", "yesterday", "31.12.2023", "2023-02-29", "0000-01-01", "2023-12-31T00:00:00"),
+            *("2023-12-31 ", "%00", "٢٠٢٣-12-31"),
+        ),
+        "limit": ("", "0", "-1", "1001", "ten", "1e2"),
+        "after": (str(LARGEST + 1), str(SMALLEST - 1), "9" * 5000, "1%00", "nan", "1.5"),
+    }
+    for name, values in wrong.items():
+        for value in values:
+            answer = requests.get(f"{url}{PATH}?{name}={value}", timeout=30)
+            assert (value, answer.status_code) == (value, 422)
+            assert answer.headers["Content-Type"] == "application/problem+json"
+            assert [fault["where"] for fault in answer.json()["errors"]] == [f"query.{name}"]
 
 
 def test_a_page_that_is_read_while_its_day_is_replaced_has_the_old_rows_or_the_new_ones(
@@ -248,21 +240,19 @@ def test_a_page_that_is_read_while_its_day_is_replaced_has_the_old_rows_or_the_n
         assert users(url) == [1, 3]
 
 
-@pytest.mark.parametrize("analysed", [False, True])
-@pytest.mark.parametrize("as_of", [None, DAY, DAY + timedelta(days=1)])
-@pytest.mark.parametrize("after", [None, 15_000])
-def test_a_page_costs_the_same_however_large_the_table_is(
-    features_of_many: Database, as_of: date | None, after: int | None, analysed: bool
-) -> None:
-    if analysed:
-        with features_of_many.connect() as connection:
-            connection.execute("ANALYZE experiments.user_features")
-    plan = asyncio.run(plan_of(features_of_many, *page_query(as_of, after=after, limit=100)))
-    scans = [node for node in nodes(plan) if "Scan" in node["Node Type"]]
-    assert {node["Node Type"] for node in scans} <= {"Index Scan", "Index Only Scan"}
-    rows = [node["Actual Rows"] * node["Actual Loops"] for node in scans]
-    assert sorted(rows) == ([0, 0] if as_of and as_of > DAY else [1, 101])
-    assert sum(node.get("Rows Removed by Filter", 0) for node in scans) == 0
+def test_a_page_costs_the_same_however_large_the_table_is(features_of_many: Database) -> None:
+    for analysed in (False, True):
+        if analysed:
+            with features_of_many.connect() as connection:
+                connection.execute("ANALYZE experiments.user_features")
+        for as_of in (None, DAY, DAY - timedelta(days=1), DAY + timedelta(days=1)):
+            for after in (None, 15_000):
+                plan = asyncio.run(plan_of(features_of_many, *page_query(as_of, after=after, limit=100)))
+                scans = [node for node in nodes(plan) if "Scan" in node["Node Type"]]
+                assert {node["Node Type"] for node in scans} <= {"Index Scan", "Index Only Scan"}
+                rows = [node["Actual Rows"] * node["Actual Loops"] for node in scans]
+                assert sorted(rows) == ([0, 0] if as_of and as_of > DAY else [1, 101])
+                assert sum(node.get("Rows Removed by Filter", 0) for node in scans) == 0
 
 
 @pytest.fixture
@@ -296,9 +286,9 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture
-def document(url: str) -> dict[str, Any]:
-    document: dict[str, Any] = requests.get(f"{url}/openapi.json", timeout=30).json()
-    return document
+def document() -> dict[str, Any]:
+    app = create_app(load_settings(), orchestrator=FakeDagster(), store=Store(Database("postgresql://never-asked")))  # type: ignore[arg-type]
+    return app.openapi()
 
 
 def test_the_document_describes_the_features_as_their_contract_does(document: dict[str, Any]) -> None:
@@ -324,8 +314,8 @@ def test_the_document_has_every_answer_with_an_example(document: dict[str, Any])
         operation = document["paths"][path][method]
         assert statuses <= set(operation["responses"])
         for status in statuses:
-            (content,) = operation["responses"][status]["content"].values()
-            assert "example" in content or "examples" in content
+            for content in operation["responses"][status]["content"].values():
+                assert "example" in content or "examples" in content
     ids = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
     assert len(ids) == len(set(ids))
 

@@ -13,10 +13,12 @@ import signal
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -47,13 +49,20 @@ def assert_down(answer: requests.Response, *, because: str = "") -> None:
     assert because in answer.json()["detail"]
 
 
-def waiting_backends(database: Database) -> list[int]:
-    """Process ids of the sessions that wait for a lock; returns as soon as there is one."""
+def until(condition: Callable[[], Any], timeout_s: float = 20) -> Any:
+    """What a condition gives, as soon as it gives something."""
+    limit = time.monotonic() + timeout_s
+    while time.monotonic() < limit:
+        if found := condition():
+            return found
+    raise AssertionError("did not come true")
+
+
+def waiting_backend(database: Database) -> int:
+    """Process id of the session that waits for a lock, as soon as there is one."""
     query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     with psycopg.connect(database.url, autocommit=True) as connection:
-        while True:
-            if found := connection.execute(query).fetchall():
-                return [pid for (pid,) in found]
+        return int(until(lambda: connection.execute(query).fetchone())[0])
 
 
 @contextlib.contextmanager
@@ -132,10 +141,17 @@ def guest(database: Database, *, limit: int) -> Iterator[Database]:
                 role, sql.Literal(password), sql.Literal(limit)
             )
         )
+        owner.execute(sql.SQL("GRANT pg_read_all_data TO {}").format(role))
         try:
             yield Database(parts._replace(netloc=f"{name}:{password}@{parts.hostname}:{parts.port}").geturl())
         finally:
             owner.execute(sql.SQL("DROP ROLE {}").format(role))
+
+
+def limit_connections(database: Database, guest: Database, limit: int) -> None:
+    role = sql.Identifier(str(urlsplit(guest.url).username))
+    with psycopg.connect(database.url, autocommit=True) as owner:
+        owner.execute(sql.SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(role, sql.Literal(limit)))
 
 
 @contextlib.contextmanager
@@ -230,45 +246,48 @@ def test_a_trigger_that_hangs_on_a_lock_starts_nothing(database: Database) -> No
 
 def test_a_backend_that_freezes_in_mid_query_is_given_up(database: Database) -> None:
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(serving(database, deadline_s=0.6))
+        url = stack.enter_context(serving(database, deadline_s=1.0))
         pool = stack.enter_context(ThreadPoolExecutor(1))
         stack.enter_context(locked(database))
         answer = pool.submit(ask, url)
-        (pid,) = waiting_backends(database)
+        pid = waiting_backend(database)
         os.kill(pid, signal.SIGSTOP)
         stack.callback(os.kill, pid, signal.SIGCONT)
-        assert_down(answer.result(), because="did not answer within 0.6 s")
+        assert_down(answer.result(), because="did not answer within 1 s")
 
 
 def test_a_backend_that_is_terminated_in_mid_query_is_a_503(database: Database) -> None:
     with serving(database) as url, ThreadPoolExecutor(1) as pool, locked(database):
         answer = pool.submit(ask, url)
-        (pid,) = waiting_backends(database)
+        pid = waiting_backend(database)
         with psycopg.connect(database.url, autocommit=True) as administrator:
             administrator.execute("SELECT pg_terminate_backend(%s)", (pid,))
         assert_down(answer.result(), because="the server cancelled the statement or is shutting down")
 
 
 def test_the_server_ends_by_itself_what_the_gateway_has_given_up(database: Database) -> None:
+    query = """SELECT count(*) = 0 FROM pg_stat_activity
+        WHERE application_name = 'etl-assets gateway' AND datname = current_database()"""
     with serving(database, deadline_s=0.3) as url, locked(database):
         assert_down(ask(url))
-        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'etl-assets gateway'"
         with psycopg.connect(database.url, autocommit=True) as connection:
-            while connection.execute(f"{query} AND datname = current_database()").fetchone() != (0,):
-                pass
+            until(lambda: connection.execute(query).fetchone() == (True,))
 
 
-def test_a_database_that_comes_back_is_used_again(database: Database) -> None:
-    addresses = []
-    with refusing(database) as down, serving(Database(lambda: addresses[-1])) as url:
-        addresses.append(down.url)
-        assert_down(ask(url))
-        addresses.append(database.url)
-        assert ask(url, "GET /check/table").json() == {"message": "Table created"}
-        # A server of ours that was killed may come back at another port.
-        addresses.append(down.url)
-        assert ask(url, "GET /check/table").status_code == 200
-        assert addresses == [down.url, database.url, down.url]
+def test_a_database_that_comes_back_is_used_again_also_at_another_address(database: Database) -> None:
+    addresses: list[str] = []
+    with refusing(database) as down, guest(database, limit=20) as first:
+        with serving(Database(lambda: addresses[-1])) as url:
+            addresses.append(down.url)
+            assert_down(ask(url), because="is not ready")
+            addresses.append(first.url)
+            assert ask(url, "GET /check/table").json() == {"message": "Table created"}
+            limit_connections(database, first, 0)
+            answer = ask(url)
+            assert_down(answer, because="accepts no connection")
+            assert "127.0.0.1" not in answer.text
+            addresses.append(database.url)
+            assert ask(url, "GET /check/table").json() == {"message": "Table created"}
 
 
 @pytest.mark.long
@@ -303,9 +322,7 @@ def test_a_server_that_takes_long_to_start_blocks_nobody_else(database: Database
             assert requests.get(f"{url}/openapi.json", timeout=PROMISE_S).status_code == 200
             may_start.set()
             assert waiting.result().status_code in (404, 503)
-        while ask(url).status_code == 503:
-            pass
-        assert ask(url).status_code == 404
+        until(lambda: ask(url).status_code == 404)
 
 
 def test_an_empty_database_is_brought_to_head_by_the_first_request(empty_database_url: str) -> None:
@@ -376,6 +393,20 @@ def test_a_section_is_one_requests_among_all_stores_and_free_when_it_ends(databa
         return [*found, await refused(one), await refused(other)]
 
     assert asyncio.run(run()) == [True, True, True, False, False]
+
+
+def test_a_section_that_is_known_to_be_taken_costs_no_connection(database: Database) -> None:
+    async def run(visitor: Database) -> None:
+        store = Store(visitor)
+        async with store.exclusive("experiments"):
+            limit_connections(database, visitor, 0)
+            with pytest.raises(Busy):
+                await store.exclusive("experiments").__aenter__()
+            with pytest.raises(StoreDown):
+                await store.connection().__aenter__()
+
+    with guest(database, limit=20) as visitor:
+        asyncio.run(run(visitor))
 
 
 def test_a_section_that_fails_leaves_nothing_behind(database: Database) -> None:

@@ -31,7 +31,7 @@ def taken(database: Database, dagster: FakeDagster, *, interval_s: float = 10) -
 
 def execute(database: Database, statement: str) -> list[tuple[object, ...]]:
     with psycopg.connect(database.url, autocommit=True) as connection:
-        cursor = connection.execute(statement)  # type: ignore[call-overload]
+        cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []
 
 
