@@ -1,7 +1,6 @@
 """The folder with the three files: what they hold, and whether that is still the same."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +119,6 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 def _refused(folder: Path, path: Path, error: OSError) -> FileRefused:
     if isinstance(error, FileNotFoundError):
-        there = ", ".join(sorted(os.listdir(folder))[:10]) if folder.is_dir() else "no such folder"
+        there = ", ".join(sorted(file.name for file in folder.iterdir())[:10]) if folder.is_dir() else "no such folder"
         return FileRefused(f"{path} is missing (there is: {there or 'nothing'})")
     return FileRefused(f"{path} cannot be read: {error.strerror}")

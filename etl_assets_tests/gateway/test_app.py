@@ -81,8 +81,9 @@ def test_a_body_that_does_not_fit_is_a_problem_that_says_where(gateway_client: C
 
 def test_half_characters_in_a_request_are_refused_and_answered(gateway_client: Client) -> None:
     body = {"job": "\ud800", "tags": {"\ud800": "a"}, "\ud801": 1}
-    answer = gateway_client.post("/v1/runs", data=json.dumps(body))
+    answer = gateway_client.post("/v1/runs", data=json.dumps(body), headers={"Content-Type": "application/json"})
     assert answer.status_code == 422
+    assert "body.\ud801" in [fault["where"] for fault in answer.json()["errors"]]
 
 
 def test_code_that_fails_answers_with_an_id_and_nothing_else(
