@@ -6,9 +6,10 @@ from typing import Any
 
 import dagster as dg
 
-from etl_assets import outages, production
+from etl_assets import experiments, outages, production
 from etl_assets.alerts import alert_sensors
 from etl_assets.contracts.dagster import quiet
+from etl_assets.experiments.source import ExperimentFilesResource
 from etl_assets.housekeeping import housekeeping_definitions
 from etl_assets.io_managers.mirrored import MirroredIOManager
 from etl_assets.io_managers.parquet import ParquetIOManager
@@ -20,7 +21,7 @@ from etl_assets.resources.broker import BrokerResource
 from etl_assets.resources.postgres import PostgresResource
 from etl_assets.settings import load_settings
 
-SYSTEMS = (outages.defs, production.defs)
+SYSTEMS = (outages.defs, production.defs, experiments.defs)
 OWNER = "team:data-platform"
 
 
@@ -40,6 +41,7 @@ def resources(postgres: PostgresResource | None = None) -> dict[str, Any]:
         "outages_api": OutagesApiResource(),
         "production_api": ProductionApiResource(),
         "production_method": ReportMethod(),
+        "experiment_files": ExperimentFilesResource(),
     }
 
 

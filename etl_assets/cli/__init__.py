@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 import typer
 
-from etl_assets.cli import demo, local, maintenance, outages, production, quarantine, simulate
+from etl_assets.cli import demo, experiments, gateway, local, maintenance, outages, production, quarantine, simulate
 from etl_assets.failures import ConfigurationError, PlatformError
 
 app = typer.Typer(
@@ -25,10 +25,12 @@ local.register(app)
 demo.register(app)
 maintenance.register(app)
 app.add_typer(quarantine.app, name="quarantine", help="Rows that broke their contract, and rows with a remark.")
-app.add_typer(simulate.app, name="simulate", help="Simulated sources in the foreground.")
+app.add_typer(simulate.app, name="simulate", help="Simulated sources: APIs in the foreground, or files.")
 app.add_typer(outages.app, name="outages", help="Outages of sites: fetch, map, store, deliver.")
 app.add_typer(production.app, name="production")
+app.add_typer(experiments.app, name="experiments")
 app.command("relay")(production.relay)
+app.command("gateway")(gateway.gateway)
 
 
 def main() -> NoReturn:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def dev_command(
     port: int = typer.Option(3000, help="Port of the Dagster UI."),
     host: str = typer.Option("127.0.0.1", help="Address of the Dagster UI."),
 ) -> None:
-    """The demo, then the Dagster UI until Ctrl-C."""
+    """The demo, then the Dagster UI and the gateway until Ctrl-C."""
     with demo_servers(simulate=simulate) as settings:
         print_table(materialise_everything(settings))
         print(f"\nDagster UI: http://{host}:{port}  (Ctrl-C ends it)", flush=True)
@@ -61,12 +62,24 @@ def dev_command(
         command = [str(Path(sys.executable).parent / "dagster"), "dev", *where, "-h", host, "-p", str(port)]
         environment = {**os.environ, "DAGSTER_HOME": str(home), "ETL_DATA_DIR": str(settings.etl_data_dir)}
         dagster = subprocess.Popen(command, env=environment, cwd=home)
-        try:
-            code = dagster.wait()
-        except KeyboardInterrupt:
-            code = _ended(dagster)
+        with _gateway({**environment, "DAGSTER_GRAPHQL_URL": f"http://{host}:{port}/graphql"}):
+            try:
+                code = dagster.wait()
+            except KeyboardInterrupt:
+                code = _ended(dagster)
         if code not in (0, -2, 130):
             raise PlatformError(f"`dagster dev` ended with exit code {code}")
+
+
+@contextlib.contextmanager
+def _gateway(environment: dict[str, str]) -> Iterator[None]:
+    """The gateway beside the UI, over the same Dagster."""
+    process = subprocess.Popen([sys.executable, "-m", "etl_assets.cli", "gateway"], env=environment)
+    try:
+        yield
+    finally:
+        process.terminate()
+        _ended(process)
 
 
 def _ended(process: subprocess.Popen[bytes]) -> int:
@@ -135,7 +148,11 @@ def demo_runs(settings: Settings) -> dict[str, dict[str, str]]:
     from etl_assets.outages.automation import RANGE_END, RANGE_START
 
     sites = settings.outages_sites
-    return {"outages_job": {RANGE_START: sites[0], RANGE_END: sites[-1]}, "production_job": {}}
+    return {
+        "outages_job": {RANGE_START: sites[0], RANGE_END: sites[-1]},
+        "production_job": {},
+        "experiments_job": {"dagster/partition": f"{datetime.now(UTC):%Y-%m-%d}"},
+    }
 
 
 def table_of(events: "list[dg.DagsterEvent]") -> list[Row]:

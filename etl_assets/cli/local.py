@@ -194,17 +194,21 @@ def _servers(settings: Settings) -> Iterator[dict[str, str]]:
 @contextlib.contextmanager
 def simulators(settings: Settings) -> Iterator[dict[str, str]]:
     """The simulators of all sources; gives the variables that name them."""
+    from etl_assets.simulators.experiments import write_files
     from etl_assets.simulators.outages import OutagesSimulator
     from etl_assets.simulators.production import ProductionSimulator
     from etl_assets.simulators.server import serve
 
     outages = OutagesSimulator(sites=settings.outages_sites)
     production = ProductionSimulator(settings.production_metrics_file, settings.production_workorders_file)
+    files = settings.etl_data_dir / "simulated" / "experiments"
+    write_files(files, faults=True)
     with serve(outages.app) as outages_url, serve(production.app) as production_url:
         yield {
             "OUTAGES_API_URL": outages_url,
             "OUTAGES_API_KEY": outages.api_key,
             "PRODUCTION_API_URL": production_url,
+            "EXPERIMENTS_DIR": str(files),
         }
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 import typer
 
+from etl_assets.experiments import contracts as experiments
 from etl_assets.failures import ConfigurationError
 from etl_assets.outages.contracts import RawOutages
 from etl_assets.quarantine import Entry, listed, replay, shown
@@ -57,6 +58,7 @@ def replay_command(
     still_bad = 0
     for identity in entries:
         entry = shown(database, identity)
+        _require_replayable(entry)
         faults = replay(
             database,
             settings.storage_url,
@@ -69,6 +71,12 @@ def replay_command(
         print(f"{entry.id}: " + ("; ".join(faults) if faults else f"stored in {entry.asset}"))
     if still_bad:
         raise typer.Exit(1)
+
+
+def _require_replayable(entry: Entry) -> None:
+    """Refuse a row of a file: the next load reads the file again, and would take away what was stored from here."""
+    if entry.asset in {contract.config.table for contract in experiments.CONTRACTS}:
+        raise ConfigurationError(f"{entry.id} is from a file: correct {entry.source} and load the folder again")
 
 
 def _correction(text: str) -> tuple[str, object]:

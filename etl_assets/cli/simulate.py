@@ -1,4 +1,4 @@
-"""`etl-assets simulate …`: a source's simulator in the foreground, for containers and for trying things out."""
+"""`etl-assets simulate …`: a simulated source, served in the foreground or as files; for containers and for trying things out."""
 
 import signal
 import threading
@@ -8,7 +8,9 @@ from typing import Any
 import typer
 from pydantic import SecretStr
 
+from etl_assets.failures import ConfigurationError
 from etl_assets.settings import load_settings
+from etl_assets.simulators.experiments_layouts import LayoutName
 
 app = typer.Typer(no_args_is_help=True)
 HOST = typer.Option("127.0.0.1", help="Address to listen on.")
@@ -16,7 +18,7 @@ HOST = typer.Option("127.0.0.1", help="Address to listen on.")
 
 @app.callback()
 def simulators() -> None:
-    """Serve a simulated source until Ctrl-C or SIGTERM."""
+    """Simulated sources: an API until Ctrl-C or SIGTERM, or files."""
 
 
 @app.command()
@@ -48,6 +50,41 @@ def production(
         source=source,
     )
     _serve(simulator.app, f"production streams of {simulator.source}", host=host, port=port)
+
+
+@app.command()
+def experiments(
+    folder: Path = typer.Argument(help="Folder to write to; files of these names in it are replaced.", metavar="DIR"),
+    users: int = typer.Option(200, min=1, help="Rows of users.csv."),
+    experiments: int = typer.Option(2_000, min=1, help="Rows of user_experiments.csv."),
+    compounds: int = typer.Option(40, min=1, help="Rows of compounds.csv."),
+    seed: int = typer.Option(20231231, min=0, help="The same seed gives the same files."),
+    layout: LayoutName = typer.Option(
+        "comma-tab-lf", help="Delimiter and line ends; the default is that of real files."
+    ),
+    faults: bool = typer.Option(False, "--faults", help="Add a row with each kind of fault, and tell where they are."),
+) -> None:
+    """Write the three CSV files of users, experiments and compounds."""
+    from etl_assets.simulators.experiments import write_files
+
+    try:
+        written = write_files(
+            folder,
+            users=users,
+            experiments=experiments,
+            compounds=compounds,
+            seed=seed,
+            layout=layout,
+            faults=faults,
+        )
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write to {folder} ({error.strerror or error}): give a folder that can be written to"
+        ) from None
+    for path, rows in ((written.users, users), (written.experiments, experiments), (written.compounds, compounds)):
+        print(f"{path}: {rows:,} rows without a fault")
+    for fault in written.faults:
+        print(f"{fault.file}, line {fault.line}, {fault.column}: {fault.kind}")
 
 
 def _serve(served: Any, name: str, *, host: str, port: int) -> None:

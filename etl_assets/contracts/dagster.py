@@ -155,6 +155,14 @@ def stored(contract: type[Contract], *, mode: str, mirrored: bool = False) -> di
     }
 
 
+def stored_out(contract: type[Contract], *, mode: str) -> dg.AssetOut:
+    """One of several tables that a `dg.multi_asset` stores; retries and backfills are stated there."""
+    arguments = stored(contract, mode=mode)
+    for whole in ("name", "retry_policy", "backfill_policy"):
+        del arguments[whole]
+    return dg.AssetOut(description=" ".join((contract.__doc__ or "").split()), **arguments)
+
+
 def effect(contract: type[Contract], *, kinds: set[str]) -> dict[str, Any]:
     """The arguments of `dg.asset` for an asset that stores its table by itself, together with an effect outside."""
     arguments = stored(contract, mode="")

@@ -32,6 +32,8 @@ def key_codes(sides: Sequence[pa.Table], key: Sequence[str]) -> list[np.ndarray]
 
 def last_of_each(codes: np.ndarray) -> np.ndarray | None:
     """Row numbers, ascending, of the last row of each key; None if no key occurs twice."""
+    if np.all(codes[1:] > codes[:-1]):
+        return None
     ordered = np.sort(codes)
     if np.all(ordered[1:] != ordered[:-1]):
         return None
@@ -95,7 +97,11 @@ def _packed(words: list[np.ndarray], rows: int) -> np.ndarray:
     if sum(bits for _, bits in spans) <= 64:
         packed = np.zeros(rows, dtype=np.uint64)
         for word, (low, bits) in zip(words, spans, strict=True):
-            packed = (packed << np.uint64(bits) if bits < 64 else packed) | (word - np.uint64(low))
+            # In place: tens of millions of keys take as much memory as their rows.
+            if bits < 64:
+                packed <<= np.uint64(bits)
+            word -= np.uint64(low)
+            packed |= word
         return packed
     return _ranks(words)
 

@@ -1,0 +1,295 @@
+"""The calls of the experiments system: the trigger and the checks of the original exercise, and the features, in pages.
+
+The trigger and the checks answer `{"message": …}` with fixed sentences; what they cannot answer at all, and everything that
+goes wrong with the other calls, is a problem.
+"""
+
+import re
+from datetime import date
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+import psycopg
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse
+from psycopg import sql
+from psycopg.rows import dict_row
+from pydantic import BaseModel, BeforeValidator, Field, create_model
+
+from etl_assets.contracts import Column
+from etl_assets.contracts.contract import KINDS
+from etl_assets.experiments.contracts import CONTRACTS, UserFeatures
+from etl_assets.gateway import metrics
+from etl_assets.gateway.dependencies import Configured, Dagster, Data
+from etl_assets.gateway.problems import MEDIA_TYPE, Problem, documented
+from etl_assets.gateway.triggers import Loading, TooFrequent, Trigger, take
+
+TRIGGER = Trigger(name="experiments", job="experiments_job")
+
+STARTED = "ETL process started"
+TOO_FREQUENT = "Trigger the API frequently, please try again later."
+LOADING = "Dag is loading, please try again later."
+TABLES_THERE, TABLES_MISSING = "Table created", "Table creation failed"
+FEATURES_THERE, FEATURES_MISSING = "Feature Derivation inserted", "Feature Derivation insert failed"
+
+LARGEST_ID = 2**63 - 1
+LARGEST_PAGE = 1000
+FEATURES = sql.Identifier(*UserFeatures.config.table.split("."))
+PYTHON_TYPES: dict[Any, type] = {kind: python for python, kind in KINDS.items()}
+
+router = APIRouter(tags=["experiments"])
+
+
+def _says(*messages: str, description: str) -> dict[str, Any]:
+    """A documented answer that says one of a few fixed messages."""
+    return {
+        "description": description,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"message": {"type": "string", "enum": list(messages)}},
+                    "required": ["message"],
+                    "additionalProperties": False,
+                },
+                "examples": {message: {"value": {"message": message}} for message in messages},
+            }
+        },
+    }
+
+
+def _said(status: int, message: str) -> JSONResponse:
+    # An answer to a GET might be kept by what lies between, and the next one never reach us.
+    return JSONResponse({"message": message}, status, headers={"Cache-Control": "no-store"})
+
+
+# --- the trigger
+
+TRIGGER_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: _says(STARTED, description="A run of the experiments for the present day (UTC) was started"),
+    400: _says(
+        TOO_FREQUENT,
+        LOADING,
+        description=(
+            "Nothing was started: a run is queued or running, the last trigger is a moment ago (ETL_TRIGGER_INTERVAL_S),"
+            " another one is under way, or Dagster is still loading the code"
+        ),
+    ),
+    **documented(422),
+    **documented(503, Retry_After="Seconds to wait"),
+}
+
+
+@router.get("/trigger-etl", operation_id="trigger_etl_get", responses=TRIGGER_ANSWERS, summary="Start the ETL process")
+@router.post("/trigger-etl", operation_id="trigger_etl", responses=TRIGGER_ANSWERS, summary="Start the ETL process")
+async def trigger_etl(dagster: Dagster, store: Data, settings: Configured) -> JSONResponse:
+    """Start a run of the experiments for the present day, at most one at a time and not too often.
+
+    `GET` does the same as `POST`, as the original exercise has it.
+    """
+    try:
+        await take(TRIGGER, interval_s=settings.etl_trigger_interval_s, store=store, orchestrator=dagster)
+    except TooFrequent:
+        metrics.trigger("too frequent")
+        return _said(400, TOO_FREQUENT)
+    except Loading:
+        metrics.trigger("loading")
+        return _said(400, LOADING)
+    metrics.trigger("taken")
+    return _said(200, STARTED)
+
+
+# --- the checks
+
+
+def _documented_failure(message: str, *, description: str) -> dict[int | str, dict[str, Any]]:
+    """A failed check, which has the status of a gateway that has failed itself."""
+    answers = documented(500)
+    answers[500]["description"] = f"{description}; or the gateway has failed, which is a problem"
+    answers[500]["content"] |= _says(message, description=description)["content"]
+    return answers
+
+
+@router.get(
+    "/check/table",
+    responses={
+        200: _says(TABLES_THERE, description="All tables of the experiments are there"),
+        **_documented_failure(TABLES_MISSING, description="At least one is not"),
+        **documented(503, Retry_After="Seconds to wait"),
+    },
+    summary="Whether the tables are there",
+)
+async def check_table(store: Data) -> JSONResponse:
+    """Look whether all tables of the experiments system exist."""
+    tables = [contract.config.table for contract in CONTRACTS]
+    async with store.connection(at_head=False) as connection:
+        cursor = await connection.execute(
+            "SELECT bool_and(to_regclass(t) IS NOT NULL) FROM unnest(%s::text[]) AS t", (tables,)
+        )
+        complete = await cursor.fetchone() == (True,)
+    return _said(200, TABLES_THERE) if complete else _said(500, TABLES_MISSING)
+
+
+@router.get(
+    "/check/feature_derivation",
+    responses={
+        200: _says(FEATURES_THERE, description="Features of at least one user and day are stored"),
+        **_documented_failure(FEATURES_MISSING, description="None are"),
+        **documented(503, Retry_After="Seconds to wait"),
+    },
+    summary="Whether features were derived",
+)
+async def check_feature_derivation(store: Data) -> JSONResponse:
+    """Look whether features were derived for any day."""
+    query = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(FEATURES)
+    async with store.connection(at_head=False) as connection:
+        try:
+            derived = await (await connection.execute(query)).fetchone() == (True,)
+        except psycopg.errors.UndefinedTable:
+            derived = False
+    return _said(200, FEATURES_THERE) if derived else _said(500, FEATURES_MISSING)
+
+
+# --- the features
+
+
+def _described(column: Column) -> str:
+    return f"{column.description} [{column.unit}]" if column.unit else column.description
+
+
+def _field(column: Column) -> tuple[Any, Any]:
+    """A column of the contract as a field of an answer."""
+    if column.name == "most_common_compounds":
+        return (list[int], Field(description=f"{_described(column)}. Here as a list, empty where the table has NULL"))
+    python = PYTHON_TYPES[column.kind]
+    return (python | None if column.nullable else python, Field(description=_described(column), ge=column.ge))
+
+
+COLUMNS = tuple(column for column in UserFeatures.columns.values() if column.name != "as_of")
+fields: Any = {column.name: _field(column) for column in COLUMNS}
+Features = create_model("Features", __doc__="What is known of a user.", **fields)
+
+EXAMPLE = {
+    "as_of": "2023-12-31",
+    "users": [
+        {
+            "user_id": 1,
+            "experiments_count": 2,
+            "total_run_time": 25.0,
+            "mean_run_time": 12.5,
+            "days_since_signup": 364,
+            "signup_in_future": False,
+            "most_common_compounds": [2],
+            "most_common_compounds_count": 2,
+        }
+    ],
+    "next": "/v1/features/users?as_of=2023-12-31&limit=1&after=1",
+}
+
+
+class FeaturesPage(BaseModel):
+    """Features of some users, in the order of their ids."""
+
+    as_of: date = Field(description=UserFeatures.columns["as_of"].description)
+    users: list[Features] = Field(description="One per user, also without an experiment")  # type: ignore[valid-type]
+    next: str | None = Field(description="Where the next page is; null at the end")
+
+
+def _iso(text: Any) -> Any:
+    # A date is read generously otherwise: as seconds since 1970, or as a time.
+    if isinstance(text, str) and not re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        raise ValueError("a day is written YYYY-MM-DD")
+    return text
+
+
+Day = Annotated[
+    date | None,
+    BeforeValidator(_iso),
+    Query(description="The day that the features were computed for; without one the newest", examples=["2023-12-31"]),
+]
+PageSize = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Users on a page, at most")]
+After = Annotated[
+    int | None,
+    Query(
+        ge=-LARGEST_ID - 1, le=LARGEST_ID, description="The last user that is not wanted; without one from the first"
+    ),
+]
+
+
+def _missing(as_of: date | None) -> str:
+    """That a day was never computed, and how it is."""
+    day = as_of.isoformat() if as_of else "YYYY-MM-DD"
+    found = f"no features were computed as of {day}" if as_of else "no features were computed so far"
+    return (
+        f"{found}: run `etl-assets experiments load DIR --as-of {day}`,"
+        f' or POST /v1/runs with {{"job": "{TRIGGER.job}", "partition": "{day}"}}'
+    )
+
+
+def _documented_missing() -> dict[int | str, dict[str, Any]]:
+    answers = documented(404)
+    answers[404]["content"][MEDIA_TYPE]["example"]["detail"] = _missing(date(2023, 12, 31))
+    return answers
+
+
+@router.get(
+    "/v1/features/users",
+    response_model=FeaturesPage,
+    responses={
+        200: {"description": "A page of features", "content": {"application/json": {"example": EXAMPLE}}},
+        **_documented_missing(),
+        **documented(422),
+        **documented(503, Retry_After="Seconds to wait"),
+    },
+    summary="Features of users",
+)
+async def features_of_users(
+    request: Request, store: Data, as_of: Day = None, limit: PageSize = 100, after: After = None
+) -> dict[str, Any]:
+    """Features of users as of a day, a page at a time, in the order of their ids; `next` leads on.
+
+    A page that is read while its day is computed again has the old rows or the new ones, never both.
+    """
+    query, values = page_query(as_of, after=after, limit=limit)
+    async with store.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(query, values)
+        rows = await cursor.fetchall()
+    if not rows:
+        raise Problem(404, "No features", _missing(as_of))
+    day: date = rows[0]["day"]
+    users = [_user(row) for row in rows[:limit] if row["user_id"] is not None]
+    following = {"as_of": day.isoformat(), "limit": limit, "after": users[-1]["user_id"]} if len(rows) > limit else None
+    return {
+        "as_of": day,
+        "users": users,
+        "next": f"{request.scope['path']}?{urlencode(following)}" if following else None,
+    }
+
+
+def page_query(as_of: date | None, *, after: int | None, limit: int) -> tuple[sql.Composed, dict[str, Any]]:
+    """The statement that reads a page and one row beyond, and its values.
+
+    It is one statement, so that it sees one state of the table. Without rows, the day was never computed; a single row
+    without a user means that none is behind `after`.
+
+    Args:
+        as_of: the day; None for the newest.
+    """
+    query = sql.SQL(
+        "SELECT d.as_of AS day, page.*"
+        " FROM (SELECT as_of FROM {table} WHERE {of_day} ORDER BY as_of DESC LIMIT 1) AS d"
+        " LEFT JOIN LATERAL ("
+        "SELECT {columns} FROM {table} WHERE as_of = d.as_of AND {behind} ORDER BY user_id LIMIT %(rows)s"
+        ") AS page ON true ORDER BY page.user_id"
+    ).format(
+        table=FEATURES,
+        columns=sql.SQL(", ").join(sql.Identifier(column.name) for column in COLUMNS),
+        of_day=sql.SQL("true" if as_of is None else "as_of = %(as_of)s"),
+        behind=sql.SQL("true" if after is None else "user_id > %(after)s"),
+    )
+    return query, {"as_of": as_of, "after": after, "rows": limit + 1}
+
+
+def _user(row: dict[str, Any]) -> dict[str, Any]:
+    compounds = row["most_common_compounds"]
+    return {**row, "most_common_compounds": [int(compound) for compound in compounds.split(";")] if compounds else []}

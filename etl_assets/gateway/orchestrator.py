@@ -1,0 +1,316 @@
+"""Dagster as the gateway sees it: jobs, runs, and whether it is up; asked over GraphQL, in time, and never in doubt.
+
+Every member of an answer's union has a stated outcome here: what the caller can put right is a `LaunchRefused` (422) or
+`CancelRefused` (409), all else is `OrchestratorDown` (503), whose cause is in the log. No stack trace goes out.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from etl_assets.gateway import graphql
+from etl_assets.gateway.answers import (
+    UNFINISHED,
+    CancelRefused,
+    Failure,
+    Job,
+    LaunchRefused,
+    OrchestratorDown,
+    Run,
+    Step,
+    StillLoading,
+    UnknownJob,
+    as_mapping,
+    as_tags,
+    examples_of,
+    expected,
+    failure_of,
+    first_line,
+    jobs_of,
+    launched,
+    run_of,
+    step_of,
+)
+from etl_assets.gateway.graphql import Graphql, GraphqlFailed
+
+__all__ = [
+    "CancelRefused",
+    "Failure",
+    "Job",
+    "LaunchRefused",
+    "Orchestrator",
+    "OrchestratorDown",
+    "Run",
+    "Step",
+    "StillLoading",
+    "UnknownJob",
+]
+
+TIMEOUT_S = 1.5
+# A launch is asked for only after Dagster has just answered; it writes a run and starts a process.
+LAUNCH_TIMEOUT_S = 8.0
+CALLS_AT_ONCE = 16
+PAGE = 500
+EVENT_PAGE = 1000
+LAUNCH_TAG = "etl/launch"
+
+log = logging.getLogger(__name__)
+
+
+class Orchestrator:
+    """One Dagster.
+
+    Args:
+        url: of its GraphQL API.
+        timeout_s: within which each method answers or raises OrchestratorDown; a launch may take longer once Dagster
+            has answered.
+        starting: whether a Dagster that does not answer is still starting.
+
+    Raises:
+        ConfigurationError: if the URL cannot be right.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        launch_timeout_s: float = LAUNCH_TIMEOUT_S,
+        starting: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._graphql = Graphql(url)
+        self._timeout_s = timeout_s
+        self._launch_timeout_s = launch_timeout_s
+        self._starting = starting
+        self._threads = ThreadPoolExecutor(max_workers=CALLS_AT_ONCE, thread_name_prefix="dagster")
+
+    def close(self) -> None:
+        """Take no further calls; those under way end by themselves, in time."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def page_of(self, run_id: str) -> str:
+        """URL of a run in Dagster's UI."""
+        return f"{self._graphql.base_url}/runs/{run_id}"
+
+    async def loading(self) -> bool:
+        """Whether Dagster is starting or loads a code location, so that jobs may be missing.
+
+        Raises:
+            OrchestratorDown: if it does not answer and is not starting.
+        """
+        async with self._in_time():
+            try:
+                return any(entry["loadStatus"] == "LOADING" for entry in await self._locations())
+            except StillLoading:
+                return True
+
+    async def jobs(self) -> list[Job]:
+        """The jobs that can be started, by name; those of a location that cannot be loaded are missing."""
+        async with self._in_time():
+            return jobs_of(await self._locations())
+
+    async def unfinished(self, job: str) -> list[Run]:
+        """The runs that have not ended and are of this job, or materialise an asset of it, like an ad-hoc one.
+
+        Raises:
+            UnknownJob, OrchestratorDown
+        """
+        async with self._in_time():
+            found = await self._find(job)
+            nodes = (await self._ask(graphql.ASSETS, job=found.selector))["assetNodes"]
+            keys = {tuple(node["assetKey"]["path"]) for node in nodes}
+            related = {job}.union(*(node["jobNames"] for node in nodes))
+            return [run for name in sorted(related) async for run in self._touching(name, keys, whole=name == job)]
+
+    async def launch(
+        self,
+        job: str,
+        *,
+        partition: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        run_config: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Start a run; it is started once or not at all unless OrchestratorDown says that this is not known.
+
+        Args:
+            partition: needed where the job is partitioned.
+            run_config: None means that of the partition, or none.
+
+        Raises:
+            LaunchRefused: unknown job, missing or unknown partition, run configuration that does not fit.
+            OrchestratorDown
+        """
+        async with self._in_time():
+            found = await self._find(job)
+            config, partition_tags = await self._partition(found, partition)
+        # By this tag the run is found again when the answer to its launch is lost.
+        sent = {**(tags or {}), **partition_tags, LAUNCH_TAG: uuid.uuid4().hex}
+        selector = {"jobName": job, **{k: v for k, v in found.selector.items() if k != "pipelineName"}}
+        params = {
+            "selector": selector,
+            "runConfigData": config if run_config is None else dict(run_config),
+            "executionMetadata": {"tags": as_tags(sent)},
+        }
+        try:
+            async with self._in_time(self._launch_timeout_s):
+                answer = await self._ask(graphql.LAUNCH, timeout_s=self._launch_timeout_s, params=params)
+        except OrchestratorDown as error:
+            if isinstance(error.__cause__, GraphqlFailed) and not error.__cause__.outcome_unknown:
+                raise
+            return await self._launched_after_all(sent[LAUNCH_TAG])
+        return launched(job, answer["launchRun"])
+
+    async def run(self, run_id: str) -> Run | None:
+        """A run, or None if there is none of this id."""
+        async with self._in_time():
+            found = (await self._ask(graphql.ONE_RUN, run=run_id))["runOrError"]
+            if found["__typename"] == "RunNotFoundError":
+                return None
+            return run_of(expected(found, "Run"))
+
+    async def steps(self, run_id: str) -> list[Step]:
+        """The steps of a run that have begun, in the order in which they did; none if there is no such run."""
+        async with self._in_time():
+            found = (await self._ask(graphql.STEPS, run=run_id))["runOrError"]
+            if found["__typename"] == "RunNotFoundError":
+                return []
+            steps = [step_of(stats) for stats in expected(found, "Run")["stepStats"]]
+            return sorted(steps, key=lambda step: (step.started_at is None, step.started_at, step.key))
+
+    async def failures(self, run_id: str) -> list[Failure]:
+        """Why a run failed, by step; what failed only because of a step is left out."""
+        async with self._in_time():
+            failures = [failure async for event in self._events(run_id) if (failure := failure_of(event))]
+            return [failure for failure in failures if failure.step] or failures
+
+    async def runs(
+        self,
+        job: str | None = None,
+        *,
+        statuses: Sequence[str] = (),
+        tags: Mapping[str, str] | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[Run]:
+        """Runs, newest first; `after` is the id of the last run of the page before."""
+        async with self._in_time():
+            wanted = {"pipelineName": job, "statuses": list(statuses) or None, "tags": as_tags(tags or {}) or None}
+            return [run_of(found) for found in await self._page(wanted, limit=limit, after=after)]
+
+    async def cancel(self, run_id: str) -> bool:
+        """Ask a run to end; False if there is no such run.
+
+        Raises:
+            CancelRefused: if it has ended, is being cancelled, or its process cannot be reached.
+            OrchestratorDown
+        """
+        async with self._in_time(self._launch_timeout_s):
+            answer = (await self._ask(graphql.CANCEL, timeout_s=self._launch_timeout_s, run=run_id))["terminateRun"]
+        kind = answer["__typename"]
+        if kind == "RunNotFoundError":
+            return False
+        if kind == "TerminateRunFailure":
+            raise CancelRefused(first_line(answer["message"]))
+        expected(answer, "TerminateRunSuccess")
+        return True
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self, timeout_s: float | None = None) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(timeout_s or self._timeout_s):
+                yield
+        except TimeoutError:
+            raise OrchestratorDown("Dagster did not answer in time") from None
+
+    async def _ask(self, query: str, *, timeout_s: float | None = None, **variables: Any) -> dict[str, Any]:
+        ask = functools.partial(self._graphql.ask, query, variables, timeout_s=timeout_s or self._timeout_s)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+        except GraphqlFailed as error:
+            if self._starting():
+                raise StillLoading from None
+            log.warning("%s", error)
+            raise OrchestratorDown from error
+
+    async def _locations(self) -> list[dict[str, Any]]:
+        workspace = (await self._ask(graphql.LOCATIONS))["workspaceOrError"]
+        entries: list[dict[str, Any]] = expected(workspace, "Workspace")["locationEntries"]
+        return entries
+
+    async def _find(self, name: str) -> Job:
+        locations = await self._locations()
+        jobs = jobs_of(locations)
+        found = [job for job in jobs if job.name == name]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            places = ", ".join(job.location for job in found)
+            raise LaunchRefused(f"several code locations have a job {name!r} ({places}): rename it in all but one")
+        if any(entry["loadStatus"] == "LOADING" for entry in locations):
+            raise StillLoading
+        for entry in locations:
+            broken = entry["locationOrLoadError"] or {}
+            if broken.get("__typename") == "PythonError":
+                log.error("code location %s cannot be loaded: %s", entry["name"], first_line(broken["message"]))
+                raise OrchestratorDown(f"the code location {entry['name']} cannot be loaded")
+        known = ", ".join(job.name for job in jobs) or "none"
+        raise UnknownJob(f"there is no job {name!r}: the jobs are {known}", errors=[("body.job", "unknown job")])
+
+    async def _partition(self, job: Job, partition: str | None) -> tuple[Any, dict[str, str]]:
+        """Run configuration and tags for a partition: Dagster itself launches also what does not exist."""
+        if not job.partitioned:
+            if partition is not None:
+                raise LaunchRefused(f"{job.name} has no partitions: leave `partition` out")
+            return {}, {}
+        asked = (await self._ask(graphql.PARTITION_KEYS, job=job.selector))["pipelineOrError"]
+        keys = expected(asked, "Pipeline")["partitionKeysOrError"]["partitionKeys"]
+        examples = examples_of(keys)
+        if partition is None:
+            raise LaunchRefused(f"{job.name} is partitioned: name a `partition`; {examples}")
+        if partition not in keys:
+            raise LaunchRefused(
+                f"{job.name} has no partition {partition!r}; {examples}", errors=[("body.partition", "unknown")]
+            )
+        asked = (await self._ask(graphql.PARTITION, job=job.selector, partition=partition))["pipelineOrError"]
+        found = expected(asked, "Pipeline")["partition"]
+        tags = expected(found["tagsOrError"], "PartitionTags")["results"]
+        return expected(found["runConfigOrError"], "PartitionRunConfig")["yaml"], as_mapping(tags)
+
+    async def _launched_after_all(self, launch: str) -> Run:
+        """The run of a launch whose answer was lost."""
+        with contextlib.suppress(OrchestratorDown):
+            for run in await self.runs(tags={LAUNCH_TAG: launch}, limit=1):
+                return run
+        raise OrchestratorDown("Dagster did not say whether it has started the run", advice="look in GET /v1/runs")
+
+    async def _touching(self, job: str, keys: set[tuple[str, ...]], *, whole: bool) -> AsyncIterator[Run]:
+        """Unfinished runs of a job that touch these assets; all of its runs if it is the job itself (`whole`)."""
+        after = None
+        while page := await self._page({"pipelineName": job, "statuses": list(UNFINISHED)}, limit=PAGE, after=after):
+            for found in page:
+                selected = found["assetSelection"]
+                if whole or selected is None or keys & {tuple(key["path"]) for key in selected}:
+                    yield run_of(found)
+            if len(page) < PAGE:
+                return
+            after = page[-1]["runId"]
+
+    async def _page(self, wanted: Mapping[str, Any], *, limit: int, after: str | None) -> list[dict[str, Any]]:
+        asked = {name: value for name, value in wanted.items() if value is not None}
+        answer = (await self._ask(graphql.RUNS, filter=asked, limit=limit, after=after))["runsOrError"]
+        results: list[dict[str, Any]] = expected(answer, "Runs")["results"]
+        return results
+
+    async def _events(self, run_id: str) -> AsyncIterator[dict[str, Any]]:
+        after, more = None, True
+        while more:
+            answer = (await self._ask(graphql.EVENTS, run=run_id, after=after, limit=EVENT_PAGE))["logsForRun"]
+            page = expected(answer, "EventConnection")
+            for event in page["events"]:
+                yield event
+            after, more = page["cursor"], page["hasMore"]

@@ -1,0 +1,256 @@
+"""The calls around runs: start any job, once per key where a key is given; list, follow and cancel runs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+
+from etl_assets.gateway.dependencies import Configured, Dagster, Data
+from etl_assets.gateway.orchestrator import Orchestrator, Run
+from etl_assets.gateway.problems import Problem, documented
+from etl_assets.gateway.run_documents import (
+    DETAILS_EXAMPLE,
+    JOBS_EXAMPLE,
+    PAGE_EXAMPLE,
+    RUN_EXAMPLE,
+    RUN_ID,
+    FailureDocument,
+    JobDocument,
+    JobsDocument,
+    Name,
+    RunDetails,
+    RunDocument,
+    RunRequest,
+    RunsPage,
+    Status,
+    StepDocument,
+)
+from etl_assets.gateway.security import secrets_of
+from etl_assets.gateway.store import Busy, Store
+from etl_assets.resources.http_outcomes import Redactor
+
+KEY_TAG = "etl/idempotency_key"
+BODY_TAG = "etl/idempotency_body"
+LARGEST_PAGE = 200
+LONGEST_WAIT_S = 30
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
+# How long a request waits for another one with the same key, which is just starting the run.
+TURN_PATIENCE_S = 5.0
+TURN_PAUSE_S = 0.05
+
+Answer = TypeVar("Answer")
+router = APIRouter(prefix="/v1", tags=["runs"])
+
+
+LATER = "Seconds to wait"
+
+RunId = Annotated[
+    str, Path(pattern="^[A-Za-z0-9_-]{1,64}$", description="Id of a run", examples=[RUN_ID]),
+]  # fmt: skip
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern="^[!-~]+$",
+        description="A name for this request: sent again with it, the request starts nothing new and gives the same run",
+        examples=["nightly-2023-12-31"],
+    ),
+]
+
+
+def _shown(description: str, example: Any) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"example": example}}}
+
+
+@router.get(
+    "/jobs",
+    summary="Jobs that can be started",
+    responses={200: _shown("The jobs", JOBS_EXAMPLE), **documented(503, Retry_After=LATER)},
+)
+async def list_jobs(dagster: Dagster) -> JobsDocument:
+    """List the jobs of all code locations that are loaded."""
+    return JobsDocument(jobs=[JobDocument.of(job) for job in await dagster.jobs()])
+
+
+@router.post(
+    "/runs",
+    status_code=201,
+    summary="Start a run",
+    responses={
+        200: {"model": RunDocument, **_shown("The run that this Idempotency-Key has started before", RUN_EXAMPLE)},
+        201: {
+            **_shown("The run was started", RUN_EXAMPLE),
+            "headers": {"Location": {"description": "Where to follow it", "schema": {"type": "string"}}},
+        },
+        **documented(409, 422),
+        **documented(503, Retry_After=LATER),
+    },
+)
+async def start_run(
+    asked: RunRequest, response: Response, dagster: Dagster, store: Data, key: IdempotencyKey = None
+) -> RunDocument:
+    """Start a run of any job.
+
+    With an `Idempotency-Key` it is started once, however often the request is sent: safe to repeat when an answer was lost.
+    """
+    if key is None:
+        run, started = await _launch(dagster, asked, tags={}), True
+    else:
+        run, started = await _once(dagster, store, asked, key)
+    response.status_code = 201 if started else 200
+    response.headers["Location"] = f"/v1/runs/{run.run_id}"
+    return RunDocument(**RunDocument.fields_of(run, dagster))
+
+
+@router.get(
+    "/runs",
+    summary="Runs, newest first",
+    responses={
+        200: _shown("A page of runs", PAGE_EXAMPLE),
+        **documented(422),
+        **documented(503, Retry_After=LATER),
+    },
+)
+async def list_runs(
+    request: Request,
+    dagster: Dagster,
+    job: Annotated[Name | None, Query(description="Of this job only")] = None,
+    status: Annotated[list[Status], Query(max_length=10, description="With one of these statuses only")] = [],  # noqa: B006 -- never changed
+    limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Runs on a page, at most")] = 50,
+    after: Annotated[
+        str | None, Query(pattern="^[A-Za-z0-9_-]{1,64}$", description="Id of the last run of the page before")
+    ] = None,
+) -> RunsPage:
+    """List runs of all jobs, whoever started them, a page at a time; `next` leads on."""
+    # One more than asked for tells whether there is a next page.
+    found = await dagster.runs(job, statuses=status, limit=limit + 1, after=after)
+    shown, following = found[:limit], None
+    if len(found) > limit:
+        wanted = {"job": job, "status": status, "limit": limit, "after": shown[-1].run_id}
+        query = urlencode({name: value for name, value in wanted.items() if value}, doseq=True)
+        following = f"{request.scope['path']}?{query}"
+    return RunsPage(runs=[RunDocument(**RunDocument.fields_of(run, dagster)) for run in shown], next=following)
+
+
+@router.get(
+    "/runs/{run_id}",
+    summary="A run with its steps",
+    responses={
+        200: _shown("The run", DETAILS_EXAMPLE),
+        **documented(404, 422),
+        **documented(503, Retry_After=LATER),
+    },
+)
+async def get_run(
+    run_id: RunId,
+    request: Request,
+    dagster: Dagster,
+    settings: Configured,
+    wait_s: Annotated[
+        float,
+        Query(ge=0, le=LONGEST_WAIT_S, description="Answer when the run has ended, at the latest after this time"),
+    ] = 0,
+) -> RunDetails:
+    """Follow a run: its steps so far, and why it failed if it did."""
+    run = await _awaited(run_id, dagster, wait_s=wait_s, stopping=lambda: bool(request.app.state.stopping))
+    failures = await dagster.failures(run_id) if run.status == "FAILURE" else []
+    hidden = Redactor(secrets_of(settings))
+    return RunDetails(
+        **RunDocument.fields_of(run, dagster),
+        steps=[StepDocument(**vars(step)) for step in await dagster.steps(run_id)],
+        failures=[FailureDocument(step=failure.step, message=hidden(failure.message)) for failure in failures],
+    )
+
+
+@router.post(
+    "/runs/{run_id}/cancel",
+    status_code=202,
+    summary="Cancel a run",
+    responses={
+        202: _shown("The run was asked to end", {**RUN_EXAMPLE, "status": "CANCELING"}),
+        **documented(404, 409, 422),
+        **documented(503, Retry_After=LATER),
+    },
+)
+async def cancel_run(run_id: RunId, dagster: Dagster) -> RunDocument:
+    """Ask a run to end; GET it to see when it has."""
+    run = await dagster.run(run_id) if await dagster.cancel(run_id) else None
+    if run is None:
+        raise _no_run(run_id)
+    return RunDocument(**RunDocument.fields_of(run, dagster))
+
+
+async def _awaited(run_id: str, dagster: Orchestrator, *, wait_s: float, stopping: Callable[[], bool]) -> Run:
+    """A run as it is when it has ended, the time is over, or the gateway stops.
+
+    Raises:
+        Problem: if there is no such run.
+    """
+    clock = asyncio.get_running_loop().time
+    until, pause_s = clock() + wait_s, FIRST_PAUSE_S
+    while True:
+        run = await dagster.run(run_id)
+        if run is None:
+            raise _no_run(run_id)
+        left_s = until - clock()
+        if run.ended or left_s <= 0 or stopping():
+            return run
+        await asyncio.sleep(min(pause_s, left_s))
+        pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
+
+
+async def _once(dagster: Orchestrator, store: Store, asked: RunRequest, key: str) -> tuple[Run, bool]:
+    """The run of this key, and whether it was started just now.
+
+    Raises:
+        Problem: if the key belongs to another request, or to one that does not come to an end.
+    """
+
+    async def look_or_launch() -> tuple[Run, bool]:
+        async with store.exclusive(f"runs/{key}") as connection:
+            with connection.elsewhere():
+                for run in await dagster.runs(tags={KEY_TAG: key}, limit=1):
+                    return run, False
+                tags = {KEY_TAG: key, BODY_TAG: asked.fingerprint()}
+                return await _launch(dagster, asked, tags=tags), True
+
+    run, started = await _in_turn(look_or_launch)
+    if run.tags.get(BODY_TAG, asked.fingerprint()) != asked.fingerprint():
+        raise Problem(
+            409,
+            "Idempotency-Key used",
+            f"this Idempotency-Key has started run {run.run_id} by another request: send a new key",
+        )
+    return run, started
+
+
+async def _in_turn(section: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Enter a section that one request at a time is in, waiting a while for one's turn."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + TURN_PATIENCE_S
+    while True:
+        try:
+            return await section()
+        except Busy:
+            if clock() > until:
+                raise Problem(
+                    409,
+                    "Idempotency-Key in use",
+                    "another request with this Idempotency-Key is under way: send it again in a moment",
+                    {"Retry-After": "1"},
+                ) from None
+        await asyncio.sleep(TURN_PAUSE_S)
+
+
+async def _launch(dagster: Orchestrator, asked: RunRequest, *, tags: dict[str, str]) -> Run:
+    return await dagster.launch(
+        asked.job, partition=asked.partition, tags={**asked.tags, **tags}, run_config=asked.run_config
+    )
+
+
+def _no_run(run_id: str) -> Problem:
+    return Problem(404, "Not Found", f"there is no run {run_id}: GET /v1/runs lists those that there are")

@@ -1,0 +1,170 @@
+"""What is around all calls of the gateway: ids, problems, and the OpenAPI document."""
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from etl_assets.gateway.orchestrator import Orchestrator
+from etl_assets.gateway.problems import MEDIA_TYPE, ProblemDocument
+from etl_assets_tests.gateway.conftest import Client
+
+OPERATIONS = ("get", "post", "put", "patch", "delete")
+
+
+@pytest.fixture
+def document(gateway_client: Client) -> dict[str, Any]:
+    """The OpenAPI document as it is served."""
+    served: dict[str, Any] = gateway_client.get("/openapi.json").json()
+    return served
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            assert method in OPERATIONS
+            yield method, path, operation
+
+
+def test_every_answer_has_an_id_of_its_own(gateway_client: Client) -> None:
+    ids = [gateway_client.get(path).headers["X-Request-Id"] for path in ("/healthz", "/healthz", "/nothing", "/docs")]
+    assert len(set(ids)) == 4
+
+
+def test_a_path_that_is_not_there_is_a_problem_with_the_id_of_its_request(gateway_client: Client) -> None:
+    answer = gateway_client.get("/nothing")
+    assert answer.status_code == 404
+    assert answer.headers["Content-Type"] == MEDIA_TYPE
+    assert ProblemDocument(**answer.json()).request_id == answer.headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/trigger-etl/", "/v1/runs/", "/V1/runs", "/v1/runs/a/b", "/v1/runs/../../etc", "/%00"]
+)
+def test_a_path_that_is_nearly_right_leads_nowhere_else(gateway_client: Client, path: str) -> None:
+    assert gateway_client.get(path, allow_redirects=False).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/trigger-etl", "GET, POST"),
+        ("/check/table", "GET"),
+        ("/v1/runs", "GET, POST"),
+        ("/v1/runs/one", "GET"),
+        ("/v1/runs/one/cancel", "POST"),
+        ("/v1/jobs", "GET"),
+        ("/healthz", "GET"),
+        ("/metrics", "GET"),
+        ("/openapi.json", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_ones(gateway_client: Client, path: str, allowed: str) -> None:
+    for method in ("DELETE", "PUT", "OPTIONS", "BREW"):
+        answer = gateway_client.call(method, path)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+        assert answer.headers["Content-Type"] == MEDIA_TYPE
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'{"job": 1}', b'{"job": "a", "x": 1}', b"\xff", b"[" * 60_000]
+)
+def test_a_body_that_does_not_fit_is_a_problem_that_says_where(gateway_client: Client, body: bytes) -> None:
+    answer = gateway_client.post("/v1/runs", data=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert answer.headers["Content-Type"] == MEDIA_TYPE
+    if answer.status_code == 422:
+        assert ProblemDocument(**answer.json()).errors
+
+
+def test_half_characters_in_a_request_are_refused_and_answered(gateway_client: Client) -> None:
+    body = {"job": "\ud800", "tags": {"\ud800": "a"}, "\ud801": 1}
+    answer = gateway_client.post("/v1/runs", data=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert "body.\ud801" in [fault["where"] for fault in answer.json()["errors"]]
+
+
+def test_code_that_fails_answers_with_an_id_and_nothing_else(
+    gateway_client: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(self: Orchestrator) -> None:
+        raise RuntimeError("connected as etl:hidden")
+
+    monkeypatch.setattr(Orchestrator, "jobs", failing)
+    with caplog.at_level(logging.WARNING):
+        answer = gateway_client.get("/v1/jobs")
+    assert answer.status_code == 500
+    problem = ProblemDocument(**answer.json())
+    assert problem.request_id == answer.headers["X-Request-Id"]
+    assert problem.detail == "the gateway has failed: its log names the cause beside this request_id"
+    assert "hidden" not in answer.text and "File" not in answer.text
+    assert f"request {problem.request_id}: unexpected RuntimeError at {__file__}:" in caplog.text
+    assert "Traceback" not in caplog.text and "hidden" not in caplog.text
+
+
+def test_the_document_is_openapi_3_1_with_stable_ids(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1")
+    assert document["info"]["title"] == "etl-assets gateway"
+    assert sorted(operation["operationId"] for _, _, operation in operations(document)) == [
+        "cancel_run",
+        "check_feature_derivation",
+        "check_table",
+        "exposition",
+        "features_of_users",
+        "get_run",
+        "healthz",
+        "list_jobs",
+        "list_runs",
+        "readyz",
+        "start_run",
+        "trigger_etl",
+        "trigger_etl_get",
+    ]
+
+
+def test_every_operation_has_a_tag_that_is_described(document: dict[str, Any]) -> None:
+    described = {tag["name"] for tag in document["tags"]}
+    for _, path, operation in operations(document):
+        assert len(operation["tags"]) == 1, path
+        assert set(operation["tags"]) <= described, path
+
+
+def test_every_answer_is_described_with_an_example_and_the_id_of_the_request(document: dict[str, Any]) -> None:
+    for method, path, operation in operations(document):
+        for status, response in operation["responses"].items():
+            where = f"{method} {path} {status}"
+            assert "X-Request-Id" in response["headers"], where
+            for media in response["content"].values():
+                assert "example" in media or "examples" in media, where
+                assert media["schema"], where
+
+
+def test_every_problem_is_described_as_one(document: dict[str, Any]) -> None:
+    problems = 0
+    for method, path, operation in operations(document):
+        for status, response in operation["responses"].items():
+            content = response["content"]
+            if MEDIA_TYPE in content:
+                problems += 1
+                assert content[MEDIA_TYPE]["schema"] == {"$ref": "#/components/schemas/ProblemDocument"}
+                assert content[MEDIA_TYPE]["example"]["status"] == int(status), f"{method} {path}"
+                ProblemDocument(**content[MEDIA_TYPE]["example"])
+    assert problems > 30
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    assert "HTTPValidationError" not in json.dumps(document)
+
+
+def test_the_document_says_where_the_token_is_needed(guarded_client: Client) -> None:
+    document = guarded_client.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    for _, path, operation in operations(document):
+        needed = path not in ("/healthz", "/readyz")
+        assert ("security" in operation) == needed, path
+        assert ("401" in operation["responses"]) == needed, path
+
+
+def test_without_a_token_the_document_asks_for_none(document: dict[str, Any]) -> None:
+    assert "securitySchemes" not in document["components"]
+    assert all("403" in operation["responses"] for _, _, operation in operations(document))
