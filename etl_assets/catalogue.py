@@ -20,12 +20,14 @@ from etl_assets.io_managers.bookkeeping import Ledger, Quarantine
 from etl_assets.migrations import HEADS
 from etl_assets.outages import contracts as outages
 from etl_assets.production import contracts as production
+from etl_assets.turbines import contracts as turbines
 
 BOOKKEEPING: tuple[type[Contract], ...] = (Ledger, Quarantine)  # in each database that is written to
 ROOMS: tuple[tuple[type[Contract], ...], ...] = (
     outages.CONTRACTS,
     production.CONTRACTS,
     experiments.CONTRACTS,
+    turbines.CONTRACTS,
     gateway.CONTRACTS,
 )
 CONTRACTS: Mapping[str, tuple[type[Contract], ...]] = {

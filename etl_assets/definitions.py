@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from etl_assets import experiments, outages, production
+from etl_assets import experiments, outages, production, turbines
 from etl_assets.alerts import alert_sensors
 from etl_assets.contracts.dagster import quiet
 from etl_assets.experiments.source import ExperimentFilesResource
@@ -20,8 +20,9 @@ from etl_assets.production.source import ProductionApiResource
 from etl_assets.resources.broker import BrokerResource
 from etl_assets.resources.postgres import PostgresResource
 from etl_assets.settings import load_settings
+from etl_assets.turbines.source import TurbinesApiResource, TurbinesTargetResource
 
-SYSTEMS = (outages.defs, production.defs, experiments.defs)
+SYSTEMS = (outages.defs, production.defs, experiments.defs, turbines.defs)
 OWNER = "team:data-platform"
 
 
@@ -42,6 +43,8 @@ def resources(postgres: PostgresResource | None = None) -> dict[str, Any]:
         "production_api": ProductionApiResource(),
         "production_method": ReportMethod(),
         "experiment_files": ExperimentFilesResource(),
+        "turbines_api": TurbinesApiResource(),
+        "turbines_target": TurbinesTargetResource(),
     }
 
 

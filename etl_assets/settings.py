@@ -8,10 +8,12 @@ addresses of the simulators are left out as soon as a database is given by URL o
 import fcntl
 import os
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -29,6 +31,7 @@ SOURCE_VARIABLES = {
     "outages": ("OUTAGES_API_URL", "OUTAGES_API_KEY"),
     "production": ("PRODUCTION_API_URL",),
     "experiments": ("EXPERIMENTS_DIR",),
+    "turbines": ("TURBINES_API_URL", "TURBINES_START_DATE", "TURBINES_END_DATE"),
 }
 
 
@@ -65,6 +68,13 @@ def read_local_env(data_dir: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+
+def _split(value: Any) -> Any:
+    """The different parts of a comma-separated text."""
+    if not isinstance(value, str):
+        return value
+    return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
 
 
 class LocalServers(PydanticBaseSettingsSource):
@@ -118,6 +128,17 @@ class Settings(BaseSettings):
 
     experiments_dir: Path | None = Field(None, description="Folder with the three files of the experiments")
 
+    turbines_api_url: str | None = Field(None, repr=False, description="Base URL of the API of 1-minute signals")
+    turbines_target_url: SecretStr | None = Field(
+        None, description="Database of the 10-minute statistics; unset: `alvo`, beside the platform's"
+    )
+    turbines: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Turbines to ask for, comma-separated; unset: the source has one and knows no names"
+    )
+    turbines_zone: str = Field("UTC", description="Zone of the source's timestamps, a name like Europe/Lisbon")
+    turbines_start_date: date = Field(date(2024, 5, 20), description="First day of the statistics")
+    turbines_end_date: date | None = Field(None, description="Last day of the statistics; unset: yesterday")
+
     etl_gateway_port: int = Field(5000, ge=0, le=65535, description="Port of the gateway; 0: any that is free")
     etl_gateway_token: SecretStr | None = Field(None, description="Bearer token of the gateway; unset: loopback only")
     etl_trigger_interval_s: float = Field(10, ge=0, le=86400, description="Least time between two triggers")
@@ -128,18 +149,37 @@ class Settings(BaseSettings):
     @field_validator("outages_sites", mode="before")
     @classmethod
     def _split_list(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+        value = _split(value)
         if not value:
             raise ValueError("must name at least one site")
         return value
+
+    @field_validator("turbines", mode="before")
+    @classmethod
+    def _split_turbines(cls, value: Any) -> Any:
+        return _split(value)
+
+    @field_validator("turbines_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError("must be a name like UTC or Europe/Lisbon") from None
+        return value
+
+    @model_validator(mode="after")
+    def _end_after_start(self) -> "Settings":
+        if self.turbines_end_date is not None and self.turbines_end_date < self.turbines_start_date:
+            raise ValueError("TURBINES_END_DATE is before TURBINES_START_DATE")
+        return self
 
     @field_validator("etl_data_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @field_validator("etl_postgres_url")
+    @field_validator("etl_postgres_url", "turbines_target_url")
     @classmethod
     def _postgres_scheme(cls, value: SecretStr | None) -> SecretStr | None:
         if value and not value.get_secret_value().startswith(("postgresql://", "postgres://")):

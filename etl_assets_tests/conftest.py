@@ -17,7 +17,7 @@ from etl_assets.resources.embedded import EmbeddedBroker, EmbeddedPostgres
 
 PROOFS = Path(__file__).parent / "prove"
 TEMPLATE = "template_platform"
-OUR_VARIABLES = ("ETL_", "OUTAGES_", "PRODUCTION_", "EXPERIMENTS_", "DAGSTER_")
+OUR_VARIABLES = ("ETL_", "OUTAGES_", "PRODUCTION_", "EXPERIMENTS_", "TURBINES", "DAGSTER_")
 
 # A slow machine is no fault of the code, and a found example belongs into a test, not into a folder.
 hypothesis.settings.register_profile("everyday", deadline=None, database=None)

@@ -11,7 +11,18 @@ from typing import NoReturn
 import click
 import typer
 
-from etl_assets.cli import demo, experiments, gateway, local, maintenance, outages, production, quarantine, simulate
+from etl_assets.cli import (
+    demo,
+    experiments,
+    gateway,
+    local,
+    maintenance,
+    outages,
+    production,
+    quarantine,
+    simulate,
+    turbines,
+)
 from etl_assets.failures import ConfigurationError, PlatformError
 
 app = typer.Typer(
@@ -29,6 +40,7 @@ app.add_typer(simulate.app, name="simulate", help="Simulated sources: APIs in th
 app.add_typer(outages.app, name="outages", help="Outages of sites: fetch, map, store, deliver.")
 app.add_typer(production.app, name="production")
 app.add_typer(experiments.app, name="experiments")
+app.add_typer(turbines.app, name="turbines")
 app.command("relay")(production.relay)
 app.command("gateway")(gateway.gateway)
 
@@ -47,6 +59,8 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     Args:
         debug: let unexpected exceptions through, with their traceback.
     """
+    if arguments[:2] == ["turbines", "load"]:
+        arguments = turbines.expanded(arguments)
     try:
         code = app(arguments, prog_name="etl-assets", standalone_mode=False)
     except click.exceptions.Abort:

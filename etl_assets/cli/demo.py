@@ -152,6 +152,10 @@ def demo_runs(settings: Settings) -> dict[str, dict[str, str]]:
         "outages_job": {RANGE_START: sites[0], RANGE_END: sites[-1]},
         "production_job": {},
         "experiments_job": {"dagster/partition": f"{datetime.now(UTC):%Y-%m-%d}"},
+        "turbines_job": {
+            RANGE_START: f"{settings.turbines_start_date}",
+            RANGE_END: f"{settings.turbines_end_date or settings.turbines_start_date}",
+        },
     }
 
 

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import typer
@@ -181,13 +182,14 @@ def _servers(settings: Settings) -> Iterator[dict[str, str]]:
     from etl_assets.resources.embedded import EmbeddedBroker, EmbeddedPostgres
 
     with contextlib.ExitStack() as stack:
-        offered = {}
+        offered: dict[str, str] = {}
         if settings.etl_postgres_url is None:
             offered["ETL_POSTGRES_URL"] = stack.enter_context(EmbeddedPostgres(settings.etl_data_dir))
             Database(offered["ETL_POSTGRES_URL"]).prepare()
         if settings.etl_broker_url is None:
             offered["ETL_BROKER_URL"] = stack.enter_context(EmbeddedBroker(settings.etl_data_dir))
         offered.update(stack.enter_context(simulators(settings)))
+        offered.update(stack.enter_context(simulated_turbines(settings)))
         yield offered
 
 
@@ -210,6 +212,23 @@ def simulators(settings: Settings) -> Iterator[dict[str, str]]:
             "PRODUCTION_API_URL": production_url,
             "EXPERIMENTS_DIR": str(files),
         }
+
+
+@contextlib.contextmanager
+def simulated_turbines(settings: Settings) -> Iterator[dict[str, str]]:
+    """The simulator of the turbines, whose source is a database of the embedded server; gives the variables that name it."""
+    from etl_assets.resources.embedded import EmbeddedPostgres
+    from etl_assets.simulators.server import serve
+    from etl_assets.simulators.turbines import TurbinesSimulator, fill
+    from etl_assets.simulators.turbines_data import DAYS, START
+
+    server = EmbeddedPostgres(settings.etl_data_dir)
+    with server:
+        source = server.create_database("fonte")
+        fill(source, turbines=settings.turbines)
+        with serve(TurbinesSimulator(source, turbines=settings.turbines).app) as url:
+            last = START + timedelta(days=DAYS - 1)
+            yield {"TURBINES_API_URL": url, "TURBINES_START_DATE": f"{START}", "TURBINES_END_DATE": f"{last}"}
 
 
 def register_partitions(settings: Settings) -> None:

@@ -68,7 +68,7 @@ def report(
 
 def _become(drains: "Sequence[Drained]") -> str:
     """What became of the records of a stream."""
-    from etl_assets.production.report_numbers import counted
+    from etl_assets.charts.numbers import counted
 
     names = ("received", "inserted", "updated", "unchanged", "deduplicated", "superseded", "rejected")
     total = {name: sum(getattr(done, name) for done in drains) for name in names}
@@ -78,7 +78,7 @@ def _become(drains: "Sequence[Drained]") -> str:
 
 def _tell_quarantined(records: int) -> None:
     """One line for people on stderr if there is something to look at."""
-    from etl_assets.production.report_numbers import counted
+    from etl_assets.charts.numbers import counted
 
     if records:
         print(f"{counted(records, 'record')} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)

@@ -1,7 +1,9 @@
 """`etl-assets simulate …`: a simulated source, served in the foreground or as files; for containers and for trying things out."""
 
+import contextlib
 import signal
 import threading
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,38 @@ def experiments(
         print(f"{path}: {rows:,} rows without a fault")
     for fault in written.faults:
         print(f"{fault.file}, line {fault.line}, {fault.column}: {fault.kind}")
+
+
+@app.command()
+def turbines(
+    host: str = HOST,
+    port: int = typer.Option(8000, help="Port to listen on; 0 takes a free one."),
+    database_url: str | None = typer.Option(
+        None, help="Source database, filled first if it is not; default: `fonte` of the embedded server."
+    ),
+    start: datetime | None = typer.Option(
+        None, formats=["%Y-%m-%d"], help="First day of the signals; default: TURBINES_START_DATE."
+    ),
+    days: int = typer.Option(10, min=1, help="Number of days."),
+    turbines: str | None = typer.Option(
+        None, help="Names, comma-separated; default: TURBINES; none: one turbine without a name."
+    ),
+) -> None:
+    """The API over a source database of 1-minute signals of wind turbines."""
+    from etl_assets.resources.embedded import EmbeddedPostgres
+    from etl_assets.simulators.turbines import TurbinesSimulator, fill
+
+    settings = load_settings() if turbines is None else load_settings(turbines=turbines)
+    names = settings.turbines
+    with contextlib.ExitStack() as stack:
+        if database_url is None:
+            server = EmbeddedPostgres(settings.etl_data_dir)
+            stack.enter_context(server)
+            database_url = server.create_database("fonte")
+        first = start.date() if start else settings.turbines_start_date
+        fill(database_url, start=first, days=days, turbines=names)
+        simulator = TurbinesSimulator(database_url, turbines=names)
+        _serve(simulator.app, f"signals of {', '.join(names) or 'one turbine'}", host=host, port=port)
 
 
 def _serve(served: Any, name: str, *, host: str, port: int) -> None:

@@ -5,6 +5,7 @@ The only module of `contracts` that imports Dagster; transforms never import it.
 
 import contextlib
 import functools
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar
@@ -254,6 +255,14 @@ def permanent_failures_stop() -> Iterator[None]:
 
 def classified(body: Callable[P, R]) -> Callable[P, R]:
     """Decorate the body of an asset or check: permanent failures stop the retries, others are tried again."""
+    if inspect.isgeneratorfunction(body):
+
+        @functools.wraps(body)
+        def events(*args: P.args, **kwargs: P.kwargs) -> Any:
+            with permanent_failures_stop():
+                yield from body(*args, **kwargs)
+
+        return events
 
     @functools.wraps(body)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:

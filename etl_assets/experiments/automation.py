@@ -1,20 +1,17 @@
 """When the experiments system runs: every day, and when a file says something else than it did."""
 
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
 
-from etl_assets.contracts.dagster import PERMANENT
+from etl_assets.automation import earlier_runs, reason_to_wait
 from etl_assets.experiments.assets import FILES
 from etl_assets.experiments.contracts import Users
 from etl_assets.experiments.source import ExperimentFilesResource
 from etl_assets.failures import PlatformError
 
-UNFINISHED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]  # fmt: skip
 FILES_TAG = "etl/files"
-FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3600
 
 experiments_job = dg.define_asset_job(
     "experiments_job",
@@ -51,10 +48,8 @@ def experiment_files(
         return dg.SkipReason("the files are those of the tables")
     if digest != context.cursor:
         return dg.SensorResult(skip_reason="the files are new or changed: are they complete?", cursor=digest)
-    earlier = context.instance.get_run_records(
-        dg.RunsFilter(job_name=experiments_job.name, tags={FILES_TAG: digest}), limit=100
-    )
-    reason = reason_to_wait(context.instance, earlier, now=time.time())
+    earlier = earlier_runs(context.instance, experiments_job.name, {FILES_TAG: digest})
+    reason = reason_to_wait(context.instance, earlier, job=experiments_job.name, now=time.time())
     if reason:
         return dg.SensorResult(skip_reason=reason, cursor=digest)
     request = dg.RunRequest(
@@ -72,36 +67,3 @@ def loaded_digest(instance: dg.DagsterInstance) -> str | None:
     materialization = event.asset_materialization if event else None
     value = materialization.metadata.get(FILES) if materialization else None
     return str(value.value) if value else None
-
-
-def reason_to_wait(instance: dg.DagsterInstance, earlier: Sequence[dg.RunRecord], *, now: float) -> str | None:
-    """Why not to ask for a run now.
-
-    Args:
-        earlier: the runs for the same content, the newest first.
-        now: Unix time, in s.
-    """
-    if instance.get_runs_count(dg.RunsFilter(job_name=experiments_job.name, statuses=UNFINISHED)):
-        return f"a run of {experiments_job.name} is queued or running"
-    if not earlier or earlier[0].dagster_run.status is not dg.DagsterRunStatus.FAILURE:
-        return None
-    last = earlier[0]
-    refusal = permanent_failure(instance, last.dagster_run.run_id)
-    if refusal:
-        return f"run {last.dagster_run.run_id[:8]} refused these files, correct them: {refusal}"
-    wait_s = min(FIRST_WAIT_S * 2 ** (len(earlier) - 1), LONGEST_WAIT_S)
-    ended = last.end_time or now
-    if now < ended + wait_s:
-        return f"run {last.dagster_run.run_id[:8]} failed, the next is asked for after {wait_s} s"
-    return None
-
-
-def permanent_failure(instance: dg.DagsterInstance, run_id: str) -> str | None:
-    """What a failed run said that no further attempt can mend; none if a further one may succeed."""
-    failures = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
-    for record in failures:
-        event = record.event_log_entry.dagster_event
-        data = event.step_failure_data.user_failure_data if event else None
-        if data and PERMANENT in data.metadata:
-            return data.description
-    return None

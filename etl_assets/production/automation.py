@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from etl_assets.automation import UNFINISHED
 from etl_assets.production.assets import metrics, workorders
 from etl_assets.production.contracts import Metrics
 from etl_assets.production.drain import committed_position
@@ -14,7 +15,6 @@ from etl_assets.resources.streams import Batch, Broker, Lag
 # Few runs for many small arrivals: a run is worth its while for so many records, or when one has waited for so long.
 ENOUGH_RECORDS = 50_000
 LONGEST_WAIT_S = 60.0
-UNFINISHED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]  # fmt: skip
 
 production_job = dg.define_asset_job(
     "production_job",

@@ -8,10 +8,6 @@ The page is self-contained: styles and charts are in it, it fetches nothing and 
 """
 
 import functools
-import hashlib
-import os
-import re
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +15,9 @@ from typing import Any
 
 import pandas as pd
 
-from etl_assets.failures import PermanentError
+from etl_assets.charts import numbers
+from etl_assets.charts.files import safe_name, write_text
+from etl_assets.charts.pages import template
 from etl_assets.production import report_numbers, report_words
 from etl_assets.production.report_answer import answer
 from etl_assets.production.report_charts import MARKS, Chart, charts_of
@@ -27,11 +25,9 @@ from etl_assets.production.report_document import Findings, LeftOut, Row, as_csv
 
 __all__ = ["Findings", "LeftOut", "ReportFiles", "answer", "document", "write_report"]
 
-TEMPLATE = "report.html.j2"
 # For a report of many products the charts share this number of marks, so that a browser can still open the page.
 MARKS_PER_PAGE = 80_000
 FEWEST_MARKS = 100
-SAFE_NAME_LENGTH = 80
 
 
 @dataclass(frozen=True)
@@ -66,32 +62,8 @@ def write_report(folder: Path, findings: Findings) -> ReportFiles:
     latest = {kind: folder / f"latest.{kind}" for kind in texts}
     for paths in (of_run, latest):
         for kind, path in paths.items():
-            try:
-                _write(path, texts[kind])
-            except OSError as error:
-                raise PermanentError(f"cannot write {path} ({error.strerror or error})") from error
+            write_text(path, texts[kind])
     return ReportFiles(document=report, **of_run, **{f"latest_{kind}": path for kind, path in latest.items()})
-
-
-def safe_name(run_id: str) -> str:
-    """A run's name as a folder's: itself if that is harmless, else what is harmless of it and a hash."""
-    harmless = re.sub(r"[^A-Za-z0-9_-]+", "-", run_id)[:SAFE_NAME_LENGTH]
-    if harmless == run_id and run_id:
-        return run_id
-    return f"{harmless.strip('-')}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}".lstrip("-")
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _page(report: Mapping[str, Any], findings: Findings) -> str:
@@ -110,18 +82,10 @@ def _page(report: Mapping[str, Any], findings: Findings) -> str:
 
 @functools.cache
 def _template() -> Any:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    filters = (numbers.amount, numbers.counted, numbers.instant, numbers.share)
+    return template(
+        Path(__file__).with_name("report.html.j2"), *filters, report_numbers.correlation, report_numbers.probability
     )
-    for name in ("amount", "correlation", "counted", "instant", "probability", "share"):
-        environment.filters[name] = getattr(report_numbers, name)
-    return environment.get_template(TEMPLATE)
 
 
 def _products(report: Mapping[str, Any], findings: Findings) -> Iterator[dict[str, Any]]:
@@ -183,7 +147,7 @@ def _setting(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(map(_setting, value)) or report_numbers.UNDEFINED
+        return ", ".join(map(_setting, value)) or numbers.UNDEFINED
     if value is None:
-        return report_numbers.UNDEFINED
+        return numbers.UNDEFINED
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from etl_assets.production.report_numbers import compared, correlation, counted, interval, listed, probability
+from etl_assets.charts.numbers import counted, listed
+from etl_assets.production.report_numbers import compared, correlation, interval, probability
 
 if TYPE_CHECKING:
     from etl_assets.production.output import OutputSummary

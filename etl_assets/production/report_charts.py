@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from etl_assets.production.report_axes import Axis, Numbers, Tick, seconds, time_axis, time_label, value_axis
-from etl_assets.production.report_numbers import compared, correlation, counted, instant, quantity
+from etl_assets.charts.axes import Axis, Numbers, Tick, seconds, time_axis, time_label, value_axis
+from etl_assets.charts.numbers import counted, instant, quantity
+from etl_assets.production.report_numbers import compared, correlation
 
 MARKS = 800
 HEIGHT = 296

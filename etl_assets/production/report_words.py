@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from etl_assets.charts.numbers import counted
 from etl_assets.production.contracts import ProductCorrelations
 from etl_assets.production.report_document import COLUMNS, NAMES
-from etl_assets.production.report_numbers import compared, correlation, counted, is_unbounded, probability
+from etl_assets.production.report_numbers import compared, correlation, is_unbounded, probability
 
 READING_NAMES = {"as_recorded": "As recorded", "per_work_order": "Per work order"}
 # By reading and by whether the output is a running counter.

@@ -196,19 +196,34 @@ class ApiClient:
         self._session.close()
 
     def get_json(self, path: str, *, params: Mapping[str, Any] | None = None) -> Any:
-        """The document at a path.
+        """The JSON document at a path; `path`, `params` and what is raised as in `get_parsed`."""
+        return self.get_parsed(path, lambda _, body: parse_json(body), params=params)
+
+    def get_parsed(
+        self,
+        path: str,
+        parse: Callable[[str, bytes], Answer],
+        *,
+        params: Mapping[str, Any] | None = None,
+        accept: str | None = None,
+    ) -> Answer:
+        """What `parse` makes of the whole body at a path.
 
         Args:
             path: below the base URL; what is put into it from outside must be quoted already.
+            parse: gets the declared content type ("" without one) and the body; raises MalformedAnswer for one that
+                may be right when asked for again.
             params: the query.
+            accept: the media types asked for; by default JSON.
 
         Raises:
-            ApiUnavailable: no usable answer within the limits; a 200 that is not JSON counts as none.
+            ApiUnavailable: no usable answer within the limits; a 200 that is malformed counts as none.
             ApiRefused: the API refuses, or redirects to another host.
         """
         query = f"?{urlencode(params, doseq=True)}" if params else ""
-        call = Call("GET", self._url(path), self._asked("GET", path + query), params=params)
-        return self._with_retries(call, self._document)
+        headers = {"Accept": accept} if accept else None
+        call = Call("GET", self._url(path), self._asked("GET", path + query), params=params, headers=headers)
+        return self._with_retries(call, lambda _, response: self._document(response, parse))
 
     def post_json(self, path: str, body: bytes, *, headers: Mapping[str, str] | None = None) -> ApiResponse:
         """Sends a payload, the same bytes and headers at each attempt.
@@ -295,7 +310,7 @@ class ApiClient:
             **settings,
         )
 
-    def _document(self, call: Call, response: "requests.Response") -> Any:
+    def _document(self, response: "requests.Response", parse: Callable[[str, bytes], Answer]) -> Answer:
         if response.status_code not in _GET_SUCCESSES:
             raise self._refusal(response)
         body = self._transport.read_body(response, max_bytes=self._limits.max_body_bytes)
@@ -303,7 +318,7 @@ class ApiClient:
             what = f"the body is longer than {self._limits.max_body_bytes} bytes"
             raise Failed(what, TOO_LONG_RULE, status=response.status_code)
         try:
-            return parse_json(body.data)
+            return parse(response.headers.get("Content-Type", ""), body.data)
         except MalformedAnswer as error:
             raise malformed(response.status_code, error) from None
 

@@ -7,7 +7,7 @@ opens a connection.
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -109,13 +109,21 @@ def _epoch_s(http_date: str) -> float | None:
 
 
 class MalformedAnswer(ValueError):
-    """A 200 whose body is not the JSON that was asked for; the text completes 'the server answered 200 with …'."""
+    """A 200 whose body is not what was asked for; the text completes 'the server answered 200 with …'."""
 
 
-def parse_json(body: bytes) -> Any:
+def _refuse_constant(name: str) -> None:
+    raise MalformedAnswer(f"{name}, which JSON does not have")
+
+
+def parse_json(body: bytes, *, parse_constant: Callable[[str], Any] = _refuse_constant) -> Any:
     """The document in a body, strictly: UTF-8 (or UTF-16/32) as JSON demands, no NaN or Infinity.
 
     The declared charset and content type are not asked: servers declare wrong ones over right bodies.
+
+    Args:
+        body: as received.
+        parse_constant: what to make of NaN, Infinity and -Infinity, for APIs of which they are known.
 
     Raises:
         MalformedAnswer: if the body is empty, a page, cut off, or not JSON.
@@ -125,7 +133,7 @@ def parse_json(body: bytes) -> Any:
     refuse_page(body)
     try:
         text = body.decode(json.detect_encoding(body))
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=parse_constant)
     except MalformedAnswer:
         raise
     except UnicodeDecodeError as error:
@@ -145,10 +153,6 @@ def refuse_page(body: bytes) -> None:
     """Raises MalformedAnswer for HTML or XML: it comes from something in front of the API, not from the API."""
     if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         raise MalformedAnswer("a page (HTML or XML) instead of JSON")
-
-
-def _refuse_constant(name: str) -> None:
-    raise MalformedAnswer(f"{name}, which JSON does not have")
 
 
 def server_message(body: bytes) -> str:

@@ -1,10 +1,15 @@
 """Where the platform's servers are for this process: by URL, or embedded in the data folder."""
 
 import functools
+from collections.abc import Callable
+from urllib.parse import urlsplit, urlunsplit
 
-from etl_assets.resources.database import Database
+from etl_assets.failures import ConfigurationError
+from etl_assets.resources.database import Database, translated
 from etl_assets.resources.streams import DEFAULT_PREFIX, Broker
 from etl_assets.settings import Settings, load_settings
+
+TARGET = "alvo"
 
 
 def platform_database(settings: Settings | None = None) -> Database:
@@ -13,6 +18,18 @@ def platform_database(settings: Settings | None = None) -> Database:
     if settings.etl_postgres_url is not None:
         return Database(settings.required("etl_postgres_url"), migrate=settings.etl_migrate)
     return Database(functools.cache(functools.partial(_embedded_postgres, settings)), migrate=settings.etl_migrate)
+
+
+def turbines_target(settings: Settings | None = None) -> Database:
+    """The target database of the turbines' statistics; by default one beside the platform's, on the same server."""
+    settings = settings or load_settings()
+    if settings.turbines_target_url is not None:
+        url: str | Callable[[], str] = settings.required("turbines_target_url")
+    elif settings.etl_postgres_url is not None:
+        url = functools.cache(functools.partial(_beside, settings.required("etl_postgres_url")))
+    else:
+        url = functools.cache(functools.partial(_embedded_postgres, settings, TARGET))
+    return Database(url, history="target", migrate=settings.etl_migrate)
 
 
 def platform_broker(settings: Settings | None = None, *, prefix: str = DEFAULT_PREFIX) -> Broker:
@@ -24,10 +41,35 @@ def platform_broker(settings: Settings | None = None, *, prefix: str = DEFAULT_P
     return Broker(functools.partial(_embedded_broker, settings), prefix=prefix)
 
 
-def _embedded_postgres(settings: Settings) -> str:
+def _embedded_postgres(settings: Settings, database: str | None = None) -> str:
     from etl_assets.resources.embedded import EmbeddedPostgres
 
-    return EmbeddedPostgres(settings.etl_data_dir).acquire()
+    server = EmbeddedPostgres(settings.etl_data_dir)
+    url = server.acquire()
+    return server.create_database(database) if database else url
+
+
+def _beside(platform_url: str) -> str:
+    """The URL of the target on the platform's server; the database is made if it is not there.
+
+    Raises:
+        ConfigurationError: if it is not there and this role may not make it.
+    """
+    import psycopg
+    from psycopg import sql
+
+    with translated("look for the target database"), psycopg.connect(platform_url, autocommit=True) as connection:
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TARGET,)).fetchone() is None:
+            try:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TARGET)))
+            except psycopg.errors.DuplicateDatabase:
+                pass  # another process was faster
+            except psycopg.errors.InsufficientPrivilege:
+                raise ConfigurationError(
+                    f"there is no database {TARGET} beside the platform's, and its role may not make one:"
+                    " set TURBINES_TARGET_URL to the database of the statistics"
+                ) from None
+    return urlunsplit(urlsplit(platform_url)._replace(path=f"/{TARGET}"))
 
 
 def _embedded_broker(settings: Settings) -> str:

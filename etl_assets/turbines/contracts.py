@@ -15,8 +15,12 @@ class RawTurbineSignals(Contract):
     columns_asked: str = column("Columns that the source was asked for, separated by `;`", min_length=1)
     wind_speed: float | None = column("Wind speed at the nacelle, IEC 61400-25 tag WMET.HorWdSpd", unit="m/s")
     power: float | None = column("Active power, IEC 61400-25 tag WTUR.W", unit="kW")
-    ambient_temperature: float | None = column("Temperature of the air outside, IEC 61400-25 tag WMET.EnvTmp", unit="°C")
-    wind_direction: float | None = column("Direction that the wind comes from, IEC 61400-25 tag WMET.HorWdDir", unit="°")
+    ambient_temperature: float | None = column(
+        "Temperature of the air outside, IEC 61400-25 tag WMET.EnvTmp", unit="°C"
+    )
+    wind_direction: float | None = column(
+        "Direction that the wind comes from, IEC 61400-25 tag WMET.HorWdDir", unit="°"
+    )
 
     class Config:
         table = "turbines.raw_turbine_signals"
@@ -54,7 +58,6 @@ class Data(Contract):
         table = "public.data"
         database = "target"
         key = ("timestamp", "signal_id")
-        indexes = (("signal_id", "timestamp"),)
         may_be_empty = True
 
 

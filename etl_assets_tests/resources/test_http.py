@@ -505,6 +505,50 @@ def test_a_malformed_200_is_retried_and_named_when_it_lasts(body: bytes, content
     assert len(server.requests) == 3
 
 
+def test_another_form_than_json_is_asked_for_and_parsed_by_its_declared_type() -> None:
+    with (
+        serving(answer(200, b"\x00\xff", content_type="application/x-rows")) as server,
+        client_of(server.url) as client,
+    ):
+        parsed = client.get_parsed(
+            "/rows",
+            lambda kind, body: (kind, body),
+            params={"column": ["a", "b"]},
+            accept="application/x-rows, */*;q=0.1",
+        )
+    assert parsed == ("application/x-rows", b"\x00\xff")
+    head = server.requests[0].decode().split("\r\n")
+    assert head[0] == "GET /rows?column=a&column=b HTTP/1.1"
+    assert [line for line in head if line.startswith("Accept:")] == ["Accept: application/x-rows, */*;q=0.1"]
+
+
+def test_a_body_that_the_parser_calls_malformed_is_asked_for_again() -> None:
+    def parse(_: str, body: bytes) -> bytes:
+        if not body.endswith(b"end"):
+            raise MalformedAnswer("rows without an end")
+        return body
+
+    with serving(answer(200, b"rows"), answer(200, b"rows end")) as server, client_of(server.url) as client:
+        assert client.get_parsed("/rows", parse) == b"rows end"
+    with serving(answer(200, b"rows")) as server, client_of(server.url) as client:
+        with pytest.raises(ApiUnavailable, match="at last: answered 200 with rows without an end: "):
+            client.get_parsed("/rows", parse)
+    assert len(server.requests) == 3
+
+
+def test_what_else_a_parser_raises_is_the_callers_and_not_tried_again() -> None:
+    def parse(_: str, body: bytes) -> bytes:
+        raise PermanentError("another shape")
+
+    with serving(OK) as server, client_of(server.url) as client, pytest.raises(PermanentError, match="another shape"):
+        client.get_parsed("/rows", parse)
+    assert len(server.requests) == 1
+
+
+def test_an_api_that_is_known_to_say_nan_may_say_it() -> None:
+    assert str(parse_json(b"[NaN, -Infinity]", parse_constant=float)) == "[nan, -inf]"
+
+
 @pytest.mark.parametrize("content_type", ["text/html", "application/json; charset=latin-1", "x", ""])
 def test_a_wrong_content_type_or_charset_over_right_json_does_not_matter(content_type: str) -> None:
     with serving(answer(200, '["é"]'.encode(), content_type=content_type)) as server:

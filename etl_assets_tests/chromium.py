@@ -22,6 +22,32 @@ FLAGS = (
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--disable-extensions", "--hide-scrollbars",
     "--remote-debugging-pipe",
 )  # fmt: skip
+# What a page is asked: its width and the window's.
+OVERFLOW = "[document.documentElement.scrollWidth, innerWidth]"
+OPEN_ALL = "document.querySelectorAll('details').forEach(details => details.open = true)"
+# Letters of a drawing that are beyond its edge, by more than the rounding of a pixel.
+CUT_OFF = """[...document.querySelectorAll('figure svg')].flatMap(svg => {
+  const edge = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll('text')].filter(text => {
+    const box = text.getBoundingClientRect();
+    return box.left < edge.left - 1 || box.right > edge.right + 1 || box.top < edge.top - 1 || box.bottom > edge.bottom + 1;
+  }).map(text => text.textContent);
+})"""
+# The least contrast of text against what is behind it, by the formula of WCAG 2.
+CONTRAST = """(() => {
+  const parts = colour => colour.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(c => c / 255).map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
+    .reduce((sum, c, at) => sum + c * [.2126, .7152, .0722][at], 0);
+  const behind = element => {
+    for (; element; element = element.parentElement) {
+      const colour = parts(getComputedStyle(element).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0) return colour;
+    }
+  };
+  const ratio = (a, b) => (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+  return Math.min(...[...document.querySelectorAll('p, a, dt, dd, li, th, td, summary, figcaption, .verdict')]
+    .map(element => ratio(light(parts(getComputedStyle(element).color)), light(behind(element)))));
+})()"""
 # The browser reads commands from descriptor 3 and writes to 4; they are moved there by a process that then becomes it, by way
 # of free descriptors above both: whatever numbers the pipes have, none takes the other's place.
 LAUNCH = (

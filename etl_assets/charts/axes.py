@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from etl_assets.production.report_numbers import MINUS, quantity, raised
+from etl_assets.charts.numbers import MINUS, quantity, raised
 
 Numbers = npt.NDArray[np.float64]
 

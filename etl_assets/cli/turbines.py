@@ -1,0 +1,75 @@
+"""`etl-assets turbines …`: the system as a script."""
+
+import re
+import sys
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+import typer
+
+from etl_assets.settings import load_settings
+
+app = typer.Typer(no_args_is_help=True)
+COLUMNS = "--columns"
+DAY = re.compile(r"\d{4}-")
+
+
+@app.callback()
+def turbines() -> None:
+    """Ten-minute statistics of wind turbines, by day."""
+
+
+@app.command()
+def load(
+    days: list[str] = typer.Argument(help="Days in UTC, like 2024-05-20.", metavar="DAY..."),
+    to: str | None = typer.Option(None, "--to", metavar="DAY", help="All days from the one given to this one."),
+    columns: list[str] = typer.Option(
+        ["wind_speed", "power"], COLUMNS, help="Signals to ask for: --columns power wind_speed ambient_temperature."
+    ),
+) -> None:
+    """Fetch days from the source and replace their statistics in the target database."""
+    from etl_assets.turbines.script import load as run
+
+    done = run(_days(days, to), columns=list(dict.fromkeys(columns)), settings=load_settings())
+    for stored in done.stored:
+        kept = stored.data.change
+        print(
+            f"{stored.day}: {stored.bins.received:,} bins, {stored.data.received:,} values"
+            f" ({kept.inserted:,} inserted, {kept.updated:,} updated, {kept.deleted:,} deleted, {kept.unchanged:,} unchanged)"
+        )
+    for day in done.missing:
+        print(f"{day}: the source has nothing of it, nothing was written", file=sys.stderr)
+    if done.quarantined:
+        print(f"{done.quarantined:,} elements in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
+
+
+def expanded(arguments: Sequence[str]) -> list[str]:
+    """A command line in which `--columns a b` is written `--columns a --columns b`, as the parser wants it."""
+    given: list[str] = []
+    listing = False
+    for argument in arguments:
+        if argument.startswith("-"):
+            listing = argument == COLUMNS
+            given += [] if listing else [argument]
+        elif listing and not DAY.match(argument):
+            given += [COLUMNS, argument]
+        else:
+            listing = False
+            given.append(argument)
+    return given
+
+
+def _days(texts: Sequence[str], to: str | None) -> list[date]:
+    days = [_day(text) for text in texts]
+    if to is None:
+        return days
+    if len(days) != 1 or _day(to) < days[0]:
+        raise typer.BadParameter("--to goes with one day, and is not before it")
+    return [days[0] + timedelta(days=number) for number in range((_day(to) - days[0]).days + 1)]
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no day: give one like 2024-05-20") from None

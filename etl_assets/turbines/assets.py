@@ -1,0 +1,94 @@
+"""The assets of the turbines system: wiring only."""
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+from pydantic import Field
+
+from etl_assets.contracts import ByPartition
+from etl_assets.contracts.dagster import classified, effect, loads, stored
+from etl_assets.settings import load_settings
+from etl_assets.turbines import shown
+from etl_assets.turbines.computing import computed
+from etl_assets.turbines.contracts import Data, RawTurbineSignals
+from etl_assets.turbines.fetching import fetched_days
+from etl_assets.turbines.signals import DEFAULT_COLUMNS
+from etl_assets.turbines.source import TurbinesApiResource, TurbinesTargetResource
+from etl_assets.turbines.target import store_days
+
+# How many steps may call the API at once is set by `dagster instance concurrency set turbines_api N`.
+API_POOL = "turbines_api"
+
+
+def partitions() -> dg.DailyPartitionsDefinition:
+    """The days from TURBINES_START_DATE to TURBINES_END_DATE, or to the last one that is over."""
+    settings = load_settings()
+    last = settings.turbines_end_date
+    return dg.DailyPartitionsDefinition(
+        start_date=f"{settings.turbines_start_date}", end_date=f"{last + timedelta(days=1)}" if last else None
+    )
+
+
+DAYS = partitions()
+
+
+class Columns(dg.Config):
+    """Options of one run: the signals to ask for."""
+
+    columns: list[str] = Field(list(DEFAULT_COLUMNS), description="Signals to ask for")
+
+
+@dg.asset(**stored(RawTurbineSignals, mode="partition"), partitions_def=DAYS, pool=API_POOL)
+@classified
+def raw_turbine_signals(
+    context: dg.AssetExecutionContext, config: Columns, turbines_api: TurbinesApiResource
+) -> ByPartition[pa.Table]:
+    """What the source answered for each day of the run, every turbine asked; a day without signals has no rows."""
+    days = [date.fromisoformat(day) for day in context.partition_keys]
+    turbines = load_settings().turbines
+
+    def parts() -> Iterator[tuple[str, Any]]:
+        for fetched in fetched_days(turbines_api.connect(), days, turbines=turbines, columns=config.columns):
+            if fetched.outside:
+                context.log.info(f"{fetched.day}: {fetched.outside} rows lie outside of what was asked for, left out")
+            yield fetched.day.isoformat(), fetched.rows
+
+    return ByPartition(parts())
+
+
+@dg.asset(
+    **{**effect(Data, kinds={"python"}), "name": "ten_minute_statistics", "group_name": "turbines"},
+    partitions_def=DAYS,
+    ins={"raw_turbine_signals": loads(RawTurbineSignals, form=pa.RecordBatchReader)},
+    output_required=False,
+)
+@classified
+def ten_minute_statistics(
+    context: dg.AssetExecutionContext,
+    raw_turbine_signals: pa.RecordBatchReader,
+    turbines_target: TurbinesTargetResource,
+) -> Iterator[dg.AssetMaterialization]:
+    """Mean, least, greatest and standard deviation of each ten minutes in the target database; a day at a time, or some.
+
+    A day of which the source has nothing is not materialised.
+    """
+    missing = dict.fromkeys(context.partition_keys)
+    for some in computed(raw_turbine_signals):
+        stored_days = store_days(
+            turbines_target.database, some.bins, some.turbines, columns=some.columns, run_id=context.run.run_id
+        )
+        for stored_day in stored_days:
+            missing.pop(stored_day.day.isoformat(), None)
+            yield dg.AssetMaterialization(
+                asset_key=context.asset_key,
+                partition=stored_day.day.isoformat(),
+                metadata=shown.stored_day(stored_day, some),
+            )
+    if missing:
+        context.log.warning(f"the source has nothing of {', '.join(missing)}: not materialised")
+
+
+ASSETS = [raw_turbine_signals, ten_minute_statistics]

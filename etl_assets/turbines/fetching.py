@@ -1,0 +1,123 @@
+"""Days from the source: asked for in stretches, divided into days, the next stretch fetched while this one is stored."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl_assets.contracts import Record, Split
+from etl_assets.contracts.arrow import arrow_schema
+from etl_assets.failures import ConfigurationError
+from etl_assets.turbines.api import Minutes, TurbinesApi
+from etl_assets.turbines.contracts import RawTurbineSignals
+from etl_assets.turbines.days import DAY, midnight, stretches
+from etl_assets.turbines.signals import SIGNALS
+
+# A request costs more than the minutes of a day; the answer to a longer one has to be held in memory.
+LONGEST_STRETCH_DAYS = 16
+DAY_US = 86_400_000_000
+BETWEEN = ";"  # of the names in `columns_asked`
+
+
+@dataclass(frozen=True)
+class FetchedDay:
+    """What the source said of a day.
+
+    Attributes:
+        rows: in the contract of `RawTurbineSignals`, in order of turbine and arrival; rejected elements beside them.
+        turbines: those of which there is a row.
+        outside: rows that the source sent although they lie outside what was asked for, on the stretch's first day.
+    """
+
+    day: date
+    rows: Split[pa.Table]
+    turbines: tuple[str, ...]
+    outside: int = field(default=0)
+
+
+def fetched_days(
+    api: TurbinesApi, days: Sequence[date], *, turbines: Sequence[str], columns: Sequence[str]
+) -> Iterator[FetchedDay]:
+    """Each day, in order, whole: every turbine was asked and answered for it.
+
+    Args:
+        turbines: their names; none for a source that has one and knows no names.
+        columns: the signals to ask for.
+
+    Raises:
+        ConfigurationError: for a column that no signal of ours is.
+        ApiUnavailable, ApiRefused, ContractError, UnknownColumns: as `TurbinesApi.minutes`.
+    """
+    require_columns(columns)
+    asked = list(stretches(days, longest=LONGEST_STRETCH_DAYS))
+
+    def fetch(stretch: Sequence[date]) -> list[FetchedDay]:
+        return list(_fetched(api, stretch, turbines=turbines or ("",), columns=columns))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="turbines") as beside:
+        coming = beside.submit(fetch, asked[0]) if asked else None
+        for number in range(len(asked)):
+            assert coming is not None
+            ready = coming.result()
+            if number + 1 < len(asked):
+                coming = beside.submit(fetch, asked[number + 1])
+            yield from ready
+
+
+def require_columns(columns: Sequence[str]) -> None:
+    """Refuse columns that no signal of ours is.
+
+    Raises:
+        ConfigurationError: names them, and those that are known.
+    """
+    unknown = [name for name in columns if name not in SIGNALS]
+    if unknown or not columns:
+        raise ConfigurationError(
+            f"{', '.join(unknown) or 'no column'}: the columns are {', '.join(SIGNALS)} (turbines/signals.py)"
+        )
+
+
+def _fetched(
+    api: TurbinesApi, stretch: Sequence[date], *, turbines: Sequence[str], columns: Sequence[str]
+) -> Iterator[FetchedDay]:
+    start, end = midnight(stretch[0]), midnight(stretch[-1] + DAY)
+    answers = {name: api.minutes(start=start, end=end, columns=columns, turbine=name) for name in turbines}
+    by_turbine = {name: _by_day(answer, stretch) for name, answer in answers.items()}
+    records: list[Record] = [record for answer in answers.values() for record in answer.rejected]
+    outside = sum(answer.outside for answer in answers.values())
+    for number, day in enumerate(stretch):
+        parts = {name: days[number] for name, days in by_turbine.items() if days[number].num_rows}
+        rows = [_raw(part, turbine=name, columns=columns) for name, part in parts.items()]
+        table = pa.concat_tables(rows) if rows else arrow_schema(RawTurbineSignals).empty_table()
+        # An element that cannot be read belongs to no day; the first of the stretch has it in its books.
+        yield FetchedDay(day, Split(table, records if number == 0 else ()), tuple(parts), outside if number == 0 else 0)
+
+
+def _by_day(answer: Minutes, stretch: Sequence[date]) -> list[pa.Table]:
+    """The rows of each day in the order in which they came."""
+    at = pc.cast(answer.table["timestamp"], pa.int64()).to_numpy()
+    first = int(midnight(stretch[0]).timestamp()) * 1_000_000
+    number = (at - first) // DAY_US
+    order = np.argsort(number, kind="stable")
+    ordered = answer.table if np.all(order[1:] > order[:-1]) else answer.table.take(pa.array(order))
+    ends = np.searchsorted(number[order], np.arange(len(stretch)), side="right")
+    starts = np.concatenate([[0], ends[:-1]])
+    return [ordered.slice(int(a), int(b - a)) for a, b in zip(starts, ends, strict=True)]
+
+
+def _raw(rows: pa.Table, *, turbine: str, columns: Sequence[str]) -> pa.Table:
+    schema = arrow_schema(RawTurbineSignals)
+    made = {
+        "turbine": pa.repeat(turbine, rows.num_rows),
+        "position": pa.array(np.arange(rows.num_rows)),
+        "columns_asked": pa.repeat(BETWEEN.join(columns), rows.num_rows),
+    }
+    cells = [
+        rows[name] if name in rows.column_names and name not in made else made.get(name, pa.nulls(rows.num_rows, kind))
+        for name, kind in zip(schema.names, schema.types, strict=True)
+    ]
+    return pa.table(dict(zip(schema.names, cells, strict=True))).cast(schema)
