@@ -45,8 +45,9 @@ CONTRAST = """(() => {
     }
   };
   const ratio = (a, b) => (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-  return Math.min(...[...document.querySelectorAll('p, a, dt, dd, li, th, td, summary, figcaption, .verdict')]
-    .map(element => ratio(light(parts(getComputedStyle(element).color)), light(behind(element)))));
+  const drawn = element => element instanceof SVGElement ? 'fill' : 'color';
+  return Math.min(...[...document.querySelectorAll('p, a, dt, dd, li, th, td, summary, figcaption, svg text, .verdict')]
+    .map(element => ratio(light(parts(getComputedStyle(element)[drawn(element)])), light(behind(element)))));
 })()"""
 # The browser reads commands from descriptor 3 and writes to 4; they are moved there by a process that then becomes it, by way
 # of free descriptors above both: whatever numbers the pipes have, none takes the other's place.

@@ -16,7 +16,7 @@ from etl_assets.resources.database import Database
 from etl_assets.resources.embedded import EmbeddedBroker, EmbeddedPostgres
 
 PROOFS = Path(__file__).parent / "prove"
-TEMPLATE = "template_platform"
+TEMPLATES = {"platform": "template_platform", "target": "template_target"}
 OUR_VARIABLES = ("ETL_", "OUTAGES_", "PRODUCTION_", "EXPERIMENTS_", "TURBINES", "DAGSTER_")
 
 # A slow machine is no fault of the code, and a found example belongs into a test, not into a folder.
@@ -50,8 +50,13 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedd
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server: EmbeddedPostgres) -> str:
     """Name of a database at the head of the platform's migrations, to be cloned and never written to."""
-    ensure_head(postgres_server.create_database(TEMPLATE), history="platform")
-    return TEMPLATE
+    return _migrated(postgres_server, "platform")
+
+
+@pytest.fixture(scope="session")
+def migrated_target_template(postgres_server: EmbeddedPostgres) -> str:
+    """As `migrated_template`, of the turbines' target database."""
+    return _migrated(postgres_server, "target")
 
 
 @pytest.fixture
@@ -59,6 +64,13 @@ def database(postgres_server: EmbeddedPostgres, migrated_template: str) -> Itera
     """An empty database of the platform, at head."""
     with _fresh_database(postgres_server, template=migrated_template) as url:
         yield Database(url)
+
+
+@pytest.fixture
+def target_database(postgres_server: EmbeddedPostgres, migrated_target_template: str) -> Iterator[Database]:
+    """An empty target database of the turbines, at head."""
+    with _fresh_database(postgres_server, template=migrated_target_template) as url:
+        yield Database(url, history="target")
 
 
 @pytest.fixture
@@ -89,6 +101,11 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("ETL_DATA_DIR", str(folder))
     return folder
+
+
+def _migrated(server: EmbeddedPostgres, history: str) -> str:
+    ensure_head(server.create_database(TEMPLATES[history]), history=history)
+    return TEMPLATES[history]
 
 
 @contextlib.contextmanager

@@ -148,15 +148,17 @@ def test_the_check_of_migrations_exits_with_the_sentences(
     assert capsys.readouterr().err.startswith("platform: column x of y is missing\n")
 
 
-@pytest.mark.parametrize("revision", revisions("platform")[:-1])
-def test_an_upgrade_from_an_older_revision_keeps_its_rows(empty_database_url: str, revision: str) -> None:
-    upgrade_to(revision, url=empty_database_url, history="platform")
-    contracts = [c for c in catalogue.CONTRACTS["platform"] if c.config.table in tables(empty_database_url)]
+@pytest.mark.parametrize(
+    ("history", "revision"), [(history, revision) for history in HEADS for revision in revisions(history)[:-1]]
+)
+def test_an_upgrade_from_an_older_revision_keeps_its_rows(empty_database_url: str, history: str, revision: str) -> None:
+    upgrade_to(revision, url=empty_database_url, history=history)
+    contracts = [c for c in catalogue.CONTRACTS[history] if c.config.table in tables(empty_database_url)]
     with psycopg.connect(empty_database_url) as connection:
         for contract in contracts:
             insert(connection, contract)
 
-    ensure_head(empty_database_url, history="platform")
+    ensure_head(empty_database_url, history=history)
 
     with psycopg.connect(empty_database_url) as connection:
         counts = {c: connection.execute(f"SELECT count(*) FROM {c.config.table}").fetchone() for c in contracts}
@@ -174,6 +176,35 @@ def insert(connection: Any, contract: type[Contract]) -> None:
     columns = ", ".join(f'"{name}"' for name in row)
     places = ", ".join(["%s"] * len(row))
     connection.execute(f"INSERT INTO {contract.config.table} ({columns}) VALUES ({places})", list(row.values()))
+
+
+def test_the_target_keeps_what_else_the_user_has_in_that_database(empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute("CREATE TABLE turbine_sites AS SELECT 'north' AS name")
+
+    ensure_head(empty_database_url, history="target")
+
+    assert tables(empty_database_url) >= {"public.signal", "public.data", "public.bin", "public.turbine_sites"}
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("SELECT * FROM turbine_sites").fetchall() == [("north",)]
+        assert connection.execute("SELECT * FROM ten_minute").fetchall() == []
+
+
+def test_a_table_of_the_users_own_with_a_name_of_ours_is_refused_and_left_alone(empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute("CREATE TABLE data (mine int)")
+
+    with pytest.raises(PermanentError, match='relation "data" already exists'):
+        Database(empty_database_url, history="target").prepare()
+
+    assert tables(empty_database_url) == {"public.data"}
+
+
+def test_one_database_may_be_the_platforms_and_the_target(empty_database_url: str) -> None:
+    for history in HEADS:
+        Database(empty_database_url, history=history).prepare()
+
+    assert tables(empty_database_url) >= {"outages.site_outages", "public.data", "etl.ledger"}
 
 
 def test_two_processes_that_upgrade_one_empty_database_at_once_both_succeed(empty_database_url: str) -> None:

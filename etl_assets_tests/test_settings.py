@@ -4,6 +4,7 @@ import fcntl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 
 import pydantic
@@ -262,3 +263,34 @@ def test_installed_without_a_checkout_the_data_folder_is_in_the_working_director
     monkeypatch.setattr(module, "__file__", str(tmp_path / "site-packages" / "etl_assets" / "settings.py"))
 
     assert default_data_dir() == tmp_path / "var"
+
+
+def test_the_settings_of_the_turbines(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings()
+    assert (settings.turbines, settings.turbines_zone, settings.turbines_end_date) == ((), "UTC", None)
+    assert settings.turbines_start_date == date(2024, 5, 20)
+
+    monkeypatch.setenv("TURBINES", " T01, T02,,T01 ")
+    monkeypatch.setenv("TURBINES_TARGET_URL", f"postgresql://user:{SECRET}@host/alvo")
+    settings = load_settings()
+    assert settings.turbines == ("T01", "T02")
+    assert SECRET not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"TURBINES_ZONE": "Lisbon"}, "TURBINES_ZONE: .*must be a name like UTC or Europe/Lisbon"),
+        ({"TURBINES_START_DATE": "20.05.2024"}, "TURBINES_START_DATE: "),
+        ({"TURBINES_END_DATE": "2024-05-19"}, "TURBINES_END_DATE is before TURBINES_START_DATE"),
+        ({"TURBINES_TARGET_URL": f"mysql://{SECRET}@host"}, "TURBINES_TARGET_URL: .*must begin with postgresql://"),
+    ],
+)
+def test_bad_settings_of_the_turbines_are_named(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=message) as refused:
+        load_settings()
+    assert SECRET not in str(refused.value)

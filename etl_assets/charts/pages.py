@@ -1,8 +1,19 @@
 """Templates of pages; `style.css` is what they have in common, a page includes it in its own style."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+# What XML has no place for, and marks that turn the direction of the text behind them.
+UNPRINTABLE = re.compile(
+    "[^\\t\\n\\r\\x20-\\x7e\\xa0-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]|[\\u202a-\\u202e\\u2066-\\u2069]"
+)
+
+
+def printable(text: str) -> str:
+    """A name from outside, with a replacement character for each that a page or a drawing cannot hold."""
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def template(path: Path, *filters: Callable[..., Any]) -> Any:

@@ -7,6 +7,7 @@ from datetime import date, timedelta
 
 import typer
 
+from etl_assets.failures import ConfigurationError
 from etl_assets.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True)
@@ -28,9 +29,13 @@ def load(
     ),
 ) -> None:
     """Fetch days from the source and replace their statistics in the target database."""
+    from etl_assets.turbines.api import UnknownColumns
     from etl_assets.turbines.script import load as run
 
-    done = run(_days(days, to), columns=list(dict.fromkeys(columns)), settings=load_settings())
+    try:
+        done = run(_days(days, to), columns=columns, settings=load_settings())
+    except UnknownColumns as error:
+        raise ConfigurationError(str(error)) from None
     for stored in done.stored:
         kept = stored.data.change
         print(
@@ -48,13 +53,12 @@ def expanded(arguments: Sequence[str]) -> list[str]:
     given: list[str] = []
     listing = False
     for argument in arguments:
-        if argument.startswith("-"):
-            listing = argument == COLUMNS
-            given += [] if listing else [argument]
-        elif listing and not DAY.match(argument):
-            given += [COLUMNS, argument]
+        if listing and not argument.startswith("-") and not DAY.match(argument):
+            # The first of a list has its option already.
+            given += [argument] if given[-1] == COLUMNS else [COLUMNS, argument]
         else:
-            listing = False
+            # Without a single column the option stays as it is: the parser says what is missing.
+            listing = argument == COLUMNS
             given.append(argument)
     return given
 

@@ -115,8 +115,7 @@ def _store(
         with database.adbc() as connection:
             transaction = Transaction(connection)
             transaction.lock(piece)
-            before = rows_of(filesystem, f"{target}/data.parquet")
-            change = _change(file, before, _hash_of_file(filesystem, f"{target}/data.parquet"))
+            change = _change(file, *_rows_and_hash(filesystem, f"{target}/data.parquet"))
             outcome = Outcome(
                 piece=piece,
                 commit_id=uuid.uuid4().hex,
@@ -193,19 +192,18 @@ def publish(filesystem: Any, temporary: str, final: str) -> None:
 
 def rows_of(filesystem: Any, path: str) -> int:
     """Rows of a parquet file by its footer; 0 if there is none."""
-    try:
-        with filesystem.open(path, "rb") as file:
-            return int(pq.ParquetFile(file).metadata.num_rows)
-    except FileNotFoundError:
-        return 0
+    return _rows_and_hash(filesystem, path)[0]
 
 
-def _hash_of_file(filesystem: Any, path: str) -> str | None:
+def _rows_and_hash(filesystem: Any, path: str) -> tuple[int, str | None]:
+    """Rows and content hash by the footer; 0 and None where there is no file, None for one that was written in batches."""
     try:
         with filesystem.open(path, "rb") as file:
-            return ((pq.ParquetFile(file).schema_arrow.metadata or {}).get(HASH) or b"").decode() or None
+            stored = pq.ParquetFile(file)
+            content_hash = (stored.schema_arrow.metadata or {}).get(HASH) or b""
+            return int(stored.metadata.num_rows), content_hash.decode() or None
     except FileNotFoundError:
-        return None
+        return 0, None
 
 
 def _snapshots(filesystem: Any, folder: str) -> list[str]:

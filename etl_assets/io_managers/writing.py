@@ -26,6 +26,7 @@ from etl_assets.failures import ContractError, PermanentError, TransientError
 from etl_assets.io_managers import merging, native, streaming
 from etl_assets.io_managers.bookkeeping import insert_ledger, store_records
 from etl_assets.io_managers.difference import Rows
+from etl_assets.io_managers.judging import judged_by_slice
 from etl_assets.io_managers.merging import Change
 from etl_assets.io_managers.session import Session, commit, retried
 from etl_assets.io_managers.slices import Slice, assign, divide
@@ -158,13 +159,14 @@ def write_together(
     Raises:
         ContractError, TransientError, PermanentError: as `write`; then nothing was changed.
     """
-    parts = []
-    for data, piece in given:
+    for _, piece in given:
         _require([piece], how)
-        split = data if isinstance(data, Split) else Split(data)
-        judged = split_arrow(piece.contract, split.valid, source=how.source)
-        (rows,) = divide(judged.valid, [piece])
-        parts.append(_Part(piece, rows, [*split.records, *judged.records], split.deduplicated))
+    splits = [data if isinstance(data, Split) else Split(data) for data, _ in given]
+    judged = judged_by_slice([split.valid for split in splits], [piece for _, piece in given], source=how.source)
+    parts = []
+    for split, found, (_, piece) in zip(splits, judged, given, strict=True):
+        (rows,) = divide(found.valid, [piece])
+        parts.append(_Part(piece, rows, [*split.records, *found.records], split.deduplicated))
     with Session(database) as session:
         return _write_parts(session, parts, how)
 
@@ -199,6 +201,7 @@ def _write_parts(session: Session, parts: Sequence[_Part], how: Write) -> list[O
                 return earlier
             outcomes = []
             started = began
+            _refuse_drift(transaction, [part.piece for part in parts], how)
             for part, rows, content_hash in prepared:
                 outcomes.append(_stored(transaction, part, rows, content_hash, how, started))
                 finish(transaction, outcomes[-1], how)
@@ -221,7 +224,6 @@ def _prepared(session: Session, part: _Part, how: Write) -> "tuple[Rows, Future[
 def _stored(
     transaction: Transaction, part: _Part, rows: Rows, content_hash: "Future[str]", how: Write, started: float
 ) -> Outcome:
-    refuse_drift(transaction, part.piece.contract, _table_to_check(transaction, part.piece, how))
     if _already_appended(transaction, part, how, content_hash):
         change = Change(unchanged=rows.table.num_rows)
     else:
@@ -239,6 +241,14 @@ def _stored(
         content_hash=content_hash.result(),
         seconds=time.perf_counter() - started,
     )
+
+
+def _refuse_drift(transaction: Transaction, pieces: Sequence[Slice], how: Write) -> None:
+    """Look at each table once: it stays as it is until the end of the transaction."""
+    for contract, table in dict.fromkeys(
+        (piece.contract, _table_to_check(transaction, piece, how)) for piece in pieces
+    ):
+        refuse_drift(transaction, contract, table)
 
 
 def _table_to_check(transaction: Transaction, piece: Slice, how: Write) -> str | None:

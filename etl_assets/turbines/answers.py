@@ -202,7 +202,7 @@ def _as_lines(body: bytes) -> tuple[int, np.ndarray] | None:
     """The number of objects in an array of flat ones, and the array with one object per line; None where that is not certain.
 
     Certain it is where braces come in turns and between any two objects there are the same few bytes, a comma among blanks, which
-    becomes a line break: Arrow is never to see anything else between them, a null there ends the process. A brace in a
+    becomes a line break: Arrow is never to see anything else between them, a null in the place of an object can end the process. A brace in a
     text can still pass for one of an object; then the break is in the text, and Arrow refuses it. What Arrow takes and Python does
     not is left to Python: bytes that are no text, NaN and Infinity in other spellings, depths without end.
     """

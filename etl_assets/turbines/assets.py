@@ -1,6 +1,6 @@
 """The assets of the turbines system: wiring only."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from typing import Any
 
@@ -10,9 +10,10 @@ from pydantic import Field
 
 from etl_assets.contracts import ByPartition
 from etl_assets.contracts.dagster import classified, effect, loads, stored
+from etl_assets.failures import PermanentError
 from etl_assets.settings import load_settings
-from etl_assets.turbines import shown
-from etl_assets.turbines.computing import computed
+from etl_assets.turbines import checks, shown
+from etl_assets.turbines.computing import Computed, computed
 from etl_assets.turbines.contracts import Data, RawTurbineSignals
 from etl_assets.turbines.fetching import fetched_days
 from etl_assets.turbines.signals import DEFAULT_COLUMNS
@@ -63,6 +64,7 @@ def raw_turbine_signals(
     **{**effect(Data, kinds={"python"}), "name": "ten_minute_statistics", "group_name": "turbines"},
     partitions_def=DAYS,
     ins={"raw_turbine_signals": loads(RawTurbineSignals, form=pa.RecordBatchReader)},
+    check_specs=checks.specs("ten_minute_statistics"),
     output_required=False,
 )
 @classified
@@ -70,13 +72,14 @@ def ten_minute_statistics(
     context: dg.AssetExecutionContext,
     raw_turbine_signals: pa.RecordBatchReader,
     turbines_target: TurbinesTargetResource,
-) -> Iterator[dg.AssetMaterialization]:
+) -> Iterator[dg.AssetMaterialization | dg.AssetCheckResult]:
     """Mean, least, greatest and standard deviation of each ten minutes in the target database; a day at a time, or some.
 
     A day of which the source has nothing is not materialised.
     """
     missing = dict.fromkeys(context.partition_keys)
     for some in computed(raw_turbine_signals):
+        require_columns_of_run(context, some)
         stored_days = store_days(
             turbines_target.database, some.bins, some.turbines, columns=some.columns, run_id=context.run.run_id
         )
@@ -89,6 +92,25 @@ def ten_minute_statistics(
             )
     if missing:
         context.log.warning(f"the source has nothing of {', '.join(missing)}: not materialised")
+    yield from checks.results(turbines_target.database)
+
+
+def require_columns_of_run(context: dg.AssetExecutionContext, some: Computed) -> None:
+    """Refuse raw signals that another run has stored since this one did, of other columns: those of this one are gone.
+
+    Raises:
+        PermanentError: names the days and both; a run that only computes takes what is there.
+    """
+    op = raw_turbine_signals.op.name
+    if not context.job_def.graph.has_node_named(op):
+        return
+    config: Mapping[str, Any] = context.run.run_config
+    asked = Columns(**config.get("ops", {}).get(op, {}).get("config", {})).columns
+    if set(asked) != set(some.columns):
+        raise PermanentError(
+            f"another run has replaced the raw signals of {min(some.turbines)} to {max(some.turbines)}: this one asked for"
+            f" {', '.join(asked)}, there are {', '.join(some.columns)}; run it again"
+        )
 
 
 ASSETS = [raw_turbine_signals, ten_minute_statistics]

@@ -1,17 +1,17 @@
 """When the turbines system runs: every day for the one before, and when a day has got signals that came late."""
 
-import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import dagster as dg
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from etl_assets.automation import earlier_runs, reason_to_wait
 from etl_assets.failures import PermanentError, PlatformError
 from etl_assets.io_managers.parquet_files import ParquetRoot, read_parquet
+from etl_assets.io_managers.writing import hash_of
 from etl_assets.settings import Settings, load_settings
 from etl_assets.turbines.assets import DAYS, raw_turbine_signals, ten_minute_statistics
 from etl_assets.turbines.contracts import RawTurbineSignals
@@ -23,12 +23,30 @@ from etl_assets.turbines.source import TurbinesApiResource
 # So many days back signals may come late.
 LATE_DAYS = 3
 SIGNALS_TAG = "etl/signals"
+DIGEST_LENGTH = 32
 
 turbines_job = dg.define_asset_job(
     "turbines_job",
     selection=dg.AssetSelection.assets(raw_turbine_signals, ten_minute_statistics),
     description="Fetch days from the source and replace their statistics in the target database.",
 )
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the source says of a day.
+
+    Attributes:
+        columns: the signals that it was asked for.
+        digest: of all its rows.
+    """
+
+    columns: Sequence[str]
+    digest: str
+
+    def run_config(self) -> dict[str, Any]:
+        """The configuration of a run that asks for the same signals."""
+        return {"ops": {raw_turbine_signals.op.name: {"config": {"columns": list(self.columns)}}}}
 
 
 @dg.schedule(
@@ -49,22 +67,26 @@ def turbines_every_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest |
 def late_turbine_signals(
     context: dg.SensorEvaluationContext, turbines_api: TurbinesApiResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Requests each of the last days of which the source now says something else than it did, or that were never loaded."""
+    """Requests each of the last days of which the source says something that there are no statistics of yet."""
     settings = load_settings()
     requests, reasons = [], []
     try:
         for day in last_days(settings, today=datetime.now(UTC).date()):
-            digest = changed_signals(settings, turbines_api, day)
-            if digest is None:
+            said = changed_signals(settings, turbines_api, context.instance, day)
+            if said is None:
                 continue
-            tags = {SIGNALS_TAG: f"{day} {digest}"}
+            tags = {SIGNALS_TAG: f"{day} {said.digest}"}
             earlier = earlier_runs(context.instance, turbines_job.name, tags)
             reason = reason_to_wait(context.instance, earlier, job=turbines_job.name, now=time.time())
             if reason:
                 reasons.append(f"{day}: {reason}")
             else:
-                run_key = f"{day} {digest} {len(earlier)}"
-                requests.append(dg.RunRequest(partition_key=day.isoformat(), run_key=run_key, tags=tags))
+                run_key = f"{day} {said.digest} {len(earlier)}"
+                requests.append(
+                    dg.RunRequest(
+                        partition_key=day.isoformat(), run_key=run_key, tags=tags, run_config=said.run_config()
+                    )
+                )
     except PlatformError as error:
         return dg.SkipReason(str(error))
     if requests:
@@ -79,29 +101,34 @@ def last_days(settings: Settings, *, today: date) -> Sequence[date]:
     return [day for day in reversed(days) if day >= settings.turbines_start_date]
 
 
-def changed_signals(settings: Settings, api: TurbinesApiResource, day: date) -> str | None:
-    """What the source says of a day now, as a digest; none if that is what the raw layer has, or nothing at all."""
-    piece = day_slice(RawTurbineSignals, day)
+def changed_signals(
+    settings: Settings, api: TurbinesApiResource, instance: dg.DagsterInstance, day: date
+) -> Said | None:
+    """What the source says of a day now; none if the statistics are made of that, or if it is nothing at all."""
     try:
-        there = read_parquet(ParquetRoot(settings.storage_url), [piece])
+        there = read_parquet(ParquetRoot(settings.storage_url), [day_slice(RawTurbineSignals, day)])
     except PermanentError:
         there = None
-    asked = (
-        there["columns_asked"][0].as_py().split(BETWEEN) if there is not None and there.num_rows else DEFAULT_COLUMNS
-    )
-    (fetched,) = fetched_days(api.connect(), [day], turbines=settings.turbines, columns=asked)
-    now = signals_digest(fetched.rows.valid)
-    if fetched.rows.valid.num_rows == 0 or (there is not None and signals_digest(there) == now):
+    columns = tuple(DEFAULT_COLUMNS)
+    if there is not None and there.num_rows:
+        columns = tuple(there["columns_asked"][0].as_py().split(BETWEEN))
+    (fetched,) = fetched_days(api.connect(), [day], turbines=settings.turbines, columns=columns)
+    if fetched.rows.valid.num_rows == 0:
         return None
-    return now
+    now = hash_of(fetched.rows.valid)
+    if there is not None and hash_of(there) == now and statistics_follow(instance, day):
+        return None
+    return Said(columns, now[:DIGEST_LENGTH])
 
 
-def signals_digest(rows: pa.Table) -> str:
-    """A digest of the signals, in whichever order they came."""
-    # Of a minute that came more than once the order tells which value counts.
-    ordered = rows.sort_by([("turbine", "ascending"), ("timestamp", "ascending"), ("position", "ascending")])
-    digest = hashlib.sha256()
-    for name in ordered.column_names:
-        if name != "position":
-            digest.update(repr(pc.cast(ordered[name], pa.string()).to_pylist()).encode())
-    return digest.hexdigest()[:32]
+def statistics_follow(instance: dg.DagsterInstance, day: date) -> bool:
+    """Whether the statistics of a day are not older than its raw signals, as far as runs have stored them.
+
+    A run that failed between the two has the source's newest word in the raw layer only.
+    """
+    key = day.isoformat()
+    raw, computed = (
+        instance.get_latest_storage_id_by_partition(asset.key, dg.DagsterEventType.ASSET_MATERIALIZATION, {key})
+        for asset in (raw_turbine_signals, ten_minute_statistics)
+    )
+    return raw.get(key, 0) <= computed.get(key, 0)

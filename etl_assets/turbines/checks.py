@@ -1,30 +1,30 @@
-"""Checks of the turbines system beyond those that the contracts give."""
+"""Checks of the turbines system beyond those that the contracts give.
 
-from collections.abc import Sequence
+Those of the statistics are made by the asset itself: Dagster skips what follows an asset of which a day is not materialised,
+which is when `no_gaps` has something to say.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 
 import dagster as dg
 
-from etl_assets.contracts.dagster import classified
 from etl_assets.io_managers.checks import evaluated, has_rows
+from etl_assets.resources.database import Database
 from etl_assets.settings import load_settings
-from etl_assets.turbines.assets import ten_minute_statistics
 from etl_assets.turbines.contracts import RawTurbineSignals
 from etl_assets.turbines.days import DAY
-from etl_assets.turbines.source import TurbinesTargetResource
 from etl_assets.turbines.target import days_there
 
 NAMED_AT_MOST = 31
 
 
-@dg.asset_check(asset=ten_minute_statistics)
-@classified
-def no_gaps(turbines_target: TurbinesTargetResource) -> dg.AssetCheckResult:
+def no_gaps(target: Database) -> dg.AssetCheckResult:
     """Every day from the first to the last that is over has statistics."""
     settings = load_settings()
     first = settings.turbines_start_date
     last = min(datetime.now(UTC).date() - DAY, settings.turbines_end_date or date.max)
-    there = days_there(turbines_target.database, first=first, last=last)
+    there = days_there(target, first=first, last=last)
     missing = missing_days(first, last, list(there))
     named = ", ".join(map(str, missing[:NAMED_AT_MOST])) + (", …" if len(missing) > NAMED_AT_MOST else "")
     return evaluated(not missing, sum(there.values()), missing_days=len(missing), missing=named or "none")
@@ -37,11 +37,9 @@ def missing_days(first: date, last: date, there: Sequence[date]) -> list[date]:
     return [day for day in days if day not in known]
 
 
-@dg.asset_check(asset=ten_minute_statistics)
-@classified
-def statistics_are_in_order(turbines_target: TurbinesTargetResource) -> dg.AssetCheckResult:
+def statistics_are_in_order(target: Database) -> dg.AssetCheckResult:
     """On the newest day each mean lies between the least and the greatest value; of directions there is no such order."""
-    with turbines_target.database.connect() as connection:
+    with target.connect() as connection:
         row = connection.execute(
             "WITH newest AS (SELECT date_trunc('day', max(timestamp), 'UTC') AS day FROM public.bin)"
             " SELECT count(*), count(*) FILTER (WHERE NOT (min <= mean AND mean <= max))"
@@ -51,4 +49,20 @@ def statistics_are_in_order(turbines_target: TurbinesTargetResource) -> dg.Asset
     return evaluated(disordered == 0, rows, disordered=disordered)
 
 
-CHECKS = [has_rows(RawTurbineSignals), no_gaps, statistics_are_in_order]
+OF_STATISTICS: Mapping[str, Callable[[Database], dg.AssetCheckResult]] = {
+    check.__name__: check for check in (no_gaps, statistics_are_in_order)
+}
+
+
+def specs(asset: str) -> list[dg.AssetCheckSpec]:
+    """What Dagster has to know of the checks of the statistics."""
+    return [dg.AssetCheckSpec(name, asset=asset, description=check.__doc__) for name, check in OF_STATISTICS.items()]
+
+
+def results(target: Database) -> Iterator[dg.AssetCheckResult]:
+    """The checks of the statistics, made now."""
+    for name, check in OF_STATISTICS.items():
+        yield check(target)._replace(check_name=name)
+
+
+CHECKS = [has_rows(RawTurbineSignals)]

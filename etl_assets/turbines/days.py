@@ -48,7 +48,7 @@ def require_days(days: Sequence[date], *, first: date, last: date | None, now: d
             raise ConfigurationError(f"{day} is before {first}, the first day: TURBINES_START_DATE says so")
         if last is not None and day > last:
             raise ConfigurationError(f"{day} is after {last}, the last day: TURBINES_END_DATE says so")
-        if midnight(day + DAY) > now:
+        if day >= now.astimezone(UTC).date():
             raise ConfigurationError(
                 f"{day} is not over yet: it is {now.astimezone(UTC):%Y-%m-%d %H:%M} in UTC, give a day before that"
             )

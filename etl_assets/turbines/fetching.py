@@ -28,7 +28,7 @@ class FetchedDay:
     """What the source said of a day.
 
     Attributes:
-        rows: in the contract of `RawTurbineSignals`, in order of turbine and arrival; rejected elements beside them.
+        rows: in the contract of `RawTurbineSignals`, in order of turbine, time and arrival; rejected elements beside them.
         turbines: those of which there is a row.
         outside: rows that the source sent although they lie outside what was asked for, on the stretch's first day.
     """
@@ -46,13 +46,14 @@ def fetched_days(
 
     Args:
         turbines: their names; none for a source that has one and knows no names.
-        columns: the signals to ask for.
+        columns: the signals to ask for; one that is named again counts once.
 
     Raises:
         ConfigurationError: for a column that no signal of ours is.
         ApiUnavailable, ApiRefused, ContractError, UnknownColumns: as `TurbinesApi.minutes`.
     """
     require_columns(columns)
+    columns = tuple(dict.fromkeys(columns))
     asked = list(stretches(days, longest=LONGEST_STRETCH_DAYS))
 
     def fetch(stretch: Sequence[date]) -> list[FetchedDay]:
@@ -98,15 +99,16 @@ def _fetched(
 
 
 def _by_day(answer: Minutes, stretch: Sequence[date]) -> list[pa.Table]:
-    """The rows of each day in the order in which they came."""
+    """The rows of each day in order of time, those of one instant as they came: the same in whatever order the source sends."""
     at = pc.cast(answer.table["timestamp"], pa.int64()).to_numpy()
+    rows = answer.table
+    if not np.all(at[1:] >= at[:-1]):
+        order = np.argsort(at, kind="stable")
+        at, rows = at[order], rows.take(pa.array(order))
     first = int(midnight(stretch[0]).timestamp()) * 1_000_000
-    number = (at - first) // DAY_US
-    order = np.argsort(number, kind="stable")
-    ordered = answer.table if np.all(order[1:] > order[:-1]) else answer.table.take(pa.array(order))
-    ends = np.searchsorted(number[order], np.arange(len(stretch)), side="right")
+    ends = np.searchsorted((at - first) // DAY_US, np.arange(len(stretch)), side="right")
     starts = np.concatenate([[0], ends[:-1]])
-    return [ordered.slice(int(a), int(b - a)) for a, b in zip(starts, ends, strict=True)]
+    return [rows.slice(int(a), int(b - a)) for a, b in zip(starts, ends, strict=True)]
 
 
 def _raw(rows: pa.Table, *, turbine: str, columns: Sequence[str]) -> pa.Table:

@@ -11,7 +11,7 @@ from etl_assets.turbines.page_series import Mask, Series
 FULL_CIRCLE = 360
 POINTS = {0: "N", 90: "E", 180: "S", 270: "W"}
 COMPASS_STEPS = (2, 5, 10, 15, 30, 45, 90)
-COMPASS_INTERVALS = 4
+COMPASS_INTERVALS = 5
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def _plain(series: Series) -> Laid:
     believable = ~series.marks["out_of_range"] & np.isfinite(series.mean)
     shown = believable if believable.any() else np.isfinite(series.mean)
     values = np.concatenate([part[shown] for part in (series.low, series.high, less, more)])
-    axis = value_axis(values[np.isfinite(values)], intervals=3)
+    axis = value_axis(values[np.isfinite(values)], intervals=4)
     top, bottom = axis.high * 10.0**axis.exponent, axis.low * 10.0**axis.exponent
     return Laid(axis, series.mean, series.low, series.high, less, more, (series.high > top, series.low < bottom))
 
@@ -58,18 +58,22 @@ def _plain(series: Series) -> Laid:
 def _round(series: Series) -> Laid:
     """An axis of at most the full circle, cut open where the wind did not come from, so that north is a value like any other."""
     mean = series.mean
-    left = np.fmax(np.mod(mean - series.low, FULL_CIRCLE), series.std)
-    right = np.fmax(np.mod(series.high - mean, FULL_CIRCLE), series.std)
+    to_low, to_high = _arc(mean - series.low), _arc(series.high - mean)
+    left, right = np.fmax(to_low, series.std), np.fmax(to_high, series.std)
     cut, whole = _cut(mean - left, mean + right)
     mean = np.mod(mean - cut, FULL_CIRCLE) + cut
-    low, high = (
-        mean - np.mod(series.mean - series.low, FULL_CIRCLE),
-        mean + np.mod(series.high - series.mean, FULL_CIRCLE),
-    )
     ends = (cut, cut + FULL_CIRCLE) if whole else (float(np.nanmin(mean - left)), float(np.nanmax(mean + right)))
     turns = (-float(FULL_CIRCLE), 0.0, float(FULL_CIRCLE)) if whole else (0.0,)
     none = np.zeros(len(mean), dtype=bool)
-    return Laid(_compass(*ends), mean, low, high, mean - series.std, mean + series.std, (none, none), turns)
+    return Laid(
+        _compass(*ends), mean, mean - to_low, mean + to_high, mean - series.std, mean + series.std, (none, none), turns
+    )
+
+
+def _arc(degrees: Numbers) -> Numbers:
+    """How far it is clockwise: at most half a circle from a mean to an end, so that what is more is nothing, rounded."""
+    turned = np.mod(degrees, FULL_CIRCLE)
+    return np.where(turned > FULL_CIRCLE * 0.75, 0.0, turned)
 
 
 def _cut(begin: Numbers, end: Numbers) -> tuple[float, bool]:
@@ -111,7 +115,7 @@ def _direction(degrees: int) -> str:
     """A direction on the compass.
 
     >>> _direction(-45), _direction(360)
-    ('315', 'N')
+    ('315°', 'N 0°')
     """
     turned = degrees % FULL_CIRCLE
-    return POINTS.get(turned, str(turned))
+    return f"{POINTS.get(turned, '')} {turned}°".strip()

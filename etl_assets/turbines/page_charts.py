@@ -1,6 +1,7 @@
 """The chart of a signal on a day: bands, line, coverage and flags over 24 hours, as shapes that a template writes as SVG."""
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,18 +9,19 @@ import numpy as np
 from etl_assets.charts.axes import Axis, Numbers, Tick
 from etl_assets.charts.numbers import counted, listed, quantity
 from etl_assets.turbines.page_axes import FULL_CIRCLE, Laid, laid_out
-from etl_assets.turbines.page_series import BINS, MISSING, Series, clock, runs
+from etl_assets.turbines.page_series import BINS, MISSING, Mask, Series, clock, runs
 from etl_assets.turbines.signals import FLAGS, SIGNALS
 
 # Left is room for the longest name of a flag; a bin is 2.5 wide.
 WIDTH, LEFT, RIGHT = 462.0, 94.0, 454.0
 BIN = (RIGHT - LEFT) / BINS
-TOP, BOTTOM = 26.0, 148.0
-COVERAGE_TOP, COVERAGE_BOTTOM = 158.0, 176.0
-LANE, MARK = 16.0, 9.0
+TOP, BOTTOM = 26.0, 166.0
+COVERAGE_TOP, COVERAGE_BOTTOM = 175.0, 191.0
+LANE = 16.0
 FOOT = 22.0
 HOURS = (0, 6, 12, 18, 24)
 LONGEST_NAME = 60
+DEGREES = "°"  # written at each mark of the compass
 NAMED_RUNS = 12
 
 
@@ -121,22 +123,23 @@ def _hours() -> tuple[Tick, ...]:
 
 
 def _unit_label(unit: str, laid: Laid | None) -> str:
+    if unit == DEGREES:
+        return ""
     power = laid.axis.unit.strip() if laid else ""
     return " ".join(part for part in (unit, power) if part)
 
 
-def _values(laid: Laid) -> Iterable[Shape]:
+def _values(laid: Laid) -> Iterator[Shape]:
     """Bands and line, each once for every turn of the compass, and what goes on beyond the axis."""
     bands = {"range": (laid.low, laid.high), "deviation": (laid.less, laid.more)}
-    for kind, (low, high) in bands.items():
-        d = "".join(_band(laid.axis, low + turn, high + turn) for turn in laid.turns)
-        yield Shape(kind, d)
     jump = FULL_CIRCLE / 2 if len(laid.turns) > 1 else np.inf
-    yield Shape("mean", _steps(laid.axis, laid.mean, jump))
+    for kind, (low, high) in bands.items():
+        yield Shape(kind, "".join(_band(laid.axis, low + turn, high + turn, jump) for turn in laid.turns))
+    yield Shape("mean", _line(laid.axis, laid.mean, jump))
     above, below = (np.flatnonzero(beyond) for beyond in laid.beyond)
     if len(above) or len(below):
-        d = "".join(f"M{LEFT + BIN * (i + 0.5) - 4:.1f} {TOP + 1:.0f}h8l-4 -7z" for i in above.tolist())
-        d += "".join(f"M{LEFT + BIN * (i + 0.5) - 4:.1f} {BOTTOM - 1:.0f}h8l-4 7z" for i in below.tolist())
+        d = "".join(f"M{_short(LEFT + BIN * (i + 0.5) - 4)} {TOP + 1:g}h8l-4 -7z" for i in above.tolist())
+        d += "".join(f"M{_short(LEFT + BIN * (i + 0.5) - 4)} {BOTTOM - 1:g}h8l-4 7z" for i in below.tolist())
         yield Shape("beyond", d)
 
 
@@ -146,48 +149,60 @@ def _heights(axis: Axis, values: Numbers) -> Numbers:
         return np.clip(axis.places(values, BOTTOM, TOP), TOP, BOTTOM)
 
 
-def _band(axis: Axis, low: Numbers, high: Numbers) -> str:
-    """An area between two series, in steps as wide as a bin; none where one of them is undefined or both are beyond."""
+def _band(axis: Axis, low: Numbers, high: Numbers, jump: float) -> str:
+    """An area between two series; none where one of them is undefined or they are one, broken where it jumps."""
     bottom, top = _heights(axis, low), _heights(axis, high)
-    outside = (bottom == top) & ((top == TOP) | (bottom == BOTTOM)) & (low != high)
-    parts = []
-    for begin, end in runs(np.isfinite(bottom) & np.isfinite(top) & ~outside):
-        forward = "".join(f"V{y:.1f}h2.5" for y in top[begin:end].tolist())
-        back = "".join(f"V{y:.1f}h-2.5" for y in bottom[begin:end][::-1].tolist())
-        parts.append(f"M{LEFT + BIN * begin:.1f} {bottom[begin]:.1f}{forward}{back}z")
-    return "".join(parts)
+    there = np.isfinite(bottom) & np.isfinite(top) & (bottom != top)
+    return "".join(
+        f"M{_x(begin)} {_short(bottom[begin])}{_stairs(top[begin:end])}{_stairs(bottom[begin:end][::-1], -BIN)}z"
+        for begin, end in _pieces(there, low, jump)
+    )
 
 
-def _steps(axis: Axis, values: Numbers, jump: float) -> str:
-    """A line in steps as wide as a bin, broken where there is no value and where two are further apart than a jump."""
-    parts = []
-    for begin, end in runs(np.isfinite(values)):
-        heights = _heights(axis, values[begin:end])
-        broken = np.abs(np.diff(values[begin:end], prepend=values[begin])) > jump
-        parts.append(f"M{LEFT + BIN * begin:.1f} {heights[0]:.1f}")
-        for i, y in enumerate(heights.tolist()):
-            parts.append(f"M{LEFT + BIN * (begin + i):.1f} {y:.1f}h2.5" if broken[i] else f"V{y:.1f}h2.5")
-    return "".join(parts)
+def _line(axis: Axis, values: Numbers, jump: float) -> str:
+    """A line that is broken where there is no value and where it jumps."""
+    heights = _heights(axis, values)
+    return "".join(
+        f"M{_x(begin)} {_short(heights[begin])}{_stairs(heights[begin:end])}"
+        for begin, end in _pieces(np.isfinite(values), values, jump)
+    )
+
+
+def _pieces(there: Mask, values: Numbers, jump: float) -> Iterator[tuple[int, int]]:
+    """Stretches of bins that are drawn as one: all there, and no two neighbours further apart than a jump."""
+    for begin, end in runs(there):
+        with np.errstate(over="ignore"):
+            leaps = np.flatnonzero(np.abs(np.diff(values[begin:end])) > jump) + begin + 1
+        yield from itertools.pairwise((begin, *leaps.tolist(), end))
 
 
 def _bars(coverage: Numbers) -> str:
     """The share of each bin that was measured, as an area from the ground."""
     heights = COVERAGE_BOTTOM - coverage * (COVERAGE_BOTTOM - COVERAGE_TOP)
-    return "".join(
-        f"M{LEFT + BIN * begin:.1f} {COVERAGE_BOTTOM:.0f}"
-        + "".join(f"V{y:.1f}h2.5" for y in heights[begin:end].tolist())
-        + f"V{COVERAGE_BOTTOM:.0f}z"
-        for begin, end in runs(coverage > 0)
-    )
+    ground = _short(COVERAGE_BOTTOM)
+    return "".join(f"M{_x(begin)} {ground}{_stairs(heights[begin:end])}V{ground}z" for begin, end in runs(coverage > 0))
+
+
+def _stairs(heights: Numbers, step: float = BIN) -> str:
+    """Steps as wide as a bin, those of one height in one."""
+    return "".join(f"V{y:g}h{step * len(list(same)):g}" for y, same in itertools.groupby(np.round(heights, 1).tolist()))
+
+
+def _x(bin_number: float) -> str:
+    return _short(LEFT + BIN * bin_number)
+
+
+def _short(place: float) -> str:
+    return f"{round(float(place), 1):g}"
 
 
 def _lane(name: str, series: Series, number: int) -> Lane:
     middle = COVERAGE_BOTTOM + 6 + LANE * (number + 0.5)
-    d = "".join(
-        f"M{LEFT + BIN * begin:.1f} {middle - MARK / 2:.1f}h{BIN * (end - begin):.1f}v{MARK:.0f}h{BIN * (begin - end):.1f}z"
-        for begin, end in runs(series.marks[name])
-    )
-    return Lane(name, spoken(name), middle, d)
+    pen, parts = 0, [f"M{_x(0)} {_short(middle)}"]
+    for begin, end in runs(series.marks[name]):
+        parts.append(f"m{BIN * (begin - pen):g} 0h{BIN * (end - begin):g}")
+        pen = end
+    return Lane(name, spoken(name), middle, "".join(parts))
 
 
 def _when(series: Series, name: str) -> str:
@@ -199,7 +214,7 @@ def _described(series: Series, laid: Laid | None, unit: str, when: Sequence[tupl
     marked = "".join(f" {name.capitalize()}: {counted(count, 'bin')}, {times}." for name, count, times in when)
     if laid is None:
         return f"{_bins(series)}{marked}"
-    if unit == "°":
+    if unit == DEGREES:
         return f"{_bins(series)} Means of ten minutes, in degrees on the compass.{marked}"
     means = f"Means of ten minutes from {_measured(np.nanmin(series.mean), unit)} to {_measured(np.nanmax(series.mean), unit)}"
     ends = f"single samples from {_measured(np.nanmin(series.low), unit)} to {_measured(np.nanmax(series.high), unit)}"

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from etl_assets.charts.axes import Numbers
 from etl_assets.turbines.samples import BIN_US, DAY_US
-from etl_assets.turbines.signals import FLAGS
+from etl_assets.turbines.signals import FLAGS, STATISTICS
 
 BINS = DAY_US // BIN_US
 BIN_MINUTES = BIN_US // 60_000_000
@@ -63,7 +63,7 @@ def series_of(rows: pa.Table) -> dict[tuple[str, str], Series]:
     order = np.argsort(of_series, kind="stable")
     cuts = np.flatnonzero(np.diff(of_series[order])) + 1
     place = rows["timestamp"].cast(pa.int64()).to_numpy() % DAY_US // BIN_US
-    columns = {name: rows[name].to_numpy() for name in ("mean", "min", "max", "std", "n", "coverage")}
+    columns = {name: rows[name].to_numpy() for name in (*STATISTICS, "n", "coverage")}
     combinations = [text.split(";") for text in raised.dictionary.to_pylist()]
     flagged = {
         flag: np.array([flag in names for names in combinations], dtype=bool)[raised.indices.to_numpy()]
@@ -84,8 +84,8 @@ def _series(columns: Mapping[str, npt.NDArray[np.generic]], place: npt.NDArray[n
 
     n = spread("n", 0).astype(np.int64)
     marks = {flag: spread(flag, 0) > 0 for flag in FLAGS}
-    statistics = (spread(name, np.nan) for name in ("mean", "min", "max", "std"))
-    return Series(*statistics, n, spread("coverage", 0), {MISSING: n == 0, **marks})
+    mean, low, high, std = (spread(name, np.nan) for name in STATISTICS)
+    return Series(mean, low, high, std, n, spread("coverage", 0), {MISSING: n == 0, **marks})
 
 
 def nothing() -> Series:

@@ -11,10 +11,11 @@ from psycopg import sql
 
 from etl_assets.contracts.arrow import arrow_schema
 from etl_assets.io_managers.slices import OneOf, Slice, Span
+from etl_assets.io_managers.transaction import LOCK_TIMEOUT
 from etl_assets.io_managers.writing import Outcome, Write, write_together
 from etl_assets.resources.database import Database
 from etl_assets.turbines.contracts import Bin, Data, Signal
-from etl_assets.turbines.days import day_slice, midnight
+from etl_assets.turbines.days import DAY, day_slice, midnight
 from etl_assets.turbines.signals import STATISTICS
 
 
@@ -70,6 +71,8 @@ def signal_ids(
     """The id of each turbine, column and statistic; signals that are new are entered."""
     wanted = [(turbine, column, what) for turbine in turbines for column in columns for what in STATISTICS]
     with database.connect() as connection:
+        milliseconds = int(LOCK_TIMEOUT.total_seconds() * 1000)
+        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(milliseconds))
         known = _known(connection, turbines)
         missing = [key for key in wanted if key not in known]
         if missing:
@@ -94,7 +97,7 @@ def days_there(database: Database, *, first: date, last: date) -> dict[date, int
         found = connection.execute(
             "SELECT (timestamp AT TIME ZONE 'UTC')::date AS day, count(*) FROM public.bin"
             " WHERE timestamp >= %s AND timestamp < %s GROUP BY 1",
-            (midnight(first), midnight(last) + (midnight(date(2, 1, 2)) - midnight(date(2, 1, 1)))),
+            (midnight(first), midnight(last + DAY)),
         ).fetchall()
     return dict(found)
 
@@ -113,7 +116,7 @@ def _data(bins: pa.Table, ids: Mapping[tuple[str, str, str], int]) -> pa.Table:
         pairs.combine_chunks().dictionary_encode() if bins.num_rows else pa.array([], pa.string()).dictionary_encode()
     )
     of_pair = np.array(
-        [[ids[(*pair.split("\n"), what)] for what in STATISTICS] for pair in coded.dictionary.to_pylist()],
+        [[ids[(*pair.rsplit("\n", 1), what)] for what in STATISTICS] for pair in coded.dictionary.to_pylist()],
         dtype=np.int64,
     ).reshape(-1, len(STATISTICS))
     signal = of_pair[coded.indices.to_numpy(zero_copy_only=False)]

@@ -13,8 +13,13 @@ from etl_assets.contracts.contract import Kind
 from etl_assets.resources.database import Database
 from etl_assets_tests.contracts.rows import NO_VALUE, broken_constraints, good_row
 
-ALL = [contract for contracts in CONTRACTS.values() for contract in contracts]
-IN_POSTGRES = [contract for contract in CONTRACTS["platform"] if contract.config.store == "postgres"]
+ALL = list(dict.fromkeys(contract for contracts in CONTRACTS.values() for contract in contracts))
+IN_POSTGRES = [
+    pytest.param(contract, fixture, id=f"{history}-{contract.config.table}")
+    for history, fixture in (("platform", "database"), ("target", "target_database"))
+    for contract in CONTRACTS[history]
+    if contract.config.store == "postgres"
+]
 BROKEN = [
     pytest.param(contract, name, rule, value, id=f"{contract.config.table}.{name}-{rule[:40]}")
     for contract in ALL
@@ -70,10 +75,11 @@ def test_a_row_that_breaks_one_constraint_is_rejected_for_it(
     assert parts.valid.to_dict("records") == [good, good]
 
 
-@pytest.mark.parametrize("contract", IN_POSTGRES, ids=named)
+@pytest.mark.parametrize(("contract", "fixture"), IN_POSTGRES)
 def test_a_row_that_the_contract_accepts_is_accepted_by_the_table_and_read_back_the_same(
-    contract: type[Contract], database: Database
+    contract: type[Contract], fixture: str, request: pytest.FixtureRequest
 ) -> None:
+    database: Database = request.getfixturevalue(fixture)
     row = good_row(contract)
 
     with database.connect() as connection:
@@ -83,8 +89,11 @@ def test_a_row_that_the_contract_accepts_is_accepted_by_the_table_and_read_back_
     assert there == [tuple(row.values())]
 
 
-@pytest.mark.parametrize("contract", IN_POSTGRES, ids=named)
-def test_the_table_refuses_what_the_contract_refuses(contract: type[Contract], database: Database) -> None:
+@pytest.mark.parametrize(("contract", "fixture"), IN_POSTGRES)
+def test_the_table_refuses_what_the_contract_refuses(
+    contract: type[Contract], fixture: str, request: pytest.FixtureRequest
+) -> None:
+    database: Database = request.getfixturevalue(fixture)
     accepted, tried = [], 0
     with database.connect() as connection:
         for name, c in contract.columns.items():
@@ -104,10 +113,10 @@ def test_the_table_refuses_what_the_contract_refuses(contract: type[Contract], d
 
 
 def test_every_contract_of_every_room_is_in_the_catalogue_once() -> None:
-    tables = [contract.config.table for contract in CONTRACTS["platform"]]
-
-    assert len(tables) == len(set(tables))
-    assert {"etl.ledger", "etl.quarantine", "outages.site_outages"} <= set(tables)
+    for history, table in (("platform", "outages.site_outages"), ("target", "public.data")):
+        tables = [contract.config.table for contract in CONTRACTS[history]]
+        assert len(tables) == len(set(tables))
+        assert {"etl.ledger", "etl.quarantine", table} <= set(tables)
     assert {c for room in ROOMS for c in room} <= set(ALL)
 
 
