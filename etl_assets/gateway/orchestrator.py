@@ -225,7 +225,7 @@ class Orchestrator:
             async with asyncio.timeout(timeout_s or self._timeout_s):
                 yield
         except TimeoutError:
-            raise OrchestratorDown("Dagster did not answer in time") from None
+            raise StillLoading if self._starting() else OrchestratorDown("Dagster did not answer in time") from None
 
     async def _ask(self, query: str, *, timeout_s: float | None = None, **variables: Any) -> dict[str, Any]:
         ask = functools.partial(self._graphql.ask, query, variables, timeout_s=timeout_s or self._timeout_s)

@@ -4,7 +4,6 @@ Whoever finds a problem raises it; the handlers in `app` write it down. Only the
 answers of the original exercise answer otherwise, and they do so themselves.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -63,16 +62,6 @@ class Problem(Exception):
         self.errors = tuple(errors)
 
 
-class ProblemResponse(JSONResponse):
-    """An answer in ASCII: half characters that a request has sent and a detail quotes can be written in no other way."""
-
-    media_type = MEDIA_TYPE
-
-    def render(self, content: Any) -> bytes:
-        """The document as JSON."""
-        return json.dumps(content).encode()
-
-
 def request_id_of(request: Request) -> str:
     """The id that the outermost layer has given this request."""
     return str(getattr(request.state, "request_id", ""))
@@ -88,7 +77,7 @@ def problem_response(request: Request, problem: Problem) -> JSONResponse:
         request_id=request_id_of(request),
         errors=[Fault(where=where, reason=reason) for where, reason in problem.errors] or None,
     )
-    return ProblemResponse(document.model_dump(exclude_none=True), problem.status, problem.headers)
+    return JSONResponse(document.model_dump(exclude_none=True), problem.status, problem.headers, MEDIA_TYPE)
 
 
 def documented(*statuses: int, **headers: str) -> dict[int | str, dict[str, Any]]:

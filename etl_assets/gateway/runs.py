@@ -40,15 +40,13 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 TURN_PATIENCE_S = 5.0
 TURN_PAUSE_S = 0.05
 
+LATER = "Seconds to wait"
+
 Answer = TypeVar("Answer")
 router = APIRouter(prefix="/v1", tags=["runs"])
 
-
-LATER = "Seconds to wait"
-
-RunId = Annotated[
-    str, Path(pattern="^[A-Za-z0-9_-]{1,64}$", description="Id of a run", examples=[RUN_ID]),
-]  # fmt: skip
+RUN_ID_PATTERN = "^[A-Za-z0-9_-]{1,64}$"
+RunId = Annotated[str, Path(pattern=RUN_ID_PATTERN, description="Id of a run", examples=[RUN_ID])]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -122,7 +120,7 @@ async def list_runs(
     status: Annotated[list[Status], Query(max_length=10, description="With one of these statuses only")] = [],  # noqa: B006 -- never changed
     limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Runs on a page, at most")] = 50,
     after: Annotated[
-        str | None, Query(pattern="^[A-Za-z0-9_-]{1,64}$", description="Id of the last run of the page before")
+        str | None, Query(pattern=RUN_ID_PATTERN, description="Id of the last run of the page before")
     ] = None,
 ) -> RunsPage:
     """List runs of all jobs, whoever started them, a page at a time; `next` leads on."""

@@ -29,11 +29,12 @@ from etl_assets_tests.gateway.conftest import Client
 from etl_assets_tests.gateway.conftest import gateway as gateway_before
 
 WORKSPACE = ("-f", str(Path(__file__).parent / "workspace.py"), "-a", "defs")
-COMMAND = (sys.executable, "-c", "import typer; from etl_assets.cli.gateway import gateway; typer.run(gateway)")
+COMMAND = (sys.executable, "-m", "etl_assets.cli", "gateway")
+SLEEPS = "import time; time.sleep(600)"
 SLEEPER = (
     sys.executable,
     "-c",
-    "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])",
+    f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', '{SLEEPS}']); {SLEEPS}",
 )
 
 
