@@ -393,10 +393,10 @@ def test_a_pool_gets_a_limit_of_its_own_by_the_command_of_the_operations_page(ob
 
 
 @pytest.mark.long
-def test_the_files_of_the_experiments_are_there_before_the_code_location_starts(observed: Observed) -> None:
-    assert observed.simulated_files[0] == 0, observed.simulated_files[1]
-    needed = SIMULATORS["services"]["code-location"]["depends_on"]["experiments-files"]
-    assert needed == {"condition": "service_completed_successfully"}
+def test_the_files_of_the_experiments_are_written_by_a_service_that_ends(observed: Observed) -> None:
+    code, said = observed.simulated_files
+    assert code == 0, said
+    assert "users.csv: 200 rows without a fault" in said
 
 
 @pytest.mark.long
@@ -641,7 +641,7 @@ def test_the_code_location_reads_the_folder_of_the_experiments_and_cannot_write_
     assert (mount["type"], mount["read_only"], mount["bind"]) == ("bind", True, {"create_host_path": False})
 
 
-def test_a_trial_reads_the_files_that_it_has_written_itself() -> None:
+def test_a_trial_reads_the_files_that_it_has_written_itself_before() -> None:
     trial = of_a_trial()
     files, reader = trial["experiments-files"], trial["code-location"]
     written = reader["environment"]["EXPERIMENTS_DIR"]
@@ -649,6 +649,8 @@ def test_a_trial_reads_the_files_that_it_has_written_itself() -> None:
     (volume,) = files["volumes"]
     assert volume in reader["volumes"]
     assert written.startswith(f"{volume.split(':')[1]}/")
+    needed = SIMULATORS["services"]["code-location"]["depends_on"]["experiments-files"]
+    assert needed == {"condition": "service_completed_successfully"}
     assert "restart" not in files  # once at each start: the same files every time
 
 

@@ -26,9 +26,9 @@ TIMEOUT_S = 120.0
 STAMPS = (".created", ".installed")
 # Writes down what it is called with; SAYS is the answer of `up`, and the gateway lasts until it is told to end.
 STUB = """#!/bin/sh
-echo "$@" >> "$CALLS"
+(IFS='|'; echo "$*") >> "$CALLS"
 case "$1" in
-    up) : > "$CALLS.up"; while [ -e "$CALLS.hold" ]; do sleep 0.02; done; echo "$SAYS"; exit "${UP_CODE:-0}" ;;
+    up) : > "$CALLS.up"; while [ -e "$CALLS.hold" ]; do sleep 0.02; done; echo "${SAYS:-already running}"; exit "${UP_CODE:-0}" ;;
     gateway)
         trap 'echo ended >> "$CALLS"; exit 0' TERM
         [ -z "${GATEWAY_CODE:-}" ] || exit "$GATEWAY_CODE"
@@ -63,15 +63,15 @@ class Script:
         for stamp in STAMPS:
             (self.checkout / ".venv" / stamp).touch()
 
-    def start(self, *options: str, cwd: Path | None = None, **environment: str) -> "subprocess.Popen[bytes]":
+    def start(self, *options: str, called_as: str = "", **environment: str) -> "subprocess.Popen[bytes]":
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [self.checkout / "run.sh", *options],
+                [called_as or self.checkout / "run.sh", *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                cwd=cwd,
+                cwd=self.checkout.parent,
                 env={**os.environ, "CALLS": str(self.calls), **environment},
             )
         return self.process
@@ -80,6 +80,13 @@ class Script:
         """What a terminal does: the signal goes to the whole group."""
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGINT)
+
+    def kill(self) -> None:
+        """End what a test has left of it, also without its leader."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
     def said(self) -> str:
         return self.log.read_text()
@@ -101,10 +108,7 @@ def script(tmp_path: Path) -> Iterator[Script]:
     stub.write_text(STUB)
     stub.chmod(0o755)
     yield script
-    script.hold.unlink(missing_ok=True)
-    if script.process and script.process.poll() is None:
-        os.killpg(script.process.pid, signal.SIGKILL)
-        script.process.wait()
+    script.kill()
 
 
 @pytest.mark.parametrize("signals", ["terminal", "supervisor", "hang-up"])
@@ -116,7 +120,7 @@ def test_servers_that_it_started_end_with_it_after_the_gateway(script: Script, s
     else:
         process.send_signal(signal.SIGTERM if signals == "supervisor" else signal.SIGHUP)
     assert script.ended() == 0
-    assert script.called() == ["up", "gateway --port 50 01", "ended", "down", "stopped"]
+    assert script.called() == ["up", "gateway|--port|50 01", "ended", "down", "stopped"]
     assert "started (data in /x)\nserving\n" in script.said()
 
 
@@ -135,7 +139,7 @@ def test_a_gateway_that_cannot_serve_ends_it_with_the_same_code_and_the_servers_
 
 
 def test_servers_that_do_not_start_end_it_and_nothing_else_is_touched(script: Script) -> None:
-    script.start(SAYS="", UP_CODE="1")
+    script.start(UP_CODE="1")
     assert script.ended() == 1
     assert script.called() == ["up"]
 
@@ -162,14 +166,21 @@ def test_a_second_ctrl_c_does_not_cut_off_the_end_of_the_servers(script: Script)
     assert script.called()[-2:] == ["down", "stopped"]
 
 
-def test_it_can_be_called_from_any_folder_and_installs_first_what_is_missing(script: Script, tmp_path: Path) -> None:
+def test_what_is_missing_is_installed_first(script: Script) -> None:
     (script.checkout / ".venv" / ".installed").unlink()
-    pip = script.checkout / ".venv" / "bin" / "python"
-    pip.write_text('#!/bin/sh\necho "python $2 $3" >> "$CALLS"\n')
-    pip.chmod(0o755)
-    script.start(cwd=tmp_path, SAYS="started", GATEWAY_CODE="0", CDPATH=str(ROOT))
-    assert script.ended() == 0
-    assert script.called() == ["python pip install", "python pip install", "up", "gateway", "down", "stopped"]
+    python = script.checkout / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "python|$2|$3" >> "$CALLS"\n')
+    python.chmod(0o755)
+    script.start(SAYS="started", GATEWAY_CODE="2")
+    assert script.ended() == 2
+    assert script.called() == ["python|pip|install", "python|pip|install", "up", "gateway", "down", "stopped"]
+
+
+def test_it_is_of_the_checkout_that_it_is_in_wherever_it_is_called_from(script: Script, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / script.checkout.name).mkdir(parents=True)
+    script.start(called_as=f"{script.checkout.name}/run.sh", CDPATH=str(tmp_path / "elsewhere"), GATEWAY_CODE="2")
+    assert script.ended() == 2
+    assert script.called() == ["up", "gateway"]
 
 
 @pytest.fixture
@@ -181,9 +192,7 @@ def real(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     script = Script(tmp_path)
     (script.checkout / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
     yield script
-    if script.process and script.process.poll() is None:
-        os.killpg(script.process.pid, signal.SIGKILL)
-        script.process.wait()
+    script.kill()
     local.stop(load_settings())
     EmbeddedPostgres(folder).purge()
     EmbeddedBroker(folder).purge()

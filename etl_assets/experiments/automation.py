@@ -12,7 +12,7 @@ from etl_assets.experiments.contracts import Users
 from etl_assets.experiments.source import ExperimentFilesResource
 from etl_assets.failures import PlatformError
 
-UNFINISHED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]  # fmt: skip
+UNFINISHED = [dg.DagsterRunStatus[name] for name in ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")]
 FILES_TAG = "etl/files"
 FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3600
 
@@ -58,8 +58,8 @@ def experiment_files(
     if reason:
         return dg.SensorResult(skip_reason=reason, cursor=digest)
     request = dg.RunRequest(
-        # Of the number of runs there were: after a failed one the next has another key, which Dagster remembers for ever.
-        run_key=f"{digest} {len(earlier)}",
+        # Named for the run before: after each the next has a key that no run had, however many there were or are still kept.
+        run_key=f"{digest} {earlier[0].dagster_run.run_id if earlier else 'first'}",
         partition_key=f"{datetime.now(UTC):%Y-%m-%d}",
         tags={FILES_TAG: digest},
     )

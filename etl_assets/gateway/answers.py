@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 from etl_assets.gateway.problems import Problem
@@ -67,6 +68,13 @@ class CancelRefused(Problem):
 
     def __init__(self, detail: str) -> None:
         super().__init__(409, "Run not cancelled", detail)
+
+
+class CancelPolicy(StrEnum):
+    """How a run is made to end, as GraphQL's TerminateRunPolicy."""
+
+    ASK = "SAFE_TERMINATE"
+    MARK = "MARK_AS_CANCELED_IMMEDIATELY"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ answers of the original exercise answer otherwise, and they do so themselves.
 """
 
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import Request
@@ -69,60 +68,38 @@ def request_id_of(request: Request) -> str:
 
 def problem_response(request: Request, problem: Problem) -> JSONResponse:
     """The answer that a problem is."""
+    return JSONResponse(_document(problem, request_id_of(request)), problem.status, problem.headers, MEDIA_TYPE)
+
+
+def _document(problem: Problem, request_id: str) -> dict[str, Any]:
     document = ProblemDocument(
         type="about:blank",
         title=problem.title,
         status=problem.status,
         detail=problem.detail,
-        request_id=request_id_of(request),
+        request_id=request_id,
         errors=[Fault(where=where, reason=reason) for where, reason in problem.errors] or None,
     )
-    return JSONResponse(document.model_dump(exclude_none=True), problem.status, problem.headers, MEDIA_TYPE)
+    return document.model_dump(exclude_none=True)
 
 
-def documented(*statuses: int, **headers: str) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an operation for the problems that it may answer, with an example each.
-
-    Args:
-        statuses: of the answers.
-        headers: response headers to describe, as `<name with underscores>=<meaning>`.
-    """
-    described = {
-        name.replace("_", "-"): {"description": meaning, "schema": {"type": "string"}}
-        for name, meaning in headers.items()
-    }
-    return {status: _documented_one(status, described) for status in statuses}
+def documented(*problems: Problem) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an operation for the problems that it may answer; each of them is an example."""
+    by_status: dict[int | str, list[Problem]] = {}
+    for problem in problems:
+        by_status.setdefault(problem.status, []).append(problem)
+    return {status: _documented_one(examples) for status, examples in by_status.items()}
 
 
-def _documented_one(status: int, headers: dict[str, Any]) -> dict[str, Any]:
-    title = HTTPStatus(status).phrase
-    example = ProblemDocument(
-        type="about:blank",
-        title=title,
-        status=status,
-        detail=EXAMPLE_DETAILS.get(status, title),
-        request_id="4f3c2a9d5e6b4c1f8a7d9e0b1c2d3e4f",
-        errors=[Fault(where="body.job", reason="Field required")] if status == 422 else None,
-    )
-    return {
-        "description": title,
+def _documented_one(problems: Sequence[Problem]) -> dict[str, Any]:
+    examples = {problem.title: {"value": _document(problem, EXAMPLE_ID)} for problem in problems}
+    response: dict[str, Any] = {
+        "description": " / ".join(examples),
         "content": {
-            MEDIA_TYPE: {
-                "schema": {"$ref": "#/components/schemas/ProblemDocument"},
-                "example": example.model_dump(exclude_none=True),
-            }
+            MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}, "examples": examples},
         },
-        **({"headers": headers} if headers else {}),
     }
-
-
-EXAMPLE_DETAILS = {
-    400: "the request cannot be read: send the body as JSON",
-    401: "this call needs the token of the gateway: send `Authorization: Bearer …`",
-    403: "a page of another site made this request: call the gateway from a program or from its own pages",
-    404: "there is no run 4f3c2a9d-5e6b-4c1f-8a7d-9e0b1c2d3e4f: GET /v1/runs lists those that there are",
-    409: "the Idempotency-Key was used for another request: send a new key",
-    413: "the body is longer than 65536 bytes: send less",
-    422: "the request does not fit its description: see errors",
-    503: "Dagster does not answer: try again later",
-}
+    headers = {name for problem in problems for name in problem.headers}
+    if described := {name: DESCRIBED_HEADERS[name] for name in sorted(headers & set(DESCRIBED_HEADERS))}:
+        response["headers"] = described
+    return response

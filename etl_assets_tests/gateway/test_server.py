@@ -97,8 +97,9 @@ def test_a_dagster_that_never_starts_is_at_last_not_said_to_be_loading(
 ) -> None:
     monkeypatch.setattr("etl_assets.gateway.own_dagster.LONGEST_PAUSE_S", 0.01)
     monkeypatch.setattr("etl_assets.gateway.own_dagster.sys.executable", "/bin/false")
-    with OwnDagster(tmp_path, {}) as own:
-        assert own.starting()
+    own = OwnDagster(tmp_path, {})
+    assert own.starting()
+    with own:
         until(lambda: not own.starting())
     assert f"has ended (exit code 1): see {tmp_path / 'webserver.log'}" in caplog.text
 

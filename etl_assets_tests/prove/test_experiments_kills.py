@@ -9,12 +9,13 @@ from pathlib import Path
 
 import psycopg
 
+from etl_assets import experiments
 from etl_assets.resources.database import Database
-from etl_assets_tests.experiments.kills import EARLIER, Bench, Witness, assert_books_balance, steps, versions
+from etl_assets_tests.experiments.kills import AS_OF, EARLIER, Bench, Witness, assert_books_balance, steps, versions
 from etl_assets_tests.outages.forker import Forker
 
 SEED = 1
-INSTANTS, COMMANDS = 14, 5
+INSTANTS, COMMANDS = 14, 4
 
 
 def test_loads_that_are_killed_leave_whole_tables_and_the_next_one_is_right(
@@ -24,9 +25,9 @@ def test_loads_that_are_killed_leave_whole_tables_and_the_next_one_is_right(
     environment = {"ETL_DATA_DIR": str(data_dir), "ETL_POSTGRES_URL": database.url}
     with psycopg.connect(database.url, autocommit=True) as connection:
         loaded = first, other, shorter = versions(connection, tmp_path)
-        bench = Bench(connection, forker, environment, Witness(database.url, first), first)
-        for day in (EARLIER.isoformat(), "2023-12-31"):
-            assert bench.load(first, as_of=type(EARLIER).fromisoformat(day)).wait() == 0
+        bench = Bench(connection, database, forker, environment, Witness(database.url, first), first)
+        for day in (EARLIER, AS_OF):
+            experiments.load(first.folder, as_of=day, database=database)
         bench.witness.start()
         try:
             taken = bench.traced(other, tmp_path / "trace")
