@@ -94,8 +94,12 @@ def folder_at(path: Path) -> ExperimentFolder:
     Raises:
         ConfigurationError: if it is none.
     """
-    if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be looked at: {error.strerror}") from None
+    if not is_folder:
+        what = "is a file" if exists else "does not exist"
         names = ", ".join(file.name for file in FILES)
         raise ConfigurationError(f"{path} {what}: give the folder with {names}, or set EXPERIMENTS_DIR to it")
     return ExperimentFolder(path)

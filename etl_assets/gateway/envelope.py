@@ -15,11 +15,16 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from etl_assets.gateway import metrics
-from etl_assets.gateway.problems import Problem, problem_response
+from etl_assets.gateway.problems import Problem, problem_response, unexpected, unfit, unreadable
 
 REQUEST_ID = "X-Request-Id"
 
 log = logging.getLogger(__name__)
+
+
+def new_request_id() -> str:
+    """An id that no other request has."""
+    return uuid.uuid4().hex
 
 
 class Envelope:
@@ -34,7 +39,7 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id, began, status = uuid.uuid4().hex, time.perf_counter(), 0
+        request_id, began, status = new_request_id(), time.perf_counter(), 0
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def sending(message: Message) -> None:
@@ -53,7 +58,7 @@ class Envelope:
                 "request %s: unexpected %s at %s:%s", request_id, type(error).__name__, frame.filename, frame.lineno
             )
             if not status:
-                await problem_response(Request(scope), _unexpected())(scope, receive, sending)
+                await problem_response(Request(scope), unexpected())(scope, receive, sending)
         finally:
             seconds = time.perf_counter() - began
             metrics.request(route=self._template(scope["path"]), method=scope["method"], status=status, seconds=seconds)
@@ -72,14 +77,13 @@ def add_handlers(app: FastAPI, *, routes: Sequence[Route]) -> None:
     @app.exception_handler(RequestValidationError)
     async def of_validation(request: Request, error: RequestValidationError) -> JSONResponse:
         errors = [(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors()]
-        detail = "the request does not fit its description: see errors, and /docs for what is expected"
-        return problem_response(request, Problem(422, "Unprocessable Content", detail, errors=errors))
+        return problem_response(request, unfit(*errors))
 
     @app.exception_handler(HTTPException)
     async def of_http(request: Request, error: HTTPException) -> JSONResponse:
         title = HTTPStatus(error.status_code).phrase
         details = {
-            400: "the request cannot be read: send the body as JSON",
+            400: unreadable().detail,
             404: "there is nothing at this path: see /docs for the calls that there are",
             405: f"this path does not answer {request.method}: see Allow",
         }
@@ -90,12 +94,6 @@ def add_handlers(app: FastAPI, *, routes: Sequence[Route]) -> None:
             headers["Allow"] = ", ".join(sorted(methods))
         detail = details.get(error.status_code, title)
         return problem_response(request, Problem(error.status_code, title, detail, headers))
-
-
-def _unexpected() -> Problem:
-    return Problem(
-        500, "Internal Server Error", "the gateway has failed: its log names the cause beside this request_id"
-    )
 
 
 def _at(path: str, routes: Sequence[Route]) -> list[Route]:

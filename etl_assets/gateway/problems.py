@@ -12,6 +12,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 MEDIA_TYPE = "application/problem+json"
+EXAMPLE_ID = "4f3c2a9d5e6b4c1f8a7d9e0b1c2d3e4f"
+DESCRIBED_HEADERS = {
+    name: {"description": meaning, "schema": {"type": "string"}}
+    for name, meaning in (("Retry-After", "Seconds to wait"), ("WWW-Authenticate", "How to authenticate"))
+}
 
 
 class Fault(BaseModel):
@@ -61,6 +66,24 @@ class Problem(Exception):
         self.errors = tuple(errors)
 
 
+def unreadable() -> Problem:
+    """Of a request that is none, or whose body is not what it says it is."""
+    return Problem(400, "Bad Request", "the request cannot be read: send the body as JSON")
+
+
+def unfit(*errors: tuple[str, str]) -> Problem:
+    """Of a request that does not fit its description, with the places where it does not."""
+    detail = "the request does not fit its description: see errors, and /docs for what is expected"
+    return Problem(422, "Unprocessable Content", detail, errors=errors)
+
+
+def unexpected() -> Problem:
+    """Of code that has failed."""
+    return Problem(
+        500, "Internal Server Error", "the gateway has failed: its log names the cause beside this request_id"
+    )
+
+
 def request_id_of(request: Request) -> str:
     """The id that the outermost layer has given this request."""
     return str(getattr(request.state, "request_id", ""))
@@ -68,10 +91,11 @@ def request_id_of(request: Request) -> str:
 
 def problem_response(request: Request, problem: Problem) -> JSONResponse:
     """The answer that a problem is."""
-    return JSONResponse(_document(problem, request_id_of(request)), problem.status, problem.headers, MEDIA_TYPE)
+    return JSONResponse(document_of(problem, request_id_of(request)), problem.status, problem.headers, MEDIA_TYPE)
 
 
-def _document(problem: Problem, request_id: str) -> dict[str, Any]:
+def document_of(problem: Problem, request_id: str) -> dict[str, Any]:
+    """Its problem details, as JSON has them."""
     document = ProblemDocument(
         type="about:blank",
         title=problem.title,
@@ -92,7 +116,7 @@ def documented(*problems: Problem) -> dict[int | str, dict[str, Any]]:
 
 
 def _documented_one(problems: Sequence[Problem]) -> dict[str, Any]:
-    examples = {problem.title: {"value": _document(problem, EXAMPLE_ID)} for problem in problems}
+    examples = {problem.title: {"value": document_of(problem, EXAMPLE_ID)} for problem in problems}
     response: dict[str, Any] = {
         "description": " / ".join(examples),
         "content": {

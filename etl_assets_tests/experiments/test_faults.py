@@ -427,6 +427,9 @@ def test_a_run_that_is_cancelled_between_two_tables_leaves_them_whole_and_the_ne
     def cancelled(*args: Any) -> Any:
         calls.append(args)
         if len(calls) == number:
+            found = instance.get_run_by_id(args[3].run_id)
+            assert found
+            instance.report_run_canceling(found)
             raise DagsterExecutionInterruptedError
         return original(*args)
 
