@@ -47,7 +47,8 @@ test: install-dev ## the everyday tests, under two minutes
 	"$(BIN)/python" -m pytest -m "not long" -n 3
 
 prove: install-dev ## the long proofs: faulty runs and kills
-	"$(BIN)/python" -m pytest -m long -p no:randomly -s
+	"$(BIN)/python" -m pytest -m long -n 3 --ignore=etl_assets_tests/prove
+	"$(BIN)/python" -m pytest -m long -p no:randomly -s etl_assets_tests/prove
 
 check: install-dev ## format, lint, types, import layers, migrations, docs
 	"$(BIN)/ruff" format --check .

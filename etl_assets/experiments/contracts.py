@@ -71,8 +71,7 @@ class UserFeatures(Contract):
     signup_in_future: bool = column("Whether the sign-up lies after `as_of`")
     most_common_compounds: str | None = column(
         "Compounds that occur in most of the user's experiments: all that tie, their ids in order, separated by `;`;"
-        " NULL without an experiment",
-        pattern="-?[0-9]+(;-?[0-9]+)*",
+        " NULL without an experiment"
     )
     most_common_compounds_count: int = column(
         "In how many of the user's experiments each of them occurs", unit="experiments", ge=0

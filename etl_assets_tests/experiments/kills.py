@@ -24,16 +24,20 @@ TASKS = "etl_assets_tests.experiments.kills_tasks"
 KILLED = -9
 EARLIER, AS_OF = date(2022, 6, 30), date(2023, 12, 31)
 TABLES = [contract.table_name() for contract in CONTRACTS]
-LOOK_EVERY_S = 0.03
+LOOK_EVERY_S = 0.04
 BOOKS = ("inserted", "updated", "unchanged", "deduplicated", "quarantined")
 Digest = tuple[int, int]
 Digests = Mapping[str, Digest]
 Step = tuple[str, int, str]
 # Killed at each call, or once.
-EACH = (("lock", "after"), ("append", "after"), ("ledger", "after"), ("commit", "before"), ("commit", "after"))
-EACH += (("write", "after"),)
-ONCE = ("open database", "look at the files", "judge", "read", "gather", "derive", "refuse drift", "stage")
-ONCE += ("change rows", "store records")
+EACH: tuple[tuple[str, str], ...] = (
+    *((label, "after") for label in ("lock", "append", "ledger", "write")),
+    *(("commit", when) for when in ("before", "after")),
+)
+ONCE: tuple[str, ...] = (
+    *("open database", "look at the files", "judge", "read", "gather", "derive"),
+    *("refuse drift", "stage", "change rows", "store records"),
+)
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,8 @@ class Version:
 
 def versions(connection: psycopg.Connection[Any], folder: Path) -> list[Version]:
     """Two versions with no line in common, and one that is the first but for the end of a file."""
-    first = write_files(folder / "a", users=150, experiments=1_200, seed=1, layout="comma-lf", faults=True)
-    other = write_files(folder / "b", users=160, experiments=1_300, seed=2, layout="quoted-tab", faults=True)
+    first = write_files(folder / "a", users=100, experiments=800, seed=1, layout="comma-lf", faults=True)
+    other = write_files(folder / "b", users=110, experiments=900, seed=2, layout="quoted-tab", faults=True)
     paths = {name: folder / "c" / getattr(first, name).name for name in ("users", "experiments", "compounds")}
     (folder / "c").mkdir()
     for name, path in paths.items():

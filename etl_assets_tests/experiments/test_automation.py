@@ -65,12 +65,14 @@ def test_new_files_are_loaded_once_they_are_the_same_at_two_looks(sensor: Sensor
     assert len(world.tables()["user_features"]) == 3
 
 
+@pytest.mark.long
 def test_another_time_of_the_same_content_asks_for_nothing(sensor: Sensor, world: World) -> None:
     sensor.run(sensor.ticks())
     touch(world.folder / "users.csv", later_s=3600)
     assert sensor.ticks() == "the files are those of the tables"
 
 
+@pytest.mark.long
 def test_other_content_of_the_same_size_and_time_is_seen(sensor: Sensor, world: World) -> None:
     sensor.run(sensor.ticks())
     path = world.folder / "users.csv"
@@ -81,6 +83,7 @@ def test_other_content_of_the_same_size_and_time_is_seen(sensor: Sensor, world: 
     assert isinstance(sensor.ticks(), dg.RunRequest)
 
 
+@pytest.mark.long
 def test_a_file_that_still_grows_is_waited_for(sensor: Sensor, world: World) -> None:
     sensor.tick()
     for rows in range(1, len(EXPERIMENTS)):
@@ -97,6 +100,7 @@ def test_the_same_tick_twice_asks_for_the_same_run(sensor: Sensor) -> None:
     assert first.run_key == second.run_key
 
 
+@pytest.mark.long
 def test_files_that_a_run_refused_are_not_asked_for_again_before_they_change(sensor: Sensor, world: World) -> None:
     (world.folder / "users.csv").write_text("user_id,name\n1,Alice")
     assert not sensor.run(sensor.ticks()).success
@@ -109,6 +113,7 @@ def test_files_that_a_run_refused_are_not_asked_for_again_before_they_change(sen
     assert sensor.run(sensor.ticks()).success
 
 
+@pytest.mark.long
 def test_after_another_failure_the_same_files_are_asked_for_with_growing_waits_and_new_keys(
     sensor: Sensor, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +137,7 @@ def test_after_another_failure_the_same_files_are_asked_for_with_growing_waits_a
     assert len(keys) == 2
 
 
+@pytest.mark.long
 def test_content_that_was_there_before_is_loaded_again(sensor: Sensor, world: World) -> None:
     first = sensor.ticks()
     sensor.run(first)
@@ -146,6 +152,7 @@ def test_content_that_was_there_before_is_loaded_again(sensor: Sensor, world: Wo
     assert len(world.tables()["users"]) == 3
 
 
+@pytest.mark.long
 def test_a_run_that_is_queued_is_not_asked_for_twice(sensor: Sensor, definitions: dg.Definitions) -> None:
     sensor.ticks()
     job = definitions.resolve_job_def("experiments_job")

@@ -18,7 +18,7 @@ from etl_assets import experiments
 from etl_assets.cli import run
 from etl_assets.experiments import script
 from etl_assets.failures import ContractError, TransientError
-from etl_assets.io_managers import session, transaction, writing
+from etl_assets.io_managers import postgres, session, transaction, writing
 from etl_assets.io_managers.transaction import Transaction
 from etl_assets.resources.database import Database
 from etl_assets.resources.embedded import EmbeddedPostgres
@@ -172,7 +172,7 @@ def test_what_passes_is_tried_again_at_any_table(world: World, table: str, state
     assert len(world.ledger()) == 5
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", ["40P01", "53100"])
 @pytest.mark.parametrize(
     ("table", "stored"),
     [("users", []), ("user_experiments", ["users", "experiment_compounds"]), ("user_features", list(SIZES)[:-1])],
@@ -185,8 +185,7 @@ def test_what_does_not_pass_fails_the_load_and_leaves_whole_tables_for_the_next_
     stored: list[str],
     state: str,
 ) -> None:
-    current = {**{name: [] for name in ("users", "experiments")}, **EARLIER}
-    world.rewrite(**current)
+    world.rewrite(**EARLIER)
     load(world)
     world.rewrite()
     failing(world, table, state, 1000)
@@ -286,8 +285,6 @@ def test_a_run_between_whose_steps_other_files_were_loaded_says_so_and_the_next_
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from etl_assets.io_managers import postgres
-
     other = write_sample(tmp_path / "other", users=USERS[1:], experiments=EXPERIMENTS[2:], compounds=COMPOUNDS)
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda *_: 0.001)
 
@@ -307,6 +304,6 @@ def test_a_run_between_whose_steps_other_files_were_loaded_says_so_and_the_next_
         result = job()
     assert not result.success
     assert "load both from the same files" in failure(result, "user_features")
-    assert attempts(result, "user_features") == 1
+    assert attempts(result, "user_features") == 3
     assert job().success
     assert_whole(world)

@@ -18,17 +18,18 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 
 from etl_assets import experiments
 from etl_assets.cli import run
-from etl_assets.experiments import automation, script, transform
 from etl_assets.experiments import folder as folders
+from etl_assets.experiments import transform
 from etl_assets.experiments.checks import every_user_has_features
 from etl_assets.experiments.files import FileRefused
 from etl_assets.experiments.folder import ExperimentFolder
-from etl_assets.experiments.source import ExperimentFilesResource
 from etl_assets.failures import TransientError
-from etl_assets.resources.postgres import PostgresResource
+from etl_assets.io_managers.writing import write
+from etl_assets_tests.experiments.test_assets import judged
+from etl_assets_tests.experiments.test_automation import Sensor
 from etl_assets_tests.experiments.test_script import FEATURES, NEW_YEARS_EVE
-from etl_assets_tests.experiments.world import EXPERIMENTS, HEADERS, USERS, World, touch, write_sample
-from etl_assets_tests.outages.runs import QUIET
+from etl_assets_tests.experiments.world import EXPERIMENTS, HEADERS, USERS, World, write_sample
+from etl_assets_tests.outages.runs import QUIET, attempts
 
 # The last and the first days that there are, and the ids at the edges.
 LATEST, EARLIEST = date.max, date.min
@@ -79,21 +80,16 @@ def test_hostile_text_is_stored_as_it_is_and_does_nothing(world: World) -> None:
     assert done.quarantined == 0
 
 
-NOT_AN_ID = "not a whole number"
+NOT_AN_ID, NO_DATE = "not a whole number", "not a date (YYYY-MM-DD)"
 HURT_USERS = {
     f"{LARGEST + 1},beyond,,2023-01-01": ("user_id", "not an integer of 64 bits", str(LARGEST + 1)),
     "\uff11\uff12,full-width digits,,2023-01-01": ("user_id", NOT_AN_ID, "\uff11\uff12"),
     "\u200b7,zero width,,2023-01-01": ("user_id", NOT_AN_ID, "\u200b7"),
     "\ufeff8,a mark amid the file,,2023-01-01": ("user_id", NOT_AN_ID, "\ufeff8"),
     "9; DROP TABLE users,x,,2023-01-01": ("user_id", NOT_AN_ID, "9; DROP TABLE users"),
-    "10,no date,,2023-02-29": ("signup_date", "not a date (YYYY-MM-DD)", "2023-02-29"),
-    "11,no date,,2100-02-29": ("signup_date", "not a date (YYYY-MM-DD)", "2100-02-29"),
-    "12,too late,,10000-01-01": ("signup_date", "not a date (YYYY-MM-DD)", "10000-01-01"),
-    "13,with a time,,2023-01-01T00:00:00+14:00": (
-        "signup_date",
-        "not a date (YYYY-MM-DD)",
-        "2023-01-01T00:00:00+14:00",
-    ),
+    "10,no date,,2023-02-29": ("signup_date", NO_DATE, "2023-02-29"),
+    "11,no date,,2100-02-29": ("signup_date", NO_DATE, "2100-02-29"),
+    "13,with a time,,2023-01-01T00:00+14:00": ("signup_date", NO_DATE, "2023-01-01T00:00+14:00"),
     "14,short,2023-01-01": ("", "3 cells where the header has 4", "14,short,2023-01-01"),
     "15,long,,2023-01-01,x": ("", "5 cells where the header has 4", "15,long,,2023-01-01,x"),
     '16,"open,,2023-01-01': (
@@ -115,8 +111,8 @@ def test_each_hurt_row_is_in_quarantine_with_what_hurts_it_and_the_others_load(w
     expected = {f"users.csv, line {line}": [fault] for line, fault in enumerate(HURT_USERS.values(), start=5)}
     assert told(world) == {
         **expected,
-        "users.csv, line 24": [("name", "no NUL", "N\0L")],
-        "users.csv, line 25": [
+        "users.csv, line 23": [("name", "no NUL", "N\0L")],
+        "users.csv, line 24": [
             ("", "the line is not UTF-8 text: byte 6 of it is 0xeb", "18,Zo\\xeb,,2023-01-01"),
         ],
     }
@@ -155,7 +151,7 @@ def test_of_run_times_whose_sum_is_beyond_all_numbers_the_features_are_in_quaran
     assert asset == "experiments.user_features"
     (faults,) = told(world).values()
     assert faults == [("total_run_time", "finite", "inf"), ("mean_run_time", "finite", "inf")]
-    assert not every_user_has_features(postgres=PostgresResource(url=world.database.url)).passed
+    assert judged(every_user_has_features, world) == (False, 2)
 
 
 def test_of_a_file_cut_in_the_middle_of_a_line_the_rest_loads_and_the_whole_file_puts_it_right(world: World) -> None:
@@ -191,8 +187,7 @@ def replaced(path: Path) -> None:
     before = path.stat()
     other = path.with_name("new")
     other.write_bytes(path.read_bytes().replace(b"Alice", b"Alina"))
-    os.replace(other, path)
-    touch(path, later_s=before.st_mtime - path.stat().st_mtime)
+    other.replace(path)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
@@ -205,7 +200,7 @@ def removed(path: Path) -> None:
     path.unlink()
 
 
-CHANGES = {
+CHANGES: dict[Callable[[Path], None], tuple[type[Exception], str]] = {
     replaced: (TransientError, "users.csv in .* changed while it was read, nothing was changed in the tables"),
     grown: (TransientError, "users.csv in .* changed while it was read"),
     removed: (FileRefused, r"users\.csv is missing \(there is: compounds\.csv, user_experiments\.csv\)"),
@@ -220,12 +215,13 @@ def test_a_file_that_changes_under_a_load_stops_it_before_a_table_is_touched(
     folder = ExperimentFolder(write_sample(tmp_path / "files"))
     owner, name = (folders, "_digest") if moment == "before it is read" else (transform, "_pairs")
     original: Callable[..., Any] = getattr(owner, name)
-    hurt: list[Any] = []
+    hurt: list[Path] = []
 
     def changing(*args: Any) -> Any:
         found = original(*args)
         if not hurt and (name != "_digest" or args[0].name == "users.csv"):
-            hurt.append(change(folder.path / "users.csv"))
+            hurt.append(folder.path / "users.csv")
+            change(hurt[0])
         return found
 
     monkeypatch.setattr(owner, name, changing)
@@ -248,20 +244,8 @@ def test_a_link_is_read_as_what_it_leads_to_and_is_missing_where_that_is_nowhere
 
 
 @pytest.mark.long
-def test_an_older_file_under_the_same_name_takes_the_tables_back(world: World) -> None:
-    old = {path: path.read_bytes() for path in world.folder.iterdir()}
-    world.rewrite(users=[*USERS, "4,Dave,,2023-01-01"], experiments=[*EXPERIMENTS, "5,4,1,1"])
-    load(world)
-    for path, content in old.items():
-        path.write_bytes(content)
-        touch(path, later_s=-86_400)
-    load(world)
-    assert world.tables()["user_features"] == FEATURES
-
-
-@pytest.mark.long
-def test_a_folder_full_of_other_things_is_read_by_name_alone(world: World) -> None:
-    for name in ("users.csv.bak", ".users.csv.tmp", "Users.csv", "users.csv~", "users (1).csv"):
+def test_other_files_in_the_folder_are_left_alone(world: World) -> None:
+    for name in ("users.csv.bak", ".users.csv.tmp", "users.csv~", "users (1).csv"):
         (world.folder / name).write_bytes(b"\0half")
     load(world)
     assert world.tables()["user_features"] == FEATURES
@@ -336,16 +320,15 @@ def test_a_load_that_is_interrupted_leaves_whole_tables_and_the_next_one_is_righ
     world: World, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     calls: list[Any] = []
-    original = script.write
 
     def interrupted(*args: Any) -> Any:
         calls.append(args)
         if len(calls) == number:
             raise KeyboardInterrupt
-        return original(*args)
+        return write(*args)
 
     with monkeypatch.context() as stopped:
-        stopped.setattr(script, "write", interrupted)
+        stopped.setattr("etl_assets.experiments.script.write", interrupted)
         assert run(["experiments", "load", str(world.folder), "--as-of", "2023-12-31"]) == 130
     whole = {"users": 3, "compounds": 3, "user_experiments": 4, "experiment_compounds": 7, "user_features": 3}
     assert all(len(rows) in (0, whole[name]) for name, rows in world.tables().items())
@@ -355,95 +338,63 @@ def test_a_load_that_is_interrupted_leaves_whole_tables_and_the_next_one_is_righ
     assert world.tables()["user_features"] == FEATURES
 
 
-def requested(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.RunRequest | str:
-    """What the sensor asks for at its second look, or why it asks for nothing."""
-    for _ in range(2):
-        context = dg.build_sensor_context(
-            instance=instance, cursor=cursor, resources={"experiment_files": ExperimentFilesResource()}
-        )
-        result = automation.experiment_files(context)
-        cursor = result.cursor
-    return result.run_requests[0] if result.run_requests else str(result.skip_reason.skip_message)
+@pytest.fixture
+def sensor(definitions: dg.Definitions, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Sensor:
+    return Sensor(definitions, instance, monkeypatch)
 
 
-def ended(
-    instance: dg.DagsterInstance, definitions: dg.Definitions, request: dg.RunRequest, how: dg.DagsterRunStatus
-) -> dg.DagsterRun:
-    """The run that was asked for, as if it had been carried out and had ended in some way."""
+def ended(sensor: Sensor, request: dg.RunRequest | str, how: dg.DagsterRunStatus) -> dg.DagsterRun:
+    """A run that was asked for, as if it had come so far."""
+    assert isinstance(request, dg.RunRequest), request
+    job = sensor.definitions.resolve_job_def("experiments_job")
     tags = {**request.tags, "dagster/run_key": str(request.run_key)}
-    return instance.create_run_for_job(definitions.resolve_job_def("experiments_job"), status=how, tags=tags)
+    return sensor.instance.create_run_for_job(job, status=how, tags=tags)
 
 
-def test_no_run_key_comes_again_though_older_runs_of_the_same_files_are_forgotten(
-    world: World, instance: dg.DagsterInstance, definitions: dg.Definitions
-) -> None:
-    keys: list[str | None] = []
+def test_no_run_key_comes_again_though_older_runs_of_the_same_files_are_forgotten(sensor: Sensor) -> None:
     runs: list[dg.DagsterRun] = []
-    for forgotten in ([], [], runs):
-        for run in forgotten[:1]:
-            instance.delete_run(run.run_id)
-        request = requested(instance)
-        assert isinstance(request, dg.RunRequest)
-        keys.append(request.run_key)
-        runs.append(ended(instance, definitions, request, dg.DagsterRunStatus.SUCCESS))
-    assert len(set(keys)) == 3
+    for forgotten in (False, False, True):
+        if forgotten:
+            sensor.instance.delete_run(runs[0].run_id)
+        runs.append(ended(sensor, sensor.ticks(), dg.DagsterRunStatus.SUCCESS))
+    assert len({run.tags["dagster/run_key"] for run in runs}) == 3
 
 
-def test_after_a_run_that_was_cancelled_the_files_are_asked_for_again_under_another_key(
-    world: World, instance: dg.DagsterInstance, definitions: dg.Definitions
-) -> None:
-    first = requested(instance)
-    assert isinstance(first, dg.RunRequest)
-    run = ended(instance, definitions, first, dg.DagsterRunStatus.CANCELING)
-    # It still writes.
-    assert requested(instance) == "a run of experiments_job is queued or running"
-    instance.report_run_canceled(run)
-    second = requested(instance)
-    assert isinstance(second, dg.RunRequest)
-    assert second.run_key != first.run_key
-
-
-def test_two_daemons_at_once_ask_for_one_run(world: World, instance: dg.DagsterInstance) -> None:
-    first, second = requested(instance), requested(instance)
-    assert isinstance(first, dg.RunRequest)
-    assert isinstance(second, dg.RunRequest)
-    assert first.run_key == second.run_key
+def test_after_a_run_that_was_cancelled_the_files_are_asked_for_again_under_another_key(sensor: Sensor) -> None:
+    first = ended(sensor, sensor.ticks(), dg.DagsterRunStatus.CANCELING)
+    # It may still write.
+    assert sensor.ticks() == "a run of experiments_job is queued or running"
+    sensor.instance.report_run_canceled(first)
+    second = ended(sensor, sensor.ticks(), dg.DagsterRunStatus.STARTED)
+    assert second.tags["dagster/run_key"] != first.tags["dagster/run_key"]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", [1, 3, 5])
-def test_a_run_that_is_cancelled_between_two_tables_leaves_them_whole_and_the_next_one_is_right(
+def test_a_step_that_is_interrupted_is_tried_again_and_stores_nothing_twice(
     world: World,
     instance: dg.DagsterInstance,
     definitions: dg.Definitions,
     monkeypatch: pytest.MonkeyPatch,
     number: int,
 ) -> None:
-    from etl_assets.io_managers import postgres
-
     calls: list[Any] = []
-    original = postgres.write
 
-    def cancelled(*args: Any) -> Any:
+    def interrupted(*args: Any) -> Any:
         calls.append(args)
         if len(calls) == number:
-            found = instance.get_run_by_id(args[3].run_id)
-            assert found
-            instance.report_run_canceling(found)
             raise DagsterExecutionInterruptedError
-        return original(*args)
+        return write(*args)
 
-    def job() -> dg.ExecuteInProcessResult:
-        return definitions.resolve_job_def("experiments_job").execute_in_process(
-            instance=instance, partition_key="2023-12-31", run_config=dict(QUIET), raise_on_error=False
-        )
-
-    with monkeypatch.context() as stopped:
-        stopped.setattr(postgres, "write", cancelled)
-        assert not job().success
-    sizes = {len(rows) for rows in world.tables().values()}
-    assert sizes <= {0, 3, 4, 7}
-    assert len(world.ledger()) == number - 1
-    assert job().success
+    monkeypatch.setattr("etl_assets.io_managers.postgres.write", interrupted)
+    monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda *_: 0.001)
+    result = definitions.resolve_job_def("experiments_job").execute_in_process(
+        instance=instance, partition_key="2023-12-31", run_config=dict(QUIET), raise_on_error=False
+    )
+    assert result.success
+    assert attempts(result, "user_features" if number == 5 else "experiment_tables") == 2
     assert world.tables()["user_features"] == FEATURES
-    assert len(world.ledger()) == number - 1 + 5
+    # What was stored before the interruption is met again, and found as it should be.
+    again = number - 1 if number < 5 else 0
+    assert len(world.ledger()) == 5 + again
+    assert [sum(row[place] for row in world.ledger()) for place in (2, 3, 4)] == [3 + 3 + 4 + 7 + 3, 0, 0]
