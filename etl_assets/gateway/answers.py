@@ -20,6 +20,7 @@ PARTITION_TAG = "dagster/partition"
 RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 MAX_MESSAGE_CHARS = 500
 MAX_EXAMPLES = 20
+FORCE = "if its process is gone, cancel it with ?force=true"
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 
 log = logging.getLogger(__name__)
@@ -167,6 +168,14 @@ def launched(job: str, answer: Mapping[str, Any]) -> "Run":
     if kind == "PipelineNotFoundError":
         raise UnknownJob(f"there is no job {job!r} any more: GET /v1/jobs lists those that there are")
     return run_of(expected(answer, "LaunchRunSuccess")["run"])
+
+
+def cancel_refused(failure: Mapping[str, Any], policy: CancelPolicy) -> CancelRefused:
+    """Why a run was not made to end, with what there is left to do."""
+    said = first_line(failure["message"])
+    if policy is CancelPolicy.ASK and failure["run"]["status"] not in ENDED:
+        return CancelRefused(f"{said.removesuffix('.')}: {FORCE}")
+    return CancelRefused(said)
 
 
 def jobs_of(locations: Iterable[Mapping[str, Any]]) -> list[Job]:

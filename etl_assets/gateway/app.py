@@ -12,7 +12,7 @@ from starlette.routing import Route
 from etl_assets.gateway import experiments, health, runs
 from etl_assets.gateway.envelope import REQUEST_ID, Envelope, add_handlers
 from etl_assets.gateway.orchestrator import Orchestrator
-from etl_assets.gateway.problems import ProblemDocument, documented, unexpected, unreadable
+from etl_assets.gateway.problems import ProblemDocument, documented, no_json, unexpected, unreadable
 from etl_assets.gateway.security import (
     OPEN_PATHS,
     Guard,
@@ -108,7 +108,7 @@ def _complete(operation: dict[str, Any], *, protected: bool, secured: bool) -> N
     if protected:
         operation["security"] = [{BEARER: []}]
     problems = [too_slow(), too_long(), unexpected()]
-    problems += [unreadable()] if has_body else []
+    problems += [unreadable(), no_json()] if has_body else []
     problems += [unauthorized()] if protected else []
     problems += [] if secured else [foreign_name(), foreign_page()]
     responses = operation["responses"]

@@ -4,8 +4,9 @@ import logging
 import time
 import traceback
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from etl_assets.gateway import metrics
-from etl_assets.gateway.problems import Problem, problem_response, unexpected, unfit, unreadable
+from etl_assets.gateway.problems import Problem, no_json, problem_response, unexpected, unfit, unreadable
 
 REQUEST_ID = "X-Request-Id"
 
@@ -76,8 +77,10 @@ def add_handlers(app: FastAPI, *, routes: Sequence[Route]) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def of_validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        errors = [(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors()]
-        return problem_response(request, unfit(*errors))
+        faults = error.errors()
+        if any(_of_whole_body(fault) for fault in faults) and "json" not in request.headers.get("content-type", ""):
+            return problem_response(request, no_json())
+        return problem_response(request, unfit(*map(_where_and_why, faults)))
 
     @app.exception_handler(HTTPException)
     async def of_http(request: Request, error: HTTPException) -> JSONResponse:
@@ -94,6 +97,18 @@ def add_handlers(app: FastAPI, *, routes: Sequence[Route]) -> None:
             headers["Allow"] = ", ".join(sorted(methods))
         detail = details.get(error.status_code, title)
         return problem_response(request, Problem(error.status_code, title, detail, headers))
+
+
+def _of_whole_body(fault: Mapping[str, Any]) -> bool:
+    return bool(fault["type"] == "model_attributes_type" and fault["loc"] == ("body",))
+
+
+def _where_and_why(fault: Mapping[str, Any]) -> tuple[str, str]:
+    if fault["type"] == "json_invalid":
+        return "body", f"no JSON at character {fault['loc'][-1]}: {fault['ctx']['error']}"
+    if _of_whole_body(fault):
+        return "body", "a JSON object is expected"
+    return ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
 
 
 def _at(path: str, routes: Sequence[Route]) -> list[Route]:

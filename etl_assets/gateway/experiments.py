@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import psycopg
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse
 from psycopg import sql
 from psycopg.rows import dict_row
@@ -20,7 +20,7 @@ from etl_assets.contracts import Column
 from etl_assets.contracts.contract import KINDS
 from etl_assets.experiments.contracts import CONTRACTS, UserFeatures
 from etl_assets.gateway import metrics
-from etl_assets.gateway.dependencies import Configured, Dagster, Data
+from etl_assets.gateway.dependencies import Configured, Dagster, Data, only_known_parameters
 from etl_assets.gateway.orchestrator import LaunchRefused, OrchestratorDown
 from etl_assets.gateway.problems import Problem, documented, unexpected, unfit
 from etl_assets.gateway.store import DEADLINE_S, StoreDown
@@ -244,6 +244,7 @@ def _missing(as_of: date | None) -> Problem:
         ),
     },
     summary="Features of users",
+    dependencies=[Depends(only_known_parameters)],
 )
 async def features_of_users(
     request: Request, store: Data, as_of: Day = None, limit: PageSize = 100, after: After = None

@@ -92,7 +92,7 @@ query($run: ID!, $after: String, $limit: Int!) { logsForRun(runId: $run, afterCu
 CANCEL = """
 mutation($run: String!, $policy: TerminateRunPolicy!) { terminateRun(runId: $run, terminatePolicy: $policy) { __typename
   ... on Error { message }
-  ... on TerminateRunFailure { message }
+  ... on TerminateRunFailure { message run { status } }
 } }
 """
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from etl_assets.gateway import graphql
 from etl_assets.gateway.answers import (
+    FORCE,
     UNFINISHED,
     CancelPolicy,
     CancelRefused,
@@ -29,6 +30,7 @@ from etl_assets.gateway.answers import (
     UnknownJob,
     as_mapping,
     as_tags,
+    cancel_refused,
     examples_of,
     expected,
     failure_of,
@@ -218,13 +220,20 @@ class Orchestrator:
             OrchestratorDown
         """
         wanted = {"run": run_id, "policy": policy}
-        async with self._in_time(self._launch_timeout_s):
-            answer = (await self._ask(graphql.CANCEL, timeout_s=self._launch_timeout_s, **wanted))["terminateRun"]
+        try:
+            async with self._in_time(self._launch_timeout_s):
+                answer = (await self._ask(graphql.CANCEL, timeout_s=self._launch_timeout_s, **wanted))["terminateRun"]
+        except OrchestratorDown:
+            # Dagster fails as a whole where the server that held the process of the run is gone.
+            run = await self.run(run_id)
+            if run is None or run.ended or policy is not CancelPolicy.ASK:
+                raise
+            raise CancelRefused(f"Dagster could not reach the process of run {run_id}: {FORCE}") from None
         kind = answer["__typename"]
         if kind == "RunNotFoundError":
             return False
         if kind == "TerminateRunFailure":
-            raise CancelRefused(first_line(answer["message"]))
+            raise cancel_refused(answer, policy)
         expected(answer, "TerminateRunSuccess")
         return True
 

@@ -67,8 +67,14 @@ class Problem(Exception):
 
 
 def unreadable() -> Problem:
-    """Of a request that is none, or whose body is not what it says it is."""
-    return Problem(400, "Bad Request", "the request cannot be read: send the body as JSON")
+    """Of a body that is not what it says it is."""
+    return Problem(400, "Bad Request", "the body cannot be read: send it as JSON in UTF-8")
+
+
+def no_json() -> Problem:
+    """Of a body that is not said to be JSON."""
+    detail = "the body is not said to be JSON: send it with `Content-Type: application/json`"
+    return Problem(415, "Unsupported Media Type", detail)
 
 
 def unfit(*errors: tuple[str, str]) -> Problem:

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
-from etl_assets.gateway.dependencies import Configured, Dagster, Data
+from etl_assets.gateway.dependencies import Configured, Dagster, Data, only_known_parameters
 from etl_assets.gateway.orchestrator import CancelPolicy, CancelRefused, Orchestrator, OrchestratorDown, Run
 from etl_assets.gateway.problems import Problem, documented, unfit
 from etl_assets.gateway.run_documents import (
@@ -41,7 +41,7 @@ TURN_PATIENCE_S = 5.0
 TURN_PAUSE_S = 0.05
 
 Answer = TypeVar("Answer")
-router = APIRouter(prefix="/v1", tags=["runs"])
+router = APIRouter(prefix="/v1", tags=["runs"], dependencies=[Depends(only_known_parameters)])
 
 RUN_ID_PATTERN = "^[A-Za-z0-9_-]{1,64}$"
 RunId = Annotated[str, Path(pattern=RUN_ID_PATTERN, description="Id of a run", examples=[RUN_ID])]
@@ -86,7 +86,10 @@ def _shown(description: str, example: Any) -> dict[str, Any]:
 @router.get(
     "/jobs",
     summary="Jobs that can be started",
-    responses={200: _shown("The jobs", JOBS_EXAMPLE), **documented(OrchestratorDown())},
+    responses={
+        200: _shown("The jobs", JOBS_EXAMPLE),
+        **documented(unfit(("query.limit", "there is no such parameter: none can be given")), OrchestratorDown()),
+    },
 )
 async def list_jobs(dagster: Dagster) -> JobsDocument:
     """List the jobs of all code locations that are loaded."""

@@ -98,12 +98,12 @@ class Guard:
         await self._app(scope, _replayed(body, receive), send)
 
 
-def unauthorized(fault: str = "") -> Problem:
+def unauthorized(what: str = "this call needs the token of the gateway", *, fault: str = "") -> Problem:
     """Of a call without the token; `fault` is what its challenge says beside the realm."""
     return Problem(
         401,
         "Unauthorized",
-        f"this call needs the token of the gateway: send `Authorization: Bearer …` with the value of {TOKEN_VARIABLE}",
+        f"{what}: send `Authorization: Bearer …` with the value of {TOKEN_VARIABLE}",
         {"WWW-Authenticate": f'Bearer realm="etl-assets"{fault}'},
     )
 
@@ -153,7 +153,7 @@ def _with_token(headers: Headers, token: SecretStr) -> None:
     if scheme.lower() != "bearer":
         raise unauthorized()
     if not hmac.compare_digest(sent.strip().encode(), token.get_secret_value().encode()):
-        raise unauthorized(', error="invalid_token"')
+        raise unauthorized("this is not the token of the gateway", fault=', error="invalid_token"')
 
 
 def _from_this_machine(headers: Headers) -> None:

@@ -156,11 +156,18 @@ def test_every_problem_is_described_as_one(document: dict[str, Any]) -> None:
         for status, response in operation["responses"].items():
             content = response["content"]
             if MEDIA_TYPE in content:
-                problems += 1
                 assert content[MEDIA_TYPE]["schema"] == {"$ref": "#/components/schemas/ProblemDocument"}
-                assert content[MEDIA_TYPE]["example"]["status"] == int(status), f"{method} {path}"
-                ProblemDocument(**content[MEDIA_TYPE]["example"])
-    assert problems > 30
+                for example in content[MEDIA_TYPE]["examples"].values():
+                    problems += 1
+                    assert ProblemDocument(**example["value"]).status == int(status), f"{method} {path}"
+    assert problems > 60
+
+
+def test_calls_that_only_need_the_database_speak_of_no_other_part(document: dict[str, Any]) -> None:
+    for path in ("/check/table", "/check/feature_derivation", "/v1/features/users"):
+        unavailable = document["paths"][path]["get"]["responses"]["503"]
+        assert list(unavailable["content"][MEDIA_TYPE]["examples"]) == ["Database unavailable"]
+        assert unavailable["headers"]["Retry-After"]["description"] == "Seconds to wait"
     assert "HTTPValidationError" not in document["components"]["schemas"]
     assert "HTTPValidationError" not in json.dumps(document)
 
