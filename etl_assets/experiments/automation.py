@@ -9,11 +9,14 @@ import dagster as dg
 from etl_assets.contracts.dagster import PERMANENT
 from etl_assets.experiments.assets import FILES
 from etl_assets.experiments.contracts import Users
+from etl_assets.experiments.folder import Content, ExperimentFolder
 from etl_assets.experiments.source import ExperimentFilesResource
 from etl_assets.failures import PlatformError
 
 UNFINISHED = [dg.DagsterRunStatus[name] for name in ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")]
 FILES_TAG = "etl/files"
+# So long after its last change a file is taken for complete: whoever copies it writes all the time.
+REST_S = 5.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3600
 
 experiments_job = dg.define_asset_job(
@@ -37,33 +40,46 @@ def experiments_every_day(context: dg.ScheduleEvaluationContext) -> dg.RunReques
 @dg.sensor(job=experiments_job, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.STOPPED)
 def experiment_files(
     context: dg.SensorEvaluationContext, experiment_files: ExperimentFilesResource
-) -> dg.SensorResult | dg.SkipReason:
+) -> dg.RunRequest | dg.SkipReason:
     """Requests a run when the content of the files is another than that of the tables, whatever their times are.
 
-    New content has to be the same at two looks: a file that is being copied would load with its last row cut off. What a run has
-    refused is not asked for again before it changes; after another failure it is, with growing waits.
+    Files that were written to a moment ago are looked at again: one that is being copied would load with its last row cut off.
+    What a run has refused is not asked for again before it changes; after another failure it is, with growing waits.
     """
     try:
-        digest = experiment_files.connect().content().digest
+        folder = experiment_files.connect()
+        content = folder.content()
+        digest = content.digest
+        if digest == loaded_digest(context.instance):
+            return dg.SkipReason("the files are those of the tables")
+        if is_being_written(folder, content, now=time.time()):
+            return dg.SkipReason("the files are being written")
     except PlatformError as error:
         return dg.SkipReason(str(error))
-    if digest == loaded_digest(context.instance):
-        return dg.SkipReason("the files are those of the tables")
-    if digest != context.cursor:
-        return dg.SensorResult(skip_reason="the files are new or changed: are they complete?", cursor=digest)
     earlier = context.instance.get_run_records(
         dg.RunsFilter(job_name=experiments_job.name, tags={FILES_TAG: digest}), limit=100
     )
     reason = reason_to_wait(context.instance, earlier, now=time.time())
     if reason:
-        return dg.SensorResult(skip_reason=reason, cursor=digest)
-    request = dg.RunRequest(
+        return dg.SkipReason(reason)
+    return dg.RunRequest(
         # Named for the run before: after each the next has a key that no run had, however many there were or are still kept.
         run_key=f"{digest} {earlier[0].dagster_run.run_id if earlier else 'first'}",
         partition_key=f"{datetime.now(UTC):%Y-%m-%d}",
         tags={FILES_TAG: digest},
     )
-    return dg.SensorResult(run_requests=[request], cursor=digest)
+
+
+def is_being_written(folder: ExperimentFolder, content: Content, *, now: float) -> bool:
+    """Whether the files are about to have another content: they do not rest, and are another a moment later.
+
+    Args:
+        now: Unix time, in s.
+    """
+    if now - content.changed_at >= REST_S:
+        return False
+    time.sleep(REST_S)
+    return folder.content().digest != content.digest
 
 
 def loaded_digest(instance: dg.DagsterInstance) -> str | None:

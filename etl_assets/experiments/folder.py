@@ -28,6 +28,11 @@ class Content:
     stamps: Mapping[str, tuple[int, int, int]]
 
     @property
+    def changed_at(self) -> float:
+        """When the file that was changed last was changed, as Unix time in s."""
+        return max(changed_ns for _, changed_ns, _ in self.stamps.values()) / 1e9
+
+    @property
     def digest(self) -> str:
         """One digest for all three, whatever the files' times are."""
         together = "\n".join(f"{name} {self.digests[name]}" for name in sorted(self.digests))

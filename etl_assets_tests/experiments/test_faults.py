@@ -356,16 +356,16 @@ def test_no_run_key_comes_again_though_older_runs_of_the_same_files_are_forgotte
     for forgotten in (False, False, True):
         if forgotten:
             sensor.instance.delete_run(runs[0].run_id)
-        runs.append(ended(sensor, sensor.ticks(), dg.DagsterRunStatus.SUCCESS))
+        runs.append(ended(sensor, sensor.tick(), dg.DagsterRunStatus.SUCCESS))
     assert len({run.tags["dagster/run_key"] for run in runs}) == 3
 
 
 def test_after_a_run_that_was_cancelled_the_files_are_asked_for_again_under_another_key(sensor: Sensor) -> None:
-    first = ended(sensor, sensor.ticks(), dg.DagsterRunStatus.CANCELING)
+    first = ended(sensor, sensor.tick(), dg.DagsterRunStatus.CANCELING)
     # It may still write.
-    assert sensor.ticks() == "a run of experiments_job is queued or running"
+    assert sensor.tick() == "a run of experiments_job is queued or running"
     sensor.instance.report_run_canceled(first)
-    second = ended(sensor, sensor.ticks(), dg.DagsterRunStatus.STARTED)
+    second = ended(sensor, sensor.tick(), dg.DagsterRunStatus.STARTED)
     assert second.tags["dagster/run_key"] != first.tags["dagster/run_key"]
 
 
