@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from etl_assets.contracts.dagster import PERMANENT
-from etl_assets.experiments.assets import FILES
-from etl_assets.experiments.contracts import Users
+from etl_assets.experiments.assets import FILES, TABLES
+from etl_assets.experiments.contracts import UserFeatures, Users
 from etl_assets.experiments.folder import Content, ExperimentFolder
 from etl_assets.experiments.source import ExperimentFilesResource
 from etl_assets.failures import PlatformError
@@ -83,11 +83,21 @@ def is_being_written(folder: ExperimentFolder, content: Content, *, now: float) 
 
 
 def loaded_digest(instance: dg.DagsterInstance) -> str | None:
-    """The digest of the files that the tables are from; none before the first load."""
-    event = instance.get_latest_materialization_event(dg.AssetKey(Users.table_name()))
-    materialization = event.asset_materialization if event else None
-    value = materialization.metadata.get(FILES) if materialization else None
-    return str(value.value) if value else None
+    """The digest of the files that all tables are from and the features were derived after; none if a run did not get so far."""
+    events = [instance.get_latest_materialization_event(dg.AssetKey(contract.table_name())) for contract in TABLES]
+    features = instance.get_latest_materialization_event(dg.AssetKey(UserFeatures.table_name()))
+    digests = set()
+    for event in events:
+        if (
+            event is None
+            or event.asset_materialization is None
+            or features is None
+            or features.timestamp < event.timestamp
+        ):
+            return None
+        value = event.asset_materialization.metadata.get(FILES)
+        digests.add(str(value.value) if value else None)
+    return digests.pop() if len(digests) == 1 else None
 
 
 def reason_to_wait(instance: dg.DagsterInstance, earlier: Sequence[dg.RunRecord], *, now: float) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from etl_assets.experiments import automation, folder
+from etl_assets.experiments import assets, automation, folder
 from etl_assets.experiments.source import ExperimentFilesResource
 from etl_assets.failures import TransientError
 from etl_assets_tests.experiments.world import EXPERIMENTS, USERS, World, touch
@@ -188,3 +188,24 @@ def test_the_schedule_asks_for_the_day_that_begins() -> None:
     request = automation.experiments_every_day(context)
     assert isinstance(request, dg.RunRequest)
     assert request.partition_key == "2024-02-29"
+
+
+@pytest.mark.long
+def test_files_whose_run_failed_behind_the_first_tables_are_asked_for_again(
+    sensor: Sensor, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda *_: 0.001)
+
+    def unavailable(*_: Any) -> Any:
+        raise TransientError("the database is away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(assets, "experience", unavailable)
+        assert not sensor.run(sensor.tick()).success
+    assert len(world.tables()["users"]) == 3
+    said = sensor.tick()
+    assert isinstance(said, str)
+    assert "asked for after 60 s" in said
+    sensor.wait_s += 60
+    assert sensor.run(sensor.tick()).success
+    assert sensor.tick() == "the files are those of the tables"
