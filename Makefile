@@ -47,7 +47,8 @@ test: install-dev ## the everyday tests, under two minutes
 	"$(BIN)/python" -m pytest -m "not long" -n 3
 
 prove: install-dev ## the long proofs: faulty runs and kills
-	"$(BIN)/python" -m pytest -m long -p no:randomly -s
+	"$(BIN)/python" -m pytest -m long -n 3 --ignore=etl_assets_tests/prove
+	"$(BIN)/python" -m pytest -m long -p no:randomly -s etl_assets_tests/prove
 
 check: install-dev ## format, lint, types, import layers, migrations, docs
 	"$(BIN)/ruff" format --check .
@@ -64,11 +65,12 @@ format: install-dev ## format and sort imports
 docs: install ## write what is generated
 	"$(BIN)/python" -m etl_assets.catalogue dictionary > docs/data-dictionary.md
 
-bench: install-dev ## the write paths, the streams and the verdicts, each beside its peers and its limit
+bench: install-dev ## the write paths, the streams, the verdicts and the features, each beside its peers and its limit
 	"$(BIN)/python" -m pip install $(PIP_FLAGS) $(LOCKED) -r requirements-bench.txt
 	"$(BIN)/python" benchmarks/write_paths.py
 	"$(BIN)/python" benchmarks/streams.py
 	"$(BIN)/python" benchmarks/report_scale.py
+	"$(BIN)/python" benchmarks/experiments_scale.py
 	OMP_NUM_THREADS=1 "$(BIN)/python" benchmarks/correlations.py --sets 120
 
 lock: ## write the locks anew (needs uv)

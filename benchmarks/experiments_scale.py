@@ -23,7 +23,9 @@ from etl_assets.simulators.experiments import write_files
 
 AS_OF = date(2023, 12, 31)
 LIMIT_S, LIMIT_MB = 60, 4_000
-WHO = ("ours", "pandas")
+# pandas gets the files without the TABs, which it would take for part of the names of the columns.
+LAYOUTS = {"ours": "comma-tab-lf", "pandas": "comma-lf"}
+WHO = tuple(LAYOUTS)
 
 
 def main() -> None:
@@ -39,12 +41,18 @@ def main() -> None:
         with_pandas(options.folder, os.environ["ETL_POSTGRES_URL"])
         return
     with tempfile.TemporaryDirectory() as work:
-        folder = Path(work) / "files"
-        write_files(folder, users=options.users, experiments=options.experiments, compounds=options.compounds)
-        size_mb = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-        print(f"{options.users:,} users, {options.experiments:,} experiments, {size_mb:,.0f} MB of CSV")
         seconds = {}
         for who in options.only:
+            folder = Path(work) / "files"
+            write_files(
+                folder,
+                users=options.users,
+                experiments=options.experiments,
+                compounds=options.compounds,
+                layout=LAYOUTS[who],
+            )
+            size_mb = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+            print(f"{options.users:,} users, {options.experiments:,} experiments, {size_mb:,.0f} MB of CSV")
             seconds[who], peak_mb = measured(Path(work) / who, command_of(who, folder))
             met = "" if who != "ours" else " met" if seconds[who] <= LIMIT_S and peak_mb <= LIMIT_MB else " NOT MET"
             print(f"{who}: {seconds[who]:.1f} s, peak {peak_mb:,.0f} MB{met}", flush=True)
@@ -119,8 +127,8 @@ def with_pandas(folder: Path, url: str) -> None:
     import pandas as pd
     import sqlalchemy as sa
 
-    users = pd.read_csv(folder / "users.csv", skipinitialspace=True, parse_dates=["signup_date"])
-    experiments = pd.read_csv(folder / "user_experiments.csv", skipinitialspace=True)
+    users = pd.read_csv(folder / "users.csv", parse_dates=["signup_date"])
+    experiments = pd.read_csv(folder / "user_experiments.csv")
     by_user = experiments.groupby("user_id")["experiment_run_time"].agg(["size", "sum", "mean"])
     pairs = experiments[["experiment_id", "user_id", "experiment_compound_ids"]].copy()
     pairs["compound_id"] = pairs.pop("experiment_compound_ids").str.split(";")

@@ -6,7 +6,7 @@ import dagster as dg
 
 from etl_assets.contracts.dagster import PERMANENT
 
-UNFINISHED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]  # fmt: skip
+UNFINISHED = [dg.DagsterRunStatus[name] for name in ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")]
 FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3600
 
 
@@ -32,7 +32,7 @@ def reason_to_wait(
     last = earlier[0]
     refusal = permanent_failure(instance, last.dagster_run.run_id)
     if refusal:
-        return f"run {last.dagster_run.run_id[:8]} was refused, and will be again before something changes: {refusal}"
+        return f"run {last.dagster_run.run_id[:8]} was refused, and will be again unless something changes: {refusal}"
     wait_s = min(FIRST_WAIT_S * 2 ** (len(earlier) - 1), LONGEST_WAIT_S)
     if now < (last.end_time or now) + wait_s:
         return f"run {last.dagster_run.run_id[:8]} failed, the next is asked for after {wait_s} s"

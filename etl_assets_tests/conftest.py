@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,12 @@ OUR_VARIABLES = ("ETL_", "OUTAGES_", "PRODUCTION_", "EXPERIMENTS_", "TURBINES", 
 # A slow machine is no fault of the code, and a found example belongs into a test, not into a folder.
 hypothesis.settings.register_profile("everyday", deadline=None, database=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "everyday"))
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what the tests start: in the background a shell has it ignored, and every child would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -46,7 +47,8 @@ OURS = {name: service for name, service in COMPOSE["services"].items() if "build
 DAGSTER = ("code-location", "webserver", "daemon")
 SOURCES = ("outages-simulator", "production-api")
 # In the order of their start; the relay has no health check.
-RUNNING = (*SOURCES, "relay", *DAGSTER)
+RUNNING = (*SOURCES, "relay", *DAGSTER, "gateway")
+CHECKED = tuple(name for name in RUNNING if name != "relay")
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?+])([^}]*))?\}")
 TIMEOUT_S = 60.0
 GIVEN = {
@@ -57,6 +59,7 @@ GIVEN = {
     "OUTAGES_API_URL": "https://outages.invalid",
     "OUTAGES_API_KEY": "k3y",
     "PRODUCTION_API_URL": "https://production.invalid",
+    "ETL_GATEWAY_TOKEN": "gateway5ecret",
 }
 FILES = ("PRODUCTION_METRICS_FILE", "PRODUCTION_WORKORDERS_FILE")
 NO_SECRETS = {"OUTAGES_API_URL", "PRODUCTION_API_URL"}
@@ -81,6 +84,7 @@ class Observed:
     """What was seen of the services while they ran, and of their end."""
 
     migrated: tuple[int, str] = (-1, "")
+    simulated_files: tuple[int, str] = (-1, "")
     revision: str = ""
     healthy: dict[str, int] = field(default_factory=dict)
     server_info: dict[str, str] = field(default_factory=dict)
@@ -91,6 +95,12 @@ class Observed:
     run_status: str = ""
     ledger: list[tuple[str, int]] = field(default_factory=list)
     output_of_run: bool = False
+    without_token: int = 0
+    triggered: tuple[int, Any] = (-1, None)
+    triggered_again: tuple[int, Any] = (-1, None)
+    triggered_run: dict[str, Any] = field(default_factory=dict)
+    triggered_ledger: list[tuple[str, str, int]] = field(default_factory=list)
+    features: tuple[int, Any] = (-1, None)
     exit_codes: dict[str, int] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
 
@@ -100,15 +110,17 @@ class Host:
 
     def __init__(self, folder: Path, *, postgres_port: int = 0, broker_port: int = 0) -> None:
         self.folder = folder
-        self.ports = {name: free_port() for name in ("4000", "3000", "8001", "8002")}
+        self.ports = {name: free_port() for name in ("4000", "3000", "5000", "8001", "8002")}
         self.rewrites = {
             "@postgres:5432": f"@127.0.0.1:{postgres_port}",
             "@broker:6379": f"@127.0.0.1:{broker_port}",
             "http://outages-simulator:8001": f"http://127.0.0.1:{self.ports['8001']}",
             "http://production-api:8002": f"http://127.0.0.1:{self.ports['8002']}",
+            "http://webserver:3000": f"http://127.0.0.1:{self.ports['3000']}",
             "host: code-location": "host: 127.0.0.1",
             "port: 4000": f"port: {self.ports['4000']}",
             "127.0.0.1:3000": f"127.0.0.1:{self.ports['3000']}",
+            "127.0.0.1:5000": f"127.0.0.1:{self.ports['5000']}",
             "'127.0.0.1', 8001": f"'127.0.0.1', {self.ports['8001']}",
             "'127.0.0.1', 8002": f"'127.0.0.1', {self.ports['8002']}",
             "/var/lib/etl-assets": str(folder / "data"),
@@ -165,6 +177,19 @@ class Host:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.load(answer)
 
+    def ask_gateway(self, path: str, *, post: bool = False, token: str | None = None) -> tuple[int, Any]:
+        """Status and JSON of the gateway's answer, whatever the status is."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        url = f"http://127.0.0.1:{self.ports['5000']}{path}"
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(url, headers=headers, method="POST" if post else "GET"), timeout=40
+            ) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as refusal:
+            with refusal:
+                return refusal.code, json.load(refusal)
+
     def until(self, what: str, look: Callable[[], Any]) -> Any:
         """What `look` gives as soon as it is true."""
         end = time.monotonic() + TIMEOUT_S
@@ -203,7 +228,7 @@ def initialised(server_url: str) -> None:
 
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
-    """Every service started in the order of compose, one run launched in the UI, and all of it ended by SIGTERM."""
+    """Every service started in the order of compose, a run launched in the UI and one by the gateway, and SIGTERM for all."""
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         patch.setattr(embedded_postgres, "USER", "postgres")
         patch.setattr(embedded_postgres, "DATABASE", "postgres")
@@ -235,6 +260,7 @@ def observe(host: Host) -> Observed:
     seen = Observed()
     services = of_a_trial()
     seen.migrated = host.ended("migrate", services["migrate"])
+    seen.simulated_files = host.ended("experiments-files", services["experiments-files"])
     data_url = host.environment(services["migrate"])["ETL_POSTGRES_URL"]
     for name in RUNNING:
         host.processes[name] = host.start(name, services[name])
@@ -251,24 +277,48 @@ def observe(host: Host) -> Observed:
     seen.run_status = host.until(
         "the run", lambda: one_of(host.ask("/graphql", status)["data"]["runOrError"]["status"], ended)
     )
+    trigger(host, seen)
     seen.repositories = host.ask("/graphql", REPOSITORIES)["data"]["repositoriesOrError"]["nodes"]
     daemons = host.until("all heartbeats", lambda: all_required(host.ask("/graphql", DAEMONS)))
     seen.daemons = {daemon["daemonType"]: daemon["healthy"] for daemon in daemons}
-    checks = {name: host.healthcheck(name, services[name]) for name in (*SOURCES, *DAGSTER)}
+    checks = {name: host.healthcheck(name, services[name]) for name in CHECKED}
     seen.healthy = {name: check.wait(TIMEOUT_S) for name, check in checks.items()}
     with psycopg.connect(data_url) as connection:
         seen.revision = str(connection.execute("SELECT version_num FROM etl.platform_version").fetchone()[0])  # type: ignore[index]
         seen.ledger = connection.execute(
             "SELECT asset, sum(received)::int FROM etl.ledger WHERE run_id = %s GROUP BY 1 ORDER BY 1", [launched]
         ).fetchall()
+        seen.triggered_ledger = connection.execute(
+            "SELECT asset, partition, (inserted > 0)::int FROM etl.ledger WHERE run_id = %s ORDER BY 1",
+            [seen.triggered_run["run_id"]],
+        ).fetchall()
     seen.output_of_run = any((host.folder / "data" / "compute_logs").glob(f"**/{launched}/**/*.err"))
     for process in host.processes.values():
         process.terminate()
     seen.exit_codes = {name: process.wait(TIMEOUT_S) for name, process in host.processes.items()}
-    seen.logs = {name: host.log(name) for name in ("migrate", *host.processes)}
+    seen.logs = {name: host.log(name) for name in ("migrate", "experiments-files", *host.processes)}
     return seen
 
 
+def trigger(host: Host, seen: Observed) -> None:
+    """The calls of somebody who has the token, and of somebody who has not."""
+    token = GIVEN["ETL_GATEWAY_TOKEN"]
+    seen.without_token, _ = host.until("the gateway", lambda: host.ask_gateway("/trigger-etl", post=True))
+    host.until("its parts", lambda: host.ask_gateway("/readyz")[0] == 200)
+    seen.triggered = host.ask_gateway("/trigger-etl", post=True, token=token)
+    seen.triggered_again = host.ask_gateway("/trigger-etl", post=True, token=token)
+    _, page = host.ask_gateway("/v1/runs?job=experiments_job", token=token)
+    (run,) = page["runs"]
+    seen.triggered_run = host.until("the triggered run", lambda: ended_run(host, run["run_id"], token))
+    seen.features = host.ask_gateway(f"/v1/features/users?as_of={run['partition']}&limit=1000", token=token)
+
+
+def ended_run(host: Host, run_id: str, token: str) -> dict[str, Any] | None:
+    status, run = host.ask_gateway(f"/v1/runs/{run_id}?wait_s=30", token=token)
+    return run if status == 200 and run["ended_at"] else None
+
+
+EXPERIMENT_TABLES = ("users", "compounds", "user_experiments", "experiment_compounds")
 POOL_LIMIT = ["dagster", "instance", "concurrency", "set", "production_drain", "1"]
 STATUS = '{ runOrError(runId: "RUN") { ... on Run { status } } }'
 REPOSITORIES = (
@@ -343,8 +393,39 @@ def test_a_pool_gets_a_limit_of_its_own_by_the_command_of_the_operations_page(ob
 
 
 @pytest.mark.long
+def test_the_files_of_the_experiments_are_written_by_a_service_that_ends(observed: Observed) -> None:
+    code, said = observed.simulated_files
+    assert code == 0, said
+    assert "users.csv: 200 rows without a fault" in said
+
+
+@pytest.mark.long
+def test_a_trigger_goes_through_gateway_webserver_queue_and_code_location_into_the_features(observed: Observed) -> None:
+    assert observed.triggered == (200, {"message": "ETL process started"})
+    run = observed.triggered_run
+    assert (run["job"], run["status"]) == ("experiments_job", "SUCCESS"), observed.logs["code-location"][-3000:]
+    stored = {asset: partition for asset, partition, inserted in observed.triggered_ledger if inserted}
+    assert stored == {
+        **dict.fromkeys((f"experiments.{table}" for table in EXPERIMENT_TABLES), ""),
+        "experiments.user_features": run["partition"],
+    }
+    status, page = observed.features
+    assert (status, page["as_of"], len(page["users"])) == (200, run["partition"], 200)
+
+
+@pytest.mark.long
+def test_a_second_trigger_at_once_starts_nothing(observed: Observed) -> None:
+    assert observed.triggered_again == (400, {"message": "Trigger the API frequently, please try again later."})
+
+
+@pytest.mark.long
+def test_without_the_token_the_gateway_starts_nothing(observed: Observed) -> None:
+    assert observed.without_token == 401
+
+
+@pytest.mark.long
 def test_every_healthcheck_of_a_running_service_passes(observed: Observed) -> None:
-    assert observed.healthy == dict.fromkeys((*SOURCES, *DAGSTER), 0)
+    assert observed.healthy == dict.fromkeys(CHECKED, 0)
 
 
 @pytest.mark.long
@@ -434,7 +515,7 @@ def test_every_variable_given_to_our_containers_is_one_that_somebody_reads() -> 
     of_dagster = {"DAGSTER_HOME", *re.findall(r"env: (\w+)", (DOCKER / "dagster.yaml").read_text())}
     known = {name.upper() for name in Settings.model_fields} | of_dagster
     services = {**OURS, **{f"{name} (simulated)": service for name, service in SIMULATORS["services"].items()}}
-    unknown = {name: set(service["environment"]) - known for name, service in services.items()}
+    unknown = {name: set(service.get("environment", {})) - known for name, service in services.items()}
     assert {name: variables for name, variables in unknown.items() if variables} == {}
 
 
@@ -448,6 +529,31 @@ def test_webserver_and_daemon_hold_no_secret_of_a_source_or_of_the_data() -> Non
         "webserver": ["DAGSTER_POSTGRES_URL"],
         "daemon": ["DAGSTER_POSTGRES_URL"],
     }
+
+
+def test_the_gateway_holds_no_key_of_a_source_and_no_address_of_dagsters_database() -> None:
+    assert set(OURS["gateway"]["environment"]) == {
+        "ETL_POSTGRES_URL",
+        "ETL_MIGRATE",
+        "DAGSTER_GRAPHQL_URL",
+        "ETL_GATEWAY_TOKEN",
+        "ETL_GATEWAY_PORT",
+        "ETL_TRIGGER_INTERVAL_S",
+    }
+    assert "volumes" not in OURS["gateway"]
+
+
+def test_nobody_but_the_gateway_holds_its_token() -> None:
+    services = {**COMPOSE["services"], **of_a_trial()}
+    assert [name for name, service in services.items() if "ETL_GATEWAY_TOKEN" in str(service)] == ["gateway"]
+
+
+def test_the_gateway_waits_for_migration_and_webserver_and_never_migrates() -> None:
+    gateway = OURS["gateway"]
+    waits = {name: needed["condition"] for name, needed in gateway["depends_on"].items()}
+    assert waits == {"migrate": "service_completed_successfully", "webserver": "service_healthy"}
+    assert gateway["environment"]["ETL_MIGRATE"] == "off"
+    assert gateway["environment"]["DAGSTER_GRAPHQL_URL"] == "http://webserver:3000/graphql"
 
 
 def test_dagster_starts_after_the_migration_and_stops_at_a_database_that_is_behind() -> None:
@@ -476,20 +582,33 @@ def test_the_relay_holds_no_key_of_another_source_and_none_of_dagster() -> None:
 
 
 def test_no_service_has_the_health_check_that_the_image_gives_to_the_code_location() -> None:
-    services = {**OURS, **{name: SIMULATORS["services"][name] for name in SOURCES}}
+    services = {**OURS, **{name: service for name, service in SIMULATORS["services"].items() if "build" in service}}
+    assert set(SOURCES) < set(services)
     assert [name for name, service in services.items() if "healthcheck" not in service] == []
 
 
-def test_only_the_ui_has_a_port_and_only_on_this_host() -> None:
-    ports = {name: service["ports"] for name, service in COMPOSE["services"].items() if "ports" in service}
-    assert ports == {"webserver": ["127.0.0.1:${ETL_UI_PORT:-3000}:3000"]}
+def test_only_ui_and_gateway_have_a_port_and_only_on_this_host() -> None:
+    ports = {name: service["ports"] for name, service in of_a_trial().items() if "ports" in service}
+    assert ports == {
+        "webserver": ["127.0.0.1:${ETL_UI_PORT:-3000}:3000"],
+        "gateway": ["127.0.0.1:${ETL_GATEWAY_PORT:-5000}:5000"],
+    }
+    assert [name for name, service in COMPOSE["services"].items() if "ports" in service] == list(ports)
+
+
+def test_every_port_that_somebody_is_to_reach_is_in_the_image() -> None:
+    (exposed,) = re.findall(r"^EXPOSE (.*)$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
+    published = {port.rsplit(":", 1)[1] for service in OURS.values() for port in service.get("ports", ())}
+    (remote,) = yaml.safe_load((DOCKER / "workspace.yaml").read_text())["load_from"]
+    assert set(exposed.split()) == published | {str(remote["grpc_server"]["port"])}
+    assert OURS["gateway"]["environment"]["ETL_GATEWAY_PORT"] in published
 
 
 def test_a_trial_has_volumes_of_its_own_and_never_asks_the_real_api() -> None:
     assert (COMPOSE["name"], SIMULATORS["name"]) == ("etl-assets", "etl-assets-trial")
     apis = {"OUTAGES_API_URL": "http://outages-simulator:8001", "PRODUCTION_API_URL": "http://production-api:8002"}
     asked = {
-        name: {variable: address for variable, address in service["environment"].items() if variable in apis}
+        name: {variable: address for variable, address in service.get("environment", {}).items() if variable in apis}
         for name, service in of_a_trial().items()
     }
     assert {name: addresses for name, addresses in asked.items() if addresses} == {
@@ -511,6 +630,28 @@ def test_a_trial_streams_two_files_of_the_host_or_generated_data(files: bool) ->
         assert environment == given
         assert set(sources.values()) == {"/dev/null"}
     assert all(mount["read_only"] and not mount["bind"]["create_host_path"] for mount in mounts.values())
+
+
+@pytest.mark.parametrize("folder", ["/srv/experiments", ""], ids=["folder", "none"])
+def test_the_code_location_reads_the_folder_of_the_experiments_and_cannot_write_to_it(folder: str) -> None:
+    service, given = OURS["code-location"], {"EXPERIMENTS_DIR": folder}
+    (mount,) = [mount for mount in service["volumes"] if isinstance(mount, dict)]
+    assert interpolated(mount["source"], given) == (folder or "/dev/null")
+    assert interpolated(service["environment"]["EXPERIMENTS_DIR"], given) == (mount["target"] if folder else "")
+    assert (mount["type"], mount["read_only"], mount["bind"]) == ("bind", True, {"create_host_path": False})
+
+
+def test_a_trial_reads_the_files_that_it_has_written_itself_before() -> None:
+    trial = of_a_trial()
+    files, reader = trial["experiments-files"], trial["code-location"]
+    written = reader["environment"]["EXPERIMENTS_DIR"]
+    assert files["command"] == ["etl-assets", "simulate", "experiments", written, "--faults"]
+    (volume,) = files["volumes"]
+    assert volume in reader["volumes"]
+    assert written.startswith(f"{volume.split(':')[1]}/")
+    needed = SIMULATORS["services"]["code-location"]["depends_on"]["experiments-files"]
+    assert needed == {"condition": "service_completed_successfully"}
+    assert "restart" not in files  # once at each start: the same files every time
 
 
 @pytest.mark.long

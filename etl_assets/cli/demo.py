@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,6 +64,8 @@ def dev_command(
         environment = {**os.environ, "DAGSTER_HOME": str(home), "ETL_DATA_DIR": str(settings.etl_data_dir)}
         dagster = subprocess.Popen(command, env=environment, cwd=home)
         with _gateway({**environment, "DAGSTER_GRAPHQL_URL": f"http://{host}:{port}/graphql"}):
+            # Told to end by somebody else than Ctrl-C, the UI has not heard of it.
+            signal.signal(signal.SIGTERM, lambda *_: dagster.send_signal(signal.SIGINT))
             try:
                 code = dagster.wait()
             except KeyboardInterrupt:

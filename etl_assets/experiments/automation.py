@@ -6,12 +6,15 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from etl_assets.automation import earlier_runs, reason_to_wait
-from etl_assets.experiments.assets import FILES
-from etl_assets.experiments.contracts import Users
+from etl_assets.experiments.assets import FILES, TABLES
+from etl_assets.experiments.contracts import UserFeatures, Users
+from etl_assets.experiments.folder import Content, ExperimentFolder
 from etl_assets.experiments.source import ExperimentFilesResource
 from etl_assets.failures import PlatformError
 
 FILES_TAG = "etl/files"
+# So long after its last change a file is taken for complete: whoever copies it writes all the time.
+REST_S = 5.0
 
 experiments_job = dg.define_asset_job(
     "experiments_job",
@@ -34,36 +37,59 @@ def experiments_every_day(context: dg.ScheduleEvaluationContext) -> dg.RunReques
 @dg.sensor(job=experiments_job, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.STOPPED)
 def experiment_files(
     context: dg.SensorEvaluationContext, experiment_files: ExperimentFilesResource
-) -> dg.SensorResult | dg.SkipReason:
+) -> dg.RunRequest | dg.SkipReason:
     """Requests a run when the content of the files is another than that of the tables, whatever their times are.
 
-    New content has to be the same at two looks: a file that is being copied would load with its last row cut off. What a run has
-    refused is not asked for again before it changes; after another failure it is, with growing waits.
+    Files that were written to a moment ago are looked at again: one that is being copied would load with its last row cut off.
+    What a run has refused is not asked for again before it changes; after another failure it is, with growing waits.
     """
     try:
-        digest = experiment_files.connect().content().digest
+        folder = experiment_files.connect()
+        content = folder.content()
+        digest = content.digest
+        if digest == loaded_digest(context.instance):
+            return dg.SkipReason("the files are those of the tables")
+        if is_being_written(folder, content, now=time.time()):
+            return dg.SkipReason("the files are being written")
     except PlatformError as error:
         return dg.SkipReason(str(error))
-    if digest == loaded_digest(context.instance):
-        return dg.SkipReason("the files are those of the tables")
-    if digest != context.cursor:
-        return dg.SensorResult(skip_reason="the files are new or changed: are they complete?", cursor=digest)
     earlier = earlier_runs(context.instance, experiments_job.name, {FILES_TAG: digest})
     reason = reason_to_wait(context.instance, earlier, job=experiments_job.name, now=time.time())
     if reason:
-        return dg.SensorResult(skip_reason=reason, cursor=digest)
-    request = dg.RunRequest(
-        # Of the number of runs there were: after a failed one the next has another key, which Dagster remembers for ever.
-        run_key=f"{digest} {len(earlier)}",
+        return dg.SkipReason(reason)
+    return dg.RunRequest(
+        # Named for the run before: after each the next has a key that no run had, however many there were or are still kept.
+        run_key=f"{digest} {earlier[0].dagster_run.run_id if earlier else 'first'}",
         partition_key=f"{datetime.now(UTC):%Y-%m-%d}",
         tags={FILES_TAG: digest},
     )
-    return dg.SensorResult(run_requests=[request], cursor=digest)
+
+
+def is_being_written(folder: ExperimentFolder, content: Content, *, now: float) -> bool:
+    """Whether the files are about to have another content: they do not rest, and are another a moment later.
+
+    Args:
+        now: Unix time, in s.
+    """
+    if now - content.changed_at >= REST_S:
+        return False
+    time.sleep(REST_S)
+    return folder.content().digest != content.digest
 
 
 def loaded_digest(instance: dg.DagsterInstance) -> str | None:
-    """The digest of the files that the tables are from; none before the first load."""
-    event = instance.get_latest_materialization_event(dg.AssetKey(Users.table_name()))
-    materialization = event.asset_materialization if event else None
-    value = materialization.metadata.get(FILES) if materialization else None
-    return str(value.value) if value else None
+    """The digest of the files that all tables are from and the features were derived after; none if a run did not get so far."""
+    events = [instance.get_latest_materialization_event(dg.AssetKey(contract.table_name())) for contract in TABLES]
+    features = instance.get_latest_materialization_event(dg.AssetKey(UserFeatures.table_name()))
+    digests = set()
+    for event in events:
+        if (
+            event is None
+            or event.asset_materialization is None
+            or features is None
+            or features.timestamp < event.timestamp
+        ):
+            return None
+        value = event.asset_materialization.metadata.get(FILES)
+        digests.add(str(value.value) if value else None)
+    return digests.pop() if len(digests) == 1 else None

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from etl_assets.contracts import Contract
 from etl_assets.contracts.arrow import arrow_schema
 from etl_assets.experiments.contracts import ExperimentCompounds, UserExperiments, UserFeatures, Users
-from etl_assets.failures import ContractError
+from etl_assets.failures import ContractError, TransientError
 
 SEPARATOR = ";"
 # Pairs of experiment and compound that are worked on at once: what a step needs beside the tables stays small.
@@ -51,14 +51,15 @@ def experience(users: pa.Table, user_experiments: pa.Table, experiment_compounds
             in any order.
 
     Raises:
-        ContractError: if a user or an experiment is there twice, an experiment is of an unknown user, or a compound of
-            an unknown experiment; names it. Tables that were loaded together have none of it.
+        ContractError: if a user or an experiment is there twice; names it.
+        TransientError: if an experiment is of an unknown user, or a compound of an unknown experiment; names it. Tables that were
+            loaded together have none of it: another load is under way.
     """
     user_id, signup_date = _in_order(Users, users, "signup_date")
     experiment_id, of_user, run_time = _in_order(UserExperiments, user_experiments, "user_id", "experiment_run_time")
     user = _Positions(user_id).of(of_user)
     for stray in np.flatnonzero(user < 0)[:1]:
-        raise ContractError(
+        raise TransientError(
             f"experiment {experiment_id[stray]} of {UserExperiments.config.table} is of user {of_user[stray]}, who is not"
             f" in {Users.config.table}: load both from the same files"
         )
@@ -154,7 +155,7 @@ def _codes(pairs: pa.Table, experiments: _Positions, user: npt.NDArray[np.int32]
         experiment_id, compound_id = (column.to_numpy() for column in batch.columns)
         experiment = experiments.of(experiment_id)
         for stray in np.flatnonzero(experiment < 0)[:1]:
-            raise ContractError(
+            raise TransientError(
                 f"{ExperimentCompounds.config.table} has compound {compound_id[stray]} of experiment"
                 f" {experiment_id[stray]}, which is not in {UserExperiments.config.table}: load both from the same files"
             )

@@ -28,6 +28,11 @@ class Content:
     stamps: Mapping[str, tuple[int, int, int]]
 
     @property
+    def changed_at(self) -> float:
+        """When the file that was changed last was changed, as Unix time in s."""
+        return max(changed_ns for _, changed_ns, _ in self.stamps.values()) / 1e9
+
+    @property
     def digest(self) -> str:
         """One digest for all three, whatever the files' times are."""
         together = "\n".join(f"{name} {self.digests[name]}" for name in sorted(self.digests))
@@ -94,8 +99,12 @@ def folder_at(path: Path) -> ExperimentFolder:
     Raises:
         ConfigurationError: if it is none.
     """
-    if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be looked at: {error.strerror}") from None
+    if not is_folder:
+        what = "is a file" if exists else "does not exist"
         names = ", ".join(file.name for file in FILES)
         raise ConfigurationError(f"{path} {what}: give the folder with {names}, or set EXPERIMENTS_DIR to it")
     return ExperimentFolder(path)

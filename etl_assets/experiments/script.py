@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ from etl_assets.contracts import Contract, Split
 from etl_assets.experiments.contracts import Compounds, ExperimentCompounds, UserExperiments, UserFeatures, Users
 from etl_assets.experiments.features import experience, user_features
 from etl_assets.experiments.folder import folder_at
-from etl_assets.io_managers.slices import Slice, Span
+from etl_assets.io_managers.slices import Slice
 from etl_assets.io_managers.writing import Outcome, Write, write
 from etl_assets.resources.database import Database
 from etl_assets.resources.local import platform_database
@@ -81,6 +81,6 @@ def load(
         known = experience(rows.users.valid, rows.user_experiments.valid, rows.experiment_compounds.valid)
         features = user_features(known, as_of=as_of)
         stored += [outcome.result() for outcome in reversed(large)]
-    day = Slice(UserFeatures, as_of.isoformat(), {"as_of": Span(as_of, as_of + timedelta(days=1))})
+    day = Slice(UserFeatures, as_of.isoformat(), {"as_of": as_of})
     stored += write(database, features, [day], Write("partition", source=source))
     return LoadResult(as_of, stored, rows.repeated_compound_ids)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 from etl_assets.gateway.problems import Problem
@@ -19,6 +20,7 @@ PARTITION_TAG = "dagster/partition"
 RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 MAX_MESSAGE_CHARS = 500
 MAX_EXAMPLES = 20
+FORCE = "if its process is gone, cancel it with ?force=true"
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,13 @@ class CancelRefused(Problem):
 
     def __init__(self, detail: str) -> None:
         super().__init__(409, "Run not cancelled", detail)
+
+
+class CancelPolicy(StrEnum):
+    """How a run is made to end, as GraphQL's TerminateRunPolicy."""
+
+    ASK = "SAFE_TERMINATE"
+    MARK = "MARK_AS_CANCELED_IMMEDIATELY"
 
 
 @dataclass(frozen=True)
@@ -159,6 +168,14 @@ def launched(job: str, answer: Mapping[str, Any]) -> "Run":
     if kind == "PipelineNotFoundError":
         raise UnknownJob(f"there is no job {job!r} any more: GET /v1/jobs lists those that there are")
     return run_of(expected(answer, "LaunchRunSuccess")["run"])
+
+
+def cancel_refused(failure: Mapping[str, Any], policy: CancelPolicy) -> CancelRefused:
+    """Why a run was not made to end, with what there is left to do."""
+    said = first_line(failure["message"])
+    if policy is CancelPolicy.ASK and failure["run"]["status"] not in ENDED:
+        return CancelRefused(f"{said.removesuffix('.')}: {FORCE}")
+    return CancelRefused(said)
 
 
 def jobs_of(locations: Iterable[Mapping[str, Any]]) -> list[Job]:

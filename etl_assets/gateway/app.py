@@ -1,5 +1,6 @@
 """The gateway's app: the routers of all systems, what is around them, and the OpenAPI document that describes it."""
 
+import functools
 from importlib.metadata import version
 from typing import Any
 
@@ -11,8 +12,17 @@ from starlette.routing import Route
 from etl_assets.gateway import experiments, health, runs
 from etl_assets.gateway.envelope import REQUEST_ID, Envelope, add_handlers
 from etl_assets.gateway.orchestrator import Orchestrator
-from etl_assets.gateway.problems import ProblemDocument, documented
-from etl_assets.gateway.security import OPEN_PATHS, Guard, token_of
+from etl_assets.gateway.problems import ProblemDocument, documented, no_json, unexpected, unreadable
+from etl_assets.gateway.security import (
+    OPEN_PATHS,
+    Guard,
+    foreign_name,
+    foreign_page,
+    token_of,
+    too_long,
+    too_slow,
+    unauthorized,
+)
 from etl_assets.gateway.store import Store
 from etl_assets.settings import Settings
 
@@ -58,8 +68,7 @@ def create_app(settings: Settings, *, orchestrator: Orchestrator, store: Store) 
     # The last one added is the outermost.
     app.add_middleware(Guard, token=token)
     app.add_middleware(Envelope, routes=routes)
-    document = _openapi(app, secured=token is not None)
-    app.openapi = lambda: document  # type: ignore[method-assign]
+    app.openapi = functools.cache(functools.partial(_openapi, app, secured=token is not None))  # type: ignore[method-assign]
     return app
 
 
@@ -98,23 +107,14 @@ def _complete(operation: dict[str, Any], *, protected: bool, secured: bool) -> N
     has_body = "requestBody" in operation
     if protected:
         operation["security"] = [{BEARER: []}]
-    common = {
-        401: protected,
-        403: not secured,
-        400: has_body,
-        413: True,
-        500: True,
-    }
+    problems = [too_slow(), too_long(), unexpected()]
+    problems += [unreadable(), no_json()] if has_body else []
+    problems += [unauthorized()] if protected else []
+    problems += [] if secured else [foreign_name(), foreign_page()]
     responses = operation["responses"]
-    for status, there in common.items():
-        if there:
-            responses.setdefault(str(status), documented(status)[status])
-    if protected:
-        responses["401"].setdefault("headers", {})["WWW-Authenticate"] = _header("How to authenticate")
+    for status, response in documented(*problems).items():
+        responses.setdefault(str(status), response)
     for response in responses.values():
-        response.setdefault("headers", {})[REQUEST_ID] = _header("Id of this request, also in the gateway's log")
+        described = {"description": "Id of this request, also in the gateway's log", "schema": {"type": "string"}}
+        response["headers"] = {**response.get("headers", {}), REQUEST_ID: described}
     operation["responses"] = dict(sorted(responses.items()))
-
-
-def _header(description: str) -> dict[str, Any]:
-    return {"description": description, "schema": {"type": "string"}}

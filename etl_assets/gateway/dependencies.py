@@ -5,8 +5,12 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from etl_assets.gateway.orchestrator import Orchestrator
+from etl_assets.gateway.problems import unfit
 from etl_assets.gateway.store import Store
 from etl_assets.settings import Settings
+
+# Of what is unknown in a request, so much is named.
+LONGEST_NAME, MOST_NAMES = 100, 20
 
 
 def _orchestrator(request: Request) -> Orchestrator:
@@ -22,6 +26,19 @@ def _store(request: Request) -> Store:
 def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
+
+
+def only_known_parameters(request: Request) -> None:
+    """Refuse what is asked by a name that the call does not have: a misspelt `as_of` must not give another day.
+
+    Raises:
+        Problem: 422, with the names that there are.
+    """
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        reason = f"there is no such parameter: {', '.join(known) or 'none'} can be given"
+        raise unfit(*((f"query.{name[:LONGEST_NAME]}", reason) for name in unknown[:MOST_NAMES]))
 
 
 Dagster = Annotated[Orchestrator, Depends(_orchestrator)]

@@ -4,8 +4,9 @@ import logging
 import time
 import traceback
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,11 +16,16 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from etl_assets.gateway import metrics
-from etl_assets.gateway.problems import Problem, problem_response
+from etl_assets.gateway.problems import Problem, no_json, problem_response, unexpected, unfit, unreadable
 
 REQUEST_ID = "X-Request-Id"
 
 log = logging.getLogger(__name__)
+
+
+def new_request_id() -> str:
+    """An id that no other request has."""
+    return uuid.uuid4().hex
 
 
 class Envelope:
@@ -34,7 +40,7 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id, began, status = uuid.uuid4().hex, time.perf_counter(), 0
+        request_id, began, status = new_request_id(), time.perf_counter(), 0
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def sending(message: Message) -> None:
@@ -53,7 +59,7 @@ class Envelope:
                 "request %s: unexpected %s at %s:%s", request_id, type(error).__name__, frame.filename, frame.lineno
             )
             if not status:
-                await problem_response(Request(scope), _unexpected())(scope, receive, sending)
+                await problem_response(Request(scope), unexpected())(scope, receive, sending)
         finally:
             seconds = time.perf_counter() - began
             metrics.request(route=self._template(scope["path"]), method=scope["method"], status=status, seconds=seconds)
@@ -71,15 +77,16 @@ def add_handlers(app: FastAPI, *, routes: Sequence[Route]) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def of_validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        errors = [(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors()]
-        detail = "the request does not fit its description: see errors, and /docs for what is expected"
-        return problem_response(request, Problem(422, "Unprocessable Content", detail, errors=errors))
+        faults = error.errors()
+        if any(_of_whole_body(fault) for fault in faults) and "json" not in request.headers.get("content-type", ""):
+            return problem_response(request, no_json())
+        return problem_response(request, unfit(*map(_where_and_why, faults)))
 
     @app.exception_handler(HTTPException)
     async def of_http(request: Request, error: HTTPException) -> JSONResponse:
         title = HTTPStatus(error.status_code).phrase
         details = {
-            400: "the request cannot be read: send the body as JSON",
+            400: unreadable().detail,
             404: "there is nothing at this path: see /docs for the calls that there are",
             405: f"this path does not answer {request.method}: see Allow",
         }
@@ -92,10 +99,16 @@ def add_handlers(app: FastAPI, *, routes: Sequence[Route]) -> None:
         return problem_response(request, Problem(error.status_code, title, detail, headers))
 
 
-def _unexpected() -> Problem:
-    return Problem(
-        500, "Internal Server Error", "the gateway has failed: its log names the cause beside this request_id"
-    )
+def _of_whole_body(fault: Mapping[str, Any]) -> bool:
+    return bool(fault["type"] == "model_attributes_type" and fault["loc"] == ("body",))
+
+
+def _where_and_why(fault: Mapping[str, Any]) -> tuple[str, str]:
+    if fault["type"] == "json_invalid":
+        return "body", f"no JSON at character {fault['loc'][-1]}: {fault['ctx']['error']}"
+    if _of_whole_body(fault):
+        return "body", "a JSON object is expected"
+    return ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
 
 
 def _at(path: str, routes: Sequence[Route]) -> list[Route]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import psycopg
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse
 from psycopg import sql
 from psycopg.rows import dict_row
@@ -20,8 +20,10 @@ from etl_assets.contracts import Column
 from etl_assets.contracts.contract import KINDS
 from etl_assets.experiments.contracts import CONTRACTS, UserFeatures
 from etl_assets.gateway import metrics
-from etl_assets.gateway.dependencies import Configured, Dagster, Data
-from etl_assets.gateway.problems import MEDIA_TYPE, Problem, documented
+from etl_assets.gateway.dependencies import Configured, Dagster, Data, only_known_parameters
+from etl_assets.gateway.orchestrator import LaunchRefused, OrchestratorDown
+from etl_assets.gateway.problems import Problem, documented, unexpected, unfit
+from etl_assets.gateway.store import DEADLINE_S, StoreDown
 from etl_assets.gateway.triggers import Loading, TooFrequent, Trigger, take
 
 TRIGGER = Trigger(name="experiments", job="experiments_job")
@@ -32,6 +34,7 @@ LOADING = "Dag is loading, please try again later."
 TABLES_THERE, TABLES_MISSING = "Table created", "Table creation failed"
 FEATURES_THERE, FEATURES_MISSING = "Feature Derivation inserted", "Feature Derivation insert failed"
 
+STORE_DOWN = StoreDown(f"did not answer within {DEADLINE_S:g} s")
 LARGEST_ID = 2**63 - 1
 LARGEST_PAGE = 1000
 FEATURES = sql.Identifier(*UserFeatures.config.table.split("."))
@@ -75,8 +78,9 @@ TRIGGER_ANSWERS: dict[int | str, dict[str, Any]] = {
             " another one is under way, or Dagster is still loading the code"
         ),
     ),
-    **documented(422),
-    **documented(503, Retry_After="Seconds to wait"),
+    **documented(
+        LaunchRefused(f"there is no job '{TRIGGER.job}': the jobs are outages_job"), OrchestratorDown(), STORE_DOWN
+    ),
 }
 
 
@@ -104,7 +108,7 @@ async def trigger_etl(dagster: Dagster, store: Data, settings: Configured) -> JS
 
 def _documented_failure(message: str, *, description: str) -> dict[int | str, dict[str, Any]]:
     """A failed check, which has the status of a gateway that has failed itself."""
-    answers = documented(500)
+    answers = documented(unexpected())
     answers[500]["description"] = f"{description}; or the gateway has failed, which is a problem"
     answers[500]["content"] |= _says(message, description=description)["content"]
     return answers
@@ -115,7 +119,7 @@ def _documented_failure(message: str, *, description: str) -> dict[int | str, di
     responses={
         200: _says(TABLES_THERE, description="All tables of the experiments are there"),
         **_documented_failure(TABLES_MISSING, description="At least one is not"),
-        **documented(503, Retry_After="Seconds to wait"),
+        **documented(STORE_DOWN),
     },
     summary="Whether the tables are there",
 )
@@ -135,7 +139,7 @@ async def check_table(store: Data) -> JSONResponse:
     responses={
         200: _says(FEATURES_THERE, description="Features of at least one user and day are stored"),
         **_documented_failure(FEATURES_MISSING, description="None are"),
-        **documented(503, Retry_After="Seconds to wait"),
+        **documented(STORE_DOWN),
     },
     summary="Whether features were derived",
 )
@@ -216,20 +220,16 @@ After = Annotated[
 ]
 
 
-def _missing(as_of: date | None) -> str:
-    """That a day was never computed, and how it is."""
+def _missing(as_of: date | None) -> Problem:
+    """Of a day that was never computed, with how it is."""
     day = as_of.isoformat() if as_of else "YYYY-MM-DD"
     found = f"no features were computed as of {day}" if as_of else "no features were computed so far"
-    return (
+    return Problem(
+        404,
+        "No features",
         f"{found}: run `etl-assets experiments load DIR --as-of {day}`,"
-        f' or POST /v1/runs with {{"job": "{TRIGGER.job}", "partition": "{day}"}}'
+        f' or POST /v1/runs with {{"job": "{TRIGGER.job}", "partition": "{day}"}}',
     )
-
-
-def _documented_missing() -> dict[int | str, dict[str, Any]]:
-    answers = documented(404)
-    answers[404]["content"][MEDIA_TYPE]["example"]["detail"] = _missing(date(2023, 12, 31))
-    return answers
 
 
 @router.get(
@@ -237,11 +237,14 @@ def _documented_missing() -> dict[int | str, dict[str, Any]]:
     response_model=FeaturesPage,
     responses={
         200: {"description": "A page of features", "content": {"application/json": {"example": EXAMPLE}}},
-        **_documented_missing(),
-        **documented(422),
-        **documented(503, Retry_After="Seconds to wait"),
+        **documented(
+            _missing(date(2023, 12, 31)),
+            unfit(("query.limit", f"Input should be less than or equal to {LARGEST_PAGE}")),
+            STORE_DOWN,
+        ),
     },
     summary="Features of users",
+    dependencies=[Depends(only_known_parameters)],
 )
 async def features_of_users(
     request: Request, store: Data, as_of: Day = None, limit: PageSize = 100, after: After = None
@@ -255,7 +258,7 @@ async def features_of_users(
         await cursor.execute(query, values)
         rows = await cursor.fetchall()
     if not rows:
-        raise Problem(404, "No features", _missing(as_of))
+        raise _missing(as_of)
     day: date = rows[0]["day"]
     users = [_user(row) for row in rows[:limit] if row["user_id"] is not None]
     following = {"as_of": day.isoformat(), "limit": limit, "after": users[-1]["user_id"]} if len(rows) > limit else None

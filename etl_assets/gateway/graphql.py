@@ -90,9 +90,9 @@ query($run: ID!, $after: String, $limit: Int!) { logsForRun(runId: $run, afterCu
 } }
 """
 CANCEL = """
-mutation($run: String!) { terminateRun(runId: $run, terminatePolicy: SAFE_TERMINATE) { __typename
+mutation($run: String!, $policy: TerminateRunPolicy!) { terminateRun(runId: $run, terminatePolicy: $policy) { __typename
   ... on Error { message }
-  ... on TerminateRunFailure { message }
+  ... on TerminateRunFailure { message run { status } }
 } }
 """
 

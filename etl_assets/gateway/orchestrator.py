@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,9 @@ from typing import Any
 
 from etl_assets.gateway import graphql
 from etl_assets.gateway.answers import (
+    FORCE,
     UNFINISHED,
+    CancelPolicy,
     CancelRefused,
     Failure,
     Job,
@@ -27,6 +30,7 @@ from etl_assets.gateway.answers import (
     UnknownJob,
     as_mapping,
     as_tags,
+    cancel_refused,
     examples_of,
     expected,
     failure_of,
@@ -39,6 +43,7 @@ from etl_assets.gateway.answers import (
 from etl_assets.gateway.graphql import Graphql, GraphqlFailed
 
 __all__ = [
+    "CancelPolicy",
     "CancelRefused",
     "Failure",
     "Job",
@@ -57,6 +62,9 @@ LAUNCH_TIMEOUT_S = 8.0
 CALLS_AT_ONCE = 16
 PAGE = 500
 EVENT_PAGE = 1000
+# A run whose process was killed without a word stays STARTED where nothing watches it. None lasts this long: it is the
+# max_runtime_seconds of docker/dagster.yaml, after which Dagster itself gives a run up.
+LONGEST_RUN_S = 21600
 LAUNCH_TAG = "etl/launch"
 
 log = logging.getLogger(__name__)
@@ -116,6 +124,8 @@ class Orchestrator:
 
     async def unfinished(self, job: str) -> list[Run]:
         """The runs that have not ended and are of this job, or materialise an asset of it, like an ad-hoc one.
+
+        Those that were created more than `LONGEST_RUN_S` ago are taken for lost.
 
         Raises:
             UnknownJob, OrchestratorDown
@@ -202,20 +212,28 @@ class Orchestrator:
             wanted = {"pipelineName": job, "statuses": list(statuses) or None, "tags": as_tags(tags or {}) or None}
             return [run_of(found) for found in await self._page(wanted, limit=limit, after=after)]
 
-    async def cancel(self, run_id: str) -> bool:
-        """Ask a run to end; False if there is no such run.
+    async def cancel(self, run_id: str, *, policy: CancelPolicy = CancelPolicy.ASK) -> bool:
+        """Have a run end; False if there is no such run.
 
         Raises:
-            CancelRefused: if it has ended, is being cancelled, or its process cannot be reached.
+            CancelRefused: if it has ended, or, where it is only asked, is being cancelled or cannot be reached.
             OrchestratorDown
         """
-        async with self._in_time(self._launch_timeout_s):
-            answer = (await self._ask(graphql.CANCEL, timeout_s=self._launch_timeout_s, run=run_id))["terminateRun"]
+        wanted = {"run": run_id, "policy": policy}
+        try:
+            async with self._in_time(self._launch_timeout_s):
+                answer = (await self._ask(graphql.CANCEL, timeout_s=self._launch_timeout_s, **wanted))["terminateRun"]
+        except OrchestratorDown:
+            # Dagster fails as a whole where the server that held the process of the run is gone.
+            run = await self.run(run_id)
+            if run is None or run.ended or policy is not CancelPolicy.ASK:
+                raise
+            raise CancelRefused(f"Dagster could not reach the process of run {run_id}: {FORCE}") from None
         kind = answer["__typename"]
         if kind == "RunNotFoundError":
             return False
         if kind == "TerminateRunFailure":
-            raise CancelRefused(first_line(answer["message"]))
+            raise cancel_refused(answer, policy)
         expected(answer, "TerminateRunSuccess")
         return True
 
@@ -225,7 +243,7 @@ class Orchestrator:
             async with asyncio.timeout(timeout_s or self._timeout_s):
                 yield
         except TimeoutError:
-            raise OrchestratorDown("Dagster did not answer in time") from None
+            raise StillLoading if self._starting() else OrchestratorDown("Dagster did not answer in time") from None
 
     async def _ask(self, query: str, *, timeout_s: float | None = None, **variables: Any) -> dict[str, Any]:
         ask = functools.partial(self._graphql.ask, query, variables, timeout_s=timeout_s or self._timeout_s)
@@ -290,8 +308,9 @@ class Orchestrator:
 
     async def _touching(self, job: str, keys: set[tuple[str, ...]], *, whole: bool) -> AsyncIterator[Run]:
         """Unfinished runs of a job that touch these assets; all of its runs if it is the job itself (`whole`)."""
+        wanted = {"pipelineName": job, "statuses": list(UNFINISHED), "createdAfter": time.time() - LONGEST_RUN_S}
         after = None
-        while page := await self._page({"pipelineName": job, "statuses": list(UNFINISHED)}, limit=PAGE, after=after):
+        while page := await self._page(wanted, limit=PAGE, after=after):
             for found in page:
                 selected = found["assetSelection"]
                 if whole or selected is None or keys & {tuple(key["path"]) for key in selected}:

@@ -4,9 +4,7 @@ Whoever finds a problem raises it; the handlers in `app` write it down. Only the
 answers of the original exercise answer otherwise, and they do so themselves.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import Request
@@ -14,6 +12,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 MEDIA_TYPE = "application/problem+json"
+EXAMPLE_ID = "4f3c2a9d5e6b4c1f8a7d9e0b1c2d3e4f"
+DESCRIBED_HEADERS = {
+    name: {"description": meaning, "schema": {"type": "string"}}
+    for name, meaning in (("Retry-After", "Seconds to wait"), ("WWW-Authenticate", "How to authenticate"))
+}
 
 
 class Fault(BaseModel):
@@ -63,14 +66,28 @@ class Problem(Exception):
         self.errors = tuple(errors)
 
 
-class ProblemResponse(JSONResponse):
-    """An answer in ASCII: half characters that a request has sent and a detail quotes can be written in no other way."""
+def unreadable() -> Problem:
+    """Of a body that is not what it says it is."""
+    return Problem(400, "Bad Request", "the body cannot be read: send it as JSON in UTF-8")
 
-    media_type = MEDIA_TYPE
 
-    def render(self, content: Any) -> bytes:
-        """The document as JSON."""
-        return json.dumps(content).encode()
+def no_json() -> Problem:
+    """Of a body that is not said to be JSON."""
+    detail = "the body is not said to be JSON: send it with `Content-Type: application/json`"
+    return Problem(415, "Unsupported Media Type", detail)
+
+
+def unfit(*errors: tuple[str, str]) -> Problem:
+    """Of a request that does not fit its description, with the places where it does not."""
+    detail = "the request does not fit its description: see errors, and /docs for what is expected"
+    return Problem(422, "Unprocessable Content", detail, errors=errors)
+
+
+def unexpected() -> Problem:
+    """Of code that has failed."""
+    return Problem(
+        500, "Internal Server Error", "the gateway has failed: its log names the cause beside this request_id"
+    )
 
 
 def request_id_of(request: Request) -> str:
@@ -80,60 +97,39 @@ def request_id_of(request: Request) -> str:
 
 def problem_response(request: Request, problem: Problem) -> JSONResponse:
     """The answer that a problem is."""
+    return JSONResponse(document_of(problem, request_id_of(request)), problem.status, problem.headers, MEDIA_TYPE)
+
+
+def document_of(problem: Problem, request_id: str) -> dict[str, Any]:
+    """Its problem details, as JSON has them."""
     document = ProblemDocument(
         type="about:blank",
         title=problem.title,
         status=problem.status,
         detail=problem.detail,
-        request_id=request_id_of(request),
+        request_id=request_id,
         errors=[Fault(where=where, reason=reason) for where, reason in problem.errors] or None,
     )
-    return ProblemResponse(document.model_dump(exclude_none=True), problem.status, problem.headers)
+    return document.model_dump(exclude_none=True)
 
 
-def documented(*statuses: int, **headers: str) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an operation for the problems that it may answer, with an example each.
-
-    Args:
-        statuses: of the answers.
-        headers: response headers to describe, as `<name with underscores>=<meaning>`.
-    """
-    described = {
-        name.replace("_", "-"): {"description": meaning, "schema": {"type": "string"}}
-        for name, meaning in headers.items()
-    }
-    return {status: _documented_one(status, described) for status in statuses}
+def documented(*problems: Problem) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an operation for the problems that it may answer; each of them is an example."""
+    by_status: dict[int | str, list[Problem]] = {}
+    for problem in problems:
+        by_status.setdefault(problem.status, []).append(problem)
+    return {status: _documented_one(examples) for status, examples in by_status.items()}
 
 
-def _documented_one(status: int, headers: dict[str, Any]) -> dict[str, Any]:
-    title = HTTPStatus(status).phrase
-    example = ProblemDocument(
-        type="about:blank",
-        title=title,
-        status=status,
-        detail=EXAMPLE_DETAILS.get(status, title),
-        request_id="4f3c2a9d5e6b4c1f8a7d9e0b1c2d3e4f",
-        errors=[Fault(where="body.job", reason="Field required")] if status == 422 else None,
-    )
-    return {
-        "description": title,
+def _documented_one(problems: Sequence[Problem]) -> dict[str, Any]:
+    examples = {problem.title: {"value": document_of(problem, EXAMPLE_ID)} for problem in problems}
+    response: dict[str, Any] = {
+        "description": " / ".join(examples),
         "content": {
-            MEDIA_TYPE: {
-                "schema": {"$ref": "#/components/schemas/ProblemDocument"},
-                "example": example.model_dump(exclude_none=True),
-            }
+            MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}, "examples": examples},
         },
-        **({"headers": headers} if headers else {}),
     }
-
-
-EXAMPLE_DETAILS = {
-    400: "the request cannot be read: send the body as JSON",
-    401: "this call needs the token of the gateway: send `Authorization: Bearer …`",
-    403: "a page of another site made this request: call the gateway from a program or from its own pages",
-    404: "there is no run 4f3c2a9d-5e6b-4c1f-8a7d-9e0b1c2d3e4f: GET /v1/runs lists those that there are",
-    409: "the Idempotency-Key was used for another request: send a new key",
-    413: "the body is longer than 65536 bytes: send less",
-    422: "the request does not fit its description: see errors",
-    503: "Dagster does not answer: try again later",
-}
+    headers = {name for problem in problems for name in problem.headers}
+    if described := {name: DESCRIBED_HEADERS[name] for name in sorted(headers & set(DESCRIBED_HEADERS))}:
+        response["headers"] = described
+    return response

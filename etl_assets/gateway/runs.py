@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
-from etl_assets.gateway.dependencies import Configured, Dagster, Data
-from etl_assets.gateway.orchestrator import Orchestrator, Run
-from etl_assets.gateway.problems import Problem, documented
+from etl_assets.gateway.dependencies import Configured, Dagster, Data, only_known_parameters
+from etl_assets.gateway.orchestrator import CancelPolicy, CancelRefused, Orchestrator, OrchestratorDown, Run
+from etl_assets.gateway.problems import Problem, documented, unfit
 from etl_assets.gateway.run_documents import (
     DETAILS_EXAMPLE,
     JOBS_EXAMPLE,
@@ -28,7 +28,7 @@ from etl_assets.gateway.run_documents import (
     StepDocument,
 )
 from etl_assets.gateway.security import secrets_of
-from etl_assets.gateway.store import Busy, Store
+from etl_assets.gateway.store import Busy, Store, StoreDown
 from etl_assets.resources.http_outcomes import Redactor
 
 KEY_TAG = "etl/idempotency_key"
@@ -41,14 +41,10 @@ TURN_PATIENCE_S = 5.0
 TURN_PAUSE_S = 0.05
 
 Answer = TypeVar("Answer")
-router = APIRouter(prefix="/v1", tags=["runs"])
+router = APIRouter(prefix="/v1", tags=["runs"], dependencies=[Depends(only_known_parameters)])
 
-
-LATER = "Seconds to wait"
-
-RunId = Annotated[
-    str, Path(pattern="^[A-Za-z0-9_-]{1,64}$", description="Id of a run", examples=[RUN_ID]),
-]  # fmt: skip
+RUN_ID_PATTERN = "^[A-Za-z0-9_-]{1,64}$"
+RunId = Annotated[str, Path(pattern=RUN_ID_PATTERN, description="Id of a run", examples=[RUN_ID])]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -62,6 +58,27 @@ IdempotencyKey = Annotated[
 ]
 
 
+def _no_run(run_id: str) -> Problem:
+    return Problem(404, "Not Found", f"there is no run {run_id}: GET /v1/runs lists those that there are")
+
+
+def _used(run_id: str) -> Problem:
+    return Problem(
+        409,
+        "Idempotency-Key used",
+        f"this Idempotency-Key has started run {run_id} by another request: send a new key",
+    )
+
+
+def _in_use() -> Problem:
+    return Problem(
+        409,
+        "Idempotency-Key in use",
+        "another request with this Idempotency-Key is under way: send it again in a moment",
+        {"Retry-After": "1"},
+    )
+
+
 def _shown(description: str, example: Any) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"example": example}}}
 
@@ -69,7 +86,10 @@ def _shown(description: str, example: Any) -> dict[str, Any]:
 @router.get(
     "/jobs",
     summary="Jobs that can be started",
-    responses={200: _shown("The jobs", JOBS_EXAMPLE), **documented(503, Retry_After=LATER)},
+    responses={
+        200: _shown("The jobs", JOBS_EXAMPLE),
+        **documented(unfit(("query.limit", "there is no such parameter: none can be given")), OrchestratorDown()),
+    },
 )
 async def list_jobs(dagster: Dagster) -> JobsDocument:
     """List the jobs of all code locations that are loaded."""
@@ -86,8 +106,13 @@ async def list_jobs(dagster: Dagster) -> JobsDocument:
             **_shown("The run was started", RUN_EXAMPLE),
             "headers": {"Location": {"description": "Where to follow it", "schema": {"type": "string"}}},
         },
-        **documented(409, 422),
-        **documented(503, Retry_After=LATER),
+        **documented(
+            _used(RUN_ID),
+            _in_use(),
+            unfit(("body.job", "Field required")),
+            OrchestratorDown(),
+            StoreDown("is not ready"),
+        ),
     },
 )
 async def start_run(
@@ -111,8 +136,9 @@ async def start_run(
     summary="Runs, newest first",
     responses={
         200: _shown("A page of runs", PAGE_EXAMPLE),
-        **documented(422),
-        **documented(503, Retry_After=LATER),
+        **documented(
+            unfit(("query.limit", f"Input should be less than or equal to {LARGEST_PAGE}")), OrchestratorDown()
+        ),
     },
 )
 async def list_runs(
@@ -122,7 +148,7 @@ async def list_runs(
     status: Annotated[list[Status], Query(max_length=10, description="With one of these statuses only")] = [],  # noqa: B006 -- never changed
     limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Runs on a page, at most")] = 50,
     after: Annotated[
-        str | None, Query(pattern="^[A-Za-z0-9_-]{1,64}$", description="Id of the last run of the page before")
+        str | None, Query(pattern=RUN_ID_PATTERN, description="Id of the last run of the page before")
     ] = None,
 ) -> RunsPage:
     """List runs of all jobs, whoever started them, a page at a time; `next` leads on."""
@@ -141,8 +167,11 @@ async def list_runs(
     summary="A run with its steps",
     responses={
         200: _shown("The run", DETAILS_EXAMPLE),
-        **documented(404, 422),
-        **documented(503, Retry_After=LATER),
+        **documented(
+            _no_run(RUN_ID),
+            unfit(("query.wait_s", f"Input should be less than or equal to {LONGEST_WAIT_S}")),
+            OrchestratorDown(),
+        ),
     },
 )
 async def get_run(
@@ -171,16 +200,40 @@ async def get_run(
     status_code=202,
     summary="Cancel a run",
     responses={
+        200: {
+            "model": RunDocument,
+            **_shown("The run was marked as canceled (`force`)", {**RUN_EXAMPLE, "status": "CANCELED"}),
+        },
         202: _shown("The run was asked to end", {**RUN_EXAMPLE, "status": "CANCELING"}),
-        **documented(404, 409, 422),
-        **documented(503, Retry_After=LATER),
+        **documented(
+            _no_run(RUN_ID),
+            CancelRefused(f"Run {RUN_ID} could not be terminated due to having status SUCCESS."),
+            unfit(("path.run_id", f"String should match pattern '{RUN_ID_PATTERN}'")),
+            OrchestratorDown(),
+        ),
     },
 )
-async def cancel_run(run_id: RunId, dagster: Dagster) -> RunDocument:
-    """Ask a run to end; GET it to see when it has."""
-    run = await dagster.run(run_id) if await dagster.cancel(run_id) else None
+async def cancel_run(
+    run_id: RunId,
+    response: Response,
+    dagster: Dagster,
+    force: Annotated[
+        bool,
+        Query(
+            description="Mark the run as canceled at once, whether or not its process can be reached:"
+            " for a run that was lost, or does not heed that it was asked to end"
+        ),
+    ] = False,
+) -> RunDocument:
+    """Ask a run to end; GET it to see when it has.
+
+    A run whose process is gone cannot be asked, and stays as it is until it is marked with `force`.
+    """
+    policy = CancelPolicy.MARK if force else CancelPolicy.ASK
+    run = await dagster.run(run_id) if await dagster.cancel(run_id, policy=policy) else None
     if run is None:
         raise _no_run(run_id)
+    response.status_code = 200 if force else 202
     return RunDocument(**RunDocument.fields_of(run, dagster))
 
 
@@ -220,11 +273,7 @@ async def _once(dagster: Orchestrator, store: Store, asked: RunRequest, key: str
 
     run, started = await _in_turn(look_or_launch)
     if run.tags.get(BODY_TAG, asked.fingerprint()) != asked.fingerprint():
-        raise Problem(
-            409,
-            "Idempotency-Key used",
-            f"this Idempotency-Key has started run {run.run_id} by another request: send a new key",
-        )
+        raise _used(run.run_id)
     return run, started
 
 
@@ -237,12 +286,7 @@ async def _in_turn(section: Callable[[], Awaitable[Answer]]) -> Answer:
             return await section()
         except Busy:
             if clock() > until:
-                raise Problem(
-                    409,
-                    "Idempotency-Key in use",
-                    "another request with this Idempotency-Key is under way: send it again in a moment",
-                    {"Retry-After": "1"},
-                ) from None
+                raise _in_use() from None
         await asyncio.sleep(TURN_PAUSE_S)
 
 
@@ -250,7 +294,3 @@ async def _launch(dagster: Orchestrator, asked: RunRequest, *, tags: dict[str, s
     return await dagster.launch(
         asked.job, partition=asked.partition, tags={**asked.tags, **tags}, run_config=asked.run_config
     )
-
-
-def _no_run(run_id: str) -> Problem:
-    return Problem(404, "Not Found", f"there is no run {run_id}: GET /v1/runs lists those that there are")

@@ -5,6 +5,7 @@ on this machine: by a name of its own that it lets point to loopback (the Host h
 link, a form or an image (the browser marks those as cross-site).
 """
 
+import asyncio
 import hmac
 import ipaddress
 from collections.abc import Iterable
@@ -25,6 +26,8 @@ OPEN_PATHS = frozenset(("/healthz", "/readyz", "/openapi.json", "/docs"))
 MAX_BODY_BYTES = 64 * 1024
 # A refused body is read up to here, so that its sender comes to read the answer.
 DRAINED_BYTES = 16 * MAX_BODY_BYTES
+# From the end of the head on; a sender that drips must not hold its connection for ever.
+BODY_DEADLINE_S = 10.0
 TOKEN_VARIABLE = "ETL_GATEWAY_TOKEN"
 
 
@@ -67,7 +70,7 @@ def is_loopback(name: str | None) -> bool:
 
 
 class Guard:
-    """ASGI middleware that lets a request pass, or answers it with a problem: 401, 403 or 413."""
+    """ASGI middleware that lets a request pass, or answers it with a problem: 401, 403, 408 or 413."""
 
     def __init__(self, app: ASGIApp, *, token: SecretStr | None) -> None:
         self._app = app
@@ -84,44 +87,81 @@ class Guard:
                 _from_this_machine(headers)
             elif scope["path"] not in OPEN_PATHS:
                 _with_token(headers, self._token)
-            body = await _short_body(headers, receive)
+            async with asyncio.timeout(BODY_DEADLINE_S):
+                body = await _short_body(headers, receive)
+        except TimeoutError:
+            await problem_response(Request(scope), too_slow())(scope, receive, send)
+            return
         except Problem as problem:
             await problem_response(Request(scope), problem)(scope, receive, send)
             return
         await self._app(scope, _replayed(body, receive), send)
 
 
-def _with_token(headers: Headers, token: SecretStr) -> None:
-    scheme, _, sent = headers.get("authorization", "").partition(" ")
-    challenge = 'Bearer realm="etl-assets"'
-    if scheme.lower() == "bearer":
-        if hmac.compare_digest(sent.strip().encode(), token.get_secret_value().encode()):
-            return
-        challenge += ', error="invalid_token"'
-    raise Problem(
+def unauthorized(what: str = "this call needs the token of the gateway", *, fault: str = "") -> Problem:
+    """Of a call without the token; `fault` is what its challenge says beside the realm."""
+    return Problem(
         401,
         "Unauthorized",
-        f"this call needs the token of the gateway: send `Authorization: Bearer …` with the value of {TOKEN_VARIABLE}",
-        {"WWW-Authenticate": challenge},
+        f"{what}: send `Authorization: Bearer …` with the value of {TOKEN_VARIABLE}",
+        {"WWW-Authenticate": f'Bearer realm="etl-assets"{fault}'},
     )
+
+
+def foreign_name() -> Problem:
+    """Of a call by another name than those of this machine."""
+    return Problem(
+        403,
+        "Foreign name",
+        "without a token the gateway answers only to the names of this machine: call it as http://127.0.0.1:…,"
+        f" or set {TOKEN_VARIABLE}",
+    )
+
+
+def foreign_page() -> Problem:
+    """Of a call that a browser marks as another site's."""
+    return Problem(
+        403,
+        "Foreign page",
+        "a page of another site made this request: call the gateway from a program or its own page,"
+        f" or set {TOKEN_VARIABLE}",
+    )
+
+
+def too_long() -> Problem:
+    """Of a body that is too long."""
+    return Problem(
+        413,
+        "Content Too Large",
+        f"the body is longer than {MAX_BODY_BYTES} bytes: send less",
+        {"Connection": "close"},
+    )
+
+
+def too_slow() -> Problem:
+    """Of a body that does not come to its end."""
+    return Problem(
+        408,
+        "Request Timeout",
+        f"the body was not there within {BODY_DEADLINE_S:g} s: send it faster, or the right Content-Length",
+        {"Connection": "close"},
+    )
+
+
+def _with_token(headers: Headers, token: SecretStr) -> None:
+    scheme, _, sent = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        raise unauthorized()
+    if not hmac.compare_digest(sent.strip().encode(), token.get_secret_value().encode()):
+        raise unauthorized("this is not the token of the gateway", fault=', error="invalid_token"')
 
 
 def _from_this_machine(headers: Headers) -> None:
     if not is_loopback(_host(f"//{headers.get('host', '')}")):
-        raise Problem(
-            403,
-            "Forbidden",
-            "without a token the gateway answers only to the names of this machine: call it as http://127.0.0.1:…,"
-            f" or set {TOKEN_VARIABLE}",
-        )
+        raise foreign_name()
     origin = headers.get("origin")
     if headers.get("sec-fetch-site", "").lower() == "cross-site" or (origin and not is_loopback(_host(origin))):
-        raise Problem(
-            403,
-            "Forbidden",
-            "a page of another site made this request: call the gateway from a program or its own page,"
-            f" or set {TOKEN_VARIABLE}",
-        )
+        raise foreign_page()
 
 
 def _host(url: str) -> str | None:
@@ -140,22 +180,17 @@ async def _short_body(headers: Headers, receive: Receive) -> list[Message]:
     if "content-length" not in headers and "transfer-encoding" not in headers:
         return []
     announced = headers.get("content-length", "")
-    too_long = announced.isdigit() and int(announced) > MAX_BODY_BYTES
+    refused = announced.isdigit() and int(announced) > MAX_BODY_BYTES
     messages: list[Message] = []
-    length, more = 0, not (too_long and int(announced) > DRAINED_BYTES)
+    length, more = 0, not (refused and int(announced) > DRAINED_BYTES)
     while more and length <= DRAINED_BYTES:
         message = await receive()
         length += len(message.get("body", b""))
         more = message.get("more_body", False)
-        too_long = too_long or length > MAX_BODY_BYTES
-        messages = [] if too_long else [*messages, message]
-    if too_long:
-        raise Problem(
-            413,
-            "Content Too Large",
-            f"the body is longer than {MAX_BODY_BYTES} bytes: send less",
-            {"Connection": "close"},
-        )
+        refused = refused or length > MAX_BODY_BYTES
+        messages = [] if refused else [*messages, message]
+    if refused:
+        raise too_long()
     return messages
 
 

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from etl_assets.failures import ConfigurationError
 from etl_assets.gateway.app import create_app
+from etl_assets.gateway.connections import Connection
 from etl_assets.gateway.orchestrator import Orchestrator
 from etl_assets.gateway.own_dagster import OwnDagster
 from etl_assets.gateway.problems import Problem
@@ -24,13 +25,14 @@ GRACE_S = 3
 BACKLOG = 512
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Prepares the database in the background, and lets those go who wait for a run when it stops."""
 
     def __init__(self, app: FastAPI) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
+                http=Connection,
                 loop="asyncio",
                 ws="none",
                 lifespan="off",
@@ -77,7 +79,7 @@ def run(settings: Settings, *, host: str, own_dagster: OwnDagster | None = None)
         # The server sends itself the signal that has ended it, to have the default handler end the process.
         for number in (signal.SIGTERM, signal.SIGINT):
             stack.callback(signal.signal, number, signal.signal(number, lambda *_: None))
-        _Server(app).run(sockets=[listener])
+        Server(app).run(sockets=[listener])
 
 
 def _orchestrator(settings: Settings, own_dagster: OwnDagster | None) -> Orchestrator:

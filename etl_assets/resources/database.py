@@ -7,6 +7,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from etl_assets.failures import PermanentError, PlatformError, TransientError
 from etl_assets.resources.database_idle import IdleConnections, close
@@ -62,7 +63,7 @@ class Database:
             if not self._ready:
                 from etl_assets.migrations.upgrade import ensure_head
 
-                with translated("prepare the database"):
+                with translated("prepare the database", secret=self.url):
                     ensure_head(self.url, history=self._history, migrate=self._migrate)
                 self._ready = True
 
@@ -77,7 +78,7 @@ class Database:
 
         self.prepare()
         with (
-            translated("use the database"),
+            translated("use the database", secret=self.url),
             psycopg.connect(self.url, autocommit=autocommit, connect_timeout=10) as connection,
         ):
             yield connection
@@ -91,7 +92,7 @@ class Database:
         from adbc_driver_postgresql import dbapi
 
         self.prepare()
-        with translated("use the database"):
+        with translated("use the database", secret=self.url):
             connection = self._idle.take() or dbapi.connect(self.url)
             try:
                 yield connection
@@ -102,11 +103,12 @@ class Database:
 
 
 @contextlib.contextmanager
-def translated(doing: str) -> Iterator[None]:
+def translated(doing: str, *, secret: str = "") -> Iterator[None]:
     """Turn what a driver raises into a failure of ours, classified once.
 
     Args:
         doing: what was going on, to follow `could not`.
+        secret: the URL that was used: drivers quote one that they cannot read, with its password.
     """
     try:
         yield
@@ -116,11 +118,23 @@ def translated(doing: str) -> Iterator[None]:
         if not _from_driver(error):
             raise
         state = getattr(error, "sqlstate", None)
-        text = " ".join(str(error).split())
+        said = " ".join(str(error).split())
+        text = without_secret(said, secret)
+        # Dagster and tracebacks show causes as well.
+        cause = error if text == said else None
         reason = transient_reason(state, text)
         if reason:
-            raise TransientError(f"could not {doing}: {reason}: {text}") from error
-        raise PermanentError(f"could not {doing} (SQLSTATE {state}): {text}") from error
+            raise TransientError(f"could not {doing}: {reason}: {text}") from cause
+        raise PermanentError(f"could not {doing} (SQLSTATE {state}): {text}") from cause
+
+
+def without_secret(text: str, url: str) -> str:
+    """A text in which neither the URL nor its password stands, in whichever spelling."""
+    text = text.replace(url, "its URL") if url else text
+    credentials = url.rpartition("@")[0].partition("://")[2].partition(":")[2]
+    for password in {credentials, unquote(credentials)}:
+        text = text.replace(password, "***") if password else text
+    return text
 
 
 def transient_reason(state: str | None, text: str) -> str | None:

@@ -13,11 +13,12 @@ TARGET = "alvo"
 
 
 def platform_database(settings: Settings | None = None) -> Database:
-    """The platform's database; an embedded server starts when it is first used, and lives as long as somebody uses it."""
+    """The platform's database; an embedded server starts when it is first used, and again when it was killed."""
     settings = settings or load_settings()
     if settings.etl_postgres_url is not None:
         return Database(settings.required("etl_postgres_url"), migrate=settings.etl_migrate)
-    return Database(functools.cache(functools.partial(_embedded_postgres, settings)), migrate=settings.etl_migrate)
+    # Not remembered: a connection after one that was lost asks again, and that is what brings a killed server back.
+    return Database(functools.partial(_embedded_postgres, settings), migrate=settings.etl_migrate)
 
 
 def turbines_target(settings: Settings | None = None) -> Database:
@@ -37,7 +38,6 @@ def platform_broker(settings: Settings | None = None, *, prefix: str = DEFAULT_P
     settings = settings or load_settings()
     if settings.etl_broker_url is not None:
         return Broker(settings.required("etl_broker_url"), prefix=prefix)
-    # Not remembered: the broker asks again after a lost connection, and that is what brings a killed server back.
     return Broker(functools.partial(_embedded_broker, settings), prefix=prefix)
 
 

@@ -57,6 +57,7 @@ def test_a_run_stores_the_tables_and_the_features_of_its_day(job: Job, world: Wo
     }
 
 
+@pytest.mark.long
 def test_each_table_tells_which_files_it_is_from(job: Job, world: World) -> None:
     first = metadata(job(), "users", None)
     world.rewrite(users=USERS[:2])
@@ -67,6 +68,7 @@ def test_each_table_tells_which_files_it_is_from(job: Job, world: World) -> None
     assert first["sha256 of compounds.csv"] == second["sha256 of compounds.csv"]
 
 
+@pytest.mark.long
 def test_a_second_run_writes_nothing(job: Job, world: World) -> None:
     job()
     before = world.tables()
@@ -77,6 +79,7 @@ def test_a_second_run_writes_nothing(job: Job, world: World) -> None:
         assert (found["inserted"], found["updated"], found["deleted"]) == (0, 0, 0)
 
 
+@pytest.mark.long
 def test_several_days_of_one_run_are_each_a_slice_of_its_own(job: Job, world: World) -> None:
     result = job("2023-12-30", "2024-01-01")
     assert result.success
@@ -105,6 +108,7 @@ def test_a_missing_file_fails_at_once_and_nothing_changes(job: Job, world: World
     assert (world.tables(), world.ledger()) == (before, ledger)
 
 
+@pytest.mark.long
 def test_bad_rows_are_said_in_the_metadata_of_their_table(job: Job, world: World) -> None:
     world.rewrite(experiments=[*EXPERIMENTS, "5,99,1,10"])
     result = job()
@@ -120,12 +124,14 @@ def judged(check: Any, world: World) -> tuple[bool, int]:
     return result.passed, result.metadata["rows_evaluated"].value
 
 
+@pytest.mark.long
 def test_users_without_features_fail_their_check(job: Job, world: World) -> None:
     job()
     world.execute("DELETE FROM experiments.user_features WHERE user_id = 3")
     assert judged(every_user_has_features, world) == (False, 2)
 
 
+@pytest.mark.long
 def test_features_of_other_experiments_than_those_of_the_table_fail_their_check(job: Job, world: World) -> None:
     job()
     world.execute("DELETE FROM experiments.user_experiments WHERE experiment_id = 4")
@@ -136,12 +142,14 @@ def test_features_that_were_never_computed_fail_their_check(world: World) -> Non
     assert judged(every_user_has_features, world) == (False, 0)
 
 
+@pytest.mark.long
 def test_an_experiment_of_a_stranger_fails_its_check(job: Job, world: World) -> None:
     job()
     world.execute("DELETE FROM experiments.users WHERE user_id = 1")
     assert judged(experiments_belong_to_users, world) == (False, 4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "statement",
     ["DELETE FROM experiments.compounds WHERE compound_id = 3", "DELETE FROM experiments.user_experiments"],

@@ -16,7 +16,7 @@ from etl_assets.contracts.validation import split_arrow
 from etl_assets.experiments import features
 from etl_assets.experiments.contracts import ExperimentCompounds, UserExperiments, UserFeatures, Users
 from etl_assets.experiments.features import experience, user_features
-from etl_assets.failures import ContractError
+from etl_assets.failures import ContractError, TransientError
 
 DAY = date(2023, 12, 31)
 User = tuple[int, date]
@@ -252,7 +252,7 @@ def test_an_experiment_of_an_unknown_user_is_named(apart: int, stray: int) -> No
     users = [(1 * apart, DAY), (2 * apart, DAY)]
     experiments = [(4, stray, 1.0), (3, stray, 1.0), (2, apart, 1.0)]
     with pytest.raises(
-        ContractError,
+        TransientError,
         match=rf"^experiment 3 of experiments\.user_experiments is of user {stray}, who is not in experiments\.users: load",
     ):
         derived(users, experiments)
@@ -262,7 +262,7 @@ def test_an_experiment_of_an_unknown_user_is_named(apart: int, stray: int) -> No
 def test_compounds_of_an_unknown_experiment_are_named(apart: int) -> None:
     experiments = [(apart, 1, 1.0), (2 * apart, 1, 1.0)]
     with pytest.raises(
-        ContractError,
+        TransientError,
         match=rf"^experiments\.experiment_compounds has compound 5 of experiment {3 * apart}, which is not in experiments\.user_",
     ):
         derived([(1, DAY)], experiments, [(apart, 4), (3 * apart, 5)])

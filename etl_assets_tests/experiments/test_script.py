@@ -49,6 +49,7 @@ def test_features_are_those_that_can_be_counted_by_hand(world: World) -> None:
     assert world.quarantine() == []
 
 
+@pytest.mark.long
 def test_a_repeated_id_in_a_list_counts_once_and_is_counted(world: World) -> None:
     done = experiments.load(world.folder, as_of=NEW_YEARS_EVE)
     assert done.repeated_compound_ids == 1
@@ -64,6 +65,7 @@ def test_a_second_load_writes_nothing(world: World) -> None:
     assert [outcome.change.unchanged for outcome in done.tables] == [3, 3, 4, 7, 3]
 
 
+@pytest.mark.long
 def test_each_day_that_was_asked_for_has_features_of_its_own(world: World) -> None:
     for day in (NEW_YEARS_EVE, date(2024, 3, 1), date(1960, 1, 1)):
         experiments.load(world.folder, as_of=day)
@@ -78,6 +80,7 @@ def test_each_day_that_was_asked_for_has_features_of_its_own(world: World) -> No
     ]
 
 
+@pytest.mark.long
 def test_what_is_no_longer_in_the_files_is_no_longer_in_the_tables(world: World) -> None:
     experiments.load(world.folder, as_of=NEW_YEARS_EVE)
     world.rewrite(users=USERS[:1], experiments=EXPERIMENTS[:1], compounds=COMPOUNDS[:2])
@@ -122,6 +125,7 @@ def test_each_bad_row_is_in_quarantine_with_file_line_column_and_text_and_the_re
     ]
 
 
+@pytest.mark.long
 def test_a_corrected_file_loads_whole(world: World) -> None:
     world.rewrite(experiments=[*EXPERIMENTS, "5,3,1:3,10"])
     experiments.load(world.folder, as_of=NEW_YEARS_EVE)
@@ -185,7 +189,7 @@ def nothing_that_loads(path: Path) -> None:
 REFUSED = {
     missing: "is missing",
     empty: "empty",
-    binary: "zip",
+    binary: "ZIP archive",
     without_a_column: "signup_date",
     nothing_that_loads: "line 2",
 }
@@ -234,6 +238,7 @@ def test_what_the_files_are_does_not_depend_on_their_times(world: World) -> None
     assert folder.content().digest != before.digest
 
 
+@pytest.mark.long
 def test_two_loads_at_once_leave_one_result(world: World, tmp_path: Path) -> None:
     start = threading.Barrier(2)
 
@@ -266,6 +271,7 @@ def test_the_command_says_what_became_of_each_table(world: World, capsys: pytest
     assert said.err == "1 row in quarantine: see `etl-assets quarantine list`\n"
 
 
+@pytest.mark.long
 def test_the_command_without_a_folder_takes_that_of_the_environment(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -293,6 +299,7 @@ def test_without_a_folder_anywhere_the_error_names_the_variable(world: World, mo
         experiments.load()
 
 
+@pytest.mark.long
 def test_a_row_of_a_file_is_corrected_in_the_file_and_not_replayed(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -303,12 +310,14 @@ def test_a_row_of_a_file_is_corrected_in_the_file_and_not_replayed(
     assert "correct user_experiments.csv, line 6" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_files_of_one_row_each_load(world: World, tmp_path: Path) -> None:
     folder = write_sample(tmp_path / "one", users=USERS[:1], experiments=EXPERIMENTS[:1], compounds=COMPOUNDS[:2])
     experiments.load(folder, as_of=NEW_YEARS_EVE)
     assert world.tables()["user_features"] == [(1, NEW_YEARS_EVE, 1, 10.0, 10.0, 364, False, "1;2", 1)]
 
 
+@pytest.mark.long
 def test_users_without_any_experiment_have_features(world: World, tmp_path: Path) -> None:
     folder = write_sample(tmp_path / "none", users=USERS[:1], experiments=[])
     experiments.load(folder, as_of=NEW_YEARS_EVE)

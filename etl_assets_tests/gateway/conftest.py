@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -33,10 +33,10 @@ class Client:
     url: str
     dagster: DagsterApi
     app: Any
-    session: requests.Session = field(default_factory=requests.Session)
 
     def call(self, method: str, path: str, **options: Any) -> requests.Response:
-        return self.session.request(method, self.url + path, timeout=30, **options)
+        # A connection each: one that was kept over a pause may be closed by the server just when it is used again.
+        return requests.request(method, self.url + path, timeout=30, **options)
 
     def get(self, path: str, **options: Any) -> requests.Response:
         return self.call("GET", path, **options)
@@ -51,8 +51,8 @@ def gateway(dagster: DagsterApi, url: str, *, database: str = NOWHERE, **setting
     orchestrator = Orchestrator(url)
     app = create_app(Settings(**settings), orchestrator=orchestrator, store=Store(Database(database)))
     try:
-        with serve(app) as served, requests.Session() as session:
-            yield Client(served, dagster, app, session)
+        with serve(app) as served:
+            yield Client(served, dagster, app)
     finally:
         orchestrator.close()
 

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 JOBS = ("daily_job", "table_job")
-DAYS = ("2024-01-01", "2024-01-02", "2024-01-03")
+DAYS: tuple[str, ...] = ("2024-01-01", "2024-01-02", "2024-01-03")
 FIELDS = (
     "workspaceOrError",
     "pipelineOrError",
@@ -46,7 +46,9 @@ class DagsterApi:
         runs: newest last, as GraphQL gives them.
         answers: by root field, what is answered instead: a value, or a function of the variables.
         asked: the root fields of all questions.
+        days: the partitions of jobs that have some.
         raw: a body, and its status, to answer everything with.
+        gone: ids of runs whose process cannot be reached.
         lost: root fields whose answer never comes although the question has its effect.
     """
 
@@ -59,11 +61,15 @@ class DagsterApi:
         self.runs: list[Answer] = []
         self.answers: dict[str, Answer | Callable[[Answer], Any]] = {}
         self.asked: list[str] = []
+        self.days = DAYS
         self.raw: tuple[int, bytes] | None = None
+        self.gone: set[str] = set()
         self.lost: set[str] = set()
 
-    def add(self, job: str, status: str = "STARTED", *, assets: list[str] | None = None, **tags: str) -> str:
-        """Add a run and give its id."""
+    def add(
+        self, job: str, status: str = "STARTED", *, assets: list[str] | None = None, age_s: float = 0, **tags: str
+    ) -> str:
+        """Add a run that was created some time ago, and give its id."""
         run_id = str(uuid.uuid4())
         self.runs.append(
             {
@@ -71,7 +77,7 @@ class DagsterApi:
                 "runId": run_id,
                 "jobName": job,
                 "status": status,
-                "creationTime": time.time(),
+                "creationTime": time.time() - age_s,
                 "startTime": None,
                 "endTime": None,
                 "tags": [{"key": key, "value": value} for key, value in tags.items()],
@@ -102,7 +108,7 @@ class DagsterApi:
             "runConfigOrError": {"__typename": "PartitionRunConfig", "yaml": "{}\n"},
             "tagsOrError": {"__typename": "PartitionTags", "results": tags},
         }
-        keys = {"partitionKeys": list(DAYS)}
+        keys = {"partitionKeys": list(self.days)}
         return {"__typename": "Pipeline", "partitionKeysOrError": keys, "partition": partition}
 
     def _assetNodes(self, asked: Answer) -> Any:
@@ -123,6 +129,7 @@ class DagsterApi:
             for run in reversed(self.runs)
             if wanted.get("pipelineName") in (None, run["jobName"])
             and run["status"] in (wanted.get("statuses") or [run["status"]])
+            and run["creationTime"] > wanted.get("createdAfter", 0)
             and tags <= {(tag["key"], tag["value"]) for tag in run["tags"]}
         ]
         if asked["after"] is not None:
@@ -141,8 +148,15 @@ class DagsterApi:
         run = self._runOrError(asked)
         if run["__typename"] == "RunNotFoundError":
             return run
-        if run["status"] in ("SUCCESS", "FAILURE", "CANCELED", "CANCELING"):
+        marked = asked["policy"] == "MARK_AS_CANCELED_IMMEDIATELY"
+        if run["status"] in ("SUCCESS", "FAILURE", "CANCELED") or (run["status"] == "CANCELING" and not marked):
             message = f"Run {run['runId']} could not be terminated due to having status {run['status']}."
-            return {"__typename": "TerminateRunFailure", "message": message}
-        run["status"] = "CANCELING"
+            return {"__typename": "TerminateRunFailure", "message": message, "run": run}
+        if run["runId"] in self.gone and not marked:
+            return {
+                "__typename": "TerminateRunFailure",
+                "message": f"Unable to terminate run {run['runId']}",
+                "run": run,
+            }
+        run["status"] = "CANCELED" if marked else "CANCELING"
         return {"__typename": "TerminateRunSuccess"}

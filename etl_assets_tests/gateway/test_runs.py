@@ -13,13 +13,15 @@ from etl_assets.resources.database import Database
 from etl_assets.settings import Settings
 from etl_assets_tests.gateway.conftest import Client
 
+API_KEY = "open-sesame"
+
 
 @pytest.fixture
 def client(gateway_client: Client, database: Database) -> Iterator[Client]:
     """The gateway with a database."""
     state = gateway_client.app.state
     before = state.store, state.settings
-    state.store, state.settings = Store(database), Settings(etl_postgres_url=database.url)
+    state.store, state.settings = Store(database), Settings(outages_api_key=API_KEY)
     yield gateway_client
     state.store, state.settings = before
 
@@ -127,18 +129,22 @@ def test_many_at_once_with_one_key_start_one_run(gateway_with: Callable[..., Cli
     gateways = [gateway_with(database=database.url) for _ in range(2)]
     gate = threading.Barrier(12)
 
-    def post(number: int) -> tuple[int, str]:
+    def post(number: int) -> tuple[int, str | None]:
+        headers = {"Idempotency-Key": "burst"}
+        answer = gateways[number % 2].post("/v1/runs", json={"job": "table_job"}, headers=headers)
+        return answer.status_code, answer.json().get("run_id")
+
+    def post_at_once(number: int) -> tuple[int, str | None]:
         gate.wait(timeout=10)
-        # Not over the session: that is for one thread.
-        client = Client(gateways[number % 2].url, gateways[0].dagster, None)
-        with client.session:
-            answer = client.post("/v1/runs", json={"job": "table_job"}, headers={"Idempotency-Key": "burst"})
-        return answer.status_code, answer.json()["run_id"]
+        return post(number)
 
     with ThreadPoolExecutor(12) as threads:
-        answers = list(threads.map(post, range(12)))
-    assert sorted(status for status, _ in answers) == [200] * 11 + [201]
-    assert len({run_id for _, run_id in answers}) == len(gateways[0].dagster.runs) == 1
+        answers = list(threads.map(post_at_once, range(12)))
+    (run,) = gateways[0].dagster.runs
+    # On a machine that is slow enough some have not had their turn in time; they say so, and may ask again.
+    assert {status for status, _ in answers} <= {200, 201, 409, 503}
+    assert {run_id for status, run_id in answers if status in (200, 201)} <= {run["runId"]}
+    assert [post(number) for number in range(2)] == [(200, run["runId"])] * 2
 
 
 @pytest.mark.parametrize("key", ["", "a" * 256, "a b", "ä"])
@@ -196,8 +202,7 @@ def test_a_run_is_shown_with_its_steps(gateway_client: Client) -> None:
 
 def test_a_failed_run_says_why_without_a_trace_or_a_secret(client: Client) -> None:
     run_id = client.dagster.add("table_job", "FAILURE")
-    secret = client.app.state.settings.etl_postgres_url.get_secret_value()
-    message = f"ConnectionError: cannot reach {secret} nor https://me:hidden@host/x\nTraceback"
+    message = f"ConnectionError: https://me:hidden@host/x refused the key {API_KEY}\nTraceback"
     error = {"message": "wrapped", "errorChain": [{"error": {"message": message}}]}
     event = {"__typename": "ExecutionStepFailureEvent", "stepKey": "load", "message": "failed", "error": error}
     client.dagster.answers["logsForRun"] = {
@@ -208,9 +213,8 @@ def test_a_failed_run_says_why_without_a_trace_or_a_secret(client: Client) -> No
     }
     answer = client.get(f"/v1/runs/{run_id}")
     [failure] = answer.json()["failures"]
-    assert failure["step"] == "load"
-    assert failure["message"].startswith("ConnectionError: cannot reach ")
-    assert secret not in answer.text and "hidden" not in answer.text and "Traceback" not in answer.text
+    assert failure == {"step": "load", "message": "ConnectionError: https://***@host/x refused the key ***"}
+    assert "Traceback" not in answer.text
 
 
 def test_a_run_for_a_range_of_partitions_shows_its_ends(gateway_client: Client) -> None:

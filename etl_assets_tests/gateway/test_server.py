@@ -29,11 +29,12 @@ from etl_assets_tests.gateway.conftest import Client
 from etl_assets_tests.gateway.conftest import gateway as gateway_before
 
 WORKSPACE = ("-f", str(Path(__file__).parent / "workspace.py"), "-a", "defs")
-COMMAND = (sys.executable, "-c", "import typer; from etl_assets.cli.gateway import gateway; typer.run(gateway)")
+COMMAND = (sys.executable, "-m", "etl_assets.cli", "gateway")
+SLEEPS = "import time; time.sleep(600)"
 SLEEPER = (
     sys.executable,
     "-c",
-    "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])",
+    f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', '{SLEEPS}']); {SLEEPS}",
 )
 
 
@@ -96,8 +97,9 @@ def test_a_dagster_that_never_starts_is_at_last_not_said_to_be_loading(
 ) -> None:
     monkeypatch.setattr("etl_assets.gateway.own_dagster.LONGEST_PAUSE_S", 0.01)
     monkeypatch.setattr("etl_assets.gateway.own_dagster.sys.executable", "/bin/false")
-    with OwnDagster(tmp_path, {}) as own:
-        assert own.starting()
+    own = OwnDagster(tmp_path, {})
+    assert own.starting()
+    with own:
         until(lambda: not own.starting())
     assert f"has ended (exit code 1): see {tmp_path / 'webserver.log'}" in caplog.text
 

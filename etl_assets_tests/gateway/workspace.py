@@ -50,8 +50,7 @@ def table() -> int:
 
 @dg.asset
 def slow_table() -> None:
-    lasts_long = True
-    while lasts_long:
+    while True:
         time.sleep(0.05)
 
 

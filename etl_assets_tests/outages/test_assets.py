@@ -54,6 +54,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 # What is stored
 
 
+@pytest.mark.long
 def test_a_run_stores_and_delivers(small: World, runs: Runs) -> None:
     result = runs()
     assert result.success
@@ -104,6 +105,7 @@ def test_a_run_says_what_became_of_the_rows(small: World, runs: Runs) -> None:
     assert json.loads(entry["source_position"]) == {"batch": batch["batch_key"]}
 
 
+@pytest.mark.long
 def test_a_second_run_writes_nothing_and_posts_nothing(small: World, runs: Runs) -> None:
     runs()
     versions = "SELECT xmin::text || ctid::text FROM outages.{} ORDER BY 1"
@@ -119,6 +121,7 @@ def test_a_second_run_writes_nothing_and_posts_nothing(small: World, runs: Runs)
     small.assert_books_balance()
 
 
+@pytest.mark.long
 def test_a_site_with_nothing_to_deliver_gets_no_post_and_the_materialisation_says_so(world: World, runs: Runs) -> None:
     world.serve([outage("d1", EARLY)])
     result = runs()
@@ -133,6 +136,7 @@ def test_a_site_with_nothing_to_deliver_gets_no_post_and_the_materialisation_say
     assert world.posts() == 0
 
 
+@pytest.mark.long
 def test_a_late_outage_is_all_that_the_next_run_writes_and_posts(small: World, runs: Runs) -> None:
     runs()
     small.simulator.add_outage(SITE, 0, "2022-01-15T00:00:00.000Z", END)
@@ -144,6 +148,7 @@ def test_a_late_outage_is_all_that_the_next_run_writes_and_posts(small: World, r
     small.assert_delivered_once()
 
 
+@pytest.mark.long
 def test_bad_rows_are_in_quarantine_and_the_others_are_delivered(world: World, runs: Runs) -> None:
     world.serve(
         [
@@ -174,6 +179,7 @@ def test_bad_rows_are_in_quarantine_and_the_others_are_delivered(world: World, r
     world.assert_books_balance()
 
 
+@pytest.mark.long
 def test_a_device_without_an_id_or_a_name_is_in_quarantine_with_its_site(world: World, runs: Runs) -> None:
     described = info(d1="One")
     described["devices"] += [{"id": 7, "name": "Seven"}, {"id": "d2"}, "d3"]
@@ -222,12 +228,14 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[bytes], list
         thread.join()
 
 
+@pytest.mark.long
 def test_the_example_is_posted_as_expected_by_a_run(world: World, example: Any) -> None:
     posted, expected = example
     assert Runs.of(world)().success
     assert [json.loads(body) for body in posted] == [expected]
 
 
+@pytest.mark.long
 def test_the_example_is_posted_as_expected_by_the_script(world: World, example: Any) -> None:
     posted, expected = example
     world.api = quick_api(load_settings().required("outages_api_url"), "any")
@@ -239,6 +247,7 @@ def test_the_example_is_posted_as_expected_by_the_script(world: World, example: 
 # Many sites
 
 
+@pytest.mark.long
 def test_several_sites_in_one_run_have_a_materialisation_each(world: World, runs: Runs) -> None:
     world.serve(
         [outage("d1", CUTOFF), outage("d2", CUTOFF), outage("d2", LATER)],
@@ -285,6 +294,7 @@ def test_a_hundred_sites_in_one_run_fetch_the_outages_once(world: World) -> None
     )
 
 
+@pytest.mark.long
 def test_a_site_whose_delivery_is_refused_does_not_keep_the_others_from_theirs(
     world: World, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,6 +339,7 @@ def test_a_later_since_leaves_what_was_delivered_as_it_is(small: World, runs: Ru
     small.assert_delivered_once()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("since", ["2022-01-01T00:00:00", "2022-01-01", "yesterday", ""])
 def test_a_since_that_is_no_instant_fails_at_once_and_says_what_to_give(small: World, runs: Runs, since: str) -> None:
     result = runs(since=since)
@@ -343,6 +354,7 @@ def test_a_since_that_is_no_instant_fails_at_once_and_says_what_to_give(small: W
 # What is tried again
 
 
+@pytest.mark.long
 def test_a_permanent_failure_is_not_tried_again(small: World, runs: Runs) -> None:
     small.simulator.api_key = "another"
     result = runs()
@@ -353,6 +365,7 @@ def test_a_permanent_failure_is_not_tried_again(small: World, runs: Runs) -> Non
     assert small.column("SELECT count(*) FROM outages.site_outages") == [0]
 
 
+@pytest.mark.long
 def test_a_transient_failure_is_tried_again(small: World, runs: Runs, at_once: None) -> None:
     small.simulator.faults.script("outages", ["500"] * 4)
     small.simulator.faults.script("site-info", ["503", "reset", "none"])
@@ -364,6 +377,7 @@ def test_a_transient_failure_is_tried_again(small: World, runs: Runs, at_once: N
     small.assert_delivered_once()
 
 
+@pytest.mark.long
 def test_what_stays_unavailable_fails_after_all_tries_and_nothing_is_mapped(
     small: World, runs: Runs, at_once: None
 ) -> None:
@@ -377,6 +391,7 @@ def test_what_stays_unavailable_fails_after_all_tries_and_nothing_is_mapped(
     assert small.posts() == 0
 
 
+@pytest.mark.long
 def test_no_secret_is_in_what_a_run_leaves_behind(small: World, runs: Runs) -> None:
     small.simulator.faults.script("site-outages", ["500"])
     assert runs().success
@@ -420,6 +435,7 @@ def test_a_site_info_that_was_never_stored_fails_its_check(world: World) -> None
     assert judged(has_rows(RawSiteInfo), world) == (False, 0, "there was nothing to look at")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "check",
     [
@@ -434,6 +450,7 @@ def test_a_table_that_may_be_empty_passes_with_the_count_of_zero(world: World, c
     assert judged(check, world) == (True, 0, None)
 
 
+@pytest.mark.long
 def test_a_site_without_devices_fails_the_check_of_its_table(world: World, runs: Runs) -> None:
     world.serve([outage("d1", CUTOFF)], info())
     result = runs()
@@ -441,6 +458,7 @@ def test_a_site_without_devices_fails_the_check_of_its_table(world: World, runs:
     assert [name for name, passed in checks(result).items() if not passed] == [("site_devices", "has_rows")]
 
 
+@pytest.mark.long
 def test_an_outage_of_a_stranger_or_under_an_old_name_fails_its_check(small: World) -> None:
     small.sync()
     assert judged(outage_checks.outages_belong_to_devices, small)[:2] == (True, 2)
@@ -448,6 +466,7 @@ def test_an_outage_of_a_stranger_or_under_an_old_name_fails_its_check(small: Wor
     assert judged(outage_checks.outages_belong_to_devices, small)[:2] == (False, 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "passes"),
     [
@@ -463,6 +482,7 @@ def test_a_batch_that_waits_for_long_or_is_disputed_fails_its_check(small: World
     assert judged(outage_checks.nothing_waits_for_long, small)[:2] == (passes, 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "change",
     [
@@ -479,6 +499,7 @@ def test_a_delivery_that_is_not_recorded_in_full_or_twice_fails_its_check(small:
     assert judged(outage_checks.each_delivered_once, small)[0] is False
 
 
+@pytest.mark.long
 def test_the_sender_of_a_run_meets_a_disputed_batch_and_is_not_tried_again(small: World, runs: Runs) -> None:
     small.sync()
     small.execute("UPDATE outages.delivery_batches SET state = 'disputed'")

@@ -72,6 +72,7 @@ def on_disk(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+@pytest.mark.long
 def test_the_schedule_asks_for_all_sites_in_one_run(on_disk: dg.DagsterInstance) -> None:
     instance = on_disk
     instance.add_dynamic_partitions(SITES.name, ["b", "a", "c"])
@@ -82,6 +83,7 @@ def test_the_schedule_asks_for_all_sites_in_one_run(on_disk: dg.DagsterInstance)
     assert set(order) == {"a", "b", "c"}
 
 
+@pytest.mark.long
 def test_the_schedule_skips_and_says_why_while_no_site_is_registered(on_disk: dg.DagsterInstance) -> None:
     skipped = automation.outages_every_15_minutes(dg.build_schedule_context(instance=on_disk))
     assert isinstance(skipped, dg.SkipReason)
@@ -141,6 +143,7 @@ def test_a_site_that_is_not_registered_gets_none(sensor: Sensor) -> None:
     assert sensor.requested() == [SITE]
 
 
+@pytest.mark.long
 def test_the_same_is_asked_for_again_with_growing_waits_and_a_new_key_each_time(sensor: Sensor) -> None:
     keys = [sensor.tick().run_requests[0].run_key]
     for wait in (60, 120, 240, 480, 960, 1920, 3600, 3600):
@@ -172,6 +175,7 @@ def test_a_failed_delivery_does_not_block_the_next_request(sensor: Sensor) -> No
     assert json.loads(sensor.cursor or "") == {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", [400, 409, 422, 401, 403, 404])
 @pytest.mark.parametrize("faults_before", [0, 3], ids=["at once", "after a run without an answer"])
 def test_what_the_api_has_refused_is_not_asked_for_again(
@@ -206,6 +210,7 @@ def test_a_disputed_delivery_is_not_asked_for_again_until_it_is_settled(sensor: 
     assert sensor.requested() == []
 
 
+@pytest.mark.long
 def test_two_ticks_from_the_same_cursor_ask_for_the_same_run_once(sensor: Sensor) -> None:
     [first] = sensor.tick().run_requests
     sensor.cursor = None

@@ -129,6 +129,7 @@ def test_a_renamed_device_is_delivered_anew_under_its_new_name(two: World) -> No
     two.assert_delivered_once()
 
 
+@pytest.mark.long
 def test_a_row_that_is_withdrawn_before_the_delivery_does_not_go_out(two: World) -> None:
     two.serve([outage("d2", B)])
     two.store()
@@ -136,6 +137,7 @@ def test_a_row_that_is_withdrawn_before_the_delivery_does_not_go_out(two: World)
     assert two.begins() == [[B]]
 
 
+@pytest.mark.long
 def test_a_row_that_is_withdrawn_after_the_delivery_stays_delivered_and_is_not_sent_again(two: World) -> None:
     two.deliver()
     two.serve([outage("d2", B)])
@@ -147,6 +149,7 @@ def test_a_row_that_is_withdrawn_after_the_delivery_stays_delivered_and_is_not_s
     assert two.begins() == [[A, B]]
 
 
+@pytest.mark.long
 def test_a_batch_that_the_data_left_behind_is_refused_and_what_is_pending_now_goes_out(two: World) -> None:
     fail(two, NEVER_ARRIVED)
     two.serve([outage("d2", B), outage("d1", C)])
@@ -158,6 +161,7 @@ def test_a_batch_that_the_data_left_behind_is_refused_and_what_is_pending_now_go
     two.assert_delivered_once()
 
 
+@pytest.mark.long
 def test_sites_do_not_hold_each_other_up(world: World) -> None:
     world.serve([outage("d1", A)], info(d1="One"), info("other", d1="Eins"))
     world.store()
@@ -170,6 +174,7 @@ def test_sites_do_not_hold_each_other_up(world: World) -> None:
 # No answer
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "faults",
     [NOT_COMMITTED, NEVER_ARRIVED, LOST, ["timeout", "504", "408"], ["html"] * 3, ["short-body", "500", "500"]],
@@ -188,6 +193,7 @@ def test_without_an_answer_the_same_batch_goes_out_again(two: World, faults: lis
     two.assert_delivered_once()
 
 
+@pytest.mark.long
 def test_a_response_that_was_lost_on_the_way_is_repeated_within_the_call(two: World) -> None:
     two.simulator.faults.script("site-outages", ["response-lost", "timeout"])
     assert two.deliver().delivered == 2
@@ -237,6 +243,7 @@ def test_a_409_to_the_first_attempt_is_a_refusal(two: World, refusing: Any) -> N
 # Refused
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", [400, 405, 410, 413, 422])
 def test_a_refused_batch_frees_its_outages_and_is_mapped_anew(two: World, refusing: Any, status: int) -> None:
     refusing(status)
@@ -269,6 +276,7 @@ def test_a_frozen_batch_that_is_refused_is_not_frozen_again_by_the_same_run(two:
     assert two.posts() == 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refusal_that_is_not_about_the_payload_keeps_the_batch(two: World, refusing: Any, status: int) -> None:
     refusing(status)

@@ -89,6 +89,7 @@ def test_since_replaces_the_cutoff_of_one_call(world: World, monkeypatch: pytest
     assert world.begins() == [[LATER], [CUTOFF], [EARLY]]
 
 
+@pytest.mark.long
 def test_several_sites_fetch_the_outages_once(world: World) -> None:
     world.serve([outage("d1", CUTOFF), outage("d2", CUTOFF)], info("a", d1="One"), info("b", d2="Two"))
     assert [(result.site, result.delivered) for result in world.sync("a", "b", "a")] == [("a", 1), ("b", 1)]
@@ -179,12 +180,14 @@ def test_a_failed_command_exits_with_1_and_without_a_secret(world: World, etl_as
     assert "a-wrong-secret" not in etl_assets.out + etl_assets.err
 
 
+@pytest.mark.long
 def test_the_simulator_can_be_asked_instead(world: World, etl_assets: Command) -> None:
     assert etl_assets("outages", "sync", "norwich-pear-tree", "--simulate", OUTAGES_API_URL="", OUTAGES_API_KEY="") == 0
     assert re.match(r"norwich-pear-tree: \d+ outages, \d+ delivered", etl_assets.out)
     assert world.simulator.faults.counts() == {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "unset", "said"),
     [
@@ -214,6 +217,7 @@ def test_an_entry_of_the_quarantine_that_is_not_there_exits_with_1(world: World,
     assert etl_assets.err == "error: no entry of the quarantine begins with 'ffff'\n"
 
 
+@pytest.mark.long
 def test_since_without_a_zone_means_utc(world: World, etl_assets: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     world.serve(GOOD)
     monkeypatch.setattr(world.simulator, "_cutoff", datetime(2022, 2, 1, tzinfo=UTC))
@@ -250,6 +254,7 @@ def test_the_bad_rows_are_listed(world: World, etl_assets: Command) -> None:
     }
 
 
+@pytest.mark.long
 def test_a_bad_row_is_shown_and_replayed_with_its_correction(world: World, etl_assets: Command) -> None:
     world.serve(BAD)
     world.sync()
@@ -304,6 +309,7 @@ def test_a_disputed_delivery_is_settled_by_the_command_that_the_message_names(
     assert disputed.posts() == 1
 
 
+@pytest.mark.long
 def test_a_disputed_delivery_is_settled_as_pending(disputed: World, etl_assets: Command) -> None:
     key = disputed.batches()[0]["batch_key"]
     assert etl_assets("outages", "settle", key[:12], "--as", "pending") == 0
@@ -314,6 +320,7 @@ def test_a_disputed_delivery_is_settled_as_pending(disputed: World, etl_assets: 
     disputed.assert_delivered_once()
 
 
+@pytest.mark.long
 def test_the_key_of_the_api_is_in_nothing_that_is_stored_or_printed(world: World, etl_assets: Command) -> None:
     world.serve([*BAD, *GOOD])
     world.simulator.faults.script("site-outages", ["500", "502", "503"])

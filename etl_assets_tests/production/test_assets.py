@@ -36,7 +36,7 @@ from etl_assets_tests.production.world import (
 
 ALIGNED = 2 * (ORDERS - 1) * 4
 VERSIONS = "SELECT xmin::text || ctid::text FROM production.{} ORDER BY 1"
-UNFINISHED = [dg.DagsterRunStatus[name] for name in ("QUEUED", "NOT_STARTED", "STARTING", "STARTED")]
+UNFINISHED = [dg.DagsterRunStatus[name] for name in ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")]
 TABLES = [contract.table_name() for contract in CONTRACTS]
 
 
@@ -110,6 +110,7 @@ def test_records_that_come_between_two_runs_are_all_that_the_next_one_stores(wor
     assert world.counts() == (METRICS_IN_FILES + 2, 2 * ORDERS + 1)
 
 
+@pytest.mark.long
 def test_records_that_cannot_be_rows_are_in_quarantine_and_the_run_succeeds(world: World) -> None:
     twice = {"id": 1, "val": 1e6, "time": START}
     world.simulator.append("metrics", ["not JSON", {"id": 1, "val": "abc", "time": START + 1}, twice])
@@ -163,6 +164,7 @@ def test_the_method_of_a_run_is_in_its_run_config(world: World) -> None:
     assert abs(rows_of(world.report(), 0, "per_work_order")[0]["r"]) < 0.95
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", [{"level": 2.0}, {"min_coverage": -0.1}, {"max_age_spacings": 0.0}])
 def test_a_method_that_makes_no_sense_is_refused_before_anything_runs(world: World, method: dict[str, Any]) -> None:
     refused = world.run(*STORED, ASSETS[4], **method)
@@ -179,6 +181,7 @@ def test_an_unknown_way_to_interpolate_is_refused_before_there_is_a_run(world: W
 # What is tried again
 
 
+@pytest.mark.long
 def test_an_api_that_fails_for_a_while_is_tried_again(world: World, at_once: None) -> None:
     world.simulator.faults.script("metrics", ["503", "reset", "500", "none"])
     world.simulator.faults.script("workorders", ["reset-mid-body"])
@@ -241,6 +244,7 @@ def judged(check: Any, world: World) -> tuple[bool, dict[str, Any]]:
     return result.passed, {name: value.value for name, value in result.metadata.items()}
 
 
+@pytest.mark.long
 def test_checks_of_a_stream_compare_its_table_with_the_position(world: World) -> None:
     check = checks.no_more_workorders_than_the_stream_gave
     assert judged(check, world) == (False, {"rows_evaluated": 0, "position": 0, "highest_sequence": 0})
@@ -268,6 +272,7 @@ def rank(world: World, *ranked: tuple[int, float | None]) -> None:
         )
 
 
+@pytest.mark.long
 def test_the_check_of_the_ranks_finds_holes_ties_and_wrong_order(world: World) -> None:
     assert judged(checks.ranks_are_complete, world) == (True, {"rows_evaluated": 0, "out_of_order": 0})
     for good in ([(1, -0.9), (2, 0.5), (3, None)], [(1, None), (2, None)], [(1, 0.5), (2, -0.5)]):
@@ -359,6 +364,7 @@ def run_of(world: World, job: str, status: dg.DagsterRunStatus) -> dg.DagsterRun
     return create_run_for_test(world.instance, job_name=job, status=status, remote_job_origin=origin)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("job", ["production_job", "drain_production_job"])
 def test_a_run_that_is_to_come_or_under_way_takes_it_along(
     world: World, monkeypatch: pytest.MonkeyPatch, job: str

@@ -274,6 +274,7 @@ def test_a_failure_in_the_middle_leaves_the_files_as_they_were_and_nothing_else(
     assert set(before) == set(COLUMNS)
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_while_it_writes_leaves_the_files_as_they_were(tmp_path: Path) -> None:
     write_files(tmp_path)
     before = contents(tmp_path)
@@ -311,6 +312,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_the_command_writes_the_files_and_tells_where_the_faults_are(tmp_path: Path) -> None:
     folder = tmp_path / "by command"
     sizes = ["--users", "7", "--experiments", "1200", "--compounds", "5", "--seed", "3"]
@@ -328,6 +330,7 @@ def test_the_command_writes_the_files_and_tells_where_the_faults_are(tmp_path: P
     ]
 
 
+@pytest.mark.long
 def test_the_command_refuses_a_folder_that_is_a_file(tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     taken.write_text("mine")
