@@ -185,10 +185,11 @@ def _broken_by_values(contract: type[Contract], table: pa.Table) -> list[tuple[s
 
     It would also obey PANDERA_VALIDATION_ENABLED, and find every row in order where that is off.
     """
-    frame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    doubtful = [name for name, c in contract.columns.items() if not _kept(c, table[name])]
+    frame = table.select(doubtful).to_pandas(types_mapper=pd.ArrowDtype)
     broken = []
-    for name, column in pandera_schema(contract).columns.items():  # type: ignore[arg-type]
-        for check in column.checks:
+    for name in doubtful:
+        for check in pandera_schema(contract).columns[name].checks:
             try:
                 result = check(frame[name])
             except (pa.ArrowException, TypeError, ValueError) as error:
@@ -199,6 +200,14 @@ def _broken_by_values(contract: type[Contract], table: pa.Table) -> list[tuple[s
             if not result.check_passed:
                 broken += [(name, check.name, row) for row in result.failure_cases.index.tolist()]
     return broken
+
+
+def _kept(c: Column, values: pa.ChunkedArray) -> bool:
+    """Whether all values keep all rules of their column, which costs a tenth of having pandera say which do not."""
+    try:
+        return all(pc.all(test(values), min_count=0).as_py() is not False for test in rules_of(c).values())
+    except (pa.ArrowException, TypeError, ValueError):
+        return False
 
 
 @functools.cache

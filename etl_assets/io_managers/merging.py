@@ -209,6 +209,9 @@ def _mostly_changed(transaction: Transaction, piece: Slice, table: pa.Table) -> 
     if table.num_rows <= SAMPLE:
         return False
     contract = piece.contract
+    there = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})").format(_home(transaction, piece), piece.predicate())
+    if not transaction.value(there):
+        return True
     rows = np.random.default_rng(table.num_rows).choice(table.num_rows, SAMPLE, replace=False)
     sample = table.take(pa.array(np.sort(rows)))
     existing = _existing_by_key(transaction, piece, sample, within=piece.predicate("t"))

@@ -50,11 +50,12 @@ class ParquetIOManager(dg.ConfigurableIOManager):
             contract, mode = stored_contract(context)
             slices = output_slices(context, contract)
             how = Write(mode=mode, run_id=context.run_id, source=f"asset {contract.table_name()}")
+            root = self.root
             outcomes, first_rows = store(
-                obj, slices, lambda data, pieces: write_parquet(self.root, self.postgres.database, data, pieces, how)
+                obj, slices, lambda data, pieces: write_parquet(root, self.postgres.database, data, pieces, how)
             )
             rows = sum(outcome.loaded + outcome.change.unchanged for outcome in outcomes)
-            location = self.root.folder(Slice(contract))
+            location = root.folder(Slice(contract))
             report(context, contract, outcomes, first_rows, table_rows=rows, location=location)
 
     def load_input(self, context: dg.InputContext) -> Any:
