@@ -187,9 +187,10 @@ def _broken_by_values(contract: type[Contract], table: pa.Table) -> list[tuple[s
     """
     doubtful = [name for name, c in contract.columns.items() if not _kept(c, table[name])]
     frame = table.select(doubtful).to_pandas(types_mapper=pd.ArrowDtype)
+    schema = pandera_schema(contract) if doubtful else None  # type: ignore[arg-type]
     broken = []
     for name in doubtful:
-        for check in pandera_schema(contract).columns[name].checks:
+        for check in schema.columns[name].checks:
             try:
                 result = check(frame[name])
             except (pa.ArrowException, TypeError, ValueError) as error:
