@@ -235,5 +235,8 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        faults = "; ".join(f"{fault['loc'][0]!s}".upper() + f": {fault['msg']}" for fault in error.errors())
+        # A fault of two settings together has no location: its message names both.
+        faults = "; ".join(
+            ": ".join([*(str(name).upper() for name in fault["loc"][:1]), fault["msg"]]) for fault in error.errors()
+        )
         raise ConfigurationError(f"bad setting {faults}") from None

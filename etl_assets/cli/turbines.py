@@ -8,7 +8,7 @@ from datetime import date, timedelta
 import typer
 
 from etl_assets.failures import ConfigurationError
-from etl_assets.settings import load_settings
+from etl_assets.settings import Settings, load_settings
 
 app = typer.Typer(no_args_is_help=True)
 COLUMNS = "--columns"
@@ -28,12 +28,14 @@ def load(
         ["wind_speed", "power"], COLUMNS, help="Signals to ask for: --columns power wind_speed ambient_temperature."
     ),
 ) -> None:
-    """Fetch days from the source and replace their statistics in the target database."""
+    """Fetch days from the source, replace their statistics in the target database, draw their pages."""
     from etl_assets.turbines.api import UnknownColumns
+    from etl_assets.turbines.day_page import DAYS_DRAWN
     from etl_assets.turbines.script import load as run
 
+    settings = load_settings()
     try:
-        done = run(_days(days, to), columns=columns, settings=load_settings())
+        done = run(_days(days, to), columns=columns, settings=settings)
     except UnknownColumns as error:
         raise ConfigurationError(str(error)) from None
     for stored in done.stored:
@@ -46,6 +48,14 @@ def load(
         print(f"{day}: the source has nothing of it, nothing was written", file=sys.stderr)
     if done.quarantined:
         print(f"{done.quarantined:,} elements in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
+    if len(done.stored) <= DAYS_DRAWN:
+        _draw([stored.day for stored in done.stored], settings)
+
+
+@app.command()
+def page(days: list[str] = typer.Argument(help="Days in UTC, like 2024-05-20.", metavar="DAY...")) -> None:
+    """Draw the page of days that are in the target database; asks no source."""
+    _draw(_days(days, None), load_settings())
 
 
 def expanded(arguments: Sequence[str]) -> list[str]:
@@ -61,6 +71,16 @@ def expanded(arguments: Sequence[str]) -> list[str]:
             listing = argument == COLUMNS
             given.append(argument)
     return given
+
+
+def _draw(days: Sequence[date], settings: Settings) -> None:
+    from etl_assets.resources.local import turbines_target
+    from etl_assets.turbines.day_page import write_day_page
+
+    target = turbines_target(settings)
+    for day in days:
+        page = write_day_page(target, day, settings=settings)
+        print(f"{day}: {page.bins:,} bins on {page.files.html}")
 
 
 def _days(texts: Sequence[str], to: str | None) -> list[date]:

@@ -186,8 +186,10 @@ def _broken_by_values(contract: type[Contract], table: pa.Table) -> list[tuple[s
     It would also obey PANDERA_VALIDATION_ENABLED, and find every row in order where that is off.
     """
     doubtful = [name for name, c in contract.columns.items() if not _kept(c, table[name])]
+    if not doubtful:
+        return []
     frame = table.select(doubtful).to_pandas(types_mapper=pd.ArrowDtype)
-    schema = pandera_schema(contract) if doubtful else None  # type: ignore[arg-type]
+    schema = pandera_schema(contract)  # type: ignore[arg-type]
     broken = []
     for name in doubtful:
         for check in schema.columns[name].checks:

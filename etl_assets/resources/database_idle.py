@@ -34,6 +34,9 @@ class IdleConnections:
 
     def give(self, connection: Any) -> None:
         """Keep a connection, as if it were new; close it if that cannot be, or if there are enough."""
+        if os.getpid() != self._process:
+            close(connection)
+            return
         try:
             connection.rollback()
             _forget(connection)

@@ -26,10 +26,8 @@ def turbines_target(settings: Settings | None = None) -> Database:
     settings = settings or load_settings()
     if settings.turbines_target_url is not None:
         url: str | Callable[[], str] = settings.required("turbines_target_url")
-    elif settings.etl_postgres_url is not None:
-        url = functools.cache(functools.partial(_beside, settings.required("etl_postgres_url")))
     else:
-        url = functools.cache(functools.partial(_embedded_postgres, settings, TARGET))
+        url = functools.partial(_target_beside_platform, settings, functools.cache(_beside))
     return Database(url, history="target", migrate=settings.etl_migrate)
 
 
@@ -41,12 +39,15 @@ def platform_broker(settings: Settings | None = None, *, prefix: str = DEFAULT_P
     return Broker(functools.partial(_embedded_broker, settings), prefix=prefix)
 
 
-def _embedded_postgres(settings: Settings, database: str | None = None) -> str:
+def _embedded_postgres(settings: Settings) -> str:
     from etl_assets.resources.embedded import EmbeddedPostgres
 
-    server = EmbeddedPostgres(settings.etl_data_dir)
-    url = server.acquire()
-    return server.create_database(database) if database else url
+    return EmbeddedPostgres(settings.etl_data_dir).acquire()
+
+
+def _target_beside_platform(settings: Settings, beside: Callable[[str], str]) -> str:
+    given = settings.etl_postgres_url is not None
+    return beside(settings.required("etl_postgres_url") if given else _embedded_postgres(settings))
 
 
 def _beside(platform_url: str) -> str:
@@ -58,12 +59,15 @@ def _beside(platform_url: str) -> str:
     import psycopg
     from psycopg import sql
 
-    with translated("look for the target database"), psycopg.connect(platform_url, autocommit=True) as connection:
+    with (
+        translated("look for the target database", secret=platform_url),
+        psycopg.connect(platform_url, autocommit=True) as connection,
+    ):
         if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TARGET,)).fetchone() is None:
             try:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TARGET)))
-            except psycopg.errors.DuplicateDatabase:
-                pass  # another process was faster
+            except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                pass  # another process was faster, or is at it in this moment
             except psycopg.errors.InsufficientPrivilege:
                 raise ConfigurationError(
                     f"there is no database {TARGET} beside the platform's, and its role may not make one:"

@@ -15,6 +15,7 @@ from etl_assets.settings import load_settings
 from etl_assets.turbines import checks, shown
 from etl_assets.turbines.computing import Computed, computed
 from etl_assets.turbines.contracts import Data, RawTurbineSignals
+from etl_assets.turbines.day_page import DAYS_DRAWN, write_day_page
 from etl_assets.turbines.fetching import fetched_days
 from etl_assets.turbines.signals import DEFAULT_COLUMNS
 from etl_assets.turbines.source import TurbinesApiResource, TurbinesTargetResource
@@ -75,8 +76,10 @@ def ten_minute_statistics(
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckResult]:
     """Mean, least, greatest and standard deviation of each ten minutes in the target database; a day at a time, or some.
 
-    A day of which the source has nothing is not materialised.
+    A day of which the source has nothing is not materialised. A run of few days draws the page of each.
     """
+    settings = load_settings()
+    draws = len(context.partition_keys) <= DAYS_DRAWN
     missing = dict.fromkeys(context.partition_keys)
     for some in computed(raw_turbine_signals):
         require_columns_of_run(context, some)
@@ -84,11 +87,13 @@ def ten_minute_statistics(
             turbines_target.database, some.bins, some.turbines, columns=some.columns, run_id=context.run.run_id
         )
         for stored_day in stored_days:
-            missing.pop(stored_day.day.isoformat(), None)
+            day = stored_day.day
+            missing.pop(day.isoformat(), None)
+            page = write_day_page(turbines_target.database, day, settings=settings) if draws else None
             yield dg.AssetMaterialization(
                 asset_key=context.asset_key,
-                partition=stored_day.day.isoformat(),
-                metadata=shown.stored_day(stored_day, some),
+                partition=day.isoformat(),
+                metadata={**shown.stored_day(stored_day, some), **shown.day_page(day, page)},
             )
     if missing:
         context.log.warning(f"the source has nothing of {', '.join(missing)}: not materialised")

@@ -7,10 +7,10 @@ BIN = "Begin of the bin of ten minutes"
 
 
 class RawTurbineSignals(Contract):
-    """What the source answered for a day: a row per element, in the order in which they came."""
+    """What the source answered for a day: a row per element, in order of time, those of one instant as they came."""
 
     turbine: str = column(TURBINE)
-    position: int = column("Place in the answer for the turbine, from 0", ge=0)
+    position: int = column("Place among the rows of the turbine and day, from 0", ge=0)
     timestamp: Timestamp = column("Instant of the readings, IEC 61400-25 tag T")
     columns_asked: str = column("Columns that the source was asked for, separated by `;`", min_length=1)
     wind_speed: float | None = column("Wind speed at the nacelle, IEC 61400-25 tag WMET.HorWdSpd", unit="m/s")

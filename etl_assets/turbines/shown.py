@@ -1,14 +1,21 @@
 """What the UI shows of a day that was stored."""
 
 import json
+from datetime import date
 from typing import Any
 
+import dagster as dg
 import pyarrow.compute as pc
 
 from etl_assets.turbines.computing import Computed
+from etl_assets.turbines.day_page import DayPage
 from etl_assets.turbines.days import DAY, midnight
+from etl_assets.turbines.page_svg import as_markdown
 from etl_assets.turbines.quality import summary
 from etl_assets.turbines.target import StoredDay
+
+# A picture is about 20 kB in the event log, where it stays.
+PICTURES = 3
 
 
 def stored_day(done: StoredDay, of: Computed) -> dict[str, Any]:
@@ -27,4 +34,17 @@ def stored_day(done: StoredDay, of: Computed) -> dict[str, Any]:
         "quality": json.dumps(counted),
         "seconds": round(done.data.seconds + done.bins.seconds, 3),
         "relation": "public.data, public.bin, public.signal; view public.ten_minute",
+    }
+
+
+def day_page(day: date, page: DayPage | None) -> dict[str, Any]:
+    """The metadata of a day's page: where it is, and the pictures of its first turbines; without it how to have it drawn."""
+    if page is None:
+        return {"page": f"a run of many days draws none: etl-assets turbines page {day}"}
+    files = list(page.files.svg.values())
+    pictures = [as_markdown(path.read_text(encoding="utf-8")) for path in files[:PICTURES]]
+    more = [f"{len(files) - PICTURES} more turbines are on the page."] if len(files) > PICTURES else []
+    return {
+        "page": dg.MetadataValue.path(str(page.files.html)),
+        "plot": dg.MetadataValue.md("\n\n".join([*pictures, *more])),
     }

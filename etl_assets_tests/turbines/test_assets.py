@@ -1,8 +1,10 @@
 """The assets in Dagster: the tables, the days that count as there, and what is said of them."""
 
+import base64
 import json
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -13,7 +15,7 @@ from etl_assets.turbines import assets
 from etl_assets.turbines.days import DAY
 from etl_assets_tests.outages.runs import QUIET, attempts, checks, failed_steps, failure, metadata
 from etl_assets_tests.turbines.conftest import definitions_of
-from etl_assets_tests.turbines.world import FIRST, World, assert_same, at
+from etl_assets_tests.turbines.world import DEFAULT, FIRST, World, assert_same, at
 
 RAW, STATISTICS = "raw_turbine_signals", "ten_minute_statistics"
 
@@ -73,6 +75,29 @@ def test_a_run_stores_its_day_and_says_what_became_of_it(job: Job, world: World)
     }
     assert metadata(result, RAW, "2024-05-20")["inserted"] == 1440
     assert job.there() == job.there(RAW) == ["2024-05-20"]
+
+
+def test_the_plot_of_a_day_is_metadata_and_a_file(job: Job, data_dir: Path) -> None:
+    found = metadata(job(), STATISTICS, "2024-05-20")
+    folder = data_dir / "reports" / "turbines" / "2024-05-20"
+    assert found["page"] == str(folder / "day.html")
+    picture = (folder / "turbine.svg").read_bytes()
+    assert base64.b64decode(found["plot"].partition("base64,")[2].removesuffix(")")) == picture
+    # Once in the key and once in each chart.
+    assert [picture.count(b'class="%b"' % shape) for shape in (b"range", b"deviation", b"mean")] == [
+        1 + len(DEFAULT)
+    ] * 3
+
+
+@pytest.mark.long
+def test_a_run_of_many_days_draws_none_and_says_how_to(
+    job: Job, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assets, "DAYS_DRAWN", 1)
+    found = metadata(job(FIRST, FIRST + DAY), STATISTICS, "2024-05-21")
+    assert found["page"] == "a run of many days draws none: etl-assets turbines page 2024-05-21"
+    assert "plot" not in found
+    assert not (data_dir / "reports").exists()
 
 
 @pytest.mark.long

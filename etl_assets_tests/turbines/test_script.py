@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -18,7 +19,7 @@ from etl_assets.failures import ConfigurationError, TransientError
 from etl_assets.resources import local
 from etl_assets.resources.embedded import EmbeddedPostgres
 from etl_assets.settings import load_settings
-from etl_assets.turbines import fetching, script
+from etl_assets.turbines import day_page, fetching, script
 from etl_assets.turbines.api import TurbinesApi
 from etl_assets.turbines.days import DAY
 from etl_assets.turbines.fetching import FetchedDay
@@ -341,7 +342,9 @@ def test_a_day_of_which_the_source_has_nothing_is_named_and_nothing_is_deleted(
     assert run(["turbines", "load", "2024-05-20", "--to", "2024-05-21"]) == 0
     said = capsys.readouterr()
     assert said.err == "2024-05-20: the source has nothing of it, nothing was written\n"
-    assert said.out == "2024-05-21: 252 bins, 1,008 values (1,008 inserted, 0 updated, 0 deleted, 0 unchanged)\n"
+    assert said.out.startswith(
+        "2024-05-21: 252 bins, 1,008 values (1,008 inserted, 0 updated, 0 deleted, 0 unchanged)\n"
+    )
     assert [row for row in world.tables()["data"] if row[0] < at("24:00")] == before["data"]
 
 
@@ -446,12 +449,45 @@ def command(*arguments: str) -> int:
     return run(["turbines", "load", *arguments])
 
 
-def test_the_command_says_what_became_of_each_day(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_what_became_of_each_day_and_where_its_page_is(
+    world: World, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command("2024-05-20") == 0
+    page = data_dir / "reports" / "turbines" / "2024-05-20" / "day.html"
     assert capsys.readouterr().out == (
         "2024-05-20: 288 bins, 1,152 values (1,152 inserted, 0 updated, 0 deleted, 0 unchanged)\n"
+        f"2024-05-20: 288 bins on {page}\n"
     )
+    assert "288 of 288 bins have values" in page.read_text()
     assert_same(world.ten_minute(), world.computed())
+
+
+@pytest.mark.long
+def test_a_page_is_of_all_that_the_target_has_of_a_day(
+    world: World, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.load(FIRST)
+    world.load(FIRST, columns=["ambient_temperature"])
+    assert run(["turbines", "page", "2024-05-20", "2024-05-21"]) == 0
+    pages = data_dir / "reports" / "turbines"
+    assert [line.split(" bins")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "2024-05-20: 432",
+        "2024-05-21: 0",
+    ]
+    page = (pages / "2024-05-20" / "day.html").read_text()
+    assert "432 of 432 bins have values" in page
+    assert [name in page for name in ALL] == [True] * 3
+    assert "the source had nothing to say" in (pages / "2024-05-21" / "day.html").read_text()
+
+
+@pytest.mark.long
+def test_the_command_draws_no_pages_of_many_days(
+    world: World, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(day_page, "DAYS_DRAWN", 1)
+    assert command("2024-05-20", "2024-05-21") == 0
+    assert "day.html" not in capsys.readouterr().out
+    assert not (data_dir / "reports").exists()
 
 
 @pytest.mark.long
