@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs once, on an empty volume: a role with a database of its own for the data and for Dagster, neither a superuser.
+# Runs once, on an empty volume: a role with a database of its own for the data and for Dagster, neither a superuser;
+# and the target of the turbines, which the role of the data owns too.
 set -eu
 for name in etl dagster; do
     case "$name" in
@@ -15,3 +16,7 @@ CREATE DATABASE :"name" OWNER :"name" TEMPLATE template0 ENCODING 'UTF8';
 REVOKE CONNECT ON DATABASE :"name" FROM PUBLIC;
 SQL
 done
+psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname postgres <<SQL
+CREATE DATABASE alvo OWNER etl TEMPLATE template0 ENCODING 'UTF8';
+REVOKE CONNECT ON DATABASE alvo FROM PUBLIC;
+SQL

@@ -1,11 +1,17 @@
 """`etl-assets migrate` and `etl-assets doctor`."""
 
+import sys
 from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import typer
 
-from etl_assets.failures import PlatformError
+from etl_assets.failures import ConfigurationError, PlatformError
 from etl_assets.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from etl_assets.resources.database import Database
 
 
 def register(app: typer.Typer) -> None:
@@ -15,12 +21,20 @@ def register(app: typer.Typer) -> None:
 
 
 def migrate() -> None:
-    """Bring the database to the shape that this version needs."""
+    """Bring the databases to the shape that this version needs."""
     from etl_assets.migrations import HEADS
-    from etl_assets.resources.local import platform_database
+    from etl_assets.resources.local import platform_database, turbines_target
 
-    platform_database(load_settings().model_copy(update={"etl_migrate": "auto"})).prepare()
+    settings = load_settings().model_copy(update={"etl_migrate": "auto"})
+    platform_database(settings).prepare()
     print(f"the platform database is at revision {HEADS['platform']}")
+    try:
+        turbines_target(settings).prepare()
+    except ConfigurationError as error:
+        # Whoever has no turbines needs no database of theirs.
+        print(f"the target database of the turbines is left out: {error}", file=sys.stderr)
+    else:
+        print(f"the target database is at revision {HEADS['target']}")
 
 
 def doctor() -> None:
@@ -32,6 +46,8 @@ def doctor() -> None:
         "broker": _broker,
         "outages API": _outages,
         "production API": _production,
+        "turbines API": _turbines,
+        "target database": _target,
     }
     failed = 0
     for name, check in checks.items():
@@ -47,9 +63,19 @@ def doctor() -> None:
 def _database(settings: Settings) -> str:
     from etl_assets.resources.local import platform_database
 
-    with platform_database(settings).connect() as connection:
+    return _server(platform_database(settings), "embedded" if settings.etl_postgres_url is None else "by URL")
+
+
+def _target(settings: Settings) -> str:
+    from etl_assets.resources.local import turbines_target
+
+    kind = "beside the platform's" if settings.turbines_target_url is None else "by URL"
+    return _server(turbines_target(settings), kind)
+
+
+def _server(database: "Database", kind: str) -> str:
+    with database.connect() as connection:
         row = connection.execute("SELECT current_setting('server_version'), current_database()").fetchone()
-    kind = "embedded" if settings.etl_postgres_url is None else "by URL"
     return f"PostgreSQL {row[0]}, database {row[1]} ({kind})" if row else kind
 
 
@@ -98,3 +124,20 @@ def _production(settings: Settings) -> str:
             next(iter(records), b"")
             sources[stream.name] = records.source or "a source without a name"
     return ", ".join(f"{name} from {source}" for name, source in sources.items())
+
+
+def _turbines(settings: Settings) -> str:
+    from etl_assets.resources.http import Limits
+    from etl_assets.turbines.api import TurbinesApi
+    from etl_assets.turbines.days import midnight
+    from etl_assets.turbines.signals import DEFAULT_COLUMNS
+
+    api = TurbinesApi.from_settings(settings, limits=Limits(read_timeout_s=20, deadline_s=20))
+    start, hour = midnight(settings.turbines_start_date), timedelta(hours=1)
+    found = {
+        turbine or "the only turbine": api.minutes(
+            start=start, end=start + hour, columns=DEFAULT_COLUMNS, turbine=turbine
+        ).table.num_rows
+        for turbine in settings.turbines or ("",)
+    }
+    return f"rows of the first hour of {start:%Y-%m-%d}: " + ", ".join(f"{name} {n:,}" for name, n in found.items())

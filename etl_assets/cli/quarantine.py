@@ -11,6 +11,7 @@ from etl_assets.outages.contracts import RawOutages
 from etl_assets.quarantine import Entry, listed, replay, shown
 from etl_assets.resources.local import platform_database
 from etl_assets.settings import load_settings
+from etl_assets.turbines.contracts import RawTurbineSignals
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -74,9 +75,13 @@ def replay_command(
 
 
 def _require_replayable(entry: Entry) -> None:
-    """Refuse a row of a file: the next load reads the file again, and would take away what was stored from here."""
+    """Refuse a row of a source that is read as a whole: the next load would take away what was stored from here."""
     if entry.asset in {contract.config.table for contract in experiments.CONTRACTS}:
         raise ConfigurationError(f"{entry.id} is from a file: correct {entry.source} and load the folder again")
+    if entry.asset == RawTurbineSignals.config.table:
+        raise ConfigurationError(
+            f"{entry.id} is what the source says of {entry.partition}: have it corrected there and load the day again"
+        )
 
 
 def _correction(text: str) -> tuple[str, object]:
