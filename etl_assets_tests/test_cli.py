@@ -8,8 +8,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import psutil
+import psycopg
 import pytest
 
 from etl_assets.settings import LOCAL_LOCK, read_local_env
@@ -108,6 +110,26 @@ def test_the_demo_refuses_a_database_given_by_url(home: Path) -> None:
 
 
 @pytest.mark.long
+def test_without_a_database_for_the_turbines_that_of_the_platform_is_migrated_all_the_same(
+    home: Path, empty_database_url: str
+) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        name = connection.info.dbname
+        connection.execute("CREATE ROLE modest LOGIN PASSWORD 'modest-secret'")
+        try:
+            connection.execute(f"GRANT CREATE ON DATABASE {name} TO modest".encode())
+            parts = urlsplit(empty_database_url)
+            url = urlunsplit(parts._replace(netloc=f"modest:modest-secret@{parts.hostname}:{parts.port}"))
+            ran = run("migrate", ETL_POSTGRES_URL=url)
+        finally:
+            connection.execute("DROP OWNED BY modest CASCADE; DROP ROLE modest")
+    assert ran.returncode == 0, ran.stderr
+    assert "the target database of the turbines is left out: there is no database alvo" in ran.stderr
+    assert "TURBINES_TARGET_URL" in ran.stderr
+    assert "modest-secret" not in ran.stderr
+
+
+@pytest.mark.long
 def test_simulators_are_not_used_with_a_database_given_by_url(home: Path, empty_database_url: str) -> None:
     assert run("up").returncode == 0
     ran = run("outages", "sync", "kingfisher", ETL_POSTGRES_URL=empty_database_url)
@@ -149,6 +171,8 @@ def test_doctor_names_what_is_missing(home: Path) -> None:
     assert "ok      database: PostgreSQL" in ran.stdout
     assert "failed  outages API: OUTAGES_API_URL is not set" in ran.stdout
     assert "failed  production API: PRODUCTION_API_URL is not set" in ran.stdout
+    assert "failed  turbines API: TURBINES_API_URL is not set" in ran.stdout
+    assert re.search(r"ok      target database: PostgreSQL \S+, database alvo \(beside the platform's\)", ran.stdout)
 
 
 @pytest.mark.long
@@ -160,6 +184,7 @@ def test_doctor_finds_everything_where_everything_is(home: Path) -> None:
     assert re.search(
         r"^ok +production API: metrics from simulated:\S+, workorders from simulated:\S+$", ran.stdout, re.M
     )
+    assert "ok      turbines API: rows of the first hour of 2024-05-20: the only turbine 60\n" in ran.stdout
 
 
 @pytest.mark.parametrize("url", ["redis://:hidden@127.0.0.1:1/0", "redis://:hidden@somewhere:port/0"])

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import dagster as dg
 import psycopg
@@ -36,6 +37,7 @@ from etl_assets.resources import embedded_postgres
 from etl_assets.resources.embedded import EmbeddedPostgres
 from etl_assets.resources.embedded_binaries import find_binaries
 from etl_assets.resources.embedded_broker import broker_binary
+from etl_assets.resources.local import TARGET
 from etl_assets.resources.streams import Broker
 from etl_assets.settings import Settings
 
@@ -45,7 +47,7 @@ COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 SIMULATORS = yaml.safe_load((DOCKER / "compose.simulators.yaml").read_text())
 OURS = {name: service for name, service in COMPOSE["services"].items() if "build" in service}
 DAGSTER = ("code-location", "webserver", "daemon")
-SOURCES = ("outages-simulator", "production-api")
+SOURCES = ("outages-simulator", "production-api", "turbines-api")
 # In the order of their start; the relay has no health check.
 RUNNING = (*SOURCES, "relay", *DAGSTER, "gateway")
 CHECKED = tuple(name for name in RUNNING if name != "relay")
@@ -85,7 +87,7 @@ class Observed:
 
     migrated: tuple[int, str] = (-1, "")
     simulated_files: tuple[int, str] = (-1, "")
-    revision: str = ""
+    revisions: dict[str, str] = field(default_factory=dict)
     healthy: dict[str, int] = field(default_factory=dict)
     server_info: dict[str, str] = field(default_factory=dict)
     repositories: list[dict[str, Any]] = field(default_factory=list)
@@ -94,6 +96,8 @@ class Observed:
     waiting: dict[str, int] = field(default_factory=dict)
     run_status: str = ""
     ledger: list[tuple[str, int]] = field(default_factory=list)
+    loaded: tuple[int, str] = (-1, "")
+    turbine_days: list[str] = field(default_factory=list)
     output_of_run: bool = False
     without_token: int = 0
     triggered: tuple[int, Any] = (-1, None)
@@ -110,17 +114,19 @@ class Host:
 
     def __init__(self, folder: Path, *, postgres_port: int = 0, broker_port: int = 0) -> None:
         self.folder = folder
-        self.ports = {name: free_port() for name in ("4000", "3000", "5000", "8001", "8002")}
+        self.ports = {name: free_port() for name in ("4000", "3000", "5000", "8000", "8001", "8002")}
         self.rewrites = {
             "@postgres:5432": f"@127.0.0.1:{postgres_port}",
             "@broker:6379": f"@127.0.0.1:{broker_port}",
             "http://outages-simulator:8001": f"http://127.0.0.1:{self.ports['8001']}",
             "http://production-api:8002": f"http://127.0.0.1:{self.ports['8002']}",
+            "http://turbines-api:8000": f"http://127.0.0.1:{self.ports['8000']}",
             "http://webserver:3000": f"http://127.0.0.1:{self.ports['3000']}",
             "host: code-location": "host: 127.0.0.1",
             "port: 4000": f"port: {self.ports['4000']}",
             "127.0.0.1:3000": f"127.0.0.1:{self.ports['3000']}",
             "127.0.0.1:5000": f"127.0.0.1:{self.ports['5000']}",
+            "'127.0.0.1', 8000": f"'127.0.0.1', {self.ports['8000']}",
             "'127.0.0.1', 8001": f"'127.0.0.1', {self.ports['8001']}",
             "'127.0.0.1', 8002": f"'127.0.0.1', {self.ports['8002']}",
             "/var/lib/etl-assets": str(folder / "data"),
@@ -278,13 +284,14 @@ def observe(host: Host) -> Observed:
         "the run", lambda: one_of(host.ask("/graphql", status)["data"]["runOrError"]["status"], ended)
     )
     trigger(host, seen)
+    seen.loaded = host.ended("load", services["code-location"], LOAD)
     seen.repositories = host.ask("/graphql", REPOSITORIES)["data"]["repositoriesOrError"]["nodes"]
     daemons = host.until("all heartbeats", lambda: all_required(host.ask("/graphql", DAEMONS)))
     seen.daemons = {daemon["daemonType"]: daemon["healthy"] for daemon in daemons}
     checks = {name: host.healthcheck(name, services[name]) for name in CHECKED}
     seen.healthy = {name: check.wait(TIMEOUT_S) for name, check in checks.items()}
     with psycopg.connect(data_url) as connection:
-        seen.revision = str(connection.execute("SELECT version_num FROM etl.platform_version").fetchone()[0])  # type: ignore[index]
+        seen.revisions["platform"] = revision_of(connection, "platform")
         seen.ledger = connection.execute(
             "SELECT asset, sum(received)::int FROM etl.ledger WHERE run_id = %s GROUP BY 1 ORDER BY 1", [launched]
         ).fetchall()
@@ -292,12 +299,22 @@ def observe(host: Host) -> Observed:
             "SELECT asset, partition, (inserted > 0)::int FROM etl.ledger WHERE run_id = %s ORDER BY 1",
             [seen.triggered_run["run_id"]],
         ).fetchall()
+    with psycopg.connect(urlunsplit(urlsplit(data_url)._replace(path=f"/{TARGET}"))) as connection:
+        seen.revisions["target"] = revision_of(connection, "target")
+        seen.turbine_days = [
+            day for (day,) in connection.execute("SELECT DISTINCT (timestamp AT TIME ZONE 'UTC')::date::text FROM bin")
+        ]
     seen.output_of_run = any((host.folder / "data" / "compute_logs").glob(f"**/{launched}/**/*.err"))
     for process in host.processes.values():
         process.terminate()
     seen.exit_codes = {name: process.wait(TIMEOUT_S) for name, process in host.processes.items()}
     seen.logs = {name: host.log(name) for name in ("migrate", "experiments-files", *host.processes)}
     return seen
+
+
+def revision_of(connection: psycopg.Connection[Any], history: str) -> str:
+    (row,) = connection.execute(f"SELECT version_num FROM etl.{history}_version".encode()).fetchall()
+    return str(row[0])
 
 
 def trigger(host: Host, seen: Observed) -> None:
@@ -319,6 +336,7 @@ def ended_run(host: Host, run_id: str, token: str) -> dict[str, Any] | None:
 
 
 EXPERIMENT_TABLES = ("users", "compounds", "user_experiments", "experiment_compounds")
+LOAD = ["etl-assets", "turbines", "load", "2024-05-20"]
 POOL_LIMIT = ["dagster", "instance", "concurrency", "set", "production_drain", "1"]
 STATUS = '{ runOrError(runId: "RUN") { ... on Run { status } } }'
 REPOSITORIES = (
@@ -349,7 +367,7 @@ def all_required(answer: Any) -> list[dict[str, Any]] | None:
 @pytest.mark.long
 def test_migrate_brings_an_empty_database_to_head_as_an_ordinary_role(observed: Observed) -> None:
     assert observed.migrated[0] == 0, observed.migrated[1]
-    assert observed.revision == HEADS["platform"]
+    assert observed.revisions == HEADS
 
 
 @pytest.mark.long
@@ -421,6 +439,14 @@ def test_a_second_trigger_at_once_starts_nothing(observed: Observed) -> None:
 @pytest.mark.long
 def test_without_the_token_the_gateway_starts_nothing(observed: Observed) -> None:
     assert observed.without_token == 401
+
+
+@pytest.mark.long
+def test_a_day_of_the_turbines_goes_from_their_api_into_the_target_beside_the_data(observed: Observed) -> None:
+    code, said = observed.loaded
+    assert code == 0, said
+    assert said.startswith("2024-05-20: 288 bins, 1,152 values (1,152 inserted")
+    assert observed.turbine_days == ["2024-05-20"]
 
 
 @pytest.mark.long
@@ -606,7 +632,11 @@ def test_every_port_that_somebody_is_to_reach_is_in_the_image() -> None:
 
 def test_a_trial_has_volumes_of_its_own_and_never_asks_the_real_api() -> None:
     assert (COMPOSE["name"], SIMULATORS["name"]) == ("etl-assets", "etl-assets-trial")
-    apis = {"OUTAGES_API_URL": "http://outages-simulator:8001", "PRODUCTION_API_URL": "http://production-api:8002"}
+    apis = {
+        "OUTAGES_API_URL": "http://outages-simulator:8001",
+        "PRODUCTION_API_URL": "http://production-api:8002",
+        "TURBINES_API_URL": "http://turbines-api:8000",
+    }
     asked = {
         name: {variable: address for variable, address in service.get("environment", {}).items() if variable in apis}
         for name, service in of_a_trial().items()
@@ -615,6 +645,14 @@ def test_a_trial_has_volumes_of_its_own_and_never_asks_the_real_api() -> None:
         "code-location": apis,
         "relay": {"PRODUCTION_API_URL": apis["PRODUCTION_API_URL"]},
     }
+
+
+def test_a_trial_never_writes_to_the_target_of_production() -> None:
+    of_service = {name: service.get("environment", {}) for name, service in of_a_trial().items()}
+    targets = {
+        name: given["TURBINES_TARGET_URL"] for name, given in of_service.items() if "TURBINES_TARGET_URL" in given
+    }
+    assert targets == {"migrate": "", "code-location": ""}
 
 
 @pytest.mark.parametrize("files", [True, False], ids=["files", "generated"])

@@ -47,7 +47,8 @@ def load(
     for day in done.missing:
         print(f"{day}: the source has nothing of it, nothing was written", file=sys.stderr)
     if done.quarantined:
-        print(f"{done.quarantined:,} elements in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
+        elements = "1 element" if done.quarantined == 1 else f"{done.quarantined:,} elements"
+        print(f"{elements} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
     if len(done.stored) <= DAYS_DRAWN:
         _draw([stored.day for stored in done.stored], settings)
 
