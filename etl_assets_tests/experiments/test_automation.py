@@ -118,7 +118,7 @@ def test_files_that_a_run_refused_are_not_asked_for_again_before_they_change(sen
     for sensor.wait_s in (0.0, 1e6):
         said = sensor.tick()
         assert isinstance(said, str)
-        assert "was refused, and will be again before something changes" in said
+        assert "was refused, and will be again unless something changes" in said
         assert "users.csv" in said
     world.rewrite()
     assert sensor.run(sensor.tick()).success
