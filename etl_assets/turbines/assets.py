@@ -13,13 +13,14 @@ from etl_assets.contracts.dagster import classified, effect, loads, stored
 from etl_assets.failures import PermanentError
 from etl_assets.settings import load_settings
 from etl_assets.turbines import checks, shown
+from etl_assets.turbines.ahead import one_ahead
 from etl_assets.turbines.computing import Computed, computed
 from etl_assets.turbines.contracts import Data, RawTurbineSignals
 from etl_assets.turbines.day_page import DAYS_DRAWN, write_day_page
 from etl_assets.turbines.fetching import fetched_days
 from etl_assets.turbines.signals import DEFAULT_COLUMNS
 from etl_assets.turbines.source import TurbinesApiResource, TurbinesTargetResource
-from etl_assets.turbines.target import store_days
+from etl_assets.turbines.target import StoredDay, store_days
 
 # How many steps may call the API at once is set by `dagster instance concurrency set turbines_api N`.
 API_POOL = "turbines_api"
@@ -81,12 +82,20 @@ def ten_minute_statistics(
     settings = load_settings()
     draws = len(context.partition_keys) <= DAYS_DRAWN
     missing = dict.fromkeys(context.partition_keys)
-    for some in computed(raw_turbine_signals):
-        require_columns_of_run(context, some)
-        stored_days = store_days(
-            turbines_target.database, some.bins, some.turbines, columns=some.columns, run_id=context.run.run_id
-        )
-        for stored_day in stored_days:
+
+    def stored_days() -> Iterator[tuple[Computed, list[StoredDay]]]:
+        for some in computed(raw_turbine_signals):
+            require_columns_of_run(context, some)
+            yield (
+                some,
+                store_days(
+                    turbines_target.database, some.bins, some.turbines, columns=some.columns, run_id=context.run.run_id
+                ),
+            )
+
+    # Dagster takes as long to note that a day is there as the database to store it.
+    for some, days in one_ahead(stored_days()):
+        for stored_day in days:
             day = stored_day.day
             missing.pop(day.isoformat(), None)
             page = write_day_page(turbines_target.database, day, settings=settings) if draws else None

@@ -1,7 +1,6 @@
 """Days from the source: asked for in stretches, divided into days, the next stretch fetched while this one is stored."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 from etl_assets.contracts import Record, Split
 from etl_assets.contracts.arrow import arrow_schema
 from etl_assets.failures import ConfigurationError
+from etl_assets.turbines.ahead import one_ahead
 from etl_assets.turbines.api import Minutes, TurbinesApi
 from etl_assets.turbines.contracts import RawTurbineSignals
 from etl_assets.turbines.days import DAY, midnight, stretches
@@ -54,19 +54,10 @@ def fetched_days(
     """
     require_columns(columns)
     columns = tuple(dict.fromkeys(columns))
-    asked = list(stretches(days, longest=LONGEST_STRETCH_DAYS))
-
-    def fetch(stretch: Sequence[date]) -> list[FetchedDay]:
-        return list(_fetched(api, stretch, turbines=turbines or ("",), columns=columns))
-
-    with ThreadPoolExecutor(1, thread_name_prefix="turbines") as beside:
-        coming = beside.submit(fetch, asked[0]) if asked else None
-        for number in range(len(asked)):
-            assert coming is not None
-            ready = coming.result()
-            if number + 1 < len(asked):
-                coming = beside.submit(fetch, asked[number + 1])
-            yield from ready
+    asked = stretches(days, longest=LONGEST_STRETCH_DAYS)
+    fetched = (list(_fetched(api, some, turbines=turbines or ("",), columns=columns)) for some in asked)
+    for ready in one_ahead(fetched):
+        yield from ready
 
 
 def require_columns(columns: Sequence[str]) -> None:
