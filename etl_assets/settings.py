@@ -33,6 +33,8 @@ SOURCE_VARIABLES = {
     "experiments": ("EXPERIMENTS_DIR",),
     "turbines": ("TURBINES_API_URL", "TURBINES_START_DATE", "TURBINES_END_DATE"),
 }
+# Whoever gives one of these has a source or a store of their own: simulated data have no place beside them.
+OWN = {**SOURCE_VARIABLES, "turbines": ("TURBINES_API_URL", "TURBINES_TARGET_URL")}
 
 
 def default_data_dir() -> Path:
@@ -91,9 +93,9 @@ class LocalServers(PydanticBaseSettingsSource):
         given = {name.upper(): value for name, value in {**os.environ, **self._given}.items() if value}
         data_dir = given.get("ETL_DATA_DIR")
         offered = read_local_env(Path(data_dir).expanduser() if data_dir else default_data_dir())
-        for variables in SOURCE_VARIABLES.values():
+        for system, variables in OWN.items():
             if "ETL_POSTGRES_URL" in given or not given.keys().isdisjoint(variables):
-                offered = {name: value for name, value in offered.items() if name not in variables}
+                offered = {name: value for name, value in offered.items() if name not in SOURCE_VARIABLES[system]}
         known = self.settings_cls.model_fields
         return {name.lower(): value for name, value in offered.items() if value and name.lower() in known}
 
@@ -216,9 +218,9 @@ class Settings(BaseSettings):
         value = getattr(self, field)
         if value is None:
             raise ConfigurationError(
-                f"{field.upper()} is not set: set it to {type(self).model_fields[field].description!r},"
+                f"{field.upper()} is not set: set it ({type(self).model_fields[field].description}),"
                 " or start the local servers and simulators with `make up`"
-                " (they are not used together with ETL_POSTGRES_URL)"
+                " (they are not used together with ETL_POSTGRES_URL or TURBINES_TARGET_URL)"
             )
         return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
@@ -237,6 +239,7 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         # A fault of two settings together has no location: its message names both.
         faults = "; ".join(
-            ": ".join([*(str(name).upper() for name in fault["loc"][:1]), fault["msg"]]) for fault in error.errors()
+            ": ".join([*(str(name).upper() for name in fault["loc"][:1]), fault["msg"].removeprefix("Value error, ")])
+            for fault in error.errors()
         )
         raise ConfigurationError(f"bad setting {faults}") from None

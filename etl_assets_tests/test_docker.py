@@ -445,7 +445,7 @@ def test_without_the_token_the_gateway_starts_nothing(observed: Observed) -> Non
 def test_a_day_of_the_turbines_goes_from_their_api_into_the_target_beside_the_data(observed: Observed) -> None:
     code, said = observed.loaded
     assert code == 0, said
-    assert said.startswith("2024-05-20: 288 bins, 1,152 values (1,152 inserted")
+    assert said.startswith("2024-05-20: 144 bins, 1,152 values (1,152 inserted")
     assert observed.turbine_days == ["2024-05-20"]
 
 

@@ -272,13 +272,35 @@ def test_an_upgrade_that_fails_midway_leaves_the_database_as_it_was(
 
     monkeypatch.setattr(upgrade, "alembic_config", with_broken)
     monkeypatch.setitem(HEADS, "platform", "9999")
-    with pytest.raises(PermanentError, match=r"could not prepare the database .*division by zero"):
+    with pytest.raises(PermanentError, match=r"could not prepare the platform database .*division by zero"):
         Database(empty_database_url).prepare()
 
     monkeypatch.undo()
     assert tables(empty_database_url) == before
     ensure_head(empty_database_url, history="platform")
     assert tables(empty_database_url) >= {"etl.ledger", "outages.site_outages"}
+
+
+def test_tables_of_somebody_else_stay_as_they_are_and_are_named(empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE public.data (mine int); INSERT INTO public.data VALUES (1)")
+    with pytest.raises(PermanentError, match=r'target database has something .* not ours \(relation "data" already'):
+        Database(empty_database_url, history="target").prepare()
+    assert tables(empty_database_url) == {"public.data"}
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("SELECT mine FROM public.data").fetchall() == [(1,)]
+
+
+def test_a_role_that_may_not_make_what_is_missing_is_told_what_it_needs(empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE reader")
+        try:
+            with pytest.raises(
+                PermanentError, match="may not make what is missing .*: grant it CREATE on the database"
+            ):
+                Database(f"{empty_database_url}?options=-c%20role%3Dreader", history="target").prepare()
+        finally:
+            connection.execute("DROP ROLE reader")
 
 
 def test_a_user_who_may_not_make_schemas_upgrades_where_the_schema_is_there(empty_database_url: str) -> None:

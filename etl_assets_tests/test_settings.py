@@ -116,6 +116,29 @@ def test_simulated_sources_are_left_out_beside_real_ones(
     assert settings.required("etl_broker_url") == "redis://local"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "simulated"),
+    [
+        ("TURBINES_TARGET_URL", "postgresql://server/mine", False),
+        ("TURBINES_API_URL", "https://api.example", False),
+        ("TURBINES_END_DATE", "2024-05-21", True),
+        ("TURBINES_START_DATE", "2024-05-21", True),
+    ],
+)
+def test_simulated_turbines_never_meet_a_source_or_a_target_that_was_given(
+    local_servers: LocalServers, monkeypatch: pytest.MonkeyPatch, name: str, value: str, simulated: bool
+) -> None:
+    offered = {"TURBINES_START_DATE": "2024-05-20", "TURBINES_END_DATE": "2024-05-29"}
+    local_servers(TURBINES_API_URL="http://simulated", **offered)
+    monkeypatch.setenv(name, value)
+
+    settings = load_settings()
+
+    assert (settings.turbines_api_url == "http://simulated") is simulated
+    expected = date.fromisoformat({**offered, name: value}["TURBINES_END_DATE"]) if simulated else None
+    assert settings.turbines_end_date == expected
+
+
 def test_simulated_sources_are_left_out_also_where_the_caller_gives_the_database(local_servers: LocalServers) -> None:
     local_servers(**SIMULATORS)
 

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import typer
 
@@ -41,11 +41,14 @@ def load(
     for stored in done.stored:
         kept = stored.data.change
         print(
-            f"{stored.day}: {stored.bins.received:,} bins, {stored.data.received:,} values"
+            f"{stored.day}: {stored.count:,} bins, {stored.data.received:,} values"
             f" ({kept.inserted:,} inserted, {kept.updated:,} updated, {kept.deleted:,} deleted, {kept.unchanged:,} unchanged)"
         )
     for day in done.missing:
-        print(f"{day}: the source has nothing of it, nothing was written", file=sys.stderr)
+        print(f"{day}: the source has no value of it; statistics that are there stay as they are", file=sys.stderr)
+    if done.outside:
+        rows = "1 row lies" if done.outside == 1 else f"{done.outside:,} rows lie"
+        print(f"{rows} outside of the days asked for, left out", file=sys.stderr)
     if done.quarantined:
         elements = "1 element" if done.quarantined == 1 else f"{done.quarantined:,} elements"
         print(f"{elements} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
@@ -56,7 +59,11 @@ def load(
 @app.command()
 def page(days: list[str] = typer.Argument(help="Days in UTC, like 2024-05-20.", metavar="DAY...")) -> None:
     """Draw the page of days that are in the target database; asks no source."""
-    _draw(_days(days, None), load_settings())
+    from etl_assets.turbines.days import require_days
+
+    settings, wanted = load_settings(), _days(days, None)
+    require_days(wanted, first=settings.turbines_start_date, last=settings.turbines_end_date, now=datetime.now(UTC))
+    _draw(wanted, settings)
 
 
 def expanded(arguments: Sequence[str]) -> list[str]:
@@ -81,7 +88,7 @@ def _draw(days: Sequence[date], settings: Settings) -> None:
     target = turbines_target(settings)
     for day in days:
         page = write_day_page(target, day, settings=settings)
-        print(f"{day}: {page.bins:,} bins on {page.files.html}")
+        print(f"{day}: {page.files.html}" + ("" if page.bins else " (the target has nothing of it)"))
 
 
 def _days(texts: Sequence[str], to: str | None) -> list[date]:
@@ -95,6 +102,10 @@ def _days(texts: Sequence[str], to: str | None) -> list[date]:
 
 def _day(text: str) -> date:
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no day: give one like 2024-05-20") from None
+        day = None
+    # Python reads other forms as well: 20240520, 2024-W21-1.
+    if day is None or text != day.isoformat():
+        raise typer.BadParameter(f"{text!r} is no day: give one like 2024-05-20")
+    return day

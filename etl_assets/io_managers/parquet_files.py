@@ -260,6 +260,8 @@ def read_parquet(root: ParquetRoot, slices: Sequence[Slice], columns: Sequence[s
 
 def stream_parquet(root: ParquetRoot, slices: Sequence[Slice], columns: Sequence[str] = ()) -> pa.RecordBatchReader:
     """As `read_parquet`, in batches."""
+    if not slices:
+        raise ContractError("no partition is asked for: a range begins with the earlier one")
     filesystem, _ = root.filesystem()
     contract = slices[0].contract
     schema = arrow_schema(contract, tuple(columns))

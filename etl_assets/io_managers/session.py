@@ -49,7 +49,7 @@ class Session:
             self._opening = self._worker.submit(self._open)
         try:
             connection = self._opening.result()
-            with translated("use the database"):
+            with self._database.translated("use the {} database"):
                 yield Transaction(connection)
         except BaseException:
             self.close()

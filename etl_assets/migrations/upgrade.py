@@ -1,5 +1,7 @@
 """Bring a database to the head of its migration history, one process at a time."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -60,13 +62,36 @@ def upgrade_to(revision: str, *, url: str, history: str) -> None:
     import sqlalchemy as sa
 
     engine = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=sa.NullPool)
-    with engine.begin() as connection:
+    with _explained(history), engine.begin() as connection:
         # Asked first: making it is refused to whoever may not, even where it is there.
         if connection.execute(sa.text("SELECT to_regnamespace('etl')")).scalar() is None:
             connection.execute(sa.text("CREATE SCHEMA etl"))
         config = alembic_config(history)
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, revision)
+
+
+@contextlib.contextmanager
+def _explained(history: str) -> Iterator[None]:
+    """What a person has to do where a database is not as a migration needs it; it is then as it was before."""
+    import sqlalchemy as sa
+
+    try:
+        yield
+    except sa.exc.ProgrammingError as error:
+        said = " ".join(str(error.orig).split())
+        taken = (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject, psycopg.errors.WrongObjectType)
+        if isinstance(error.orig, taken):
+            raise PermanentError(
+                f"the {history} database has something of this name that is not ours ({said}), and was left as it is:"
+                " give another database, or rename what is there"
+            ) from None
+        if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise PermanentError(
+                f"the role of the {history} database may not make what is missing there ({said}):"
+                " grant it CREATE on the database and, for the target, on its schema public"
+            ) from None
+        raise
 
 
 def alembic_config(history: str) -> "alembic.config.Config":  # type: ignore[name-defined]  # noqa: F821

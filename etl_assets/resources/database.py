@@ -4,6 +4,7 @@ Bulk work goes over ADBC (`adbc`), everything else over psycopg (`connect`). Nei
 """
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,11 @@ TRANSIENT_STATES = {
     "57": "the server cancelled the statement or is shutting down",
     "58": "the server met a system error",
 }
+# What a server says of a login, without a SQLSTATE: to ask again does not help.
+REFUSED = re.compile(
+    r"(password|\S+) authentication failed|no password supplied|no pg_hba\.conf entry|is not permitted to log in"
+    r"|(database|role) \S+ does not exist|permission denied for database"
+)
 LOST = ("server closed the connection", "connection", "terminating", "SSL SYSCALL", "no COPY in progress")
 
 
@@ -42,6 +48,7 @@ class Database:
         self._history = history
         self._migrate = migrate
         self._ready = False
+        self._used = ""
         self._lock = threading.Lock()
         self._idle = IdleConnections()
 
@@ -51,7 +58,18 @@ class Database:
     @property
     def url(self) -> str:
         """The URL, secret included: for drivers, never for output."""
-        return self._url if isinstance(self._url, str) else self._url()
+        self._used = self._url if isinstance(self._url, str) else self._url()
+        return self._used
+
+    @contextlib.contextmanager
+    def translated(self, doing: str) -> Iterator[None]:
+        """As the function of this name.
+
+        Args:
+            doing: with `{}` for the name of the database.
+        """
+        with translated(doing.format(self._history), secret=lambda: self._used):
+            yield
 
     def prepare(self) -> None:
         """Bring the schema to head, once per process.
@@ -63,7 +81,7 @@ class Database:
             if not self._ready:
                 from etl_assets.migrations.upgrade import ensure_head
 
-                with translated("prepare the database", secret=self.url):
+                with self.translated("prepare the {} database"):
                     ensure_head(self.url, history=self._history, migrate=self._migrate)
                 self._ready = True
 
@@ -78,7 +96,7 @@ class Database:
 
         self.prepare()
         with (
-            translated("use the database", secret=self.url),
+            self.translated("use the {} database"),
             psycopg.connect(self.url, autocommit=autocommit, connect_timeout=10) as connection,
         ):
             yield connection
@@ -92,7 +110,7 @@ class Database:
         from adbc_driver_postgresql import dbapi
 
         self.prepare()
-        with translated("use the database", secret=self.url):
+        with self.translated("use the {} database"):
             connection = self._idle.take() or dbapi.connect(self.url)
             try:
                 yield connection
@@ -103,12 +121,12 @@ class Database:
 
 
 @contextlib.contextmanager
-def translated(doing: str, *, secret: str = "") -> Iterator[None]:
+def translated(doing: str, *, secret: Callable[[], str] = str) -> Iterator[None]:
     """Turn what a driver raises into a failure of ours, classified once.
 
     Args:
         doing: what was going on, to follow `could not`.
-        secret: the URL that was used: drivers quote one that they cannot read, with its password.
+        secret: gives the URL that was used: drivers quote one that they cannot read, with its password.
     """
     try:
         yield
@@ -117,14 +135,18 @@ def translated(doing: str, *, secret: str = "") -> Iterator[None]:
     except Exception as error:
         if not _from_driver(error):
             raise
-        state = getattr(error, "sqlstate", None)
-        said = " ".join(str(error).split())
-        text = without_secret(said, secret)
+        # SQLAlchemy wraps the driver's error, and adds the statement and an address to read.
+        driver = getattr(error, "orig", None) or error
+        state = getattr(driver, "sqlstate", None)
+        said = " ".join(str(driver).split())
+        text = without_secret(said, secret())
         # Dagster and tracebacks show causes as well.
         cause = error if text == said else None
         reason = transient_reason(state, text)
         if reason:
             raise TransientError(f"could not {doing}: {reason}: {text}") from cause
+        if state is None:
+            raise PermanentError(f"could not {doing}: {text}") from cause
         raise PermanentError(f"could not {doing} (SQLSTATE {state}): {text}") from cause
 
 
@@ -141,6 +163,8 @@ def transient_reason(state: str | None, text: str) -> str | None:
     """Why the same statement may succeed later; None if it will not."""
     if state:
         return next((why for prefix, why in TRANSIENT_STATES.items() if state.startswith(prefix)), None)
+    if REFUSED.search(text):
+        return None
     return TRANSIENT_STATES["08"] if any(sign in text for sign in LOST) else None
 
 

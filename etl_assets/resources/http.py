@@ -158,7 +158,6 @@ class ApiClient:
 
         self._transport = http_transport
         self._name = name
-        self._secret_variable = secret_variable or f"the key of the {name} API"
         self._limits = limits
         self._sleep = sleep
         self._clock = clock
@@ -170,8 +169,9 @@ class ApiClient:
             credentials["Authorization"] = http_transport.basic_authorization(unquote(user), unquote(password))
             secrets.append(credentials["Authorization"].removeprefix("Basic "))
         if secret_header is not None:
-            credentials[secret_header[0]] = checked_key(secret_header[1], name, self._secret_variable)
+            credentials[secret_header[0]] = checked_key(secret_header[1], name, secret_variable)
             secrets.append(credentials[secret_header[0]])
+        self._secret_variable = secret_variable or (f"the key of the {name} API" if credentials else "")
         self._redact = Redactor(secrets)
         self._session = http_transport.open_session(
             self.base_url,
@@ -369,7 +369,7 @@ class ApiClient:
         )
 
     def _explained(self, call: Call, failure: Failed, *, elapsed_s: float) -> _CallFailure:
-        what, hint = failure.what, failure.rule.hint.format(key=self._secret_variable, base_url=self.base_url)
+        what, hint = failure.what, failure.rule.advice(key=self._secret_variable, base_url=self.base_url)
         if call.outcome_unknown:
             hint += "; it is not known whether the server has taken the payload"
         kind: type[_CallFailure] = ConflictError if failure.status == 409 else ApiRefused

@@ -36,9 +36,20 @@ class Rule:
     may_have_applied: bool
     hint: str
 
+    def advice(self, *, key: str, base_url: str) -> str:
+        """The hint for an API.
+
+        Args:
+            key: the variable of its key; empty for an API that has none.
+            base_url: without credentials.
+        """
+        hint = _NO_KEY if self.hint == _KEY and not key else self.hint
+        return hint.format(key=key, base_url=base_url)
+
 
 _LATER = "try again later; if it lasts, tell those who run {base_url}"
 _KEY = "set {key} to a key that {base_url} accepts"
+_NO_KEY = "{base_url} asks for credentials: put them into the base URL, as https://user:password@host"
 _PAYLOAD = "the server has judged the payload: correct what is sent"
 _MOVED = "set the base URL to where the API is now, instead of {base_url}"
 _CLIENT = "the API's interface may have changed: compare the request with its documentation"

@@ -60,7 +60,7 @@ def _beside(platform_url: str) -> str:
     from psycopg import sql
 
     with (
-        translated("look for the target database", secret=platform_url),
+        translated("look for the target database", secret=lambda: platform_url),
         psycopg.connect(platform_url, autocommit=True) as connection,
     ):
         if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TARGET,)).fetchone() is None:

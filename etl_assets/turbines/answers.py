@@ -76,11 +76,13 @@ class Minutes:
             null or NaN), `position` (int64, place in the answer, from 0); in order of arrival, only rows in [start, end).
         outside: rows outside of [start, end), left out: some servers include the end.
         rejected: rows that cannot be read: no time or none that can be told, no number, an infinite one, no object.
+        rejected_at: the instant of each, aware, in UTC; None where it cannot be told.
     """
 
     table: pa.Table
     outside: int
     rejected: Sequence[Record]
+    rejected_at: Sequence[datetime | None]
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ def read_minutes(content_type: str, body: bytes, question: Question) -> Minutes:
 
     Raises:
         MalformedAnswer: if the body is empty, a page, cut off, or not of its form.
-        ContractError: if it is no array of rows, or a column of an Arrow stream is of another kind.
-        UnknownColumns: if there are rows and none of them has the time or a column asked for.
+        ContractError: if it is no array of rows, none of the rows has a time, or a column of an Arrow stream is of another kind.
+        UnknownColumns: if there are rows and none of them has a column asked for.
     """
     if content_type.partition(";")[0].strip().lower() == ARROW_STREAM:
         return arrow_minutes(body, question)
@@ -284,7 +286,8 @@ def _minutes(judged: _Judged, element: Callable[[int], Any], question: Question)
         {TIMESTAMP: judged.instants, **judged.values, POSITION: np.arange(len(wanted), dtype=np.int64)}
     ).filter(pa.array(kept))
     rejected = [_record(row, element(row), judged.faults[row], question) for row in bad]
-    return Minutes(table, int(np.count_nonzero(~wanted)), rejected)
+    rejected_at = judged.instants.take(pa.array(bad, pa.int64())).to_pylist()
+    return Minutes(table, int(np.count_nonzero(~wanted)), rejected, rejected_at)
 
 
 def _record(row: int, element: Any, faults: Sequence[tuple[str, str]], question: Question) -> Record:
@@ -295,10 +298,16 @@ def _record(row: int, element: Any, faults: Sequence[tuple[str, str]], question:
 
 
 def _require(question: Question, came: Sequence[str]) -> None:
-    missing = [name for name in (TIMESTAMP, *question.columns) if name not in came]
-    if missing:
+    if came and TIMESTAMP not in came:
+        raise ContractError(
+            f"turbines API, {question.asked}: no row has a {TIMESTAMP}, there is {', '.join(came)}: the source answers in"
+            " another form than it did"
+        )
+    missing = [name for name in question.columns if name not in came]
+    # Rows without anything are rejected one by one.
+    if came and missing:
         raise UnknownColumns(
-            f"turbines API, {question.asked}: no row has {' or '.join(missing)}, there is {', '.join(came) or 'nothing'}:"
+            f"turbines API, {question.asked}: no row has {' or '.join(missing)}, there is {', '.join(came)}:"
             " ask for columns that the source has",
             columns=missing,
         )

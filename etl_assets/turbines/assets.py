@@ -77,7 +77,7 @@ def ten_minute_statistics(
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckResult]:
     """Mean, least, greatest and standard deviation of each ten minutes in the target database; a day at a time, or some.
 
-    A day of which the source has nothing is not materialised. A run of few days draws the page of each.
+    A day of which the source has no value is not materialised. A run of few days draws the page of each.
     """
     settings = load_settings()
     draws = len(context.partition_keys) <= DAYS_DRAWN
@@ -105,7 +105,7 @@ def ten_minute_statistics(
                 metadata={**shown.stored_day(stored_day, some), **shown.day_page(day, page)},
             )
     if missing:
-        context.log.warning(f"the source has nothing of {', '.join(missing)}: not materialised")
+        context.log.warning(f"the source has no value of {', '.join(missing)}: not materialised")
     yield from checks.results(turbines_target.database)
 
 

@@ -113,7 +113,7 @@ def changed_signals(
     if there is not None and there.num_rows:
         columns = tuple(there["columns_asked"][0].as_py().split(BETWEEN))
     (fetched,) = fetched_days(api.connect(), [day], turbines=settings.turbines, columns=columns)
-    if fetched.rows.valid.num_rows == 0:
+    if all(fetched.rows.valid[name].null_count == fetched.rows.valid.num_rows for name in columns):
         return None
     now = hash_of(fetched.rows.valid)
     if there is not None and hash_of(there) == now and statistics_follow(instance, day):

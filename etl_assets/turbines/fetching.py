@@ -1,6 +1,6 @@
 """Days from the source: asked for in stretches, divided into days, the next stretch fetched while this one is stored."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -79,14 +79,22 @@ def _fetched(
     start, end = midnight(stretch[0]), midnight(stretch[-1] + DAY)
     answers = {name: api.minutes(start=start, end=end, columns=columns, turbine=name) for name in turbines}
     by_turbine = {name: _by_day(answer, stretch) for name, answer in answers.items()}
-    records: list[Record] = [record for answer in answers.values() for record in answer.rejected]
+    records = _records_by_day(answers.values(), stretch)
     outside = sum(answer.outside for answer in answers.values())
     for number, day in enumerate(stretch):
         parts = {name: days[number] for name, days in by_turbine.items() if days[number].num_rows}
         rows = [_raw(part, turbine=name, columns=columns) for name, part in parts.items()]
         table = pa.concat_tables(rows) if rows else arrow_schema(RawTurbineSignals).empty_table()
-        # An element that cannot be read belongs to no day; the first of the stretch has it in its books.
-        yield FetchedDay(day, Split(table, records if number == 0 else ()), tuple(parts), outside if number == 0 else 0)
+        yield FetchedDay(day, Split(table, records.get(day, ())), tuple(parts), outside if number == 0 else 0)
+
+
+def _records_by_day(answers: Iterable[Minutes], stretch: Sequence[date]) -> Mapping[date, Sequence[Record]]:
+    """The rejected elements of each day; one whose time cannot be told is in the books of the first."""
+    records: dict[date, list[Record]] = {}
+    for answer in answers:
+        for record, at in zip(answer.rejected, answer.rejected_at, strict=True):
+            records.setdefault(at.date() if at else stretch[0], []).append(record)
+    return records
 
 
 def _by_day(answer: Minutes, stretch: Sequence[date]) -> list[pa.Table]:

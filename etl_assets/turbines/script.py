@@ -26,13 +26,15 @@ class LoadResult:
 
     Attributes:
         raw: what became of the source's rows, by day.
-        stored: what became of the statistics, by day; days of which the source has nothing are not among them.
+        stored: what became of the statistics, by day; days of which the source has no value are not among them.
         missing: those days.
+        outside: rows that the source sent although they lie outside of what was asked for; they were left out.
     """
 
     raw: Sequence[Outcome]
     stored: Sequence[StoredDay]
     missing: Sequence[date]
+    outside: int
 
     @property
     def quarantined(self) -> int:
@@ -74,10 +76,12 @@ def load(
     root = ParquetRoot(settings.storage_url)
     raw: list[Outcome] = []
     stored: list[StoredDay] = []
+    outside: list[int] = []
 
     def kept() -> Iterator[pa.RecordBatch]:
         """The rows of each day, once they are in their file."""
         for fetched in fetched_days(api, days, turbines=settings.turbines, columns=columns):
+            outside.append(fetched.outside)
             piece = day_slice(RawTurbineSignals, fetched.day)
             raw.extend(write_parquet(root, database, fetched.rows, [piece], Write("partition", source="turbines API")))
             yield from fetched.rows.valid.to_batches()
@@ -85,4 +89,4 @@ def load(
     for some in computed(kept()):
         stored += store_days(target, some.bins, some.turbines, columns=some.columns, source="turbines API")
     there = {done.day for done in stored}
-    return LoadResult(raw, stored, [day for day in sorted(set(days)) if day not in there])
+    return LoadResult(raw, stored, [day for day in sorted(set(days)) if day not in there], sum(outside))

@@ -28,7 +28,7 @@ def stored_day(done: StoredDay, of: Computed) -> dict[str, Any]:
     return {
         **done.data.counts(),
         "dagster/partition_row_count": done.data.loaded + done.data.change.unchanged,
-        "bins": bins.num_rows,
+        "bins": done.count,
         "turbines": ", ".join(name or "the only one" for name in turbines),
         "columns": ", ".join(of.columns),
         "quality": json.dumps(counted),

@@ -21,11 +21,16 @@ from etl_assets.turbines.signals import STATISTICS
 
 @dataclass(frozen=True)
 class StoredDay:
-    """What became of the rows of a day, in each of its two tables."""
+    """What became of the rows of a day, in each of its two tables.
+
+    Attributes:
+        count: bins of ten minutes of a turbine, each with a row per signal.
+    """
 
     day: date
     data: Outcome
     bins: Outcome
+    count: int
 
 
 def store_days(
@@ -55,14 +60,16 @@ def store_days(
     data = _data(bins, ids)
     made_of = bins.select(list(Bin.columns)).cast(arrow_schema(Bin))
     given: list[tuple[pa.Table, Slice]] = []
+    counts: list[int] = []
     for day, of_day in sorted(turbines.items()):
         signals = tuple(sorted(ids[name, column, what] for name in of_day for column in columns for what in STATISTICS))
         of_data = day_slice(Data, day, signal_id=OneOf(signals))
         of_bins = day_slice(Bin, day, turbine=OneOf(tuple(of_day)), source_signal=OneOf(tuple(columns)))
-        given += [(_within(data, of_data), of_data), (_within(made_of, of_bins), of_bins)]
+        rows = _within(made_of, of_bins)
+        given += [(_within(data, of_data), of_data), (rows, of_bins)]
+        counts.append(rows.group_by(["timestamp", "turbine"]).aggregate([]).num_rows)
     outcomes = write_together(database, given, Write("partition", run_id=run_id, source=source))
-    pairs = zip(sorted(turbines), outcomes[::2], outcomes[1::2], strict=True)
-    return [StoredDay(day, *both) for day, *both in pairs]
+    return [StoredDay(*one) for one in zip(sorted(turbines), outcomes[::2], outcomes[1::2], counts, strict=True)]
 
 
 def signal_ids(

@@ -192,7 +192,7 @@ def test_what_does_not_pass_fails_the_load_and_leaves_whole_tables_for_the_next_
     monkeypatch.setattr(session, "ATTEMPTS", 2)
     assert run(["experiments", "load", str(world.folder), "--as-of", "2023-12-31"]) == 1
     said = capsys.readouterr().err
-    assert said.startswith("error: could not use the database: ")
+    assert said.startswith("error: could not use the platform database: ")
     assert STATES[state] in said
     assert "Traceback" not in said
     assert sizes(world) == {**EARLIER_SIZES, **{name: SIZES[name] for name in [*stored, "compounds"]}}

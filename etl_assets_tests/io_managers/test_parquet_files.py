@@ -43,3 +43,8 @@ def test_what_a_killed_writer_left_is_not_read_and_goes_with_its_time(
     snapshot(root, database, 2.0)
     assert not older.exists()
     assert read_parquet(root, [Slice(Snapshots)])["value"].to_pylist() == [2.0]
+
+
+def test_no_partition_at_all_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match="a range begins with the earlier one"):
+        stream_parquet(ParquetRoot(f"{tmp_path}"), [])

@@ -484,7 +484,7 @@ def test_a_connection_that_is_cut_after_the_answer_leads_to_one_repetition(
         return acknowledge(connection, *args, **kwargs)
 
     monkeypatch.setattr(outbox, "acknowledge", cut)
-    with pytest.raises(Exception, match="could not use the database: "):
+    with pytest.raises(Exception, match="could not use the platform database: "):
         two.deliver()
     monkeypatch.undo()
     assert two.deliver().delivered == 2

@@ -1,10 +1,11 @@
 """What is said of a database that cannot be used: everything but its password."""
 
 import traceback
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from etl_assets.failures import PlatformError
+from etl_assets.failures import PermanentError, PlatformError
 from etl_assets.resources.database import Database, without_secret
 
 PASSWORD = "s3cr:t@word"
@@ -34,6 +35,22 @@ def test_no_driver_tells_the_password_of_a_url_that_does_not_lead_anywhere(
     for secret in (PASSWORD, ENCODED, "s3cr"):
         assert secret not in told
     assert "could not" in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"netloc": "nobody:wrong@{host}"}, "could not prepare the target database: .*authentication failed"),
+        ({"path": "/nowhere"}, 'could not prepare the target database: .*database "nowhere" does not exist'),
+    ],
+    ids=["password", "database"],
+)
+def test_a_login_that_is_refused_is_not_tried_again(database: Database, change: dict[str, str], said: str) -> None:
+    parts = urlsplit(database.url)
+    host = f"{parts.hostname}:{parts.port}"
+    url = urlunsplit(parts._replace(**{name: value.format(host=host) for name, value in change.items()}))
+    with pytest.raises(PermanentError, match=said):
+        Database(url, history="target").prepare()
 
 
 def test_a_text_without_the_url_stays_as_it_is() -> None:

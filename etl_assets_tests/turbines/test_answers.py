@@ -183,8 +183,20 @@ def test_a_column_that_no_row_has_is_an_error_that_names_it_and_those_that_came(
 
 
 def test_a_renamed_time_is_an_error_that_names_it() -> None:
-    with pytest.raises(UnknownColumns, match="no row has timestamp, there is time, power: "):
+    with pytest.raises(ContractError, match="no row has a timestamp, there is time, power: "):
         read(as_json({"time": "2024-05-20T00:00:00", "power": 1}))
+
+
+def test_elements_without_anything_are_rejected_one_by_one() -> None:
+    minutes = read(b"[null, null]")
+    assert [record.raw for record in minutes.rejected] == [{"element": None}] * 2
+    assert (minutes.table.num_rows, minutes.rejected_at) == (0, [None, None])
+
+
+def test_the_time_of_a_rejected_row_is_known_where_it_can_be_told() -> None:
+    at = "2024-05-20T00:05:00"
+    minutes = read(as_json({"timestamp": at, "power": "n/a"}, {"timestamp": "soon", "power": 1}, *TWO))
+    assert minutes.rejected_at == [datetime(2024, 5, 20, 0, 5, tzinfo=UTC), None]
 
 
 def test_a_column_of_an_arrow_stream_that_changed_its_type_is_an_error_that_names_both() -> None:

@@ -21,9 +21,16 @@ BAD = Record((Fault("power", "number", "x"),), {"power": "x"})
 class Api:
     """An API that has these minutes, days after the first, of each turbine; fails at the turbine of the name `away`."""
 
-    def __init__(self, *minutes: float, rejected: Sequence[Record] = (), outside: int = 0) -> None:
+    def __init__(
+        self,
+        *minutes: float,
+        rejected: Sequence[Record] = (),
+        rejected_at: Sequence[datetime | None] = (),
+        outside: int = 0,
+    ) -> None:
         self.times = [midnight(FIRST) + timedelta(days=number) for number in minutes]
         self.rejected, self.outside = rejected, outside
+        self.rejected_at = rejected_at or [None for _ in rejected]
         self.asked: list[tuple[str, datetime, datetime]] = []
 
     def minutes(self, *, start: datetime, end: datetime, columns: Sequence[str], turbine: str = "") -> Minutes:
@@ -36,7 +43,7 @@ class Api:
             **{name: pa.array(range(len(times)), pa.float64()) for name in columns},
             "position": pa.array(range(len(times)), pa.int64()),
         }
-        return Minutes(pa.table(table), self.outside, self.rejected)
+        return Minutes(pa.table(table), self.outside, self.rejected, self.rejected_at)
 
 
 def fetch(
@@ -92,6 +99,11 @@ def test_a_turbine_that_fails_fails_the_whole_stretch() -> None:
 def test_what_belongs_to_no_day_is_in_the_books_of_the_first_once() -> None:
     found = fetch(Api(0.5, rejected=[BAD], outside=1), 0, 1, turbines=["a", "b"])
     assert [(list(fetched.rows.records), fetched.outside) for fetched in found] == [([BAD, BAD], 2), ([], 0)]
+
+
+def test_a_rejected_element_is_in_the_books_of_its_own_day() -> None:
+    api = Api(0.5, 1.5, rejected=[BAD], rejected_at=[midnight(FIRST + DAY) + timedelta(minutes=5)])
+    assert [list(fetched.rows.records) for fetched in fetch(api, 0, 1, turbines=["a", "b"])] == [[], [BAD, BAD]]
 
 
 def test_a_column_that_is_named_twice_is_asked_for_once() -> None:

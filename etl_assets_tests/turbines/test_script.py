@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
+import pyarrow as pa
 import pytest
 
 from etl_assets.cli import run
@@ -344,9 +345,9 @@ def test_a_day_of_which_the_source_has_nothing_is_named_and_nothing_is_deleted(
     world.only("00:00", "00:00")
     assert run(["turbines", "load", "2024-05-20", "--to", "2024-05-21"]) == 0
     said = capsys.readouterr()
-    assert said.err == "2024-05-20: the source has nothing of it, nothing was written\n"
+    assert said.err == "2024-05-20: the source has no value of it; statistics that are there stay as they are\n"
     assert said.out.startswith(
-        "2024-05-21: 252 bins, 1,008 values (1,008 inserted, 0 updated, 0 deleted, 0 unchanged)\n"
+        "2024-05-21: 126 bins, 1,008 values (1,008 inserted, 0 updated, 0 deleted, 0 unchanged)\n"
     )
     assert [row for row in world.tables()["data"] if row[0] < at("24:00")] == before["data"]
 
@@ -458,8 +459,7 @@ def test_the_command_says_what_became_of_each_day_and_where_its_page_is(
     assert command("2024-05-20") == 0
     page = data_dir / "reports" / "turbines" / "2024-05-20" / "day.html"
     assert capsys.readouterr().out == (
-        "2024-05-20: 288 bins, 1,152 values (1,152 inserted, 0 updated, 0 deleted, 0 unchanged)\n"
-        f"2024-05-20: 288 bins on {page}\n"
+        f"2024-05-20: 144 bins, 1,152 values (1,152 inserted, 0 updated, 0 deleted, 0 unchanged)\n2024-05-20: {page}\n"
     )
     assert "288 of 288 bins have values" in page.read_text()
     assert_same(world.ten_minute(), world.computed())
@@ -473,14 +473,49 @@ def test_a_page_is_of_all_that_the_target_has_of_a_day(
     world.load(FIRST, columns=["ambient_temperature"])
     assert run(["turbines", "page", "2024-05-20", "2024-05-21"]) == 0
     pages = data_dir / "reports" / "turbines"
-    assert [line.split(" bins")[0] for line in capsys.readouterr().out.splitlines()] == [
-        "2024-05-20: 432",
-        "2024-05-21: 0",
+    assert [line.partition("day.html")[2] for line in capsys.readouterr().out.splitlines()] == [
+        "",
+        " (the target has nothing of it)",
     ]
     page = (pages / "2024-05-20" / "day.html").read_text()
     assert "432 of 432 bins have values" in page
     assert [name in page for name in ALL] == [True] * 3
     assert "the source had nothing to say" in (pages / "2024-05-21" / "day.html").read_text()
+
+
+@pytest.mark.long
+def test_a_page_of_a_day_that_there_is_none_of_is_refused(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["turbines", "page", "2024-05-19"]) == 2
+    assert "before 2024-05-20, the first day" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_day_of_rows_without_a_value_is_missing_and_keeps_the_statistics_that_are_there(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.load()
+    before = world.tables()
+    original = fetching.fetched_days
+
+    def without_values(*arguments: Any, **options: Any) -> Iterator[FetchedDay]:
+        for fetched in original(*arguments, **options):
+            table = fetched.rows.valid
+            for name in DEFAULT:
+                nothing = pa.nulls(table.num_rows, pa.float64())
+                table = table.set_column(table.column_names.index(name), table.schema.field(name), nothing)
+            yield replace(fetched, rows=Split(table))
+
+    monkeypatch.setattr(script, "fetched_days", without_values)
+    assert command("2024-05-20", "2024-05-21") == 0
+    assert capsys.readouterr().err.count("the source has no value of it") == 2
+    assert world.tables() == before
+
+
+@pytest.mark.long
+def test_rows_of_other_days_are_left_out_and_counted(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.quirks(include_end=True)
+    assert command("2024-05-20") == 0
+    assert capsys.readouterr().err == "1 row lies outside of the days asked for, left out\n"
 
 
 @pytest.mark.long
