@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from etl_assets.failures import ContractError
 from etl_assets.io_managers import parquet_files
-from etl_assets.io_managers.parquet_files import ParquetRoot, read_parquet, write_parquet
+from etl_assets.io_managers.parquet_files import ParquetRoot, read_parquet, stream_parquet, write_parquet
 from etl_assets.io_managers.slices import Slice
 from etl_assets.io_managers.writing import Write
 from etl_assets.resources.database import Database
