@@ -1,9 +1,9 @@
 """A year of a wind farm's minutes in one single-run backfill: time, shares, memory; a plain script and DuckDB beside it.
 
-    python benchmarks/turbines.py [--turbines 10] [--days 366] [--instance sqlite] [--only arrow json …]
+    python benchmarks/turbines.py [--turbines 10] [--days 366] [--instance postgres] [--only arrow json …]
 
 Minutes go from the source database through the API, which runs in a process of its own, to the target database: one run of the job for
-all days, on an instance of its own, its steps in the run's process. `arrow` is a source that offers Arrow, `json` one that has
+all days, on an instance of its own (by default that of production), its steps in the run's process. `arrow` is a source that offers Arrow, `json` one that has
 never heard of it; the client is the same. Both start with nothing in the stores and end with every day materialised
 and every value counted. The shares are of the run's wall time, taken around the functions named in `SHARES`; what runs
 beside something else (the next request while a day is stored) counts in both, so that they add up to more than all of it.
@@ -37,7 +37,7 @@ from etl_assets.simulators.turbines import fill
 LIMIT_S, LIMIT_MB = 45, 1_000
 FORMS = ("arrow", "json")
 WHO = (*FORMS, "pandas", "duckdb")
-# Where Dagster keeps its four events a day: as `dagster.yaml` says, or as `docker/dagster.yaml` and in batches.
+# Where Dagster keeps its four events a day: as `dagster.yaml` says, or as `docker/dagster.yaml` and `compose.yaml`, in batches.
 INSTANCES = {
     "sqlite": "",
     "postgres": "storage: {custom: {module: etl_assets.resources.dagster_storage, class: PooledPostgresStorage,"
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--turbines", type=int, default=10)
     parser.add_argument("--days", type=int, default=366)
-    parser.add_argument("--instance", choices=INSTANCES, default="sqlite")
+    parser.add_argument("--instance", choices=INSTANCES, default="postgres")
     parser.add_argument("--only", nargs="+", choices=WHO, default=WHO)
     options = parser.parse_args()
     names = tuple(f"T{number:02}" for number in range(1, options.turbines + 1))
