@@ -538,7 +538,11 @@ def test_no_secret_has_a_default_and_each_says_what_it_is() -> None:
 
 
 def test_every_variable_given_to_our_containers_is_one_that_somebody_reads() -> None:
-    of_dagster = {"DAGSTER_HOME", "DAGSTER_EVENT_BATCH_SIZE", *re.findall(r"env: (\w+)", (DOCKER / "dagster.yaml").read_text())}
+    of_dagster = {
+        "DAGSTER_HOME",
+        "DAGSTER_EVENT_BATCH_SIZE",
+        *re.findall(r"env: (\w+)", (DOCKER / "dagster.yaml").read_text()),
+    }
     known = {name.upper() for name in Settings.model_fields} | of_dagster
     services = {**OURS, **{f"{name} (simulated)": service for name, service in SIMULATORS["services"].items()}}
     unknown = {name: set(service.get("environment", {})) - known for name, service in services.items()}
