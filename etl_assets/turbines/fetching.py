@@ -29,13 +29,11 @@ class FetchedDay:
 
     Attributes:
         rows: in the contract of `RawTurbineSignals`, in order of turbine, time and arrival; rejected elements beside them.
-        turbines: those of which there is a row.
         outside: rows that the source sent although they lie outside what was asked for, on the stretch's first day.
     """
 
     day: date
     rows: Split[pa.Table]
-    turbines: tuple[str, ...]
     outside: int = field(default=0)
 
 
@@ -82,10 +80,13 @@ def _fetched(
     records = _records_by_day(answers.values(), stretch)
     outside = sum(answer.outside for answer in answers.values())
     for number, day in enumerate(stretch):
-        parts = {name: days[number] for name, days in by_turbine.items() if days[number].num_rows}
-        rows = [_raw(part, turbine=name, columns=columns) for name, part in parts.items()]
+        rows = [
+            _raw(days[number], turbine=name, columns=columns)
+            for name, days in by_turbine.items()
+            if days[number].num_rows
+        ]
         table = pa.concat_tables(rows) if rows else arrow_schema(RawTurbineSignals).empty_table()
-        yield FetchedDay(day, Split(table, records.get(day, ())), tuple(parts), outside if number == 0 else 0)
+        yield FetchedDay(day, Split(table, records.get(day, ())), outside if number == 0 else 0)
 
 
 def _records_by_day(answers: Iterable[Minutes], stretch: Sequence[date]) -> Mapping[date, Sequence[Record]]:
