@@ -120,6 +120,7 @@ class TableConfig:
         partition_by: column that says to which partition a row belongs; by dimension for two dimensions.
         native: the table is partitioned in Postgres itself by `partition_by`, one native partition per such span.
         may_be_empty: a table without rows is in order; its checks then may evaluate none.
+        first_stored: columns in which a row that says the same otherwise keeps what it was first stored with.
     """
 
     table: str
@@ -130,6 +131,7 @@ class TableConfig:
     native: SPANS | None = None
     may_be_empty: bool = False
     indexes: tuple[tuple[str, ...], ...] = field(default=())
+    first_stored: tuple[str, ...] = ()
 
 
 class Contract:
@@ -192,9 +194,10 @@ def _config(cls: type[Contract]) -> TableConfig:
         raise ContractError(f"{cls.__name__}: Config says {', '.join(unknown)}; it may say {', '.join(known)}")
     config = TableConfig(**options)
     # A single name in brackets without a comma is text, which would pass for its letters.
-    if not isinstance(config.key, tuple) or not all(isinstance(i, tuple) and i for i in config.indexes):
+    tuples = (config.key, config.first_stored, *config.indexes)
+    if not all(isinstance(names, tuple) for names in tuples) or not all(config.indexes):
         raise ContractError(
-            f"{cls.__name__}: key is a tuple of columns, indexes a tuple of such tuples: mind the commas"
+            f"{cls.__name__}: key and first_stored are tuples of columns, indexes a tuple of such tuples: mind the commas"
         )
     if config.store not in typing.get_args(STORES) or config.native not in (None, *typing.get_args(SPANS)):
         raise ContractError(f"{cls.__name__}: unknown store {config.store!r} or native partition {config.native!r}")
@@ -232,7 +235,7 @@ def _verify(cls: type[Contract]) -> None:
     if len(parts) != 2 or not all(IDENTIFIER.fullmatch(part) for part in (*parts, *cls.columns)):
         raise ContractError(f"{name}: table and columns must be lower-case identifiers, the table schema.table")
     partition = tuple(cls.partition_columns().values())
-    lists = [config.key, partition, *config.indexes]
+    lists = [config.key, partition, config.first_stored, *config.indexes]
     for unknown in [column_name for names in lists for column_name in names if column_name not in cls.columns]:
         raise ContractError(f"{name}: Config names {unknown}, which is no column")
     if any(len(set(names)) != len(names) for names in lists):
@@ -243,6 +246,10 @@ def _verify(cls: type[Contract]) -> None:
     for partition_column in partition:
         if cls.columns[partition_column].nullable:
             raise ContractError(f"{name}.{partition_column} says to which partition a row belongs and cannot be NULL")
+    if config.first_stored and (not config.key or set(config.first_stored) & {*config.key, *partition}):
+        raise ContractError(
+            f"{name}: first_stored are columns beside the key and the partition, of rows that have a key"
+        )
     if not (vars(cls).get("__doc__") or "").strip():
         raise ContractError(f"{name} has no docstring: say what a row is")
     if config.native and (len(partition) != 1 or set(partition) - set(config.key)):

@@ -40,6 +40,8 @@ def _table(contract: type[Contract]) -> str:
         facts.append(f"- Partition by: {', '.join(by)}{native}")
     if config.indexes:
         facts.append(f"- Indexes: {'; '.join(_names(index) for index in config.indexes)}")
+    if config.first_stored:
+        facts.append(f"- As first stored, as long as the rest of the row is the same: {_names(config.first_stored)}")
     facts.append(f"- May be empty: {'yes' if config.may_be_empty else 'no'}")
     rows = ["| column | type | unit | NULL | rules | meaning |", "|---|---|---|---|---|---|"]
     rows += [_row(c) for c in contract.columns.values()]

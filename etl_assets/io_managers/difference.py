@@ -78,17 +78,21 @@ def in_key_order(table: pa.Table, key: Sequence[str]) -> pa.Table:
     return Rows(table, key).in_key_order()
 
 
-def difference(existing: pa.Table, incoming: pa.Table, key: Sequence[str]) -> Difference:
+def difference(
+    existing: pa.Table, incoming: pa.Table, key: Sequence[str], *, disregarded: Sequence[str] = ()
+) -> Difference:
     """Compare two sides by key.
 
     Args:
         existing: the rows that are there; keys unique.
         incoming: the rows that should be; keys unique, columns in any order. Fastest when both sides are in key order.
         key: names of the key columns.
+        disregarded: columns that make no row another.
     """
+    beside = [*key, *disregarded]
     incoming = incoming.select(existing.column_names)
     if existing.num_rows == incoming.num_rows and all(existing[name].equals(incoming[name]) for name in key):
-        same = _equal_columns(existing, incoming, key)
+        same = _equal_columns(existing, incoming, beside)
         return Difference(
             new=incoming.slice(0, 0),
             changed=in_key_order(_take(incoming, np.flatnonzero(~same)), key),
@@ -106,7 +110,7 @@ def difference(existing: pa.Table, incoming: pa.Table, key: Sequence[str]) -> Di
     partner = np.full(len(coming), -1, dtype=np.int64)
     partner[order[found]] = by_key[at[found]]
     matched = np.flatnonzero(partner >= 0)
-    same = _equal_rows(existing, partner[matched], incoming, matched, key)
+    same = _equal_rows(existing, partner[matched], incoming, matched, beside)
     changed = np.zeros(len(coming), dtype=bool)
     changed[matched[~same]] = True
     gone = np.ones(len(there), dtype=bool)
@@ -120,13 +124,13 @@ def difference(existing: pa.Table, incoming: pa.Table, key: Sequence[str]) -> Di
 
 
 def _equal_rows(
-    existing: pa.Table, partner: np.ndarray, incoming: pa.Table, matched: np.ndarray, key: Sequence[str]
+    existing: pa.Table, partner: np.ndarray, incoming: pa.Table, matched: np.ndarray, beside: Sequence[str]
 ) -> np.ndarray:
-    """For each matched pair whether all columns beside the key are the same, NULL being equal to NULL."""
+    """For each matched pair whether all columns beside some are the same, NULL being equal to NULL."""
     same = np.ones(len(matched), dtype=bool)
     whole = len(matched) == incoming.num_rows
     for name in incoming.column_names:
-        if name in key:
+        if name in beside:
             continue
         ours = existing[name].combine_chunks().take(pa.array(partner))
         theirs = incoming[name].combine_chunks()
@@ -135,11 +139,11 @@ def _equal_rows(
     return same
 
 
-def _equal_columns(existing: pa.Table, incoming: pa.Table, key: Sequence[str]) -> np.ndarray:
-    """For each row whether all columns beside the key are the same on both sides."""
+def _equal_columns(existing: pa.Table, incoming: pa.Table, beside: Sequence[str]) -> np.ndarray:
+    """For each row whether all columns beside some are the same on both sides."""
     same = np.ones(incoming.num_rows, dtype=bool)
     for name in incoming.column_names:
-        if name not in key:
+        if name not in beside:
             same &= _equal(existing[name], incoming[name])
     return same
 

@@ -53,7 +53,13 @@ def replace(transaction: Transaction, piece: Slice, rows: Rows) -> Change:
     contract = piece.contract
     if not contract.config.key or _mostly_changed(transaction, piece, rows.table):
         return write_anew(transaction, piece, rows)
-    existing = _existing(transaction, piece, piece.predicate(), at_most=_worth_reading(rows.table))
+    # Rows that are written anew would lose what they were first stored with.
+    existing = _existing(
+        transaction,
+        piece,
+        piece.predicate(),
+        at_most=READ_NEVER if contract.config.first_stored else _worth_reading(rows.table),
+    )
     if existing is None:
         return write_anew(transaction, piece, rows)
     return _write_difference(transaction, piece, existing, rows.in_key_order(), delete=True)
@@ -116,6 +122,7 @@ def merge_stage(transaction: Transaction, piece: Slice, stage: sql.Identifier, *
     contract = piece.contract
     key = contract.config.key
     values = [name for name in contract.columns if name not in key]
+    compared = [name for name in values if name not in contract.config.first_stored]
     target = relation(contract)
     pick = sql.SQL("SELECT DISTINCT ON ({k}) {c} FROM {s} ORDER BY {k}, {n} DESC").format(
         k=names(key), c=names(contract.columns), s=stage, n=sql.Identifier(CHUNK)
@@ -132,11 +139,11 @@ def merge_stage(transaction: Transaction, piece: Slice, stage: sql.Identifier, *
         )
     )
     conflict: sql.Composable = sql.SQL("DO NOTHING")
-    if values:
+    if compared:
         conflict = sql.SQL("DO UPDATE SET {set} WHERE ({old}) IS DISTINCT FROM ({new})").format(
             set=sql.SQL(", ").join([sql.SQL("{c} = excluded.{c}").format(c=sql.Identifier(name)) for name in values]),
-            old=names(values, "t"),
-            new=names(values, "excluded"),
+            old=names(compared, "t"),
+            new=names(compared, "excluded"),
         )
     merge = sql.SQL(
         "WITH w AS MATERIALIZED ({w}), written AS (INSERT INTO {t} AS t ({c}) SELECT {c} FROM w ORDER BY {k}"
@@ -159,7 +166,7 @@ def _write_difference(
     transaction: Transaction, piece: Slice, existing: pa.Table, table: pa.Table, *, delete: bool
 ) -> Change:
     contract = piece.contract
-    differs = difference(existing, table, contract.config.key)
+    differs = difference(existing, table, contract.config.key, disregarded=contract.config.first_stored)
     vanished = differs.vanished if delete else differs.vanished.slice(0, 0)
     target = _home(transaction, piece) if delete else relation(contract)
     if vanished.num_rows:
@@ -205,10 +212,13 @@ def _require_all(done: int, expected: pa.Table, piece: Slice) -> None:
 
 
 def _mostly_changed(transaction: Transaction, piece: Slice, table: pa.Table) -> bool:
-    """Whether most of a random sample of the rows is not in the slice as it is; also true for an empty slice."""
-    if table.num_rows <= SAMPLE:
-        return False
+    """Whether most of a random sample of the rows is not in the slice as it is; also true for an empty slice.
+
+    Never of a table in which rows keep what they were first stored with: those that stay would not.
+    """
     contract = piece.contract
+    if table.num_rows <= SAMPLE or contract.config.first_stored:
+        return False
     there = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})").format(_home(transaction, piece), piece.predicate())
     if not transaction.value(there):
         return True
