@@ -41,6 +41,10 @@ SNAPSHOTS_KEPT = 100
 HASH = b"etl_assets.content_hash"
 
 
+class DamagedFile(PermanentError):
+    """A parquet file does not hold what was written to it."""
+
+
 @dataclass(frozen=True)
 class ParquetRoot:
     """Where the parquet layers are.
@@ -196,14 +200,28 @@ def rows_of(filesystem: Any, path: str) -> int:
 
 
 def _rows_and_hash(filesystem: Any, path: str) -> tuple[int, str | None]:
-    """Rows and content hash by the footer; 0 and None where there is no file, None for one that was written in batches."""
+    """Rows and content hash by the footer; 0 and None where there is no file or a damaged one, None for one that was written in batches."""
     try:
         with filesystem.open(path, "rb") as file:
             stored = pq.ParquetFile(file)
             content_hash = (stored.schema_arrow.metadata or {}).get(HASH) or b""
             return int(stored.metadata.num_rows), content_hash.decode() or None
-    except FileNotFoundError:
+    except (OSError, pa.ArrowInvalid) as error:
+        if not (isinstance(error, FileNotFoundError) or _is_damage(error)):
+            raise
         return 0, None
+
+
+def is_stored(root: ParquetRoot, piece: Slice) -> bool:
+    """Whether a slice that has no snapshots has a file, as far as that can be told by its end."""
+    filesystem, _ = root.filesystem()
+    path = f"{root.folder(piece)}/data.parquet"
+    try:
+        with filesystem.open(path, "rb") as file, _damage_named(path):
+            pq.ParquetFile(file)
+    except (FileNotFoundError, DamagedFile):
+        return False
+    return True
 
 
 def _snapshots(filesystem: Any, folder: str) -> list[str]:
@@ -252,7 +270,7 @@ def read_parquet(root: ParquetRoot, slices: Sequence[Slice], columns: Sequence[s
     """The rows of some slices; those that were never stored are left out.
 
     Raises:
-        PermanentError: if none of them was ever stored.
+        PermanentError: if none of them was ever stored, or one is damaged.
         ContractError: if a file does not have the contract's columns.
     """
     return stream_parquet(root, slices, columns).read_all()
@@ -269,15 +287,38 @@ def stream_parquet(root: ParquetRoot, slices: Sequence[Slice], columns: Sequence
 
     def batches() -> Iterator[pa.RecordBatch]:
         for path in files:
-            with filesystem.open(path, "rb") as file:
+            with filesystem.open(path, "rb") as file, _damage_named(path):
                 stored = pq.ParquetFile(file)
-                missing = [name for name in schema.names if name not in stored.schema_arrow.names]
+                there = stored.schema_arrow.names
+                missing = [name for name in schema.names if name not in there]
                 if missing:
                     raise ContractError(f"{path} has no column {', '.join(missing)}: materialise it again")
                 for batch in stored.iter_batches(columns=schema.names):
                     yield from pa.Table.from_batches([batch]).select(schema.names).cast(schema).to_batches()
 
     return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+@contextlib.contextmanager
+def _damage_named(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (PermissionError, IsADirectoryError) as error:
+        raise PermanentError(
+            f"{path} cannot be read ({error.strerror}): make it a file that this process may read"
+        ) from error
+    except (pa.ArrowInvalid, OSError) as error:
+        if not _is_damage(error):
+            raise
+        text = " ".join(str(error).split())
+        raise DamagedFile(
+            f"{path} is damaged, or no parquet file ({text}): remove it and materialise it again"
+        ) from error
+
+
+def _is_damage(error: Exception) -> bool:
+    """To Arrow what cannot be read or unpacked is an OSError too, but none of the system's."""
+    return isinstance(error, pa.ArrowInvalid) or (isinstance(error, OSError) and error.errno is None)
 
 
 def rows_stored(url: str, contract: type[Contract]) -> int:

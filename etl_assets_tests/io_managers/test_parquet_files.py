@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.failures import ContractError
+from etl_assets.failures import ContractError, PermanentError
 from etl_assets.io_managers import parquet_files
 from etl_assets.io_managers.parquet_files import ParquetRoot, read_parquet, stream_parquet, write_parquet
 from etl_assets.io_managers.slices import Slice
@@ -49,3 +49,51 @@ def test_what_a_killed_writer_left_is_not_read_and_goes_with_its_time(
 def test_no_partition_at_all_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="a range begins with the earlier one"):
         stream_parquet(ParquetRoot(f"{tmp_path}"), [])
+
+
+def damaged_end(data: bytes) -> bytes:
+    """A footer in which some bytes are others."""
+    length = int.from_bytes(data[-8:-4], "little")
+    return data[: -8 - length] + b"\xee" * length + data[-8:]
+
+
+DAMAGE = {
+    "cut off": lambda data: data[: len(data) // 2],
+    "no parquet": lambda _: b"something else",
+    "empty": lambda _: b"",
+    "end": damaged_end,
+    "middle": lambda data: data[:4] + b"\xee" * 60 + data[64:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_named_with_what_to_do_and_is_replaced_by_the_next_write(
+    database: Database, tmp_path: Path, damage: str
+) -> None:
+    root, table = ParquetRoot(str(tmp_path)), Slice(readings("parquet", "wholes"))
+    write_parquet(root, database, rows(1.0), [table], Write("replace"))
+    path = tmp_path / "plant/wholes/data.parquet"
+    assert parquet_files.is_stored(root, table)
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    with pytest.raises(
+        PermanentError, match=r"data\.parquet is damaged, or no parquet file.*: remove it and materialise"
+    ):
+        read_parquet(root, [table])
+    assert parquet_files.is_stored(root, table) == (damage == "middle")
+    write_parquet(root, database, rows(2.0), [table], Write("replace"))
+    assert read_parquet(root, [table])["value"].to_pylist() == [2.0]
+
+
+def test_a_file_that_may_not_be_read_is_no_damage(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, table = ParquetRoot(str(tmp_path)), Slice(readings("parquet", "wholes"))
+    write_parquet(root, database, rows(1.0), [table], Write("replace"))
+
+    def forbidden(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(parquet_files.pq, "ParquetFile", forbidden)
+    for use in (lambda: read_parquet(root, [table]), lambda: parquet_files.is_stored(root, table)):
+        with pytest.raises(PermanentError, match="cannot be read \\(Permission denied\\): make it"):
+            use()
