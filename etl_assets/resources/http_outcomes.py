@@ -175,7 +175,14 @@ def server_message(body: bytes) -> str:
     if not isinstance(content, dict):
         return ""
     texts = (content.get(name) for name in ("message", "error", "detail"))
-    return next((" ".join(text.split()) for text in texts if isinstance(text, str)), "")
+    return next((" ".join(_printable(text).split()) for text in texts if isinstance(text, str)), "")
+
+
+def _printable(text: str) -> str:
+    """Somebody else's text without what a terminal would obey, and no database or stream takes: control letters, halves of letters."""
+    return "".join(
+        letter if letter.isprintable() or letter.isspace() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
 
 
 class Redactor:
