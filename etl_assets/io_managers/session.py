@@ -10,8 +10,9 @@ from psycopg import sql
 
 from etl_assets.failures import TransientError
 from etl_assets.io_managers.bookkeeping import commit_lock
-from etl_assets.io_managers.transaction import LOCK_TIMEOUT, Transaction
+from etl_assets.io_managers.transaction import Transaction
 from etl_assets.resources.database import Database, translated
+from etl_assets.resources.database_locks import LOCK_TIMEOUT
 
 ATTEMPTS = 6
 PROBES = 5

@@ -1,7 +1,6 @@
 """One slice, one connection, one transaction: what all writers of a slice do with an ADBC connection."""
 
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -11,8 +10,8 @@ from etl_assets.contracts import Contract
 from etl_assets.contracts.arrow import arrow_schema
 from etl_assets.failures import ContractError
 from etl_assets.io_managers.slices import Slice
+from etl_assets.resources.database_locks import LOCK_TIMEOUT
 
-LOCK_TIMEOUT = timedelta(minutes=10)
 POSTGRES_NAMES = {
     "int64": "bigint",
     "float64": "double precision",

@@ -7,13 +7,12 @@ from datetime import date
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from psycopg import sql
 
 from etl_assets.contracts.arrow import arrow_schema
 from etl_assets.io_managers.slices import OneOf, Slice, Span
-from etl_assets.io_managers.transaction import LOCK_TIMEOUT
 from etl_assets.io_managers.writing import Outcome, Write, write_together
 from etl_assets.resources.database import Database
+from etl_assets.resources.database_locks import take_turn
 from etl_assets.turbines.contracts import Bin, Data, Signal
 from etl_assets.turbines.days import DAY, day_slice, midnight
 from etl_assets.turbines.signals import STATISTICS
@@ -78,14 +77,11 @@ def signal_ids(
     """The id of each turbine, column and statistic; signals that are new are entered."""
     wanted = [(turbine, column, what) for turbine in turbines for column in columns for what in STATISTICS]
     with database.connect() as connection:
-        milliseconds = int(LOCK_TIMEOUT.total_seconds() * 1000)
-        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(milliseconds))
         known = _known(connection, turbines)
         missing = [key for key in wanted if key not in known]
         if missing:
-            # One at a time: of two that enter the same signal the second finds it.
-            lock = sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 0))")
-            connection.execute(lock.format(sql.Literal(Signal.config.table)))
+            # Of two that enter the same signal the second finds it.
+            take_turn(connection, Signal.config.table)
             known = _known(connection, turbines)
             missing = [key for key in wanted if key not in known]
             next_id = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM public.signal").fetchone()[0]  # type: ignore[index]

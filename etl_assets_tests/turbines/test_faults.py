@@ -16,6 +16,7 @@ import pytest
 from etl_assets.failures import ContractError, PermanentError, PlatformError, TransientError
 from etl_assets.io_managers import session, transaction
 from etl_assets.io_managers.transaction import Transaction
+from etl_assets.resources import database_locks
 from etl_assets.resources.database import Database
 from etl_assets.turbines import computing, script, target
 from etl_assets.turbines.days import DAY
@@ -51,7 +52,7 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two attempts, and locks are not waited for."""
     monkeypatch.setattr(session, "ATTEMPTS", 2)
-    for module in (transaction, target):
+    for module in (transaction, database_locks):
         monkeypatch.setattr(module, "LOCK_TIMEOUT", datetime.timedelta(milliseconds=50))
 
 

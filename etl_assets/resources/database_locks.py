@@ -1,0 +1,26 @@
+"""What one writer at a time may do in a database, whichever process it is in."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+if TYPE_CHECKING:
+    import psycopg
+
+LOCK_TIMEOUT = timedelta(minutes=10)
+
+
+def take_turn(connection: "psycopg.Connection[Any]", name: str) -> None:
+    """Wait until nobody else has the turn of this name, and have it until the transaction of the connection ends.
+
+    That transaction begins here: what went before is committed. Each of its statements sees what was committed before
+    the turn came, whatever the database's default is.
+
+    Raises:
+        psycopg.errors.LockNotAvailable: after ten minutes.
+    """
+    connection.commit()
+    connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+    connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(int(LOCK_TIMEOUT.total_seconds() * 1000)))
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 5))", (name,))
