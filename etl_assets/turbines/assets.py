@@ -8,12 +8,12 @@ import dagster as dg
 import pyarrow as pa
 from pydantic import Field
 
+from etl_assets.ahead import one_ahead
 from etl_assets.contracts import ByPartition
 from etl_assets.contracts.dagster import classified, effect, loads, stored
 from etl_assets.failures import PermanentError
 from etl_assets.settings import load_settings
 from etl_assets.turbines import checks, shown
-from etl_assets.turbines.ahead import one_ahead
 from etl_assets.turbines.computing import Computed, computed
 from etl_assets.turbines.contracts import Data, RawTurbineSignals
 from etl_assets.turbines.day_page import DAYS_DRAWN, write_day_page

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl_assets.ahead import one_ahead
 from etl_assets.contracts import Record, Split
 from etl_assets.contracts.arrow import arrow_schema
 from etl_assets.failures import ConfigurationError
-from etl_assets.turbines.ahead import one_ahead
 from etl_assets.turbines.api import Minutes, TurbinesApi
 from etl_assets.turbines.contracts import RawTurbineSignals
 from etl_assets.turbines.days import DAY, midnight, stretches

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from etl_assets.turbines.ahead import one_ahead
+from etl_assets.ahead import one_ahead
 
 
 def test_elements_come_in_order_also_those_that_are_false() -> None:
