@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from etl_assets.contracts import Contract
+from etl_assets.events import contracts as events
 from etl_assets.experiments import contracts as experiments
 from etl_assets.failures import ContractError
 from etl_assets.gateway import contracts as gateway
@@ -28,6 +29,7 @@ ROOMS: tuple[tuple[type[Contract], ...], ...] = (
     production.CONTRACTS,
     experiments.CONTRACTS,
     turbines.CONTRACTS,
+    events.CONTRACTS,
     gateway.CONTRACTS,
 )
 CONTRACTS: Mapping[str, tuple[type[Contract], ...]] = {

@@ -6,9 +6,10 @@ from typing import Any
 
 import dagster as dg
 
-from etl_assets import experiments, outages, production, turbines
+from etl_assets import events, experiments, outages, production, turbines
 from etl_assets.alerts import alert_sensors
 from etl_assets.contracts.dagster import quiet
+from etl_assets.events.source import EventsFeedResource
 from etl_assets.experiments.source import ExperimentFilesResource
 from etl_assets.housekeeping import housekeeping_definitions
 from etl_assets.io_managers.mirrored import MirroredIOManager
@@ -22,7 +23,7 @@ from etl_assets.resources.postgres import PostgresResource
 from etl_assets.settings import load_settings
 from etl_assets.turbines.source import TurbinesApiResource, TurbinesTargetResource
 
-SYSTEMS = (outages.defs, production.defs, experiments.defs, turbines.defs)
+SYSTEMS = (outages.defs, production.defs, experiments.defs, turbines.defs, events.defs)
 OWNER = "team:data-platform"
 
 
@@ -45,6 +46,7 @@ def resources(postgres: PostgresResource | None = None) -> dict[str, Any]:
         "experiment_files": ExperimentFilesResource(),
         "turbines_api": TurbinesApiResource(),
         "turbines_target": TurbinesTargetResource(),
+        "events_feed": EventsFeedResource(),
     }
 
 

@@ -129,16 +129,22 @@ def replay(
         if read_raw
         else split(contract, _frame(contract, raw), raw=raw, source=entry.source)
     )
-    faults = [f"{fault.column}: {fault.rule}" for record in judged.rejected for fault in record.faults]
-    if faults:
-        return faults
     source = f"replay of {entry.id}"
+    # A reader of raw rows judges their form; the contract has the last word.
+    by_contract = split_arrow(contract, judged.valid, source=source)
+    rejected = [*judged.rejected, *by_contract.rejected]
+    if rejected:
+        return [
+            f"{fault.column}: {fault.rule}" if fault.column else fault.rule
+            for record in rejected
+            for fault in record.faults
+        ]
     if in_parquet:
-        rows = pa.concat_tables([there, split_arrow(contract, judged.valid).valid])
+        rows = pa.concat_tables([there, by_contract.valid])
         write_parquet(root, database, rows, [piece], Write(stored_mode(root, piece), source=source))
     else:
         mode = "upsert" if contract.config.key else "append"
-        write(database, judged.valid, [Slice(contract)], Write(mode, source=source))
+        write(database, by_contract.valid, [Slice(contract)], Write(mode, source=source))
     with database.connect() as connection:
         connection.execute("UPDATE etl.quarantine SET status = 'replayed' WHERE id = %s", (entry.id,))
     return []

@@ -32,9 +32,14 @@ SOURCE_VARIABLES = {
     "production": ("PRODUCTION_API_URL",),
     "experiments": ("EXPERIMENTS_DIR",),
     "turbines": ("TURBINES_API_URL", "TURBINES_START_DATE", "TURBINES_END_DATE"),
+    "events": ("EVENTS_FEED_URL", "EVENTS_START_DATE"),
 }
 # Whoever gives one of these has a source or a store of their own: simulated data have no place beside them.
-OWN = {**SOURCE_VARIABLES, "turbines": ("TURBINES_API_URL", "TURBINES_TARGET_URL")}
+OWN = {
+    **SOURCE_VARIABLES,
+    "turbines": ("TURBINES_API_URL", "TURBINES_TARGET_URL"),
+    "events": ("EVENTS_FEED_URL",),
+}
 
 
 def default_data_dir() -> Path:
@@ -130,6 +135,18 @@ class Settings(BaseSettings):
 
     experiments_dir: Path | None = Field(None, description="Folder with the three files of the experiments")
 
+    events_feed_url: str = Field(
+        "http://data.gdeltproject.org/gdeltv2", repr=False, description="Folder of the feed's lists and files"
+    )
+    events_us_rule: Literal["country_code", "bounding_box"] = Field(
+        "country_code", description="Which events are US events"
+    )
+    events_us_country_codes: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("US",), description="Countries of US events, FIPS 10-4, comma-separated: RQ is Puerto Rico, GM Germany"
+    )
+    events_start_date: date = Field(date(2015, 2, 18), description="First day of the events")
+    events_late_hours: int = Field(24, ge=1, le=720, description="So long after its interval the feed may bring a file")
+
     turbines_api_url: str | None = Field(None, repr=False, description="Base URL of the API of 1-minute signals")
     turbines_target_url: SecretStr | None = Field(
         None, description="Database of the 10-minute statistics; unset: `alvo`, beside the platform's"
@@ -156,9 +173,9 @@ class Settings(BaseSettings):
             raise ValueError("must name at least one site")
         return value
 
-    @field_validator("turbines", mode="before")
+    @field_validator("turbines", "events_us_country_codes", mode="before")
     @classmethod
-    def _split_turbines(cls, value: Any) -> Any:
+    def _split_names(cls, value: Any) -> Any:
         return _split(value)
 
     @field_validator("turbines_zone")

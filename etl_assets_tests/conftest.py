@@ -18,7 +18,7 @@ from etl_assets.resources.embedded import EmbeddedBroker, EmbeddedPostgres
 
 PROOFS = Path(__file__).parent / "prove"
 TEMPLATES = {"platform": "template_platform", "target": "template_target"}
-OUR_VARIABLES = ("ETL_", "OUTAGES_", "PRODUCTION_", "EXPERIMENTS_", "TURBINES", "DAGSTER_")
+OUR_VARIABLES = ("ETL_", "OUTAGES_", "PRODUCTION_", "EXPERIMENTS_", "TURBINES", "EVENTS_", "DAGSTER_")
 
 # A slow machine is no fault of the code, and a found example belongs into a test, not into a folder.
 hypothesis.settings.register_profile("everyday", deadline=None, database=None)
@@ -26,7 +26,14 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "everyday"
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach what the tests start: in the background a shell has it ignored, and every child would inherit that."""
+    """Let Ctrl-C reach what the tests start, and no setting what they import.
+
+    In the background a shell has Ctrl-C ignored, and every child would inherit that. Partitions begin where settings say, also
+    those of local servers that somebody has up, when their module is imported.
+    """
+    for name in [name for name in os.environ if name.startswith(OUR_VARIABLES)]:
+        del os.environ[name]
+    os.environ["ETL_DATA_DIR"] = str(Path(__file__).parent / "each-test-has-its-own")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

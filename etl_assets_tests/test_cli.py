@@ -102,6 +102,7 @@ def test_a_script_starts_the_servers_that_it_needs_and_ends_them(home: Path) -> 
     assert until(lambda: processes_of(home) == []), processes_of(home)
 
 
+@pytest.mark.long
 def test_the_demo_refuses_a_database_given_by_url(home: Path) -> None:
     ran = run("demo", ETL_POSTGRES_URL="postgresql://me:hidden@127.0.0.1:1/mine")
     assert ran.returncode == 2
@@ -166,12 +167,13 @@ def test_a_wrong_setting_is_wrong_usage(home: Path) -> None:
 
 
 def test_doctor_names_what_is_missing(home: Path) -> None:
-    ran = run("doctor")
+    ran = run("doctor", EVENTS_FEED_URL="http://127.0.0.1:1")
     assert ran.returncode == 1
     assert "ok      database: PostgreSQL" in ran.stdout
     assert "failed  outages API: OUTAGES_API_URL is not set" in ran.stdout
     assert "failed  production API: PRODUCTION_API_URL is not set" in ran.stdout
     assert "failed  turbines API: TURBINES_API_URL is not set" in ran.stdout
+    assert "failed  events feed: events API, GET /lastupdate.txt: tried 2 times" in ran.stdout
     assert re.search(r"ok      target database: PostgreSQL \S+, database alvo \(beside the platform's\)", ran.stdout)
 
 
@@ -185,11 +187,18 @@ def test_doctor_finds_everything_where_everything_is(home: Path) -> None:
         r"^ok +production API: metrics from simulated:\S+, workorders from simulated:\S+$", ran.stdout, re.M
     )
     assert "ok      turbines API: rows of the first hour of 2024-05-20: the only turbine 60\n" in ran.stdout
+    assert re.search(r"^ok +events feed: the newest file is \d{14}\.export\.CSV\.zip$", ran.stdout, re.M)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("url", ["redis://:hidden@127.0.0.1:1/0", "redis://:hidden@somewhere:port/0"])
 def test_doctor_says_what_is_wrong_with_the_broker_and_goes_on(data_dir: Path, url: str) -> None:
-    ran = run("doctor", ETL_BROKER_URL=url, ETL_POSTGRES_URL="postgresql://127.0.0.1:1/none")
+    ran = run(
+        "doctor",
+        ETL_BROKER_URL=url,
+        ETL_POSTGRES_URL="postgresql://127.0.0.1:1/none",
+        EVENTS_FEED_URL="http://127.0.0.1:1",
+    )
     assert ran.returncode == 1
     assert re.search(r"^failed  broker: .*ETL_BROKER_URL", ran.stdout, re.M)
     assert "failed  production API: " in ran.stdout

@@ -13,6 +13,7 @@ import typer
 
 from etl_assets.cli import (
     demo,
+    events,
     experiments,
     gateway,
     local,
@@ -41,6 +42,7 @@ app.add_typer(outages.app, name="outages", help="Outages of sites: fetch, map, s
 app.add_typer(production.app, name="production")
 app.add_typer(experiments.app, name="experiments")
 app.add_typer(turbines.app, name="turbines")
+app.add_typer(events.app, name="events")
 app.command("relay")(production.relay)
 app.command("gateway")(gateway.gateway)
 

@@ -152,6 +152,7 @@ def demo_runs(settings: Settings) -> dict[str, dict[str, str]]:
 
     sites = settings.outages_sites
     return {
+        "events_job": {"dagster/partition": f"{settings.events_start_date}"},
         "outages_job": {RANGE_START: sites[0], RANGE_END: sites[-1]},
         "production_job": {},
         "experiments_job": {"dagster/partition": f"{datetime.now(UTC):%Y-%m-%d}"},

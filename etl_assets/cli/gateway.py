@@ -36,7 +36,7 @@ def gateway(
     host: str = typer.Option("127.0.0.1", help="Address to listen on; another one than loopback needs a token."),
     port: int = typer.Option(None, help="Port to listen on instead of ETL_GATEWAY_PORT."),
 ) -> None:
-    """Serve the HTTP API until Ctrl-C: trigger and follow runs, read features."""
+    """Serve the HTTP API until Ctrl-C: trigger and follow runs, read features and US events."""
     from etl_assets.gateway.own_dagster import OwnDagster
     from etl_assets.gateway.security import require_loopback
     from etl_assets.gateway.server import run

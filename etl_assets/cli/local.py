@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import typer
@@ -190,6 +190,7 @@ def _servers(settings: Settings) -> Iterator[dict[str, str]]:
             offered["ETL_BROKER_URL"] = stack.enter_context(EmbeddedBroker(settings.etl_data_dir))
         offered.update(stack.enter_context(simulators(settings)))
         offered.update(stack.enter_context(simulated_turbines(settings)))
+        offered.update(stack.enter_context(simulated_events()))
         yield offered
 
 
@@ -229,6 +230,17 @@ def simulated_turbines(settings: Settings) -> Iterator[dict[str, str]]:
         with serve(TurbinesSimulator(source, turbines=settings.turbines).app) as url:
             last = START + timedelta(days=DAYS - 1)
             yield {"TURBINES_API_URL": url, "TURBINES_START_DATE": f"{START}", "TURBINES_END_DATE": f"{last}"}
+
+
+@contextlib.contextmanager
+def simulated_events() -> Iterator[dict[str, str]]:
+    """The simulated feed of events, from yesterday on; gives the variables that name it."""
+    from etl_assets.simulators.events import EventsSimulator
+    from etl_assets.simulators.server import serve
+
+    first = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
+    with serve(EventsSimulator(first).app) as url:
+        yield {"EVENTS_FEED_URL": url, "EVENTS_START_DATE": f"{first:%Y-%m-%d}"}
 
 
 def register_partitions(settings: Settings) -> None:

@@ -48,6 +48,7 @@ def doctor() -> None:
         "production API": _production,
         "turbines API": _turbines,
         "target database": _target,
+        "events feed": _events,
     }
     failed = 0
     for name, check in checks.items():
@@ -124,6 +125,14 @@ def _production(settings: Settings) -> str:
             next(iter(records), b"")
             sources[stream.name] = records.source or "a source without a name"
     return ", ".join(f"{name} from {source}" for name, source in sources.items())
+
+
+def _events(settings: Settings) -> str:
+    from etl_assets.events.feed import EventsFeed
+    from etl_assets.resources.http import Limits
+
+    feed = EventsFeed.from_settings(settings, limits=Limits(read_timeout_s=20, deadline_s=20, max_attempts=2))
+    return f"the newest file is {feed.latest().name}"
 
 
 def _turbines(settings: Settings) -> str:

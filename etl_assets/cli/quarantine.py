@@ -1,14 +1,17 @@
 """`etl-assets quarantine …`: look at rows that broke their contract, and replay them."""
 
 import json
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Literal
 
 import typer
 
+from etl_assets.events.contracts import RawEvents
 from etl_assets.experiments import contracts as experiments
 from etl_assets.failures import ConfigurationError
 from etl_assets.outages.contracts import RawOutages
-from etl_assets.quarantine import Entry, listed, replay, shown
+from etl_assets.quarantine import Entry, RawReader, listed, replay, shown
 from etl_assets.resources.local import platform_database
 from etl_assets.settings import load_settings
 from etl_assets.turbines.contracts import RawTurbineSignals
@@ -51,31 +54,50 @@ def replay_command(
 ) -> None:
     """Judge rows anew, after a correction of the contract or of the row, and store those that pass."""
     from etl_assets.catalogue import contract_of
+    from etl_assets.events.book import derive_again
+    from etl_assets.events.layout import corrected_events
     from etl_assets.outages.transform import corrected_outages
 
-    readers = {RawOutages.config.table: corrected_outages}
+    readers: dict[str, RawReader] = {
+        RawOutages.config.table: corrected_outages,
+        RawEvents.config.table: corrected_events,
+    }
     settings = load_settings()
     database = platform_database(settings)
+    corrected = dict(_correction(text) for text in corrections)
     still_bad = 0
     for identity in entries:
         entry = shown(database, identity)
-        _require_replayable(entry)
+        _require_replayable(entry, corrected)
         faults = replay(
             database,
             settings.storage_url,
             entry,
             contract=contract_of(entry.asset),
             read_raw=readers.get(entry.asset),
-            corrections=dict(_correction(text) for text in corrections),
+            corrections=corrected,
         )
         still_bad += bool(faults)
+        if entry.asset == RawEvents.config.table and not faults:
+            derive_again(database, datetime.fromisoformat(str(entry.raw["file_interval"])))
         print(f"{entry.id}: " + ("; ".join(faults) if faults else f"stored in {entry.asset}"))
     if still_bad:
         raise typer.Exit(1)
 
 
-def _require_replayable(entry: Entry) -> None:
-    """Refuse a row of a source that is read as a whole: the next load would take away what was stored from here."""
+def _require_replayable(entry: Entry, corrected: Mapping[str, object]) -> None:
+    """Refuse a row of a source that is read as a whole, which the next load would take away again; and to move one elsewhere."""
+    from etl_assets.catalogue import contract_of
+
+    contract = contract_of(entry.asset)
+    unknown = [name for name in corrected if name not in entry.raw and name not in contract.columns]
+    if unknown:
+        raise ConfigurationError(
+            f"{entry.id} has no field {', '.join(unknown)}: `etl-assets quarantine show` has its raw row"
+        )
+    partition = contract.config.partition_by
+    if partition and partition in corrected:
+        raise ConfigurationError(f"{entry.id} belongs to {entry.partition}: {partition} cannot be set")
     if entry.asset in {contract.config.table for contract in experiments.CONTRACTS}:
         raise ConfigurationError(f"{entry.id} is from a file: correct {entry.source} and load the folder again")
     if entry.asset == RawTurbineSignals.config.table:

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from datetime import datetime
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,26 @@ def turbines(
         fill(database_url, start=first, days=days, turbines=names)
         simulator = TurbinesSimulator(database_url, turbines=names)
         _serve(simulator.app, f"signals of {', '.join(names) or 'one turbine'}", host=host, port=port)
+
+
+@app.command()
+def events(
+    host: str = HOST,
+    port: int = typer.Option(8003, help="Port to listen on; 0 takes a free one."),
+    start: datetime | None = typer.Option(
+        None, formats=["%Y-%m-%d"], help="First day of the feed; default: yesterday."
+    ),
+    days: int | None = typer.Option(
+        None, min=1, help="Number of days; default: until now, and on, a file every 15 minutes."
+    ),
+    rows: int = typer.Option(2_000, min=0, help="Events of a file."),
+) -> None:
+    """The feed of events: its lists and a file for every 15 minutes."""
+    from etl_assets.simulators.events import EventsSimulator
+
+    first = datetime.combine((start or datetime.now(UTC) - timedelta(days=1)).date(), time(), UTC)
+    simulator = EventsSimulator(first, first + timedelta(days=days) if days else None, rows=rows)
+    _serve(simulator.app, f"feed of events from {first:%Y-%m-%d}", host=host, port=port)
 
 
 def _serve(served: Any, name: str, *, host: str, port: int) -> None:

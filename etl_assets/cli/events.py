@@ -1,0 +1,115 @@
+"""`etl-assets events …`: the system as a script."""
+
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from etl_assets.events.book import Entry
+    from etl_assets.events.script import FileRefused, LoadResult
+
+app = typer.Typer(no_args_is_help=True)
+INSTANT = re.compile(r"(\d{4}-\d{2}-\d{2})(?:T(\d{2}:\d{2})(?::00)?Z)?")
+WHEN = "like 2019-01-21T22:00Z; a day alone is its midnight"
+
+
+@app.callback()
+def events() -> None:
+    """US events from a public feed of files, one every 15 minutes."""
+
+
+@app.command()
+def load(
+    file: list[Path] = typer.Option([], "--file", help="A file of the feed, by its own name; may be repeated."),
+    interval: str | None = typer.Option(None, "--interval", help=f"One interval, {WHEN}."),
+    first: str | None = typer.Option(None, "--from", help=f"The first interval, {WHEN}."),
+    last: str | None = typer.Option(None, "--to", help="The end, which is not in it; without it until now."),
+) -> None:
+    """Fetch files of the feed that are not stored as they are, and store their US events; by default the newest."""
+    if sum((bool(file), interval is not None, first is not None)) > 1 or (last is not None and first is None):
+        raise typer.BadParameter("give --file, or --interval, or --from with or without --to")
+    if file:
+        results, refused = _of_files(file)
+    else:
+        results, refused = [_of_feed(interval, first, last)], []
+    _say(results)
+    for error in refused:
+        print(f"error: {error}", file=sys.stderr)
+    if refused:
+        raise typer.Exit(2)
+    # Of nothing that was asked for there is anything.
+    if _entries(results) and not any(result.stored for result in results):
+        raise typer.Exit(1)
+
+
+def _of_files(paths: list[Path]) -> tuple[list["LoadResult"], list["FileRefused"]]:
+    """What became of the files that were taken, and why others were not."""
+    from etl_assets.events.script import FileRefused, load_file
+
+    results, refused = [], []
+    for path in paths:
+        try:
+            results.append(load_file(path))
+        except FileRefused as error:
+            refused.append(error)
+    return results, refused
+
+
+def _of_feed(interval: str | None, first: str | None, last: str | None) -> "LoadResult":
+    """What became of an interval, of a stretch, or of the newest file."""
+    from etl_assets.events.script import load as run
+
+    now = datetime.now(UTC)
+    if interval is None and first is None:
+        return run()
+    begin = _instant(interval or first or "")
+    end = _instant(last) if last else now
+    if begin > now:
+        raise typer.BadParameter(f"{begin:%Y-%m-%dT%H:%MZ} is still to come")
+    if interval is not None:
+        return run(begin)
+    if end <= begin:
+        raise typer.BadParameter(f"--to {end:%Y-%m-%dT%H:%MZ} is not after --from {begin:%Y-%m-%dT%H:%MZ}")
+    return run(begin, end)
+
+
+def _entries(results: list["LoadResult"]) -> list["Entry"]:
+    return [one.entry for result in results for one in result.taken]
+
+
+def _say(results: list["LoadResult"]) -> None:
+    """What was stored on the one hand, what was not and why on the other."""
+    entries = _entries(results)
+    changes = [one.outcome.change for result in results for one in result.stored]
+    fetched = [one.entry.rows_raw or 0 for result in results for one in result.taken if one.outcome]
+    files = "1 file" if len(fetched) == 1 else f"{len(fetched):,} files"
+    print(
+        f"{files} taken with {sum(fetched):,} events; {sum(c.inserted for c in changes):,} US events inserted,"
+        f" {sum(c.updated for c in changes):,} updated, {sum(c.deleted for c in changes):,} deleted,"
+        f" {sum(c.unchanged for c in changes):,} unchanged"
+    )
+    for entry in entries:
+        if entry.reason:
+            kept = ", as it was" if entry.stored else ""
+            print(f"{entry.interval:%Y-%m-%dT%H:%MZ} {entry.state}{kept}: {entry.reason}", file=sys.stderr)
+    quarantined = sum(result.quarantined for result in results)
+    if quarantined:
+        counted = "1 row" if quarantined == 1 else f"{quarantined:,} rows"
+        print(f"{counted} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
+
+
+def _instant(text: str) -> datetime:
+    matched = INSTANT.fullmatch(text)
+    try:
+        if matched is None:
+            raise ValueError(text)
+        begin = datetime.fromisoformat(f"{matched[1]}T{matched[2] or '00:00'}:00+00:00")
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no instant in UTC: give one {WHEN}") from None
+    if begin.minute % 15:
+        raise typer.BadParameter(f"{text!r} is not on a quarter of an hour: files are named by :00, :15, :30 and :45")
+    return begin

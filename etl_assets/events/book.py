@@ -1,0 +1,133 @@
+"""The book of intervals: what became of each quarter of an hour, as rows of `events.intervals`."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from etl_assets.contracts.arrow import arrow_schema
+from etl_assets.events.contracts import Intervals
+from etl_assets.io_managers.slices import Slice
+from etl_assets.io_managers.writing import Write, write
+from etl_assets.resources.database import Database
+from etl_assets.resources.database_locks import take_turn
+
+if TYPE_CHECKING:
+    import psycopg
+
+DAY = timedelta(days=1)
+# Of these nothing is left to do, as long as the feed says nothing else.
+SETTLED = ("loaded", "absent", "refused")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the book; see `Intervals` for what the columns mean."""
+
+    interval: datetime
+    state: str = "missing"
+    size: int | None = None
+    md5: str | None = None
+    refused_md5: str | None = None
+    rows_raw: int | None = None
+    rows_us: int | None = None
+    rows_repeated: int | None = None
+    attempts: int = 0
+    first_asked_at: datetime | None = None
+    last_asked_at: datetime | None = None
+    loaded_at: datetime | None = None
+    reason: str | None = None
+
+    @property
+    def stored(self) -> bool:
+        """Whether rows of the interval are in the raw layer."""
+        return self.rows_raw is not None
+
+
+def midnight(day: date) -> datetime:
+    """When a day begins, in UTC."""
+    return datetime.combine(day, time(), tzinfo=UTC)
+
+
+def entries(database: Database, first: datetime, last: datetime) -> dict[datetime, Entry]:
+    """What the book says of the intervals in [first, last), in their order."""
+    with database.connect() as connection:
+        found = _read(connection, b"interval >= %s AND interval < %s", (first, last))
+    return {entry.interval: entry for entry in found}
+
+
+def with_repeated(connection: "psycopg.Connection[Any]", *, beside: Sequence[datetime]) -> list[Entry]:
+    """The intervals with events that are stored with another interval, but for some intervals, in their order."""
+    return _read(connection, b"rows_repeated > 0 AND NOT interval = ANY(%s)", (list(beside),))
+
+
+def unsettled(database: Database) -> list[Entry]:
+    """The intervals, in their order, of which something is left to do."""
+    with database.connect() as connection:
+        return _read(connection, b"NOT state = ANY(%s)", (list(SETTLED),))
+
+
+@contextlib.contextmanager
+def turn(database: Database) -> "Iterator[psycopg.Connection[Any]]":
+    """Read the book and write it, the raw layer or US events as the only one who does; gives the connection that has the turn."""
+    with database.connect() as connection:
+        take_turn(connection, "events.intervals")
+        yield connection
+
+
+def entry_of(connection: "psycopg.Connection[Any]", interval: datetime) -> Entry | None:
+    """What the book says of an interval; none if that is not in it."""
+    return next(iter(_read(connection, b"interval = %s", (interval,))), None)
+
+
+def enter(database: Database, noted: Sequence[Entry], *, run_id: str) -> None:
+    """Enter what became of intervals, for one who has the turn; entries that say what they said stay untouched."""
+    if noted:
+        write(database, as_table(noted), [Slice(Intervals)], Write("upsert", run_id=run_id, source="events feed"))
+
+
+def note(
+    database: Database, noted: Sequence[Entry], *, run_id: str, since: Mapping[datetime, Entry] | None = None
+) -> None:
+    """Take the turn and enter what became of intervals.
+
+    Args:
+        since: what the book said when the work on them began. An interval of which it says something else by now is left out: somebody
+            else has been at it.
+    """
+    if not noted:
+        return
+    with turn(database) as connection:
+        if since is not None:
+            now = {
+                entry.interval: entry
+                for entry in _read(connection, b"interval = ANY(%s)", ([e.interval for e in noted],))
+            }
+            noted = [entry for entry in noted if now.get(entry.interval) == since.get(entry.interval)]
+        enter(database, noted, run_id=run_id)
+
+
+def derive_again(database: Database, interval: datetime) -> None:
+    """Note that the rows of an interval in the raw layer are others than those that its US events are from."""
+    with turn(database) as connection:
+        entry = entry_of(connection, interval)
+        if entry and entry.state == "loaded":
+            enter(database, [replace(entry, state="fetched")], run_id="script")
+
+
+def as_table(noted: Iterable[Entry]) -> pa.Table:
+    """Entries in the contract of `Intervals`."""
+    return pa.Table.from_pylist([asdict(entry) for entry in noted], schema=arrow_schema(Intervals))
+
+
+def _read(connection: "psycopg.Connection[Any]", condition: bytes, values: Sequence[Any]) -> list[Entry]:
+    query = b"SELECT %b FROM events.intervals WHERE %b ORDER BY interval"
+    rows = connection.execute(query % (", ".join(Intervals.columns).encode(), condition), values).fetchall()
+    return [Entry(**dict(zip(Intervals.columns, map(_in_utc, row), strict=True))) for row in rows]
+
+
+def _in_utc(value: Any) -> Any:
+    return value.astimezone(UTC) if isinstance(value, datetime) else value

@@ -1,0 +1,264 @@
+"""From the feed to the raw layer: each file fetched, verified, read, stored as one slice, and noted in the book."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl_assets.ahead import one_ahead
+from etl_assets.contracts import Split
+from etl_assets.events.archive import verified
+from etl_assets.events.book import Entry, enter, entries, entry_of, note, turn
+from etl_assets.events.contracts import RawEvents
+from etl_assets.events.feed import EventsFeed, FeedFile, FileMissing
+from etl_assets.events.intervals import INTERVAL, file_name
+from etl_assets.events.layout import valid_events
+from etl_assets.events.refused import FileRefused
+from etl_assets.io_managers.parquet_files import ParquetRoot, is_stored, read_parquet, write_parquet
+from etl_assets.io_managers.slices import Slice
+from etl_assets.io_managers.writing import Outcome, Write
+from etl_assets.resources.database import Database
+from etl_assets.resources.http import ApiRefused, ApiUnavailable
+from etl_assets.resources.http_files import temporary_folder
+
+# So many intervals without a file are noted at once.
+NOTED_TOGETHER = 16
+AWAY_IN_A_ROW = 5
+# What is given and too long is refused; other answers are no file.
+WHOLE = 200
+# What is wrong with the bytes that came, and not with the file that the feed has.
+NOT_THE_FILE = ("size", "md5", "unreadable")
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Where the events go.
+
+    Attributes:
+        database: with the US events, the book, ledger and quarantine.
+        root: of the raw layer.
+        run_id: who writes.
+    """
+
+    database: Database
+    root: ParquetRoot
+    run_id: str = "script"
+
+
+@dataclass(frozen=True)
+class ReadFile:
+    """A file that was verified and read.
+
+    Attributes:
+        rows: in the contract of `RawEvents`, bad lines beside them.
+        size, md5: of the archive.
+    """
+
+    rows: Split[pa.Table]
+    size: int
+    md5: str
+
+
+@dataclass(frozen=True)
+class NotTaken:
+    """Why there is no file.
+
+    Attributes:
+        reason: for people.
+        refused: there is one, and it is not taken; else the feed does not have it, or does not give it.
+        md5: of the refused file, as the feed says it.
+        failure: of the feed, over this file.
+    """
+
+    reason: str
+    refused: bool = False
+    md5: str | None = None
+    failure: ApiUnavailable | ApiRefused | None = None
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of an interval.
+
+    Attributes:
+        entry: in the book.
+        outcome: of its rows; None where nothing was stored.
+    """
+
+    entry: Entry
+    outcome: Outcome | None = None
+
+
+def interval_slice(interval: datetime) -> Slice:
+    """The rows of an interval in the raw layer."""
+    return Slice(RawEvents, f"{interval.astimezone(UTC):%Y%m%d%H%M%S}", {"file_interval": interval})
+
+
+def read_file(path: Path, interval: datetime, *, size: int | None = None, md5: str | None = None) -> ReadFile:
+    """Verify and read a file of the feed.
+
+    Raises:
+        FileRefused: for a file that is not taken, with the reason.
+    """
+    archive = verified(path, interval=interval, size=size, md5=md5)
+    return ReadFile(valid_events(archive.content, interval=interval), archive.size, archive.md5)
+
+
+def take(
+    feed: EventsFeed,
+    stores: Stores,
+    intervals: Sequence[datetime],
+    *,
+    known: Mapping[datetime, FeedFile],
+    now: datetime,
+    late: timedelta,
+) -> Iterator[Taken]:
+    """Bring intervals into the raw layer, as far as the feed has them, and note in the book what became of each.
+
+    An interval whose rows are stored is left alone unless the feed has a file of another MD5, which replaces it. One that the feed
+    does not have is missing, and absent once its time is up; before its end it is neither, and not noted. A file that cannot be
+    taken is refused, and what is stored stays. Where the feed fails over one file, that is missing and the others are taken.
+
+    Args:
+        intervals: aware, on quarters of an hour.
+        known: what the feed says that it has.
+        now: the present instant, aware.
+        late: so long after the end of an interval the feed may bring its file.
+
+    Raises:
+        ApiUnavailable, ApiRefused: as the feed, if it gives none of the files, or is away for several in a row; what was noted before stays.
+        NotStored: if the disk does not take a file.
+        TransientError, PermanentError: of the stores.
+    """
+    if not intervals:
+        return
+    book = entries(stores.database, min(intervals), max(intervals) + INTERVAL)
+    there = {at for at, entry in book.items() if entry.stored and is_stored(stores.root, interval_slice(at))}
+    noted = [
+        replace(entry, reason=None, refused_md5=None)
+        for at, entry in book.items()
+        if at in there and entry.reason and at in known and known[at].md5 == entry.md5
+    ]
+    wanted = [
+        at
+        for at in intervals
+        # What is not over yet cannot be missing.
+        if (at in known or at + INTERVAL <= now) and _is_news(book.get(at), known.get(at), stored=at in there)
+    ]
+    patience = _Patience(len(wanted))
+    try:
+        with temporary_folder() as folder:
+            fetched = ((at, _fetched(feed, known.get(at), folder)) for at in wanted)
+            for at, found in one_ahead(fetched):
+                patience.judge(found)
+                asked = _asked(book.get(at), at, now)
+                if isinstance(found, ReadFile):
+                    yield _store(stores, asked, found, since=book.get(at))
+                    continue
+                entry = _not_taken(asked, found, now=now, late=late)
+                if entry.state != "missing" or at + INTERVAL <= now:
+                    noted.append(entry)
+                if len(noted) >= NOTED_TOGETHER:
+                    note(stores.database, noted, run_id=stores.run_id, since=book)
+                    noted = []
+                yield Taken(entry)
+    finally:
+        note(stores.database, noted, run_id=stores.run_id, since=book)
+
+
+def _store(stores: Stores, entry: Entry, file: ReadFile, *, since: Entry | None) -> Taken:
+    """Store a file and note that, unless the book says something else than when the file was asked for."""
+    with turn(stores.database) as connection:
+        there = entry_of(connection, entry.interval)
+        # Somebody else has been at it; of two versions nobody can tell here which is the newer one, the feed will.
+        if there and there != since:
+            return Taken(there)
+        taken = store_raw(stores, entry, file)
+        enter(stores.database, [taken.entry], run_id=stores.run_id)
+    return taken
+
+
+def store_raw(stores: Stores, entry: Entry, file: ReadFile) -> Taken:
+    """Store the rows of a file as the slice of its interval, for one who has the turn.
+
+    Lines that were replayed from quarantine stay, as long as the file is the same.
+    """
+    rows = file.rows
+    if entry.md5 == file.md5 and is_stored(stores.root, interval_slice(entry.interval)):
+        rows = _with_replayed(rows, read_parquet(stores.root, [interval_slice(entry.interval)]))
+    how = Write("partition", run_id=stores.run_id, source=file_name(entry.interval))
+    (outcome,) = write_parquet(stores.root, stores.database, rows, [interval_slice(entry.interval)], how)
+    count = outcome.change.inserted + outcome.change.unchanged
+    fetched = replace(
+        entry, state="fetched", size=file.size, md5=file.md5, rows_raw=count, reason=None, refused_md5=None
+    )
+    return Taken(fetched, outcome)
+
+
+def _with_replayed(rows: Split[pa.Table], there: pa.Table) -> Split[pa.Table]:
+    ids = rows.valid["global_event_id"]
+    replayed = there.filter(pc.invert(pc.is_in(there["global_event_id"], value_set=ids)))
+    return Split(pa.concat_tables([rows.valid, replayed]), rows.records, rows.deduplicated)
+
+
+class _Patience:
+    """How long to go on with a feed that fails: it may over a file, and may not over all, or be away for several in a row."""
+
+    def __init__(self, files: int) -> None:
+        self._files, self._failed, self._away = files, 0, 0
+
+    def judge(self, found: ReadFile | NotTaken) -> None:
+        """Raise the failure over a file, if there was one and no patience is left."""
+        failure = found.failure if isinstance(found, NotTaken) else None
+        self._away = self._away + 1 if isinstance(failure, ApiUnavailable) else 0
+        self._failed += failure is not None
+        if failure and (self._failed == self._files or self._away == AWAY_IN_A_ROW):
+            raise failure
+
+
+def _is_news(entry: Entry | None, file: FeedFile | None, *, stored: bool) -> bool:
+    """Whether the feed has to be asked, or has something that we do not have."""
+    if entry is None or not (stored or (entry.state == "refused" and not entry.stored)):
+        return True
+    if file is None:
+        return False
+    return file.md5 is None or file.md5 not in (entry.md5, entry.refused_md5)
+
+
+def _asked(entry: Entry | None, interval: datetime, now: datetime) -> Entry:
+    entry = entry or Entry(interval)
+    return replace(entry, attempts=entry.attempts + 1, first_asked_at=entry.first_asked_at or now, last_asked_at=now)
+
+
+def _fetched(feed: EventsFeed, file: FeedFile | None, folder: Path) -> ReadFile | NotTaken:
+    if file is None:
+        return NotTaken("the feed does not list it")
+    try:
+        path = feed.downloaded(file, folder)
+    except FileMissing as missing:
+        return NotTaken(str(missing))
+    except (ApiUnavailable, ApiRefused) as failure:
+        if isinstance(failure, ApiRefused) and failure.status == WHOLE:
+            return NotTaken(str(failure), refused=True, md5=file.md5)
+        return NotTaken(str(failure), failure=failure)
+    try:
+        return read_file(path, file.interval, size=file.size, md5=file.md5)
+    except FileRefused as refused:
+        return NotTaken(str(refused), refused=refused.reason not in NOT_THE_FILE, md5=file.md5)
+    finally:
+        path.unlink()
+
+
+def _not_taken(entry: Entry, found: NotTaken, *, now: datetime, late: timedelta) -> Entry:
+    if entry.stored:
+        state = entry.state
+    elif found.refused:
+        state = "refused"
+    else:
+        # What the feed failed over it may well have.
+        over = found.failure is None and now >= entry.interval + INTERVAL + late
+        state = "absent" if over else "missing"
+    return replace(entry, state=state, refused_md5=found.md5 or entry.refused_md5, reason=found.reason)

@@ -1,0 +1,107 @@
+"""The events system without an orchestrator: for the command line, a cron job, or a person who has a file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from etl_assets.events.asking import all_listed, newest
+from etl_assets.events.book import Entry, enter, entry_of, turn
+from etl_assets.events.feed import EventsFeed
+from etl_assets.events.intake import Stores, Taken, read_file, store_raw, take
+from etl_assets.events.intervals import INTERVAL, interval_of, quarters
+from etl_assets.events.refused import FileRefused
+from etl_assets.events.us_rule import us_rule
+from etl_assets.events.us_store import StoredIntervals, store_us_events
+from etl_assets.io_managers.parquet_files import ParquetRoot
+from etl_assets.resources.database import Database
+from etl_assets.resources.local import platform_database
+from etl_assets.settings import Settings, load_settings
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """What a load did.
+
+    Attributes:
+        taken: what became of the file of each interval that the feed was asked for, before its US events were derived.
+        stored: what became of the US events, by transaction.
+    """
+
+    taken: Sequence[Taken]
+    stored: Sequence[StoredIntervals]
+
+    @property
+    def quarantined(self) -> int:
+        """Rows in quarantine."""
+        outcomes = [one.outcome for one in self.taken if one.outcome] + [one.outcome for one in self.stored]
+        return sum(outcome.quarantined for outcome in outcomes)
+
+    def of_state(self, state: str) -> list[Entry]:
+        """The intervals whose files are in a state: `fetched` if they were taken."""
+        return [one.entry for one in self.taken if one.entry.state == state]
+
+
+def load(
+    first: datetime | None = None,
+    last: datetime | None = None,
+    *,
+    settings: Settings | None = None,
+    feed: EventsFeed | None = None,
+    database: Database | None = None,
+    now: datetime | None = None,
+) -> LoadResult:
+    """Fetch the intervals in [first, last) that are not stored as the feed has them, and store their US events.
+
+    Args:
+        first, last: aware, on quarters of an hour; none: the newest file. One without the other: that interval.
+        settings: by default those of the environment.
+        feed, database: by default those that the settings name.
+        now: the present instant, aware.
+
+    Raises:
+        ConfigurationError: for a rule or an address that cannot be right; nothing was written.
+        TransientError, PermanentError: if the feed or the database stays away or refuses; what was stored is whole.
+    """
+    settings, now = settings or load_settings(), now or datetime.now(UTC)
+    rule = us_rule(settings.events_us_rule, settings.events_us_country_codes)
+    stores = _stores(settings, database)
+    feed = feed or EventsFeed.from_settings(settings)
+    if first is None:
+        known = newest(feed)
+        intervals = list(known)
+    else:
+        intervals = list(quarters(first, last or first + INTERVAL))
+        known = {first: feed.unlisted(first)} if last is None else all_listed(feed, intervals)
+    late = timedelta(hours=settings.events_late_hours)
+    taken = list(take(feed, stores, intervals, known=known, now=now, late=late))
+    return LoadResult(taken, list(store_us_events(stores, intervals, rule=rule, now=now)))
+
+
+def load_file(
+    path: Path, *, settings: Settings | None = None, database: Database | None = None, now: datetime | None = None
+) -> LoadResult:
+    """Store a file of the feed that somebody has, under the interval that its name says.
+
+    There are no size and MD5 to compare with; everything else is verified.
+
+    Raises:
+        ConfigurationError: for a rule that cannot be right; nothing was written.
+        FileRefused: for a file that is not taken; nothing was written.
+    """
+    settings, now = settings or load_settings(), now or datetime.now(UTC)
+    rule = us_rule(settings.events_us_rule, settings.events_us_country_codes)
+    stores = _stores(settings, database)
+    interval = interval_of(path.name)
+    file = read_file(path, interval)
+    with turn(stores.database) as connection:
+        taken = store_raw(stores, entry_of(connection, interval) or Entry(interval), file)
+        enter(stores.database, [taken.entry], run_id=stores.run_id)
+    return LoadResult([taken], list(store_us_events(stores, [interval], rule=rule, now=now)))
+
+
+def _stores(settings: Settings, database: Database | None) -> Stores:
+    return Stores(database or platform_database(settings), ParquetRoot(settings.storage_url))
+
+
+__all__ = ["FileRefused", "LoadResult", "load", "load_file"]

@@ -1,0 +1,20 @@
+"""The feed of events as a Dagster resource."""
+
+from typing import Any
+
+import dagster as dg
+
+from etl_assets.events.feed import EventsFeed
+from etl_assets.settings import load_settings
+
+
+class EventsFeedResource(dg.ConfigurableResource[Any]):
+    """The feed at EVENTS_FEED_URL; settings are read when a run needs it, so that no address is in a run config."""
+
+    def connect(self) -> EventsFeed:
+        """The feed, ready to be asked.
+
+        Raises:
+            ConfigurationError: if its URL cannot be right.
+        """
+        return EventsFeed.from_settings(load_settings())
