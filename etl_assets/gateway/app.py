@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.routing import Route
 
-from etl_assets.gateway import experiments, health, runs
+from etl_assets.gateway import events, experiments, health, runs
 from etl_assets.gateway.envelope import REQUEST_ID, Envelope, add_handlers
 from etl_assets.gateway.orchestrator import Orchestrator
 from etl_assets.gateway.problems import ProblemDocument, documented, no_json, unexpected, unreadable
@@ -30,11 +30,12 @@ DESCRIPTION = """
 Starts runs of the platform's jobs, follows them, and serves what they made. It computes nothing itself: Dagster runs, Postgres keeps.
 
 Whatever goes wrong is answered with problem details (RFC 9457), which say what happened and what to do; the calls of the
-original exercise (`/trigger-etl`, `/check/…`) answer `{"message": …}`. Every answer has an `X-Request-Id`, which the gateway's log has too.
+original exercises (`/trigger-etl`, `/check/…`, `/start-etl-job`, `/status`) answer in fixed words. Every answer has an `X-Request-Id`, which the gateway's log has too.
 Wherever 503 is documented, the same request may succeed later.
 """
 TAGS = [
     {"name": "experiments", "description": "The experiments system: trigger, checks, features of users"},
+    {"name": "events", "description": "The events system: status, trigger, the latest US events"},
     {"name": "runs", "description": "Runs of any job: start, list, follow, cancel"},
     {"name": "health", "description": "For those who run the gateway"},
 ]
@@ -60,7 +61,7 @@ def create_app(settings: Settings, *, orchestrator: Orchestrator, store: Store) 
     )
     app.state.settings, app.state.orchestrator, app.state.store = settings, orchestrator, store
     app.state.stopping = False
-    routers = (experiments.router, runs.router, health.router)
+    routers = (experiments.router, events.router, runs.router, health.router)
     routes = [route for each in (app, *routers) for route in each.routes if isinstance(route, Route)]
     for router in routers:
         app.include_router(router)

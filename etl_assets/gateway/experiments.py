@@ -17,107 +17,65 @@ from psycopg.rows import dict_row
 from pydantic import BaseModel, BeforeValidator, Field, create_model
 
 from etl_assets.contracts import Column
-from etl_assets.contracts.contract import KINDS
 from etl_assets.experiments.contracts import CONTRACTS, UserFeatures
-from etl_assets.gateway import metrics
 from etl_assets.gateway.dependencies import Configured, Dagster, Data, only_known_parameters
-from etl_assets.gateway.orchestrator import LaunchRefused, OrchestratorDown
+from etl_assets.gateway.fixed import TriggerCall, Words, said, says
 from etl_assets.gateway.problems import Problem, documented, unexpected, unfit
-from etl_assets.gateway.store import DEADLINE_S, StoreDown
-from etl_assets.gateway.triggers import Loading, TooFrequent, Trigger, take
+from etl_assets.gateway.rows import described, field_of
+from etl_assets.gateway.store import STORE_DOWN
+from etl_assets.gateway.triggers import Outcome, Trigger
 
-TRIGGER = Trigger(name="experiments", job="experiments_job")
+TRIGGER = TriggerCall(
+    Trigger(name="experiments", job="experiments_job"),
+    answers={
+        Outcome.TAKEN: {"message": "ETL process started"},
+        Outcome.TOO_FREQUENT: {"message": "Trigger the API frequently, please try again later."},
+        Outcome.LOADING: {"message": "Dag is loading, please try again later."},
+    },
+    started="A run of the experiments for the present day (UTC) was started",
+)
 
-STARTED = "ETL process started"
-TOO_FREQUENT = "Trigger the API frequently, please try again later."
-LOADING = "Dag is loading, please try again later."
-TABLES_THERE, TABLES_MISSING = "Table created", "Table creation failed"
-FEATURES_THERE, FEATURES_MISSING = "Feature Derivation inserted", "Feature Derivation insert failed"
+TABLES_THERE, TABLES_MISSING = {"message": "Table created"}, {"message": "Table creation failed"}
+FEATURES_THERE = {"message": "Feature Derivation inserted"}
+FEATURES_MISSING = {"message": "Feature Derivation insert failed"}
 
-STORE_DOWN = StoreDown(f"did not answer within {DEADLINE_S:g} s")
 LARGEST_ID = 2**63 - 1
 LARGEST_PAGE = 1000
 FEATURES = sql.Identifier(*UserFeatures.config.table.split("."))
-PYTHON_TYPES: dict[Any, type] = {kind: python for python, kind in KINDS.items()}
 
 router = APIRouter(tags=["experiments"])
 
 
-def _says(*messages: str, description: str) -> dict[str, Any]:
-    """A documented answer that says one of a few fixed messages."""
-    return {
-        "description": description,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"message": {"type": "string", "enum": list(messages)}},
-                    "required": ["message"],
-                    "additionalProperties": False,
-                },
-                "examples": {message: {"value": {"message": message}} for message in messages},
-            }
-        },
-    }
-
-
-def _said(status: int, message: str) -> JSONResponse:
-    # An answer to a GET might be kept by what lies between, and the next one never reach us.
-    return JSONResponse({"message": message}, status, headers={"Cache-Control": "no-store"})
-
-
 # --- the trigger
 
-TRIGGER_ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: _says(STARTED, description="A run of the experiments for the present day (UTC) was started"),
-    400: _says(
-        TOO_FREQUENT,
-        LOADING,
-        description=(
-            "Nothing was started: a run is queued or running, the last trigger is a moment ago (ETL_TRIGGER_INTERVAL_S),"
-            " another one is under way, or Dagster is still loading the code"
-        ),
-    ),
-    **documented(
-        LaunchRefused(f"there is no job '{TRIGGER.job}': the jobs are outages_job"), OrchestratorDown(), STORE_DOWN
-    ),
-}
 
-
-@router.get("/trigger-etl", operation_id="trigger_etl_get", responses=TRIGGER_ANSWERS, summary="Start the ETL process")
-@router.post("/trigger-etl", operation_id="trigger_etl", responses=TRIGGER_ANSWERS, summary="Start the ETL process")
+@router.get(
+    "/trigger-etl", operation_id="trigger_etl_get", responses=TRIGGER.responses, summary="Start the ETL process"
+)
+@router.post("/trigger-etl", operation_id="trigger_etl", responses=TRIGGER.responses, summary="Start the ETL process")
 async def trigger_etl(dagster: Dagster, store: Data, settings: Configured) -> JSONResponse:
     """Start a run of the experiments for the present day, at most one at a time and not too often.
 
     `GET` does the same as `POST`, as the original exercise has it.
     """
-    try:
-        await take(TRIGGER, interval_s=settings.etl_trigger_interval_s, store=store, orchestrator=dagster)
-    except TooFrequent:
-        metrics.trigger("too frequent")
-        return _said(400, TOO_FREQUENT)
-    except Loading:
-        metrics.trigger("loading")
-        return _said(400, LOADING)
-    metrics.trigger("taken")
-    return _said(200, STARTED)
+    return await TRIGGER.answer(dagster, store, settings)
 
 
 # --- the checks
 
 
-def _documented_failure(message: str, *, description: str) -> dict[int | str, dict[str, Any]]:
+def _documented_failure(words: Words, *, description: str) -> dict[int | str, dict[str, Any]]:
     """A failed check, which has the status of a gateway that has failed itself."""
     answers = documented(unexpected())
     answers[500]["description"] = f"{description}; or the gateway has failed, which is a problem"
-    answers[500]["content"] |= _says(message, description=description)["content"]
+    answers[500]["content"] |= says(words, description=description)["content"]
     return answers
 
 
 @router.get(
     "/check/table",
     responses={
-        200: _says(TABLES_THERE, description="All tables of the experiments are there"),
+        200: says(TABLES_THERE, description="All tables of the experiments are there"),
         **_documented_failure(TABLES_MISSING, description="At least one is not"),
         **documented(STORE_DOWN),
     },
@@ -131,13 +89,13 @@ async def check_table(store: Data) -> JSONResponse:
             "SELECT bool_and(to_regclass(t) IS NOT NULL) FROM unnest(%s::text[]) AS t", (tables,)
         )
         complete = await cursor.fetchone() == (True,)
-    return _said(200, TABLES_THERE) if complete else _said(500, TABLES_MISSING)
+    return said(TABLES_THERE) if complete else said(TABLES_MISSING, 500)
 
 
 @router.get(
     "/check/feature_derivation",
     responses={
-        200: _says(FEATURES_THERE, description="Features of at least one user and day are stored"),
+        200: says(FEATURES_THERE, description="Features of at least one user and day are stored"),
         **_documented_failure(FEATURES_MISSING, description="None are"),
         **documented(STORE_DOWN),
     },
@@ -151,22 +109,16 @@ async def check_feature_derivation(store: Data) -> JSONResponse:
             derived = await (await connection.execute(query)).fetchone() == (True,)
         except psycopg.errors.UndefinedTable:
             derived = False
-    return _said(200, FEATURES_THERE) if derived else _said(500, FEATURES_MISSING)
+    return said(FEATURES_THERE) if derived else said(FEATURES_MISSING, 500)
 
 
 # --- the features
 
 
-def _described(column: Column) -> str:
-    return f"{column.description} [{column.unit}]" if column.unit else column.description
-
-
 def _field(column: Column) -> tuple[Any, Any]:
-    """A column of the contract as a field of an answer."""
     if column.name == "most_common_compounds":
-        return (list[int], Field(description=f"{_described(column)}. Here as a list, empty where the table has NULL"))
-    python = PYTHON_TYPES[column.kind]
-    return (python | None if column.nullable else python, Field(description=_described(column), ge=column.ge))
+        return (list[int], Field(description=f"{described(column)}. Here as a list, empty where the table has NULL"))
+    return field_of(column)
 
 
 COLUMNS = tuple(column for column in UserFeatures.columns.values() if column.name != "as_of")
@@ -228,7 +180,7 @@ def _missing(as_of: date | None) -> Problem:
         404,
         "No features",
         f"{found}: run `etl-assets experiments load DIR --as-of {day}`,"
-        f' or POST /v1/runs with {{"job": "{TRIGGER.job}", "partition": "{day}"}}',
+        f' or POST /v1/runs with {{"job": "{TRIGGER.trigger.job}", "partition": "{day}"}}',
     )
 
 

@@ -83,14 +83,14 @@ async def readyz(dagster: Dagster, store: Data) -> JSONResponse:
             "content": {
                 "text/plain": {
                     "schema": {"type": "string"},
-                    "example": 'gateway_triggers_total{outcome="taken"} 1.0\n',
+                    "example": 'gateway_triggers_total{trigger="experiments",outcome="taken"} 1.0\n',
                 }
             },
         }
     },
 )
 async def exposition() -> Response:
-    """Requests by route, method and status, their duration, triggers by outcome, and the version."""
+    """Requests by route, method and status, their duration, triggers by name and outcome, and the version."""
     return Response(metrics.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
 

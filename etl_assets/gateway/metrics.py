@@ -31,8 +31,8 @@ _seconds = Histogram(
 )
 _triggers = Counter(
     "gateway_triggers",
-    "Triggers by outcome: taken, or the reason why one was refused.",
-    ("outcome",),
+    "Triggers by name and outcome: taken, or the reason why one was refused.",
+    ("trigger", "outcome"),
     registry=_registry,
 )
 Info("gateway_build", "Version of the gateway.", registry=_registry).info(
@@ -47,9 +47,9 @@ def request(*, route: str | None, method: str, status: int, seconds: float) -> N
     _seconds.labels(*labels).observe(seconds)
 
 
-def trigger(outcome: str) -> None:
-    """Count a trigger; `outcome` is `taken` or one of a few fixed reasons."""
-    _triggers.labels(outcome).inc()
+def trigger(name: str, outcome: str) -> None:
+    """Count a trigger, by its name; `outcome` is `taken` or one of a few fixed reasons."""
+    _triggers.labels(name, outcome).inc()
 
 
 def exposition() -> bytes:

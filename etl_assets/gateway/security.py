@@ -22,7 +22,7 @@ from etl_assets.resources.http_address import checked_key
 from etl_assets.settings import Settings
 
 # What anybody may ask: whether it lives, and how it is used. They hold no data.
-OPEN_PATHS = frozenset(("/healthz", "/readyz", "/openapi.json", "/docs"))
+OPEN_PATHS = frozenset(("/healthz", "/readyz", "/status", "/openapi.json", "/docs"))
 MAX_BODY_BYTES = 64 * 1024
 # A refused body is read up to here, so that its sender comes to read the answer.
 DRAINED_BYTES = 16 * MAX_BODY_BYTES

@@ -48,6 +48,10 @@ class StoreDown(Problem):
         )
 
 
+# As the document of a call shows it.
+STORE_DOWN = StoreDown(f"did not answer within {DEADLINE_S:g} s")
+
+
 class Busy(Exception):
     """Another request, of this gateway or of another one, is in the section that only one may be in."""
 
@@ -188,6 +192,8 @@ class Store:
             # The server ends by itself what nobody waits for any more.
             "statement_timeout": f"{self._deadline_s * 1000:.0f}ms",
             "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_S}s",
+            # Instants are read in UTC, whatever the server's zone is.
+            "TimeZone": "UTC",
             # Everything that is asked here follows an index; a planner that knows nothing of a new table would sort all of it.
             "enable_seqscan": "off",
             "enable_bitmapscan": "off",

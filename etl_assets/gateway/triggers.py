@@ -5,8 +5,13 @@ a trigger was last taken (a row, by the database's clock). Whether a run is unde
 """
 
 import logging
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
 
+from etl_assets.gateway import metrics
 from etl_assets.gateway.contracts import Triggers
 from etl_assets.gateway.orchestrator import Orchestrator, Run, StillLoading
 from etl_assets.gateway.store import Busy, Connection, Store, StoreDown
@@ -17,7 +22,7 @@ CLAIM = f"""
     ON CONFLICT (name) DO UPDATE SET triggered_at = excluded.triggered_at, run_id = excluded.run_id
     WHERE last.triggered_at <= clock_timestamp() - make_interval(secs => %(interval_s)s)
        OR last.triggered_at > clock_timestamp()
-    RETURNING (triggered_at AT TIME ZONE 'UTC')::date::text
+    RETURNING triggered_at
 """
 RECORD = (
     f"UPDATE {Triggers.config.table} SET triggered_at = clock_timestamp(), run_id = %(run_id)s WHERE name = %(name)s"
@@ -27,16 +32,44 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What of its job a trigger starts.
+
+    Attributes:
+        partition: a day.
+        run_config: None means that of the partition.
+    """
+
+    partition: str
+    run_config: Mapping[str, Any] | None = None
+
+
+async def present_day(_connection: Connection, now: datetime) -> Plan:
+    """Start the day that it is, in UTC."""
+    return Plan(f"{now:%Y-%m-%d}")
+
+
+@dataclass(frozen=True)
 class Trigger:
     """What a trigger starts.
 
     Attributes:
         name: of its row in `gateway.triggers`.
-        job: is run for the partition of the present day (UTC).
+        job: that is run.
+        plan: what of it, at an instant of the database's clock (aware UTC).
     """
 
     name: str
     job: str
+    plan: Callable[[Connection, datetime], Awaitable[Plan]] = present_day
+
+
+class Outcome(StrEnum):
+    """What came of a trigger that failed at nothing."""
+
+    TAKEN = "taken"
+    TOO_FREQUENT = "too frequent"
+    LOADING = "loading"
 
 
 class TooFrequent(Exception):
@@ -45,6 +78,23 @@ class TooFrequent(Exception):
 
 class Loading(Exception):
     """Dagster is still loading the code that would run."""
+
+
+async def tried(trigger: Trigger, *, interval_s: float, store: Store, orchestrator: Orchestrator) -> Outcome:
+    """Take a trigger if it can be taken, and count what came of it.
+
+    Raises:
+        StoreDown, OrchestratorDown, LaunchRefused: as `take`.
+    """
+    outcome = Outcome.TAKEN
+    try:
+        await take(trigger, interval_s=interval_s, store=store, orchestrator=orchestrator)
+    except TooFrequent:
+        outcome = Outcome.TOO_FREQUENT
+    except Loading:
+        outcome = Outcome.LOADING
+    metrics.trigger(trigger.name, outcome)
+    return outcome
 
 
 async def take(trigger: Trigger, *, interval_s: float, store: Store, orchestrator: Orchestrator) -> Run:
@@ -63,13 +113,13 @@ async def take(trigger: Trigger, *, interval_s: float, store: Store, orchestrato
     run = None
     try:
         async with store.exclusive(trigger.name) as connection:
-            day = await _claim(connection, trigger, interval_s=interval_s)
+            plan = await trigger.plan(connection, await _claim(connection, trigger, interval_s=interval_s))
             with connection.elsewhere():
                 await _verify(trigger, orchestrator)
             # The lock is ours for as long as the session lives; that it still does is asked as late as can be.
             await connection.execute("SELECT 1")
             with connection.elsewhere():
-                run = await orchestrator.launch(trigger.job, partition=day)
+                run = await orchestrator.launch(trigger.job, partition=plan.partition, run_config=plan.run_config)
             await connection.execute(RECORD, {"name": trigger.name, "run_id": run.run_id})
     except Busy:
         raise TooFrequent from None
@@ -83,13 +133,14 @@ async def take(trigger: Trigger, *, interval_s: float, store: Store, orchestrato
     return run
 
 
-async def _claim(connection: Connection, trigger: Trigger, *, interval_s: float) -> str:
-    """Write the row of the trigger, and give the present day."""
+async def _claim(connection: Connection, trigger: Trigger, *, interval_s: float) -> datetime:
+    """Write the row of the trigger, and give the present instant."""
     cursor = await connection.execute(CLAIM, {"name": trigger.name, "interval_s": interval_s})
     row = await cursor.fetchone()
     if row is None:
         raise TooFrequent
-    return str(row[0])
+    now: datetime = row[0]
+    return now
 
 
 async def _verify(trigger: Trigger, orchestrator: Orchestrator) -> None:

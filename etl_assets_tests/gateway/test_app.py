@@ -52,6 +52,8 @@ def test_a_path_that_is_nearly_right_leads_nowhere_else(gateway_client: Client, 
     [
         ("/trigger-etl", "GET, POST"),
         ("/check/table", "GET"),
+        ("/start-etl-job", "GET, POST"),
+        ("/latest-event-data", "GET"),
         ("/v1/runs", "GET, POST"),
         ("/v1/runs/one", "GET"),
         ("/v1/runs/one/cancel", "POST"),
@@ -124,9 +126,13 @@ def test_the_document_is_openapi_3_1_with_stable_ids(document: dict[str, Any]) -
         "features_of_users",
         "get_run",
         "healthz",
+        "latest_event_data",
         "list_jobs",
         "list_runs",
+        "public_status",
         "readyz",
+        "start_etl_job",
+        "start_etl_job_get",
         "start_run",
         "trigger_etl",
         "trigger_etl_get",
@@ -164,7 +170,7 @@ def test_every_problem_is_described_as_one(document: dict[str, Any]) -> None:
 
 
 def test_calls_that_only_need_the_database_speak_of_no_other_part(document: dict[str, Any]) -> None:
-    for path in ("/check/table", "/check/feature_derivation", "/v1/features/users"):
+    for path in ("/check/table", "/check/feature_derivation", "/v1/features/users", "/latest-event-data"):
         unavailable = document["paths"][path]["get"]["responses"]["503"]
         assert list(unavailable["content"][MEDIA_TYPE]["examples"]) == ["Database unavailable"]
         assert unavailable["headers"]["Retry-After"]["description"] == "Seconds to wait"
@@ -176,7 +182,7 @@ def test_the_document_says_where_the_token_is_needed(guarded_client: Client) -> 
     document = guarded_client.get("/openapi.json").json()
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
     for _, path, operation in operations(document):
-        needed = path not in ("/healthz", "/readyz")
+        needed = path not in ("/healthz", "/readyz", "/status")
         assert ("security" in operation) == needed, path
         refused = operation["responses"].get("401", {"headers": {}})
         assert ("WWW-Authenticate" in refused["headers"]) == needed, path

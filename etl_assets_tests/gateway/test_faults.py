@@ -166,6 +166,7 @@ def test_a_body_that_is_garbage_after_it_was_refused_ends_the_connection(gateway
 # HTTP: slow and absent clients
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("said", "answers"),
@@ -504,6 +505,7 @@ def test_a_run_whose_process_is_gone_can_be_marked_as_canceled(experiments: Clie
     assert trigger(experiments) == STARTED
 
 
+@pytest.mark.long
 def test_a_run_that_has_ended_cannot_be_marked(experiments: Client) -> None:
     run_id = experiments.dagster.add("experiments_job", "SUCCESS")
     refused = experiments.post(f"/v1/runs/{run_id}/cancel?force=true")

@@ -70,9 +70,9 @@ def test_paths_and_methods_that_are_not_there_make_one_series(gateway_client: Cl
     assert {key[1] for key in counted} <= {"GET", "(other)"}
 
 
-def test_triggers_are_counted_by_their_outcome(gateway_client: Client) -> None:
-    key = ("gateway_triggers_total", "of a test")
-    metrics.trigger("of a test")
+def test_triggers_are_counted_by_their_name_and_outcome(gateway_client: Client) -> None:
+    key = ("gateway_triggers_total", "failed", "of a test")
+    metrics.trigger("of a test", "failed")
     assert samples(gateway_client)[key] == 1
 
 

@@ -74,6 +74,7 @@ def test_a_port_that_is_none_is_refused(data_dir: Path) -> None:
         gateway(host="127.0.0.1", port=70000)
 
 
+@pytest.mark.long
 def test_a_command_on_the_leash_ends_with_its_descendants_when_the_other_end_is_let_go() -> None:
     process = on_leash(*SLEEPER)
     descendants = until(

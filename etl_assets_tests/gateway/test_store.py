@@ -30,7 +30,14 @@ from etl_assets_tests.gateway.down import WAYS, guest, limit_connections, refusi
 from etl_assets_tests.gateway.serving import FakeDagster, serving
 
 PROMISE_S = 2.0
-CALLS = ("POST /trigger-etl", "GET /check/table", "GET /check/feature_derivation", "GET /v1/features/users")
+CALLS = (
+    "POST /trigger-etl",
+    "GET /check/table",
+    "GET /check/feature_derivation",
+    "GET /v1/features/users",
+    "GET /start-etl-job",
+    "GET /latest-event-data",
+)
 READING = "GET /v1/features/users"
 
 
@@ -70,6 +77,7 @@ def locked(database: Database, table: str = "experiments.user_features") -> Iter
         yield
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_a_database_that_is_down_is_a_503_that_says_nothing_secret(
     database: Database, way: Callable[[Database], AbstractContextManager[Database]], caplog: pytest.LogCaptureFixture

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from etl_assets_tests.gateway.down import refusing
 __all__ = ["_dagster_served", "dagster_api", "gateway_with"]
 
 PROMISE_S = 2.0
-OPERATIONS = 13
+OPERATIONS = 17
 EXAMPLES = 50
 SEED = 20231231
 # Judged here: the calls of the exercise say with 500 that tables are missing, and 503 says that the database is.
@@ -143,9 +143,10 @@ def test_every_answer_is_in_the_document(
         client = gateway_with(database=reached.url, etl_trigger_interval_s=0, **settings)
         client.app.state.stopping = True  # nobody waits for a run
         client.dagster.answers["workspaceOrError"] = workspace(
-            location("experiments_job", "table_job", partitioned=("experiments_job",))
+            location("experiments_job", "events_job", "table_job", partitioned=("experiments_job", "events_job"))
         )
-        client.dagster.days = ("2023-12-31", datetime.now(UTC).date().isoformat())
+        now = datetime.now(UTC)
+        client.dagster.days = ("2023-12-31", f"{now - timedelta(days=1):%Y-%m-%d}", f"{now:%Y-%m-%d}")
         tally = fuzzed(
             client,
             allowed_5xx=says_that_the_database_is_down if reached is down else says_that_something_is_missing,
