@@ -65,13 +65,14 @@ format: install-dev ## format and sort imports
 docs: install ## write what is generated
 	"$(BIN)/python" -m etl_assets.catalogue dictionary > docs/data-dictionary.md
 
-bench: install-dev ## the write paths, the streams, the verdicts, the features and the ten-minute statistics, each beside its peers and its limit
+bench: install-dev ## the write paths, the streams, the verdicts, the features, the ten-minute statistics and the events, each beside its peers and its limit
 	"$(BIN)/python" -m pip install $(PIP_FLAGS) $(LOCKED) -r requirements-bench.txt
 	"$(BIN)/python" benchmarks/write_paths.py
 	"$(BIN)/python" benchmarks/streams.py
 	"$(BIN)/python" benchmarks/report_scale.py
 	"$(BIN)/python" benchmarks/experiments_scale.py
 	"$(BIN)/python" benchmarks/turbines.py
+	"$(BIN)/python" benchmarks/events.py
 	OMP_NUM_THREADS=1 "$(BIN)/python" benchmarks/correlations.py --sets 120
 
 lock: ## write the locks anew (needs uv)
