@@ -47,7 +47,7 @@ COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 SIMULATORS = yaml.safe_load((DOCKER / "compose.simulators.yaml").read_text())
 OURS = {name: service for name, service in COMPOSE["services"].items() if "build" in service}
 DAGSTER = ("code-location", "webserver", "daemon")
-SOURCES = ("outages-simulator", "production-api", "turbines-api")
+SOURCES = ("outages-simulator", "production-api", "turbines-api", "events-feed")
 # In the order of their start; the relay has no health check.
 RUNNING = (*SOURCES, "relay", *DAGSTER, "gateway")
 CHECKED = tuple(name for name in RUNNING if name != "relay")
@@ -114,19 +114,21 @@ class Host:
 
     def __init__(self, folder: Path, *, postgres_port: int = 0, broker_port: int = 0) -> None:
         self.folder = folder
-        self.ports = {name: free_port() for name in ("4000", "3000", "5000", "8000", "8001", "8002")}
+        self.ports = {name: free_port() for name in ("4000", "3000", "5000", "8000", "8001", "8002", "8003")}
         self.rewrites = {
             "@postgres:5432": f"@127.0.0.1:{postgres_port}",
             "@broker:6379": f"@127.0.0.1:{broker_port}",
             "http://outages-simulator:8001": f"http://127.0.0.1:{self.ports['8001']}",
             "http://production-api:8002": f"http://127.0.0.1:{self.ports['8002']}",
             "http://turbines-api:8000": f"http://127.0.0.1:{self.ports['8000']}",
+            "http://events-feed:8003": f"http://127.0.0.1:{self.ports['8003']}",
             "http://webserver:3000": f"http://127.0.0.1:{self.ports['3000']}",
             "host: code-location": "host: 127.0.0.1",
             "port: 4000": f"port: {self.ports['4000']}",
             "127.0.0.1:3000": f"127.0.0.1:{self.ports['3000']}",
             "127.0.0.1:5000": f"127.0.0.1:{self.ports['5000']}",
             "'127.0.0.1', 8000": f"'127.0.0.1', {self.ports['8000']}",
+            "'127.0.0.1', 8003": f"'127.0.0.1', {self.ports['8003']}",
             "'127.0.0.1', 8001": f"'127.0.0.1', {self.ports['8001']}",
             "'127.0.0.1', 8002": f"'127.0.0.1', {self.ports['8002']}",
             "/var/lib/etl-assets": str(folder / "data"),
@@ -640,6 +642,7 @@ def test_a_trial_has_volumes_of_its_own_and_never_asks_the_real_api() -> None:
         "OUTAGES_API_URL": "http://outages-simulator:8001",
         "PRODUCTION_API_URL": "http://production-api:8002",
         "TURBINES_API_URL": "http://turbines-api:8000",
+        "EVENTS_FEED_URL": "http://events-feed:8003",
     }
     asked = {
         name: {variable: address for variable, address in service.get("environment", {}).items() if variable in apis}
