@@ -148,6 +148,7 @@ def test_the_check_of_migrations_exits_with_the_sentences(
     assert capsys.readouterr().err.startswith("platform: column x of y is missing\n")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("history", "revision"), [(history, revision) for history in HEADS for revision in revisions(history)[:-1]]
 )

@@ -330,6 +330,7 @@ def test_importing_the_contracts_imports_no_heavy_library() -> None:
     assert in_a_fresh_process(code) == "[]"
 
 
+@pytest.mark.long
 def test_rows_are_judged_also_where_the_environment_switches_the_validating_library_off() -> None:
     code = """
 import pandas as pd

@@ -195,6 +195,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spoil", REFUSED, ids=lambda spoil: spoil.__name__)
 def test_a_file_that_is_refused_is_named_and_nothing_changes(
     world: World, spoil: Callable[[Path], None], capsys: pytest.CaptureFixture[str]

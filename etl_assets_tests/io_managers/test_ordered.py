@@ -40,6 +40,7 @@ def lying_unsorted(database: Database) -> None:
     assert [found for (found,) in execute(database, "SELECT id FROM plant.ordered_whole")] == list(UNSORTED)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("form", "columns"), [(pd.DataFrame, ()), (pa.Table, ("at",)), (pa.RecordBatchReader, ("value", "at"))]
 )

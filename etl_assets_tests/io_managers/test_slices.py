@@ -99,6 +99,7 @@ def test_a_raw_row_goes_to_the_slice_that_it_names_and_else_to_the_first() -> No
     assert [[r.raw for r in home] for home in assign(records, slices)] == [raws[2:], raws[1:2], raws[:1]]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("site", ["a", "'; DROP TABLE plant.readings; --", 'x"y', "back\\slash", "naïve 🜨", "%s"])
 def test_a_slice_means_the_same_in_sql_as_in_arrow(database: Database, site: str) -> None:
     create(database, Readings)

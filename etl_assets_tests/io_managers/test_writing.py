@@ -69,6 +69,7 @@ def test_every_mode_gives_the_same_rows_and_counts_in_every_form(database: Datab
     assert len(quarantined(database)) == 1 + given
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", FORMS)
 def test_append_adds_rows_in_every_form_and_the_last_of_equal_keys_wins(database: Database, form: str) -> None:
     create(database, Readings)
@@ -83,6 +84,7 @@ def test_append_adds_rows_in_every_form_and_the_last_of_equal_keys_wins(database
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["replace", "append"])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_rows_without_identity_are_appended_or_replaced_whole(database: Database, mode: str, streamed: bool) -> None:
@@ -208,6 +210,7 @@ def test_a_missing_table_names_the_command_that_makes_it(database: Database) -> 
         store(database, readings(("a", 1)), "append")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["frame", "reader"])
 @pytest.mark.parametrize(("mode", "left"), [("replace", 0), ("upsert", 2), ("append", 2)])
 def test_no_rows_empty_the_table_only_when_it_is_replaced(database: Database, mode: str, left: int, form: str) -> None:
@@ -235,6 +238,7 @@ def test_text_with_nul_goes_to_quarantine(database: Database) -> None:
     assert "no NUL" in quarantined(database)[0]["faults"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["frame", "reader"])
 def test_one_bad_row_in_a_hundred_thousand_leaves_the_rest_to_be_loaded(database: Database, form: str) -> None:
     create(database, Readings)
@@ -310,6 +314,7 @@ def test_a_mode_that_cannot_be_is_refused(database: Database, mode: str, piece: 
         store(database, readings(), mode, piece)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changed", [0, 0.01, 0.5, 1])
 @pytest.mark.parametrize("mode", ["replace", "upsert"])
 def test_whatever_share_is_changed_the_table_is_as_given(database: Database, mode: str, changed: float) -> None:

@@ -295,6 +295,7 @@ def disputed(world: World) -> World:
     return world
 
 
+@pytest.mark.long
 def test_a_disputed_delivery_is_settled_by_the_command_that_the_message_names(
     disputed: World, etl_assets: Command
 ) -> None:

@@ -206,6 +206,7 @@ def test_an_api_that_stays_down_fails_after_all_tries_and_the_report_is_not_touc
     assert not load_settings().reports_dir.exists()
 
 
+@pytest.mark.long
 def test_an_address_without_the_streams_fails_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRODUCTION_API_URL", f"{load_settings().production_api_url}/nowhere")
     result = world.run("metrics_stream")
