@@ -85,6 +85,7 @@ def test_valid_rows_are_accepted_and_read_back(connection: Any) -> None:
     assert connection.execute('SELECT * FROM odd."select" WHERE "order" = 0').fetchone() == tuple(rows[0].values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "value"),
     [(c.name, value) for c in Odd.columns.values() for _, value in broken_constraints(c)] + [("end", float("nan"))],

@@ -126,6 +126,7 @@ def test_a_trigger_that_hangs_on_a_lock_starts_nothing(database: Database) -> No
         assert ask(url, "POST /trigger-etl").status_code == 200
 
 
+@pytest.mark.long
 def test_a_backend_that_freezes_in_mid_query_is_given_up(database: Database) -> None:
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(serving(database, deadline_s=1.0))
@@ -248,6 +249,7 @@ def test_no_more_connections_than_allowed_are_open_at_once(database: Database) -
     assert len(entered) == CONNECTIONS + 5
 
 
+@pytest.mark.long
 def test_time_that_is_spent_elsewhere_is_not_the_databases(database: Database) -> None:
     async def run() -> tuple[bool, tuple[int, ...] | None]:
         async with Store(database, deadline_s=1.0).connection() as connection:

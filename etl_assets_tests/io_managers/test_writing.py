@@ -53,6 +53,7 @@ EXPECTED: dict[str, tuple[dict[str, float], dict[str, int]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("mode", EXPECTED)
 def test_every_mode_gives_the_same_rows_and_counts_in_every_form(database: Database, mode: str, form: str) -> None:
@@ -184,6 +185,7 @@ def test_drift_in_the_frame_names_the_column_before_anything_is_deleted(
     assert values(database) == {"a": 1, "b": 2}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["frame", "reader"])
 @pytest.mark.parametrize(
     ("ddl", "message"),

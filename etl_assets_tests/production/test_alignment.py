@@ -255,6 +255,7 @@ def test_orders_of_two_products_may_overlap() -> None:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rules", [LAST, LINEAR])
 def test_a_small_change_upon_a_large_offset_is_kept(rules: AlignmentRules) -> None:
     rng = np.random.default_rng(2)

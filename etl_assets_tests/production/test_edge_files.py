@@ -63,6 +63,7 @@ def only_verdict(report: dict[str, Any]) -> str:
 # Little
 
 
+@pytest.mark.long
 def test_one_product_and_one_parameter(command: Command, rng: Rng) -> None:
     report = command.report(readings(7, noise(rng)), work_orders(3, counter(rng)))
     assert command.counts() == (5 * ORDERS, ORDERS)
@@ -73,6 +74,7 @@ def test_one_product_and_one_parameter(command: Command, rng: Rng) -> None:
     assert "product 3: " in command.out
 
 
+@pytest.mark.long
 def test_two_work_orders_are_no_correlation(command: Command, rng: Rng) -> None:
     report = command.report(readings(0, noise(rng, 10)) + readings(1, [1.0] * 10), work_orders(0, [0, 15.7]))
     assert command.counts() == (20, 2)
@@ -295,6 +297,7 @@ def refused(command: Command, metrics: Any, workorders: Any) -> str:
 GOOD, ORDERS_OF_ONE = readings(0, [1.0, 2.0]), work_orders(0, [1.0, 2.0])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("content", ["", " \n", "[]", "[ ]\n"])
 def test_a_file_without_records_is_refused(command: Command, content: str) -> None:
     said = refused(command, content, ORDERS_OF_ONE)
@@ -312,6 +315,7 @@ def test_a_file_that_is_cut_in_the_middle_is_refused(command: Command, form: str
     assert "49" in said or "50" in said, "the record is named"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "content", ["<html><body>Sign in</body></html>", "id,val,time\n1,2,3\n", b"\x89PNG\r\n\x1a\n\x00"]
 )

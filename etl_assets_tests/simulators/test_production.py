@@ -230,6 +230,7 @@ def test_a_file_that_is_no_json_or_has_vanished_is_one_error_line(files: tuple[P
 # Following
 
 
+@pytest.mark.long
 def test_who_follows_gets_what_is_appended_and_signs_of_life_meanwhile(api: Api) -> None:
     with api.following("workorders", after=575) as lines:
         assert json.loads(next(lines))["sequence"] == 576
@@ -242,6 +243,7 @@ def test_who_follows_gets_what_is_appended_and_signs_of_life_meanwhile(api: Api)
     assert sequences(api.lines("workorders", after=576)) == [577, 578]
 
 
+@pytest.mark.long
 def test_who_follows_from_beyond_the_end_waits_for_it(api: Api) -> None:
     with api.following("workorders", after=577) as lines:
         assert next(lines) == b""
@@ -361,6 +363,7 @@ def test_a_stream_that_breaks_has_some_lines_and_half_a_line(api: Api, kind: str
     assert not content.endswith(b"\n")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["timeout", "timeout-mid-body"])
 def test_who_waits_longer_than_the_stall_gets_the_whole_stream(tmp_path: Path, kind: str) -> None:
     metrics, orders = write_files(tmp_path, metrics=30_000, parameters=5, work_orders=10)
