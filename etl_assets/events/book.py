@@ -13,7 +13,7 @@ from etl_assets.events.contracts import Intervals
 from etl_assets.io_managers.slices import Slice
 from etl_assets.io_managers.writing import Write, write
 from etl_assets.resources.database import Database
-from etl_assets.resources.database_locks import take_turn
+from etl_assets.resources.database_locks import limit_waits, take_turn
 
 if TYPE_CHECKING:
     import psycopg
@@ -55,6 +55,7 @@ def midnight(day: date) -> datetime:
 def entries(database: Database, first: datetime, last: datetime) -> dict[datetime, Entry]:
     """What the book says of the intervals in [first, last), in their order."""
     with database.connect() as connection:
+        limit_waits(connection)
         found = _read(connection, b"interval >= %s AND interval < %s", (first, last))
     return {entry.interval: entry for entry in found}
 
@@ -67,6 +68,7 @@ def with_repeated(connection: "psycopg.Connection[Any]", *, beside: Sequence[dat
 def unsettled(database: Database) -> list[Entry]:
     """The intervals, in their order, of which something is left to do."""
     with database.connect() as connection:
+        limit_waits(connection)
         return _read(connection, b"NOT state = ANY(%s)", (list(SETTLED),))
 
 

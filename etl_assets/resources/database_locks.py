@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 LOCK_TIMEOUT = timedelta(minutes=10)
 
 
+def limit_waits(connection: "psycopg.Connection[Any]") -> None:
+    """Let no statement of the transaction wait for locks of others for more than ten minutes; begins one if none is open."""
+    connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(int(LOCK_TIMEOUT.total_seconds() * 1000)))
+
+
 def take_turn(connection: "psycopg.Connection[Any]", name: str) -> None:
     """Wait until nobody else has the turn of this name, and have it until the transaction of the connection ends.
 
@@ -22,5 +27,5 @@ def take_turn(connection: "psycopg.Connection[Any]", name: str) -> None:
     """
     connection.commit()
     connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-    connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(int(LOCK_TIMEOUT.total_seconds() * 1000)))
+    limit_waits(connection)
     connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 5))", (name,))

@@ -12,7 +12,7 @@ from etl_assets.contracts.arrow import arrow_schema
 from etl_assets.io_managers.slices import OneOf, Slice, Span
 from etl_assets.io_managers.writing import Outcome, Write, write_together
 from etl_assets.resources.database import Database
-from etl_assets.resources.database_locks import take_turn
+from etl_assets.resources.database_locks import limit_waits, take_turn
 from etl_assets.turbines.contracts import Bin, Data, Signal
 from etl_assets.turbines.days import DAY, day_slice, midnight
 from etl_assets.turbines.signals import STATISTICS
@@ -77,6 +77,7 @@ def signal_ids(
     """The id of each turbine, column and statistic; signals that are new are entered."""
     wanted = [(turbine, column, what) for turbine in turbines for column in columns for what in STATISTICS]
     with database.connect() as connection:
+        limit_waits(connection)
         known = _known(connection, turbines)
         missing = [key for key in wanted if key not in known]
         if missing:

@@ -236,14 +236,15 @@ def test_a_disk_that_is_full_when_intervals_are_noted_loses_none(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("mode", ["SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE"])
 @pytest.mark.parametrize("table", [US, BOOK])
 def test_a_table_that_somebody_keeps_locked_is_a_failure_not_a_wait_without_end(
-    world: World, quick_end: None, table: str
+    world: World, quick_end: None, table: str, mode: str
 ) -> None:
     world.load(0)
     world.simulator.republish(quarter(0))
     with psycopg.connect(world.database.url) as somebody:
-        somebody.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE".encode())
+        somebody.execute(f"LOCK TABLE {table} IN {mode} MODE".encode())
         with pytest.raises(TransientError, match="another writer held the lock for too long"):
             world.load_all()
     world.load_all()
