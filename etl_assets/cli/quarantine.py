@@ -87,17 +87,8 @@ def replay_command(
 
 def _require_replayable(entry: Entry, corrected: Mapping[str, object]) -> None:
     """Refuse a row of a source that is read as a whole, which the next load would take away again; and to move one elsewhere."""
-    from etl_assets.catalogue import contract_of
-
-    contract = contract_of(entry.asset)
-    unknown = [name for name in corrected if name not in entry.raw and name not in contract.columns]
-    if unknown:
-        raise ConfigurationError(
-            f"{entry.id} has no field {', '.join(unknown)}: `etl-assets quarantine show` has its raw row"
-        )
-    partition = contract.config.partition_by
-    if partition and partition in corrected:
-        raise ConfigurationError(f"{entry.id} belongs to {entry.partition}: {partition} cannot be set")
+    if entry.asset == RawEvents.config.table and "file_interval" in corrected:
+        raise ConfigurationError(f"{entry.id} is of the file {entry.partition}: file_interval cannot be set")
     if entry.asset in {contract.config.table for contract in experiments.CONTRACTS}:
         raise ConfigurationError(f"{entry.id} is from a file: correct {entry.source} and load the folder again")
     if entry.asset == RawTurbineSignals.config.table:
