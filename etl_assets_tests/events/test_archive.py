@@ -34,7 +34,9 @@ ENTRY = END - 46 - len(MEMBER)
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / NAME
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    return folder / NAME
 
 
 def around(path: Path) -> list[Path]:
