@@ -10,8 +10,7 @@ import struct
 import tracemalloc
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,18 +55,27 @@ def refusal(path: Path, data: bytes | None = None, *, size: int | None = None, m
     return refused.value
 
 
-@contextmanager
-def at_most(peak_bytes: int) -> Iterator[None]:
-    """What is inside never has more than these bytes, and leaves nothing."""
-    tracemalloc.start()
-    try:
-        yield
-        gc.collect()
-        left, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < peak_bytes
-    assert left < 20_000
+def frugal_refusal(path: Path, *, peak_bytes: int) -> tuple[str, str]:
+    """Reason and text of a refusal that never has more than these bytes, and leaves nothing.
+
+    Of three times the least counts: what is done once is done then, and threads of other tests allocate as well.
+    """
+    peaks, lefts = [], []
+    for _ in range(3):
+        tracemalloc.start()
+        try:
+            refused = refusal(path)
+            found = str(refused.reason), str(refused)
+            del refused
+            gc.collect()
+            left, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        peaks.append(peak)
+        lefts.append(left)
+    assert min(peaks) < peak_bytes
+    assert min(lefts) < 20_000
+    return found
 
 
 # What is taken
@@ -141,8 +149,7 @@ def test_a_file_that_may_not_be_read_is_refused(path: Path) -> None:
 def test_a_file_larger_than_any_of_the_feed_is_not_even_read(path: Path) -> None:
     with path.open("wb") as sparse:
         sparse.truncate(LARGEST_FILE_BYTES + 1)
-    with at_most(200_000):
-        reason = refusal(path).reason
+    reason, _ = frugal_refusal(path, peak_bytes=200_000)
     assert reason == "size"
 
 
@@ -332,8 +339,7 @@ def lying(data: bytes, size: int) -> bytes:
 
 def test_a_bomb_is_refused_by_its_own_word_and_nothing_of_it_is_unpacked(path: Path) -> None:
     path.write_bytes(archive((MEMBER, bytes(4 * 2**20))))
-    with at_most(200_000):
-        message = str(refusal(path))
+    _, message = frugal_refusal(path, peak_bytes=200_000)
     assert "would become 4,194,304 bytes" in message
 
 
@@ -341,8 +347,7 @@ def test_a_bomb_is_refused_by_its_own_word_and_nothing_of_it_is_unpacked(path: P
 @pytest.mark.parametrize("said", [0, 1, 1000])
 def test_a_bomb_that_says_it_is_small_is_given_up_one_byte_behind_what_it_says(path: Path, said: int) -> None:
     path.write_bytes(lying(archive((MEMBER, bytes(4 * 2**20))), said))
-    with at_most(200_000):
-        reason = refusal(path).reason
+    reason, _ = frugal_refusal(path, peak_bytes=200_000)
     assert reason == "bomb"
 
 
