@@ -133,11 +133,13 @@ def raw_path(root: str, interval: datetime) -> Path:
 def ids_in(root: str, intervals: Iterable[datetime]) -> dict[datetime, list[int]]:
     """The events of each file that is there."""
     paths = {interval: raw_path(root, interval) for interval in intervals}
-    return {
-        interval: pq.read_table(path, columns=["global_event_id"], partitioning=None)["global_event_id"].to_pylist()
-        for interval, path in paths.items()
-        if path.exists()
-    }
+    return {interval: _ids_of(path) for interval, path in paths.items() if path.exists()}
+
+
+def _ids_of(path: Path) -> list[int]:
+    """The events of a file, which may be replaced meanwhile: `read_table` opens a path twice, and could meet two files."""
+    with pq.ParquetFile(path) as file:
+        return list(file.read(columns=["global_event_id"])["global_event_id"].to_pylist())
 
 
 @dataclass
