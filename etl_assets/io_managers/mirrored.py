@@ -18,6 +18,7 @@ from etl_assets.contracts.dagster import permanent_failures_stop
 from etl_assets.io_managers import reading
 from etl_assets.io_managers.parquet import root_at
 from etl_assets.io_managers.parquet_files import ParquetRoot, publish
+from etl_assets.io_managers.parquet_form import WRITTEN
 from etl_assets.io_managers.postgres import PostgresIOManager, output_slices, stored_contract
 from etl_assets.io_managers.session import retried
 from etl_assets.io_managers.slices import Slice
@@ -74,7 +75,7 @@ def _publish(root: ParquetRoot, piece: Slice, batches: pa.RecordBatchReader) -> 
     try:
         with (
             filesystem.open(temporary, "wb") as file,
-            pq.ParquetWriter(file, batches.schema, compression="zstd") as writer,
+            pq.ParquetWriter(file, batches.schema, **WRITTEN) as writer,
         ):
             for batch in batches:
                 writer.write_batch(batch)

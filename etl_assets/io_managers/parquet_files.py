@@ -31,6 +31,15 @@ from etl_assets.failures import ContractError, PermanentError
 from etl_assets.io_managers.bookkeeping import store_records
 from etl_assets.io_managers.difference import without_duplicates
 from etl_assets.io_managers.merging import Change
+from etl_assets.io_managers.parquet_form import (
+    UNREADABLE,
+    WRITTEN,
+    DamagedFile,
+    damage_named,
+    is_damage,
+    is_whole,
+    opened,
+)
 from etl_assets.io_managers.slices import Slice, assign, divide
 from etl_assets.io_managers.streaming import Chunks
 from etl_assets.io_managers.transaction import Transaction
@@ -39,10 +48,6 @@ from etl_assets.resources.database import Database
 
 SNAPSHOTS_KEPT = 100
 HASH = b"etl_assets.content_hash"
-
-
-class DamagedFile(PermanentError):
-    """A parquet file does not hold what was written to it."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,7 @@ def _store(
             )
             store_records(transaction, piece, [*given.records, *file.records], run_id=how.run_id)
             finish(transaction, outcome, how)
-            if not outcome.change.unchanged:
+            if not (outcome.change.unchanged and is_whole(filesystem, f"{target}/data.parquet")):
                 publish(filesystem, temporary, f"{target}/data.parquet")
             commit(database, connection, outcome.commit_id)
     finally:
@@ -162,11 +167,11 @@ def _write_file(filesystem: Any, path: str, piece: Slice, data: pa.Table | pa.Re
         table = without_duplicates(data, contract.config.key)
         content_hash = hash_of(table)
         with filesystem.open(path, "wb") as file:
-            pq.write_table(table.replace_schema_metadata({HASH: content_hash.encode()}), file, compression="zstd")
+            pq.write_table(table.replace_schema_metadata({HASH: content_hash.encode()}), file, **WRITTEN)
         return _File(table.num_rows, data.num_rows, data.num_rows - table.num_rows, data.nbytes, (), content_hash)
     rows = received = size = 0
     records: list[Record] = []
-    with filesystem.open(path, "wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    with filesystem.open(path, "wb") as file, pq.ParquetWriter(file, schema, **WRITTEN) as writer:
         for chunk in Chunks(data):
             judged = split_arrow(contract, chunk, source=how.source, first_row=received)
             divide(judged.valid, [piece])
@@ -203,11 +208,11 @@ def _rows_and_hash(filesystem: Any, path: str) -> tuple[int, str | None]:
     """Rows and content hash by the footer; 0 and None where there is no file or a damaged one, None for one that was written in batches."""
     try:
         with filesystem.open(path, "rb") as file:
-            stored = pq.ParquetFile(file)
+            stored = opened(file)
             content_hash = (stored.schema_arrow.metadata or {}).get(HASH) or b""
             return int(stored.metadata.num_rows), content_hash.decode() or None
-    except (OSError, pa.ArrowInvalid) as error:
-        if not (isinstance(error, FileNotFoundError) or _is_damage(error)):
+    except (OSError, *UNREADABLE) as error:
+        if not (isinstance(error, FileNotFoundError) or is_damage(error)):
             raise
         return 0, None
 
@@ -217,8 +222,8 @@ def is_stored(root: ParquetRoot, piece: Slice) -> bool:
     filesystem, _ = root.filesystem()
     path = f"{root.folder(piece)}/data.parquet"
     try:
-        with filesystem.open(path, "rb") as file, _damage_named(path):
-            pq.ParquetFile(file)
+        with filesystem.open(path, "rb") as file, damage_named(path):
+            opened(file)
     except (FileNotFoundError, DamagedFile):
         return False
     return True
@@ -287,8 +292,8 @@ def stream_parquet(root: ParquetRoot, slices: Sequence[Slice], columns: Sequence
 
     def batches() -> Iterator[pa.RecordBatch]:
         for path in files:
-            with filesystem.open(path, "rb") as file, _damage_named(path):
-                stored = pq.ParquetFile(file)
+            with filesystem.open(path, "rb") as file, damage_named(path):
+                stored = opened(file)
                 there = stored.schema_arrow.names
                 missing = [name for name in schema.names if name not in there]
                 if missing:
@@ -297,28 +302,6 @@ def stream_parquet(root: ParquetRoot, slices: Sequence[Slice], columns: Sequence
                     yield from pa.Table.from_batches([batch]).select(schema.names).cast(schema).to_batches()
 
     return pa.RecordBatchReader.from_batches(schema, batches())
-
-
-@contextlib.contextmanager
-def _damage_named(path: str) -> Iterator[None]:
-    try:
-        yield
-    except (PermissionError, IsADirectoryError) as error:
-        raise PermanentError(
-            f"{path} cannot be read ({error.strerror}): make it a file that this process may read"
-        ) from error
-    except (pa.ArrowInvalid, OSError) as error:
-        if not _is_damage(error):
-            raise
-        text = " ".join(str(error).split())
-        raise DamagedFile(
-            f"{path} is damaged, or no parquet file ({text}): remove it and materialise it again"
-        ) from error
-
-
-def _is_damage(error: Exception) -> bool:
-    """To Arrow what cannot be read or unpacked is an OSError too, but none of the system's."""
-    return isinstance(error, pa.ArrowInvalid) or (isinstance(error, OSError) and error.errno is None)
 
 
 def rows_stored(url: str, contract: type[Contract]) -> int:

@@ -1,11 +1,12 @@
 """Parquet files beyond what every IO manager does: snapshots, their end, and a writer that was killed."""
 
+import random
 from pathlib import Path
 
 import pytest
 
 from etl_assets.failures import ContractError, PermanentError
-from etl_assets.io_managers import parquet_files
+from etl_assets.io_managers import parquet_files, parquet_form
 from etl_assets.io_managers.parquet_files import ParquetRoot, read_parquet, stream_parquet, write_parquet
 from etl_assets.io_managers.slices import Slice
 from etl_assets.io_managers.writing import Write
@@ -90,10 +91,52 @@ def test_a_file_that_may_not_be_read_is_no_damage(
     root, table = ParquetRoot(str(tmp_path)), Slice(readings("parquet", "wholes"))
     write_parquet(root, database, rows(1.0), [table], Write("replace"))
 
-    def forbidden(*_: object) -> None:
+    def forbidden(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(parquet_files.pq, "ParquetFile", forbidden)
+    monkeypatch.setattr(parquet_form.pq, "ParquetFile", forbidden)
     for use in (lambda: read_parquet(root, [table]), lambda: parquet_files.is_stored(root, table)):
         with pytest.raises(PermanentError, match="cannot be read \\(Permission denied\\): make it"):
             use()
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
+
+
+def test_a_single_bit_that_is_another_is_damage_and_never_another_value(database: Database, tmp_path: Path) -> None:
+    root, table = ParquetRoot(str(tmp_path)), Slice(readings("parquet", "wholes"))
+    write_parquet(root, database, rows(*range(500)), [table], Write("replace"))
+    path = tmp_path / "plant/wholes/data.parquet"
+    there, data = read_parquet(root, [table]), path.read_bytes()
+    end = len(data) - int.from_bytes(data[-8:-4], "little") - 8
+    damaged = 0
+    for at in random.Random(1).sample(range(4, end), 60):
+        path.write_bytes(flipped(data, at))
+        if parquet_form.is_whole(root.filesystem()[0], f"{path}"):
+            assert read_parquet(root, [table]).equals(there)
+        else:
+            damaged += 1
+            with pytest.raises(parquet_form.DamagedFile, match=r"data\.parquet is damaged"):
+                read_parquet(root, [table])
+    assert damaged > 50
+
+
+def test_a_damaged_file_is_replaced_by_the_very_rows_that_it_had(database: Database, tmp_path: Path) -> None:
+    root, table = ParquetRoot(str(tmp_path)), Slice(readings("parquet", "wholes"))
+    write_parquet(root, database, rows(1.0), [table], Write("replace"))
+    path = tmp_path / "plant/wholes/data.parquet"
+    path.write_bytes(DAMAGE["middle"](path.read_bytes()))
+    (outcome,) = write_parquet(root, database, rows(1.0), [table], Write("replace"))
+    assert outcome.change.unchanged == 1
+    assert read_parquet(root, [table])["value"].to_pylist() == [1.0]
+
+
+def test_a_file_that_is_as_it_should_be_is_left_alone(database: Database, tmp_path: Path) -> None:
+    root, table = ParquetRoot(str(tmp_path)), Slice(readings("parquet", "wholes"))
+    path = tmp_path / "plant/wholes/data.parquet"
+    inodes = []
+    for _ in range(2):
+        write_parquet(root, database, rows(1.0), [table], Write("replace"))
+        inodes.append(path.stat().st_ino)
+    assert inodes[0] == inodes[1]
