@@ -65,7 +65,7 @@ def listed(
 
     Args:
         asset: only those of this table.
-        status: `open`, `replayed` or `all`.
+        status: `open`, `replayed`, `gone` or `all`.
     """
     condition = "(%(asset)s::text IS NULL OR asset = %(asset)s) AND (%(status)s = 'all' OR status = %(status)s)"
     values = {"asset": asset, "status": status, "limit": limit}
@@ -116,8 +116,12 @@ def replay(
         The faults that the row still has; none if it was stored.
 
     Raises:
-        PermanentError: if the entry was only flagged: its row is in the table already.
+        PermanentError: if the entry was only flagged: its row is in the table already; or is gone from its source.
     """
+    if entry.status == "gone":
+        raise PermanentError(
+            f"{entry.id} is gone: its source ({entry.source}) was read again without it, so there is nothing to store"
+        )
     if entry.outcome != "rejected":
         raise PermanentError(f"{entry.id} was {entry.outcome}, not rejected: there is nothing to store")
     raw = [{**entry.raw, **(corrections or {})}]
@@ -141,7 +145,9 @@ def replay(
         ]
     if in_parquet:
         rows = pa.concat_tables([there, by_contract.valid])
-        write_parquet(root, database, rows, [piece], Write(stored_mode(root, piece), source=source))
+        write_parquet(
+            root, database, rows, [piece], Write(stored_mode(root, piece), source=source, keeps_replayed=True)
+        )
     else:
         mode = "upsert" if contract.config.key else "append"
         write(database, by_contract.valid, [Slice(contract)], Write(mode, source=source))

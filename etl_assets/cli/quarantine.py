@@ -22,7 +22,7 @@ app = typer.Typer(no_args_is_help=True)
 @app.command("list")
 def list_command(
     asset: str | None = typer.Option(None, help="Only this table, schema.table."),
-    status: Literal["open", "replayed", "all"] = typer.Option("open", help="Only entries of this status."),
+    status: Literal["open", "replayed", "gone", "all"] = typer.Option("open", help="Only entries of this status."),
     limit: int = typer.Option(100, min=1, help="At most so many, the newest first."),
     as_json: bool = typer.Option(False, "--json", help="As JSON lines."),
 ) -> None:

@@ -1,5 +1,6 @@
 """From the feed to the raw layer: each file fetched, verified, read, stored as one slice, and noted in the book."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from etl_assets.events.intervals import INTERVAL, file_name
 from etl_assets.events.layout import valid_events
 from etl_assets.events.refused import FileRefused
 from etl_assets.io_managers.parquet_files import ParquetRoot, is_stored, read_parquet, write_parquet
+from etl_assets.io_managers.parquet_form import DamagedFile
 from etl_assets.io_managers.slices import Slice
 from etl_assets.io_managers.writing import Outcome, Write
 from etl_assets.resources.database import Database
@@ -186,16 +188,25 @@ def store_raw(stores: Stores, entry: Entry, file: ReadFile) -> Taken:
 
     Lines that were replayed from quarantine stay, as long as the file is the same.
     """
-    rows = file.rows
-    if entry.md5 == file.md5 and is_stored(stores.root, interval_slice(entry.interval)):
-        rows = _with_replayed(rows, read_parquet(stores.root, [interval_slice(entry.interval)]))
-    how = Write("partition", run_id=stores.run_id, source=file_name(entry.interval))
+    there = _stored_of(stores, entry, file)
+    rows = file.rows if there is None else _with_replayed(file.rows, there)
+    kept = there is not None
+    how = Write("partition", run_id=stores.run_id, source=file_name(entry.interval), keeps_replayed=kept)
     (outcome,) = write_parquet(stores.root, stores.database, rows, [interval_slice(entry.interval)], how)
     count = outcome.change.inserted + outcome.change.unchanged
     fetched = replace(
         entry, state="fetched", size=file.size, md5=file.md5, rows_raw=count, reason=None, refused_md5=None
     )
     return Taken(fetched, outcome)
+
+
+def _stored_of(stores: Stores, entry: Entry, file: ReadFile) -> pa.Table | None:
+    """The rows that are stored of this very file; none where there is nothing of it that can be read."""
+    piece = interval_slice(entry.interval)
+    if entry.md5 == file.md5 and is_stored(stores.root, piece):
+        with contextlib.suppress(DamagedFile):
+            return read_parquet(stores.root, [piece])
+    return None
 
 
 def _with_replayed(rows: Split[pa.Table], there: pa.Table) -> Split[pa.Table]:

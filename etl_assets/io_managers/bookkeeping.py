@@ -52,7 +52,10 @@ class Quarantine(Contract):
     asset: str = column("Table that the row was meant for, schema.table")
     partition: str = column("Partition that was written; empty for a whole table")
     outcome: str = column("What became of the row", isin=("rejected", "flagged", "superseded"))
-    status: str = column("Whether somebody still has to look", isin=("open", "replayed"))
+    status: str = column(
+        "open: somebody has to look; replayed: its row was stored after a correction; gone: its source was read again, whole, without it",
+        isin=("open", "replayed", "gone"),
+    )
     faults: str = column("All faults as JSON: column, rule, raw value")
     raw: str = column("The row as it was received, as JSON")
     source: str = column("Where it came from")
@@ -87,7 +90,7 @@ def ledger_statement(piece: Slice, entry: Mapping[str, Any]) -> sql.Composed:
 
 
 def store_records(transaction: Transaction, piece: Slice, records: Sequence[Record], *, run_id: str) -> None:
-    """Put records into quarantine; one that is there already is counted, not repeated."""
+    """Put records into quarantine; one that is there already is counted, not repeated, and open again if it was gone."""
     if not records:
         return
     rows: dict[str, dict[str, Any]] = {}
@@ -115,8 +118,32 @@ def store_records(transaction: Transaction, piece: Slice, records: Sequence[Reco
             "INSERT INTO etl.quarantine AS q ({c}, status, first_seen, last_seen)"
             " SELECT {c}, 'open', clock_timestamp(), clock_timestamp() FROM {s} ORDER BY id"
             " ON CONFLICT (id) DO UPDATE SET seen = q.seen + excluded.seen, last_seen = excluded.last_seen,"
-            " run_id = excluded.run_id, source = excluded.source"
+            " run_id = excluded.run_id, source = excluded.source, status = CASE q.status WHEN 'gone' THEN 'open' ELSE q.status END"
         ).format(c=names(columns), s=stage)
+    )
+
+
+def close_entries(transaction: Transaction, piece: Slice) -> None:
+    """Close the open entries of a slice that this transaction has not met, where it replaces all that the source had of the slice."""
+    transaction.run(
+        sql.SQL(
+            "UPDATE etl.quarantine SET status = 'gone' WHERE status = 'open' AND last_seen < transaction_timestamp() AND {}"
+        ).format(_entries_of(piece))
+    )
+
+
+def reopen_entries(transaction: Transaction, piece: Slice) -> None:
+    """Open the replayed entries of a slice that this transaction has met, where it takes away the rows that were stored by the replay."""
+    transaction.run(
+        sql.SQL(
+            "UPDATE etl.quarantine SET status = 'open' WHERE status = 'replayed' AND last_seen >= transaction_timestamp() AND {}"
+        ).format(_entries_of(piece))
+    )
+
+
+def _entries_of(piece: Slice) -> sql.Composed:
+    return sql.SQL("asset = {} AND partition = {}").format(
+        sql.Literal(piece.contract.config.table), sql.Literal(piece.name)
     )
 
 

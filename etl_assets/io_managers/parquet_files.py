@@ -43,7 +43,7 @@ from etl_assets.io_managers.parquet_form import (
 from etl_assets.io_managers.slices import Slice, assign, divide
 from etl_assets.io_managers.streaming import Chunks
 from etl_assets.io_managers.transaction import Transaction
-from etl_assets.io_managers.writing import Data, Outcome, Write, commit, finish, hash_of
+from etl_assets.io_managers.writing import Data, Outcome, Write, commit, finish, hash_of, settle_quarantine
 from etl_assets.resources.database import Database
 
 SNAPSHOTS_KEPT = 100
@@ -137,6 +137,7 @@ def _store(
                 seconds=time.perf_counter() - started,
             )
             store_records(transaction, piece, [*given.records, *file.records], run_id=how.run_id)
+            settle_quarantine(transaction, piece, how)
             finish(transaction, outcome, how)
             if not (outcome.change.unchanged and is_whole(filesystem, f"{target}/data.parquet")):
                 publish(filesystem, temporary, f"{target}/data.parquet")

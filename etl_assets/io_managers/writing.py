@@ -24,17 +24,17 @@ from etl_assets.contracts.arrow import ARROW_TYPES
 from etl_assets.contracts.validation import split_arrow
 from etl_assets.failures import ContractError, PermanentError, TransientError
 from etl_assets.io_managers import merging, native, streaming
-from etl_assets.io_managers.bookkeeping import insert_ledger, store_records
+from etl_assets.io_managers.bookkeeping import close_entries, insert_ledger, reopen_entries, store_records
 from etl_assets.io_managers.difference import Rows
 from etl_assets.io_managers.judging import judged_by_slice
 from etl_assets.io_managers.merging import Change
 from etl_assets.io_managers.session import Session, commit, retried
-from etl_assets.io_managers.slices import Slice, assign, divide
+from etl_assets.io_managers.slices import OneOf, Slice, assign, divide
 from etl_assets.io_managers.streaming import Chunks
 from etl_assets.io_managers.transaction import Transaction, names, refuse_drift
 from etl_assets.resources.database import Database
 
-__all__ = ["Data", "Outcome", "Write", "commit", "finish", "hash_of", "write", "write_together"]
+__all__ = ["Data", "Outcome", "Write", "commit", "finish", "hash_of", "settle_quarantine", "write", "write_together"]
 
 Data: TypeAlias = pd.DataFrame | pa.Table | pa.RecordBatchReader
 WRITERS: Mapping[str, Callable[[Transaction, Slice, Rows], Change]] = {
@@ -43,6 +43,8 @@ WRITERS: Mapping[str, Callable[[Transaction, Slice, Rows], Change]] = {
     "upsert": merging.upsert,
     "append": merging.append,
 }
+# These replace all of a slice by what is given.
+WHOLE = ("replace", "partition", "snapshot")
 COUNTS = ("received", *(count.name for count in fields(Change)), "quarantined", "flagged")
 # What takes the place of NULL under a hash, where its absence is noted beside it.
 NOTHING: Mapping[pa.DataType, Any] = {
@@ -89,12 +91,21 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Write:
-    """How to write: everything about a write beside its rows."""
+    """How to write: everything about a write beside its rows.
+
+    Attributes:
+        mode: one of those of the store.
+        run_id: who writes.
+        source: where the rows come from.
+        source_position: where the source stands after them.
+        keeps_replayed: rows that were stored by a replay are among those given, so that their entries in quarantine stay as they are.
+    """
 
     mode: str
     run_id: str = "script"
     source: str = ""
     source_position: Mapping[str, Any] | None = None
+    keeps_replayed: bool = False
 
 
 @dataclass(frozen=True)
@@ -230,6 +241,7 @@ def _stored(
         with _conflicts_named(part.piece, how):
             change = WRITERS[how.mode](transaction, part.piece, rows)
     store_records(transaction, part.piece, part.records, run_id=how.run_id)
+    settle_quarantine(transaction, part.piece, how)
     return Outcome(
         piece=part.piece,
         commit_id=part.commit_id,
@@ -318,6 +330,7 @@ def _write_stream(session: Session, chunks: Chunks, given: Split[Any], slices: S
             store_records(transaction, piece, given.records, run_id=how.run_id)
             with _conflicts_named(piece, how):
                 load = streaming.load(transaction, piece, chunks, mode=how.mode, source=how.source, run_id=how.run_id)
+            settle_quarantine(transaction, piece, how)
             outcome = Outcome(
                 piece=piece,
                 commit_id=commit_id,
@@ -334,6 +347,19 @@ def _write_stream(session: Session, chunks: Chunks, given: Split[Any], slices: S
         return outcome
 
     return retried(attempt, while_=lambda: not chunks.begun)
+
+
+def settle_quarantine(transaction: Transaction, piece: Slice, how: Write) -> None:
+    """Bring the entries of a slice up to what its source says now, once the records of the write are stored.
+
+    Only where all of the slice is replaced: a write that adds to it says nothing of what it does not meet.
+    """
+    part_of_it = any(isinstance(bound, OneOf) for bound in piece.bounds.values())
+    if how.mode in WHOLE and not (part_of_it or how.keeps_replayed):
+        close_entries(transaction, piece)
+        # Older snapshots keep what was replayed into them.
+        if how.mode != "snapshot":
+            reopen_entries(transaction, piece)
 
 
 def finish(transaction: Transaction, outcome: Outcome, how: Write) -> None:

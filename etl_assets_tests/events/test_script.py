@@ -2,6 +2,7 @@
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -626,8 +627,48 @@ def test_a_row_that_was_replayed_stays_when_the_same_file_is_loaded_again(world:
 def test_a_row_that_the_feed_has_corrected_is_not_replaced_by_a_replayed_one(world: World) -> None:
     world.load_own(0, 0, {"global_event_id": "7", "action_geo_lat": "95"}, 1)
     world.load_own(0, 0, {"global_event_id": "7", "action_geo_lat": "45"}, 1)
-    assert replayed(world, action_geo_lat=61.2) == ["global_event_id: the file has this event by now"]
+    assert quarantine.listed(world.database) == ([], 0)
+    with pytest.raises(PermanentError, match="is gone: its source"):
+        replayed(world, action_geo_lat=61.2)
     assert world.us()[7][7] == 45
+
+
+@pytest.mark.long
+def test_a_row_that_is_in_its_file_a_second_time_and_right_is_not_replayed(world: World) -> None:
+    event = {"global_event_id": "7"}
+    world.load_own(0, 0, {**event, "action_geo_lat": "45"}, {**event, "num_mentions": "many"}, 1)
+    assert replayed(world, num_mentions=3) == ["global_event_id: the file has this event by now"]
+    assert world.us()[7][7] == 45
+
+
+@pytest.mark.long
+def test_a_replayed_row_that_a_republished_file_has_wrong_again_is_open_again(world: World) -> None:
+    wrong = {"global_event_id": "7", "action_geo_lat": "95"}
+    world.load_own(0, 0, wrong)
+    assert replayed(world, action_geo_lat=61.2) == []
+    world.load_own(0, 0, wrong)
+    assert quarantine.listed(world.database) == ([], 0)
+    world.load_own(0, 0, wrong, 1)
+    assert world.us().keys() == {817930293, 817930294}
+    assert quarantine.listed(world.database)[1] == 1
+
+
+def damage(path: Path) -> None:
+    """In the middle, where the end of the file says nothing of it."""
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + b"\xee" * 60 + data[64:])
+
+
+@pytest.mark.long
+def test_a_replayed_row_of_a_raw_file_that_was_damaged_is_open_again(world: World) -> None:
+    events = (0, {"global_event_id": "7", "action_geo_lat": "95"}, 1)
+    world.load_own(0, *events)
+    assert replayed(world, action_geo_lat=61.2) == []
+    world.load_own(0, *events)
+    damage(world.raw_file(0))
+    world.load_own(0, *events)
+    assert world.us().keys() == {817930293, 817930294}
+    assert quarantine.listed(world.database)[1] == 1
 
 
 @pytest.mark.long
