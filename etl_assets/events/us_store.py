@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from etl_assets.contracts import Split
 from etl_assets.contracts.arrow import arrow_schema
-from etl_assets.events.book import Entry, as_table, entries, turn, with_repeated
+from etl_assets.events.book import Entry, as_table, enter, entries, turn, with_repeated
 from etl_assets.events.contracts import Intervals, UsEventData
 from etl_assets.events.intake import Stores, interval_slice
 from etl_assets.events.intervals import INTERVAL
@@ -26,6 +26,7 @@ from etl_assets.events.transform import TAKEN_OVER, UsEvents, us_events
 from etl_assets.events.us_rule import UsRule
 from etl_assets.failures import PermanentError, PlatformError, combined
 from etl_assets.io_managers.parquet_files import read_parquet
+from etl_assets.io_managers.parquet_form import DamagedFile
 from etl_assets.io_managers.slices import OneOf, Slice
 from etl_assets.io_managers.writing import Outcome, Write, write_together
 from etl_assets.resources.database import Database
@@ -151,11 +152,20 @@ def _derived(
 ) -> _Derived | None:
     try:
         raw = read_parquet(stores.root, [interval_slice(entry.interval)], TAKEN_OVER)
+    except DamagedFile as error:
+        # Without its MD5 the file that the feed has is news, and the next run fetches it.
+        enter(stores.database, [replace(entry, state="fetched", md5=None)], run_id=stores.run_id)
+        failures.append(PermanentError(f"{error.path} is damaged: fetch it again, {_how_to_fetch(entry)}"))
+        return None
     except PermanentError as error:
-        day = f"{entry.interval.astimezone(UTC):%Y-%m-%d}"
-        failures.append(PermanentError(f"{error}, by a run of raw_events for {day}"))
+        failures.append(PermanentError(f"{error}, {_how_to_fetch(entry)}"))
         return None
     return _Derived(entry, raw["global_event_id"], us_events(raw, rule=rule, uploaded_at=now))
+
+
+def _how_to_fetch(entry: Entry) -> str:
+    at = entry.interval.astimezone(UTC)
+    return f"by a run of raw_events for {at:%Y-%m-%d} or `etl-assets events load --interval {at:%Y-%m-%dT%H:%MZ}`"
 
 
 def _held(connection: "psycopg.Connection[Any]", ids: pa.ChunkedArray, intervals: Sequence[datetime]) -> pa.Table:

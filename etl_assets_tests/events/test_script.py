@@ -659,6 +659,21 @@ def damage(path: Path) -> None:
     path.write_bytes(data[:4] + b"\xee" * 60 + data[64:])
 
 
+def test_a_raw_file_that_is_damaged_in_its_middle_is_fetched_again_by_the_next_run(world: World) -> None:
+    world.load_all()
+    before = world.us()
+    damage(world.raw_file(1))
+    with pytest.raises(
+        PermanentError, match=r"20190121001500.*is damaged: fetch it again, by a run of raw_events for 2019-01-21 or"
+    ):
+        world.load_all()
+    assert (world.us(), world.states()) == (before, {0: "loaded", 1: "fetched", 2: "loaded", 3: "loaded"})
+    asked = world.asked()
+    world.load_all()
+    assert (world.us(), set(world.states().values()), world.asked()) == (before, {"loaded"}, asked + 1)
+    assert world.raw(1).num_rows == ROWS
+
+
 @pytest.mark.long
 def test_a_replayed_row_of_a_raw_file_that_was_damaged_is_open_again(world: World) -> None:
     events = (0, {"global_event_id": "7", "action_geo_lat": "95"}, 1)
