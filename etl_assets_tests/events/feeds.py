@@ -6,15 +6,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from etl_assets.resources.http import Limits
 from etl_assets.simulators.events import EventsSimulator
 from etl_assets.simulators.server import serve
+from etl_assets_tests.limits import STALL_S
 
 FIRST = datetime(2019, 1, 21, 22, tzinfo=UTC)
 QUARTER = timedelta(minutes=15)
-QUICK = Limits(
-    connect_timeout_s=0.2, read_timeout_s=0.15, deadline_s=5.0, max_attempts=3, base_delay_s=0.001, max_delay_s=0.002
-)
 
 
 @dataclass
@@ -46,7 +43,7 @@ class WatchedFeed:
     def reset(self) -> "WatchedFeed":
         """Back to the beginning, with faults that are quick."""
         self.simulator.reset()
-        self.simulator.faults.retry_after_s, self.simulator.faults.stall_s = 0.0, 0.5
+        self.simulator.faults.retry_after_s, self.simulator.faults.stall_s = 0.0, STALL_S
         self.asked, self.before = [], lambda _: None
         return self
 

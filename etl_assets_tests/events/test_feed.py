@@ -21,7 +21,8 @@ from etl_assets.failures import ConfigurationError, PermanentError, TransientErr
 from etl_assets.resources.http import ApiRefused, ApiUnavailable, Limits
 from etl_assets.resources.http_files import NotStored
 from etl_assets.simulators.faults import KINDS
-from etl_assets_tests.events.feeds import FIRST, QUARTER, QUICK, WatchedFeed
+from etl_assets_tests.events.feeds import FIRST, QUARTER, WatchedFeed
+from etl_assets_tests.limits import QUICK, limits_for
 from etl_assets_tests.resources.canned import Canned, CannedServer
 
 LAST = FIRST + timedelta(hours=2)
@@ -376,7 +377,8 @@ def test_a_file_with_the_same_name_and_new_content_needs_the_new_list(
 
 
 @pytest.mark.parametrize("kind", CUT)
-def test_a_file_that_broke_off_is_resumed(watched: WatchedFeed, feed: EventsFeed, tmp_path: Path, kind: str) -> None:
+def test_a_file_that_broke_off_is_resumed(watched: WatchedFeed, tmp_path: Path, kind: str) -> None:
+    feed = EventsFeed(watched.url, limits=limits_for(kind))
     watched.simulator.faults.script("files", [kind])
     whole = watched.simulator.archive(FIRST)
     assert feed.downloaded(known(watched), tmp_path).read_bytes() == whole
@@ -440,10 +442,8 @@ def test_a_file_that_is_too_large_for_any_of_the_feed_is_refused(
 
 @pytest.mark.long
 @pytest.mark.parametrize(("call", "kind"), PASSING)
-def test_any_passing_fault_ends_in_the_whole(
-    watched: WatchedFeed, feed: EventsFeed, tmp_path: Path, call: str, kind: str
-) -> None:
-    faults = watched.simulator.faults
+def test_any_passing_fault_ends_in_the_whole(watched: WatchedFeed, tmp_path: Path, call: str, kind: str) -> None:
+    faults, feed = watched.simulator.faults, EventsFeed(watched.url, limits=limits_for(kind))
     # A date has whole seconds, so that one of now may be in a second; one that is over asks for no wait.
     faults.retry_after_s = -2.0 if kind.endswith("-date") else 0.0
     faults.script(call, [kind])
@@ -472,8 +472,9 @@ def test_a_master_list_that_is_cut_off_gives_the_files_that_are_in_it(watched: W
     ],
 )
 def test_an_outage_that_lasts_says_what_it_is_and_leaves_nothing(
-    watched: WatchedFeed, feed: EventsFeed, tmp_path: Path, call: str, kind: str
+    watched: WatchedFeed, tmp_path: Path, call: str, kind: str
 ) -> None:
+    feed = EventsFeed(watched.url, limits=limits_for(kind))
     watched.simulator.faults.rates(call, {kind: 1.0})
     with pytest.raises(
         ApiUnavailable, match=f"events API, GET {CALLS[call]}: tried 3 times .* at last: {LASTING[kind]}"

@@ -19,12 +19,10 @@ from etl_assets.simulators.controls import simulator_app
 from etl_assets.simulators.faults import KINDS, Faults
 from etl_assets.simulators.server import serve
 from etl_assets.turbines.api import Minutes, TurbinesApi, UnknownColumns
+from etl_assets_tests.limits import QUICK, STALL_S, limits_for
 
 START = datetime(2024, 5, 20, tzinfo=UTC)
 JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
-QUICK = Limits(
-    connect_timeout_s=0.2, read_timeout_s=0.15, deadline_s=5.0, max_attempts=3, base_delay_s=0.001, max_delay_s=0.002
-)
 RETRIED = sorted(set(KINDS) - {"slow"})
 # Faults of the body: what comes may look like a part of the answer.
 DAMAGED = ("empty", "html", "reset-mid-body", "short-body", "timeout-mid-body", "truncated-json")
@@ -86,7 +84,7 @@ def served() -> Iterator[Source]:
 @pytest.fixture
 def source(served: Source) -> Source:
     served.faults.clear()
-    served.faults.retry_after_s, served.faults.stall_s = 0.0, 0.5
+    served.faults.retry_after_s, served.faults.stall_s = 0.0, STALL_S
     served.requests.clear()
     served.says(FORMS[JSON])
     return served
@@ -227,7 +225,7 @@ def test_any_passing_fault_ends_in_the_whole_answer(whole: Source, kind: str) ->
     # A date has whole seconds, so that one of now may be in a second; one that is over asks for no wait.
     whole.faults.retry_after_s = -2.0 if kind.endswith("-date") else 0.0
     whole.faults.script("data", [kind])
-    assert_whole(whole.minutes())
+    assert_whole(whole.minutes(limits=limits_for(kind)))
     assert whole.faults.count("data", kind) == whole.faults.count("data", "none") == 1
 
 
@@ -238,7 +236,7 @@ def test_any_passing_fault_ends_in_the_whole_answer(whole: Source, kind: str) ->
 def test_a_body_that_is_not_whole_is_never_taken_for_one(whole: Source, kind: str) -> None:
     whole.faults.rates("data", {kind: 1.0})
     with pytest.raises(ApiUnavailable, match=r"turbines API, GET /data\?.*: tried 3 times .* at last: ") as caught:
-        whole.minutes()
+        whole.minutes(limits=limits_for(kind))
     assert isinstance(caught.value, TransientError)
 
 
@@ -258,7 +256,7 @@ def test_a_body_that_is_not_whole_is_never_taken_for_one(whole: Source, kind: st
 def test_an_outage_that_lasts_says_what_it_is(source: Source, kind: str, what: str) -> None:
     source.faults.rates("data", {kind: 1.0})
     with pytest.raises(ApiUnavailable, match=f"tried 3 times .* at last: {what}"):
-        source.minutes()
+        source.minutes(limits=limits_for(kind))
 
 
 def test_an_arrow_stream_that_ends_between_two_batches_is_cut_off(source: Source) -> None:
