@@ -46,6 +46,31 @@ def load(
         raise typer.Exit(1)
 
 
+@app.command()
+def accept(
+    reason: str = typer.Option(..., "--reason", help="Why, for those who come after you."),
+    interval: str | None = typer.Option(None, "--interval", help=f"One interval, {WHEN}."),
+    first: str | None = typer.Option(None, "--from", help=f"The first interval, {WHEN}."),
+    last: str | None = typer.Option(None, "--to", help="The end, which is not in it."),
+) -> None:
+    """Accept that the files of lost intervals are not to be had: the check `no_interval_is_lost` names them no more."""
+    from etl_assets.events.book import accept as accept_lost
+    from etl_assets.events.intervals import INTERVAL
+    from etl_assets.resources.local import platform_database
+    from etl_assets.settings import load_settings
+
+    if (interval is None) == (first is None) or (first is None) != (last is None):
+        raise typer.BadParameter("give --interval, or --from and --to")
+    if not reason.strip():
+        raise typer.BadParameter("--reason is empty: say why")
+    begin = _instant(interval or first or "")
+    end = _instant(last) if last else begin + INTERVAL
+    _require_order(begin, end)
+    accepted = accept_lost(platform_database(load_settings()), begin, end, reason=reason.strip())
+    counted = "1 interval" if len(accepted) == 1 else f"{len(accepted):,} intervals"
+    print(f"{counted} accepted as lost: {reason.strip()}")
+
+
 def _of_files(paths: list[Path]) -> tuple[list["LoadResult"], list["FileRefused"]]:
     """What became of the files that were taken, and why others were not."""
     from etl_assets.events.script import FileRefused, load_file
@@ -72,9 +97,13 @@ def _of_feed(interval: str | None, first: str | None, last: str | None) -> "Load
         raise typer.BadParameter(f"{begin:%Y-%m-%dT%H:%MZ} is still to come")
     if interval is not None:
         return run(begin)
+    _require_order(begin, end)
+    return run(begin, end)
+
+
+def _require_order(begin: datetime, end: datetime) -> None:
     if end <= begin:
         raise typer.BadParameter(f"--to {end:%Y-%m-%dT%H:%MZ} is not after --from {begin:%Y-%m-%dT%H:%MZ}")
-    return run(begin, end)
 
 
 def _entries(results: list["LoadResult"]) -> list["Entry"]:
@@ -92,14 +121,37 @@ def _say(results: list["LoadResult"]) -> None:
         f" {sum(c.updated for c in changes):,} updated, {sum(c.deleted for c in changes):,} deleted,"
         f" {sum(c.unchanged for c in changes):,} unchanged"
     )
-    for entry in entries:
-        if entry.reason:
-            kept = ", as it was" if entry.stored else ""
-            print(f"{entry.interval:%Y-%m-%dT%H:%MZ} {entry.state}{kept}: {entry.reason}", file=sys.stderr)
+    for line in _troubled(entries):
+        print(line, file=sys.stderr)
     quarantined = sum(result.quarantined for result in results)
     if quarantined:
         counted = "1 row" if quarantined == 1 else f"{quarantined:,} rows"
         print(f"{counted} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
+
+
+def _troubled(entries: list["Entry"]) -> list[str]:
+    """What became of intervals without their file, and why: a line for those that follow each other with the same fate."""
+    from etl_assets.events.intervals import INTERVAL
+
+    stretches: list[list[Entry]] = []
+    for entry in entries:
+        if entry.reason:
+            last = stretches[-1][-1] if stretches else None
+            if last and _fate(last) == _fate(entry) and last.interval + INTERVAL == entry.interval:
+                stretches[-1].append(entry)
+            else:
+                stretches.append([entry])
+    lines = []
+    for stretch in stretches:
+        first, end = stretch[0].interval, stretch[-1].interval + INTERVAL
+        until = f" until {end:%Y-%m-%dT%H:%MZ}, {len(stretch)} intervals," if len(stretch) > 1 else ""
+        lines.append(f"{first:%Y-%m-%dT%H:%MZ}{until} {_fate(stretch[0])}")
+    return lines
+
+
+def _fate(entry: "Entry") -> str:
+    kept = ", as it was" if entry.stored else ""
+    return f"{entry.state}{kept}: {entry.reason}"
 
 
 def _instant(text: str) -> datetime:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from etl_assets.contracts.arrow import arrow_schema
 from etl_assets.events.contracts import Intervals
+from etl_assets.failures import ConfigurationError
 from etl_assets.io_managers.slices import Slice
 from etl_assets.io_managers.writing import Write, write
 from etl_assets.resources.database import Database
@@ -40,11 +41,17 @@ class Entry:
     last_asked_at: datetime | None = None
     loaded_at: datetime | None = None
     reason: str | None = None
+    accepted: str | None = None
 
     @property
     def stored(self) -> bool:
         """Whether rows of the interval are in the raw layer."""
         return self.rows_raw is not None
+
+    @property
+    def lost(self) -> bool:
+        """Whether its file, or the newest version of it, could not be had so far."""
+        return self.state in ("missing", "absent", "refused") or (self.stored and self.refused_md5 is not None)
 
 
 def midnight(day: date) -> datetime:
@@ -118,6 +125,26 @@ def derive_again(database: Database, interval: datetime) -> None:
         entry = entry_of(connection, interval)
         if entry and entry.state == "loaded":
             enter(database, [replace(entry, state="fetched")], run_id="script")
+
+
+def accept(database: Database, first: datetime, last: datetime, *, reason: str) -> list[Entry]:
+    """Note that a person has accepted that what is lost of [first, last) is not to be had; gives the entries of that.
+
+    What is missing is absent then: it is looked for no more, but taken if a run of its day finds it.
+
+    Raises:
+        ConfigurationError: if nothing of that stretch is lost.
+    """
+    with turn(database) as connection:
+        lost = [entry for entry in _read(connection, b"interval >= %s AND interval < %s", (first, last)) if entry.lost]
+        if not lost:
+            raise ConfigurationError(
+                f"of the intervals from {first:%Y-%m-%dT%H:%MZ} until {last:%Y-%m-%dT%H:%MZ} none is missing, absent or refused: there is nothing to accept"
+            )
+        states = {"missing": "absent"}
+        accepted = [replace(entry, state=states.get(entry.state, entry.state), accepted=reason) for entry in lost]
+        enter(database, accepted, run_id="script")
+    return accepted
 
 
 def as_table(noted: Iterable[Entry]) -> pa.Table:

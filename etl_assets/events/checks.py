@@ -17,24 +17,28 @@ LOOKED_FOR = timedelta(hours=2)
 
 @dg.asset_check(
     asset="raw_events",
-    description="No interval was refused, also in a newer version, is absent, or waits for longer than it may: else the newest are named.",
+    description="No interval was refused, also in a newer version, is absent, or waits for longer than it may, unless somebody has accepted that: else the newest are named.",
 )
 @classified
 def no_interval_is_lost(postgres: PostgresResource) -> dg.AssetCheckResult:
     """Of all intervals in the book; one that may still come is not lost."""
     overdue = datetime.now(UTC) - timedelta(hours=load_settings().events_late_hours) - LOOKED_FOR
     with postgres.database.connect() as connection:
-        rows = connection.execute("SELECT count(*) FROM events.intervals").fetchone()
+        rows, accepted = connection.execute("SELECT count(*), count(accepted) FROM events.intervals").fetchone() or (
+            0,
+            0,
+        )
         lost = connection.execute(
-            "SELECT interval, state, count(*) OVER () FROM events.intervals WHERE state IN ('absent', 'refused')"
+            "SELECT interval, state, count(*) OVER () FROM events.intervals WHERE accepted IS NULL AND ("
+            "state IN ('absent', 'refused')"
             " OR state IN ('missing', 'fetched') AND greatest(first_asked_at, interval) < %(overdue)s"
-            " OR state = 'loaded' AND reason IS NOT NULL AND refused_md5 IS NOT NULL"
+            " OR state = 'loaded' AND reason IS NOT NULL AND refused_md5 IS NOT NULL)"
             " ORDER BY interval DESC LIMIT %(limit)s",
             {"overdue": overdue, "limit": NAMED_AT_MOST},
         ).fetchall()
     named = ", ".join(f"{interval.astimezone(UTC):%Y-%m-%dT%H:%MZ} {state}" for interval, state, _ in lost)
     count = lost[0][2] if lost else 0
-    return evaluated(not lost, rows[0] if rows else 0, lost=count, newest=named or "none")
+    return evaluated(not lost, rows, lost=count, newest=named or "none", accepted=accepted)
 
 
 @dg.asset_check(

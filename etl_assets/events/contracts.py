@@ -192,6 +192,9 @@ class Intervals(Contract):
     last_asked_at: Timestamp | None = column("When the feed was last asked for the file")
     loaded_at: Timestamp | None = column("When the rows that are stored now were stored")
     reason: str | None = column("Why the interval is in its state, for people; NULL where nothing is wrong")
+    accepted: str | None = column(
+        "Why a person has accepted that the file, or its newest version, is not to be had; NULL where nobody has, and again when another file comes"
+    )
 
     class Config:
         table = "events.intervals"

@@ -140,7 +140,7 @@ def take(
     book = entries(stores.database, min(intervals), max(intervals) + INTERVAL)
     there = {at for at, entry in book.items() if entry.stored and is_stored(stores.root, interval_slice(at))}
     noted = [
-        replace(entry, reason=None, refused_md5=None)
+        replace(entry, reason=None, refused_md5=None, accepted=None)
         for at, entry in book.items()
         if at in there and entry.reason and at in known and known[at].md5 == entry.md5
     ]
@@ -195,7 +195,14 @@ def store_raw(stores: Stores, entry: Entry, file: ReadFile) -> Taken:
     (outcome,) = write_parquet(stores.root, stores.database, rows, [interval_slice(entry.interval)], how)
     count = outcome.change.inserted + outcome.change.unchanged
     fetched = replace(
-        entry, state="fetched", size=file.size, md5=file.md5, rows_raw=count, reason=None, refused_md5=None
+        entry,
+        state="fetched",
+        size=file.size,
+        md5=file.md5,
+        rows_raw=count,
+        reason=None,
+        refused_md5=None,
+        accepted=None,
     )
     return Taken(fetched, outcome)
 
@@ -264,7 +271,10 @@ def _fetched(feed: EventsFeed, file: FeedFile | None, folder: Path) -> ReadFile 
 
 
 def _not_taken(entry: Entry, found: NotTaken, *, now: datetime, late: timedelta) -> Entry:
-    if entry.stored:
+    if found.refused and found.md5 != entry.refused_md5:
+        # Somebody has accepted the loss of another file.
+        entry = replace(entry, accepted=None)
+    if entry.stored or (entry.accepted and not found.refused):
         state = entry.state
     elif found.refused:
         state = "refused"

@@ -2,16 +2,20 @@
 
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from etl_assets.cli import run
+from etl_assets.events.book import unsettled
+from etl_assets.events.checks import no_interval_is_lost
 from etl_assets.events.intervals import INTERVAL, file_name
 from etl_assets.events.script import FileRefused, load_file
 from etl_assets.failures import TransientError
+from etl_assets.resources.postgres import PostgresResource
 from etl_assets_tests.events.raw_rows import SHARED_FILE, needs_shared_file
 from etl_assets_tests.events.world import World, quarter
 
@@ -33,6 +37,94 @@ def test_the_command_loads_a_stretch_and_says_what_became_of_it(
     ]
     assert world.command("--from", "2019-01-21") == 0
     assert capsys.readouterr().out.startswith("0 files taken with 0 events; 0 US events inserted")
+
+
+@pytest.mark.long
+def test_intervals_that_follow_each_other_with_the_same_fate_are_said_in_one_line(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (0, 1, 3):
+        world.simulator.change(quarter(number), held=True)
+    assert world.command("--from", "2019-01-21", "--to", "2019-01-21T01:00Z") == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "2019-01-21T00:00Z until 2019-01-21T00:30Z, 2 intervals, missing: the feed does not list it",
+        "2019-01-21T00:45Z missing: the feed does not list it",
+    ]
+
+
+def test_a_lost_interval_that_somebody_accepts_is_named_no_more_and_taken_if_it_comes(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.simulator.change(quarter(1), held=True)
+    world.simulator.change(quarter(2), defect="truncated")
+    world.ahead = timedelta(hours=25)
+    world.load_all()
+    assert lost(world) == (2, 0)
+    stretch = ("--from", "2019-01-21", "--to", "2019-01-21T01:00Z")
+    assert run(["events", "accept", *stretch, "--reason", "the feed stood still"]) == 0
+    assert capsys.readouterr().out == "2 intervals accepted as lost: the feed stood still\n"
+    assert (lost(world), world.states()[1]) == ((0, 2), "absent")
+    world.load_all()
+    assert lost(world) == (0, 2)
+    world.simulator.restore(quarter(1))
+    world.simulator.change(quarter(2), defect="nested")
+    world.load_all()
+    assert (world.states(), lost(world)) == ({0: "loaded", 1: "loaded", 2: "refused", 3: "loaded"}, (1, 0))
+    world.simulator.restore(quarter(2))
+    world.load_all()
+    assert run(["events", "accept", *stretch, "--reason", "none"]) == 2
+    assert "none is missing, absent or refused: there is nothing to accept" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_what_is_missing_is_looked_for_no_more_once_somebody_has_accepted_that(world: World) -> None:
+    world.simulator.change(quarter(3), held=True)
+    world.load_all()
+    assert [entry.interval for entry in unsettled(world.database)] == [quarter(3)]
+    assert run(["events", "accept", "--interval", "2019-01-21T00:45Z", "--reason", "a hole"]) == 0
+    assert unsettled(world.database) == []
+    world.load_all()
+    assert (world.states()[3], world.book()[3].accepted) == ("absent", "a hole")
+
+
+@pytest.mark.long
+def test_a_newer_version_that_is_refused_can_be_accepted_and_the_next_one_is_named(world: World) -> None:
+    world.load_all()
+    for defect, expected in (("truncated", (1, 0)), ("nested", (1, 0))):
+        world.simulator.change(quarter(1), defect=defect)
+        world.load_all()
+        assert (lost(world), world.states()[1]) == (expected, "loaded")
+        assert run(["events", "accept", "--interval", "2019-01-21T00:15Z", "--reason", "we have it"]) == 0
+        assert (lost(world), world.states()[1]) == ((0, 1), "loaded")
+    world.simulator.restore(quarter(1))
+    world.load_all()
+    assert lost(world) == (0, 0)
+
+
+def lost(world: World) -> tuple[int, int]:
+    """How many intervals are lost, and for how many somebody has accepted that, as the check says it."""
+    result = no_interval_is_lost(postgres=PostgresResource(url=world.database.url))
+    assert isinstance(result, dg.AssetCheckResult)
+    found = {name: value.value for name, value in result.metadata.items()}
+    assert result.passed == (found["lost"] == 0)
+    return found["lost"], found["accepted"]
+
+
+WRONGLY_ACCEPTED = {
+    "no reason": (["--interval", "2019-01-21"], "Missing option"),
+    "an empty reason": (["--interval", "2019-01-21", "--reason", " "], "say why"),
+    "nothing named": (["--reason", "r"], "give --interval, or --from and --to"),
+    "both": (["--interval", "2019-01-21", "--from", "2019-01-21", "--to", "2019-01-22", "--reason", "r"], "give"),
+    "no end": (["--from", "2019-01-21", "--reason", "r"], "give --interval, or --from and --to"),
+    "no begin": (["--to", "2019-01-21", "--reason", "r"], "give --interval, or --from and --to"),
+    "backwards": (["--from", "2019-01-22", "--to", "2019-01-21", "--reason", "r"], "is not after --from"),
+}
+
+
+def test_what_is_accepted_wrongly_exits_with_2(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    for case, (arguments, said) in WRONGLY_ACCEPTED.items():
+        assert run(["events", "accept", *arguments]) == 2, case
+        assert said in " ".join(capsys.readouterr().err.split()), case
 
 
 @pytest.mark.long

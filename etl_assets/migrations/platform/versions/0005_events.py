@@ -71,6 +71,12 @@ def upgrade() -> None:
             nullable=True,
             comment="Why the interval is in its state, for people; NULL where nothing is wrong",
         ),
+        sa.Column(
+            "accepted",
+            sa.Text(collation="C"),
+            nullable=True,
+            comment="Why a person has accepted that the file, or its newest version, is not to be had; NULL where nobody has, and again when another file comes",
+        ),
         sa.CheckConstraint('"attempts" >= 0', name="intervals_attempts_ge"),
         sa.CheckConstraint('"rows_raw" >= 0', name="intervals_rows_raw_ge"),
         sa.CheckConstraint('"rows_repeated" >= 0', name="intervals_rows_repeated_ge"),
