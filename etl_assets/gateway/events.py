@@ -57,22 +57,24 @@ IS_LACKING = """
 
 
 async def newest_day(connection: Connection, now: datetime) -> Plan:
-    """The present day, by the newest file alone where none before it is lacking.
+    """The day of the newest file, by that alone where none before it is lacking.
 
-    The feed may have a file from the instant in its name on, or when its interval is over. Where an interval before these two is
-    lacking, as on a first run or after a pause, the list of all files is read, which brings them all.
+    The feed may have a file from the instant in its name on, or when its interval is over; so that just after midnight it may be one
+    of the day before. Where an interval before these two is lacking, as on a first run or after a pause, the list of all files is
+    read, which brings them all.
     """
-    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    newest = today + (now - today) // INTERVAL * INTERVAL
-    earlier = {
-        "first": today,
-        "last": newest - 2 * INTERVAL,
-        "step": INTERVAL,
-        "now": now,
-        "again": LOOK_AGAIN,
-    }
-    lacking = await (await connection.execute(IS_LACKING, earlier)).fetchone() == (True,)
-    return Plan(f"{today:%Y-%m-%d}", run_config(master_list=lacking))
+    day = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    over = day + (now - day) // INTERVAL * INTERVAL - INTERVAL
+    if over < day and await _is_lacking(connection, over, over, now=now):
+        day -= timedelta(days=1)
+    lacking = await _is_lacking(connection, day, over - INTERVAL, now=now)
+    return Plan(f"{day:%Y-%m-%d}", run_config(master_list=lacking))
+
+
+async def _is_lacking(connection: Connection, first: datetime, last: datetime, *, now: datetime) -> bool:
+    """Whether one of the intervals from the first to the last is lacking."""
+    values = {"first": first, "last": last, "step": INTERVAL, "now": now, "again": LOOK_AGAIN}
+    return await (await connection.execute(IS_LACKING, values)).fetchone() == (True,)
 
 
 def run_config(*, master_list: bool) -> dict[str, Any]:
@@ -95,14 +97,14 @@ TRIGGER = TriggerCall(
         },
         Outcome.LOADING: {"success": False, "message": "Job is still being loaded, please try again later"},
     },
-    started="A run of the events for the present day (UTC) was started",
+    started="A run of the events for the day (UTC) of the newest file was started",
 )
 
 
 @router.get("/start-etl-job", operation_id="start_etl_job_get", responses=TRIGGER.responses, summary="Start the job")
 @router.post("/start-etl-job", operation_id="start_etl_job", responses=TRIGGER.responses, summary="Start the job")
 async def start_etl_job(dagster: Dagster, store: Data, settings: Configured) -> JSONResponse:
-    """Start a run of the events for the present day, at most one at a time and not too often.
+    """Start a run of the events for the day of the newest file, at most one at a time and not too often.
 
     It fetches the newest file of the feed, or all that is lacking of the day where something before that is. `GET` does the
     same as `POST`, as the original exercise has it.
@@ -208,7 +210,8 @@ async def latest_event_data(
 ) -> dict[str, Any]:
     """US events, the newest first, a page at a time; `next` leads on.
 
-    What is added while pages are read comes before the first of them and moves no other.
+    What is newly published while pages are read comes before the first of them and moves no other; what is published late has
+    the place of its `date_added`.
     """
     query, values = page_query(cursor_of(after) if after else None, limit=limit)
     async with store.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:

@@ -10,7 +10,6 @@ import pytest
 import requests
 from psycopg import sql
 
-from etl_assets.events.book import SETTLED
 from etl_assets.events.contracts import Intervals, UsEventData
 from etl_assets.gateway import events
 from etl_assets.gateway.app import create_app
@@ -213,11 +212,20 @@ def test_a_missing_interval_is_looked_for_in_the_list_once_an_hour(database: Dat
 
 def test_an_interval_of_which_something_is_settled_is_not_lacking(database: Database) -> None:
     day = datetime(2019, 1, 21, tzinfo=UTC)
-    settled = ("fetched", *SETTLED)
+    settled = sorted({*(Intervals.columns["state"].isin or ())} - {"missing"})
     for number, state in enumerate(settled):
         noted(database, day + number * QUARTER, state=state)
     assert plan(database, day + (len(settled) + 1) * QUARTER) == ("2019-01-21", False)
-    assert {"missing", *settled} == set(Intervals.columns["state"].isin or ())
+
+
+def test_just_after_midnight_the_last_file_of_the_day_before_is_fetched_first(database: Database) -> None:
+    midnight = datetime(2019, 1, 1, tzinfo=UTC)
+    noted(database, *quarters(midnight - timedelta(days=1), 95))
+    assert plan(database, midnight + timedelta(minutes=5)) == ("2018-12-31", False)
+    noted(database, midnight - QUARTER)
+    assert plan(database, midnight + timedelta(minutes=5)) == ("2019-01-01", False)
+    execute(database, "DELETE FROM events.intervals WHERE interval >= '2018-12-31T12:00Z'")
+    assert plan(database, midnight + timedelta(minutes=5)) == ("2018-12-31", True)
 
 
 def test_from_its_first_instant_on_a_day_is_meant(database: Database) -> None:
