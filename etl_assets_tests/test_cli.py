@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -203,3 +204,16 @@ def test_doctor_says_what_is_wrong_with_the_broker_and_goes_on(data_dir: Path, u
     assert re.search(r"^failed  broker: .*ETL_BROKER_URL", ran.stdout, re.M)
     assert "failed  production API: " in ran.stdout
     assert "hidden" not in ran.stderr + ran.stdout
+
+
+@pytest.mark.long
+def test_a_port_that_is_taken_is_said_with_what_to_do(home: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = f"{taken.getsockname()[1]}"
+        ran = run("simulate", "events", "--port", port)
+    assert ran.returncode == 2
+    assert (
+        f"error: cannot serve on 127.0.0.1:{port} (Address already in use): choose another port by --port" in ran.stderr
+    )

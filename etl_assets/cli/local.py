@@ -57,7 +57,7 @@ def down(
 
         EmbeddedPostgres(settings.etl_data_dir).purge()
         EmbeddedBroker(settings.etl_data_dir).purge()
-    print(("stopped" if stopped else "nothing was running") + (", local data deleted" if purge else ""))
+    print(("stopped" if stopped else "nothing was running") + (", local database and broker deleted" if purge else ""))
 
 
 def dagster_home(settings: Settings) -> Path:

@@ -148,6 +148,10 @@ def _serve(served: Any, name: str, *, host: str, port: int) -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    with serve(served, host=host, port=port) as url:
+    with contextlib.ExitStack() as stack:
+        try:
+            url = stack.enter_context(serve(served, host=host, port=port))
+        except OSError as error:
+            raise ConfigurationError(f"{error.strerror} by --port") from None
         print(f"{name} on {url}", flush=True)
         ended.wait()
