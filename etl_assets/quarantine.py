@@ -13,11 +13,11 @@ import pandas as pd
 import pyarrow as pa
 from psycopg.rows import dict_row
 
-from etl_assets.contracts import Contract, Split
+from etl_assets.contracts import Contract, Record, Split
 from etl_assets.contracts.arrow import arrow_schema
 from etl_assets.contracts.validation import split, split_arrow, to_frame
 from etl_assets.failures import PermanentError
-from etl_assets.io_managers.bookkeeping import Quarantine
+from etl_assets.io_managers.bookkeeping import Quarantine, identity_of
 from etl_assets.io_managers.parquet_files import ParquetRoot, read_parquet, stored_mode, write_parquet
 from etl_assets.io_managers.slices import Slice
 from etl_assets.io_managers.writing import Write, write
@@ -154,6 +154,17 @@ def replay(
     with database.connect() as connection:
         connection.execute("UPDATE etl.quarantine SET status = 'replayed' WHERE id = %s", (entry.id,))
     return []
+
+
+def not_replayed(database: Database, piece: Slice, records: Sequence[Record]) -> list[Record]:
+    """The records of a slice but for those whose rows were stored by a replay."""
+    identities = [identity_of(piece, record) for record in records]
+    with database.connect() as connection:
+        found = connection.execute(
+            "SELECT id FROM etl.quarantine WHERE status = 'replayed' AND id = ANY(%s)", (identities,)
+        ).fetchall()
+    replayed = {identity for (identity,) in found}
+    return [record for identity, record in zip(identities, records, strict=True) if identity not in replayed]
 
 
 def _frame(contract: type[Contract], raw: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

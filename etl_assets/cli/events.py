@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from etl_assets.events.script import FileRefused, LoadResult
 
 app = typer.Typer(no_args_is_help=True)
-INSTANT = re.compile(r"(\d{4}-\d{2}-\d{2})(?:T(\d{2}:\d{2})(?::00)?Z)?")
+INSTANT = re.compile(r"(\d{4}-\d{2}-\d{2})(?:T(\d{2}:\d{2})(?::00)?(?:Z|\+00:00))?")
 WHEN = "like 2019-01-21T22:00Z; a day alone is its midnight"
 
 
@@ -41,8 +41,8 @@ def load(
         print(f"error: {error}", file=sys.stderr)
     if refused:
         raise typer.Exit(2)
-    # Of nothing that was asked for there is anything.
-    if _entries(results) and not any(result.stored for result in results):
+    entries = _entries(results)
+    if entries and not any(entry.stored for entry in entries):
         raise typer.Exit(1)
 
 
@@ -107,7 +107,10 @@ def _require_order(begin: datetime, end: datetime) -> None:
 
 
 def _entries(results: list["LoadResult"]) -> list["Entry"]:
-    return [one.entry for result in results for one in result.taken]
+    """What there is of the intervals that were asked for, in their order; one that may still come is not in the book."""
+    found = {one.entry.interval: one.entry for result in results for one in result.taken}
+    found |= {entry.interval: entry for result in results for entry in result.book}
+    return [found[interval] for interval in sorted(found)]
 
 
 def _say(results: list["LoadResult"]) -> None:
@@ -115,11 +118,13 @@ def _say(results: list["LoadResult"]) -> None:
     entries = _entries(results)
     changes = [one.outcome.change for result in results for one in result.stored]
     fetched = [one.entry.rows_raw or 0 for result in results for one in result.taken if one.outcome]
+    repeated = sum(c.deduplicated for c in changes)
     files = "1 file" if len(fetched) == 1 else f"{len(fetched):,} files"
     print(
         f"{files} taken with {sum(fetched):,} events; {sum(c.inserted for c in changes):,} US events inserted,"
         f" {sum(c.updated for c in changes):,} updated, {sum(c.deleted for c in changes):,} deleted,"
         f" {sum(c.unchanged for c in changes):,} unchanged"
+        + (f", {repeated:,} stored with another file" if repeated else "")
     )
     for line in _troubled(entries):
         print(line, file=sys.stderr)
@@ -135,7 +140,7 @@ def _troubled(entries: list["Entry"]) -> list[str]:
 
     stretches: list[list[Entry]] = []
     for entry in entries:
-        if entry.reason:
+        if entry.reason and not entry.accepted:
             last = stretches[-1][-1] if stretches else None
             if last and _fate(last) == _fate(entry) and last.interval + INTERVAL == entry.interval:
                 stretches[-1].append(entry)
@@ -155,6 +160,8 @@ def _fate(entry: "Entry") -> str:
 
 
 def _instant(text: str) -> datetime:
+    from etl_assets.events.intervals import YEARS
+
     matched = INSTANT.fullmatch(text)
     try:
         if matched is None:
@@ -162,6 +169,8 @@ def _instant(text: str) -> datetime:
         begin = datetime.fromisoformat(f"{matched[1]}T{matched[2] or '00:00'}:00+00:00")
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no instant in UTC: give one {WHEN}") from None
+    if begin.year not in YEARS:
+        raise typer.BadParameter(f"{text!r} is of the year {begin.year}, which no file of the feed is of")
     if begin.minute % 15:
         raise typer.BadParameter(f"{text!r} is not on a quarter of an hour: files are named by :00, :15, :30 and :45")
     return begin

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Literal
 
@@ -12,6 +13,7 @@ from etl_assets.experiments import contracts as experiments
 from etl_assets.failures import ConfigurationError
 from etl_assets.outages.contracts import RawOutages
 from etl_assets.quarantine import Entry, RawReader, listed, replay, shown
+from etl_assets.resources.database import Database
 from etl_assets.resources.local import platform_database
 from etl_assets.settings import load_settings
 from etl_assets.turbines.contracts import RawTurbineSignals
@@ -54,7 +56,6 @@ def replay_command(
 ) -> None:
     """Judge rows anew, after a correction of the contract or of the row, and store those that pass."""
     from etl_assets.catalogue import contract_of
-    from etl_assets.events.book import derive_again
     from etl_assets.events.layout import corrected_events
     from etl_assets.outages.transform import corrected_outages
 
@@ -69,20 +70,28 @@ def replay_command(
     for identity in entries:
         entry = shown(database, identity)
         _require_replayable(entry, corrected)
-        faults = replay(
-            database,
-            settings.storage_url,
-            entry,
-            contract=contract_of(entry.asset),
-            read_raw=readers.get(entry.asset),
-            corrections=corrected,
-        )
+        with _held_meanwhile(database, entry):
+            faults = replay(
+                database,
+                settings.storage_url,
+                entry,
+                contract=contract_of(entry.asset),
+                read_raw=readers.get(entry.asset),
+                corrections=corrected,
+            )
         still_bad += bool(faults)
-        if entry.asset == RawEvents.config.table and not faults:
-            derive_again(database, datetime.fromisoformat(str(entry.raw["file_interval"])))
         print(f"{entry.id}: " + ("; ".join(faults) if faults else f"stored in {entry.asset}"))
     if still_bad:
         raise typer.Exit(1)
+
+
+def _held_meanwhile(database: Database, entry: Entry) -> AbstractContextManager[None]:
+    """What has to be held while a row is stored: what is derived from its slice is derived again, whenever this ends."""
+    from etl_assets.events.book import changing
+
+    if entry.asset == RawEvents.config.table:
+        return changing(database, datetime.fromisoformat(str(entry.raw["file_interval"])))
+    return nullcontext()
 
 
 def _require_replayable(entry: Entry, corrected: Mapping[str, object]) -> None:

@@ -51,14 +51,14 @@ def raw_events(
     context: dg.AssetExecutionContext, config: Asking, events_feed: EventsFeedResource, postgres: PostgresResource
 ) -> dg.MaterializeResult[None]:
     """The files of the feed as they came, each verified and read as a whole; an interval at a time, noted in the book."""
-    settings, now = load_settings(), datetime.now(UTC)
+    settings = load_settings()
     stores = Stores(postgres.database, ParquetRoot(settings.storage_url), context.run.run_id)
     feed = events_feed.connect()
     intervals = _intervals(context.partition_keys)
     known = all_listed(feed, intervals) if config.master_list else newest(feed)
     wanted = intervals if config.master_list else [interval for interval in intervals if interval in known]
     late = timedelta(hours=settings.events_late_hours)
-    taken = list(take(feed, stores, wanted, known=known, now=now, late=late))
+    taken = list(take(feed, stores, wanted, known=known, clock=_now, late=late))
     for day in context.partition_keys:
         begin = midnight(date.fromisoformat(day))
         book = entries(postgres.database, begin, begin + DAY)
@@ -72,14 +72,18 @@ def us_event_data(
     context: dg.AssetExecutionContext, config: Deriving, postgres: PostgresResource
 ) -> dg.MaterializeResult[None]:
     """The events in the United States by the rule that is set, each once, named by the class of its root code."""
-    settings, now = load_settings(), datetime.now(UTC)
+    settings = load_settings()
     stores = Stores(postgres.database, ParquetRoot(settings.storage_url), context.run.run_id)
     rule = us_rule(settings.events_us_rule, settings.events_us_country_codes)
     intervals = _intervals(context.partition_keys)
-    stored = list(store_us_events(stores, intervals, rule=rule, now=now, only_fetched=config.only_fetched))
+    stored = list(store_us_events(stores, intervals, rule=rule, clock=_now, only_fetched=config.only_fetched))
     for day in context.partition_keys:
         context.add_asset_metadata(shown.us_events_of_day(postgres.database, day, stored), partition_key=day)
     return dg.MaterializeResult()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _intervals(days: Iterable[str]) -> list[datetime]:

@@ -10,10 +10,11 @@ import dagster as dg
 from etl_assets.automation import earlier_runs, reason_to_wait
 from etl_assets.events.assets import raw_events, us_event_data
 from etl_assets.events.book import DAY, Entry, entries, midnight, unsettled
-from etl_assets.events.feed import EventsFeed, FeedFile
+from etl_assets.events.feed import FeedFile
 from etl_assets.events.intervals import INTERVAL, quarters
 from etl_assets.events.source import EventsFeedResource
 from etl_assets.failures import PlatformError
+from etl_assets.resources.http import Limits
 from etl_assets.resources.postgres import PostgresResource
 from etl_assets.settings import Settings, load_settings
 
@@ -23,6 +24,8 @@ LOOK_AGAIN = timedelta(hours=1)
 # The newest file may be half published; the next one comes after a quarter of an hour.
 TRY_AGAIN = timedelta(minutes=5)
 CAUGHT_UP = timedelta(days=7)
+# A tick that takes longer than a minute is ended by Dagster, without a word of the feed.
+IN_A_TICK = Limits(connect_timeout_s=5, read_timeout_s=10, deadline_s=20, max_attempts=3)
 DAYS_AT_ONCE = 7
 
 events_job = dg.define_asset_job(
@@ -51,21 +54,29 @@ def events_feed_files(
 ) -> dg.SensorResult | dg.SkipReason:
     """Requests the day of the newest file when it is not stored as it is, and, hourly, days that lack intervals."""
     settings, now = load_settings(), datetime.now(UTC)
+    requests, reasons = [], []
     try:
-        wanted = {**_late(postgres, settings, now), **_newest(events_feed.connect(), postgres, settings, now)}
+        feed, file = events_feed.connect(limits=IN_A_TICK), None
+        try:
+            file = feed.latest()
+        except PlatformError as error:
+            reasons.append(str(error))
+        newest = _newest(file, postgres, settings, now) if file else {}
+        late = _late(postgres, settings, now, beside=file if newest else None)
     except PlatformError as error:
         return dg.SkipReason(str(error))
-    requests, reasons = [], []
-    for day, (what, config) in wanted.items():
-        earlier = earlier_runs(context.instance, events_job.name, {FILE_TAG: what})
-        reason = reason_to_wait(context.instance, earlier, job=events_job.name, now=time.time())
-        if reason:
+    for day in sorted(newest.keys() | late.keys()):
+        # Where the newest file has to wait, what else the day lacks need not.
+        for what, config in (found[day] for found in (newest, late) if day in found):
+            earlier = earlier_runs(context.instance, events_job.name, {FILE_TAG: what})
+            reason = reason_to_wait(context.instance, earlier, job=events_job.name, now=time.time())
+            if reason is None:
+                run_key = f"{what} {earlier[0].dagster_run.run_id if earlier else 'first'}"
+                requests.append(
+                    dg.RunRequest(partition_key=f"{day}", run_key=run_key, tags={FILE_TAG: what}, run_config=config)
+                )
+                break
             reasons.append(f"{day}: {reason}")
-            continue
-        run_key = f"{what} {earlier[0].dagster_run.run_id if earlier else 'first'}"
-        requests.append(
-            dg.RunRequest(partition_key=f"{day}", run_key=run_key, tags={FILE_TAG: what}, run_config=config)
-        )
     if requests:
         return dg.SensorResult(run_requests=requests)
     return dg.SkipReason("; ".join(reasons) or "the feed has nothing that is not stored")
@@ -74,15 +85,16 @@ def events_feed_files(
 Wanted = dict[date, tuple[str, dict[str, Any]]]
 
 
-def _newest(feed: EventsFeed, postgres: PostgresResource, settings: Settings, now: datetime) -> Wanted:
+def _newest(file: FeedFile, postgres: PostgresResource, settings: Settings, now: datetime) -> Wanted:
     """The day of the newest file, if that is not stored as it is."""
-    file = feed.latest()
     day = file.interval.date()
     entry = entries(postgres.database, file.interval, file.interval + INTERVAL).get(file.interval)
     # Tomorrow is no partition yet, if the clock of the feed is ahead.
     if not settings.events_start_date <= day <= now.date() or (entry and not _is_new(entry, file, now)):
         return {}
-    return {day: (f"{file.name} {file.md5}", _config(master_list=False))}
+    # What the feed failed over is asked for again, also where it was a refusal: it may be one of this file alone.
+    attempt = f", attempt {entry.attempts + 1}" if entry and entry.reason else ""
+    return {day: (f"{file.name} {file.md5}{attempt}", _config(master_list=False))}
 
 
 def _is_new(entry: Entry, file: FeedFile, now: datetime) -> bool:
@@ -93,16 +105,19 @@ def _is_new(entry: Entry, file: FeedFile, now: datetime) -> bool:
     return entry.state == "refused" or entry.reason is None or asked is None or now - asked >= pause
 
 
-def _late(postgres: PostgresResource, settings: Settings, now: datetime) -> Wanted:
+def _late(postgres: PostgresResource, settings: Settings, now: datetime, *, beside: FeedFile | None) -> Wanted:
     """The newest days of which something is left to do, by what the book has of them.
 
     That are intervals that nobody has derived, or that are missing and were not looked for within the hour; and, in the
     time since the first that is known of the last week, those that are not in the book. A platform that was just set up has no past to
     catch up with, and what a longer pause has left out is a person's to ask for.
+
+    Args:
+        beside: a file that is asked for by itself.
     """
     first = midnight(settings.events_start_date)
     book = entries(postgres.database, max(midnight((now - CAUGHT_UP).date()), first), now)
-    known = quarters(min(book, default=now), now - LOOK_AGAIN)
+    known = quarters(min(book), now - LOOK_AGAIN) if book else ()
     left = [at for at in known if at not in book]
     left += [
         entry.interval
@@ -110,7 +125,7 @@ def _late(postgres: PostgresResource, settings: Settings, now: datetime) -> Want
         if entry.interval >= first and (entry.state == "fetched" or _is_due(entry, now))
     ]
     by_day: dict[date, list[datetime]] = {}
-    for at in sorted(left):
+    for at in sorted(set(left) - ({beside.interval} if beside else set())):
         by_day.setdefault(at.date(), []).append(at)
     newest = sorted(by_day)[-DAYS_AT_ONCE:]
     return {day: (_described(by_day[day]), _config(master_list=True)) for day in newest}

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import psycopg
 
 DAY = timedelta(days=1)
-# Of these nothing is left to do, as long as the feed says nothing else.
-SETTLED = ("loaded", "absent", "refused")
+# Of these something is left to do, whatever the feed says.
+UNSETTLED = ("missing", "fetched")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def unsettled(database: Database) -> list[Entry]:
     """The intervals, in their order, of which something is left to do."""
     with database.connect() as connection:
         limit_waits(connection)
-        return _read(connection, b"NOT state = ANY(%s)", (list(SETTLED),))
+        return _read(connection, b"state = ANY(%s)", (list(UNSETTLED),))
 
 
 @contextlib.contextmanager
@@ -98,9 +98,7 @@ def enter(database: Database, noted: Sequence[Entry], *, run_id: str) -> None:
         write(database, as_table(noted), [Slice(Intervals)], Write("upsert", run_id=run_id, source="events feed"))
 
 
-def note(
-    database: Database, noted: Sequence[Entry], *, run_id: str, since: Mapping[datetime, Entry] | None = None
-) -> None:
+def note(database: Database, noted: Sequence[Entry], *, run_id: str, since: Mapping[datetime, Entry]) -> None:
     """Take the turn and enter what became of intervals.
 
     Args:
@@ -110,21 +108,24 @@ def note(
     if not noted:
         return
     with turn(database) as connection:
-        if since is not None:
-            now = {
-                entry.interval: entry
-                for entry in _read(connection, b"interval = ANY(%s)", ([e.interval for e in noted],))
-            }
-            noted = [entry for entry in noted if now.get(entry.interval) == since.get(entry.interval)]
-        enter(database, noted, run_id=run_id)
+        now = {
+            entry.interval: entry for entry in _read(connection, b"interval = ANY(%s)", ([e.interval for e in noted],))
+        }
+        enter(
+            database,
+            [entry for entry in noted if now.get(entry.interval) == since.get(entry.interval)],
+            run_id=run_id,
+        )
 
 
-def derive_again(database: Database, interval: datetime) -> None:
-    """Note that the rows of an interval in the raw layer are others than those that its US events are from."""
+@contextlib.contextmanager
+def changing(database: Database, interval: datetime) -> Iterator[None]:
+    """The turn to change the rows of an interval in the raw layer, after it is noted that its US events are to be derived again."""
     with turn(database) as connection:
         entry = entry_of(connection, interval)
         if entry and entry.state == "loaded":
             enter(database, [replace(entry, state="fetched")], run_id="script")
+        yield
 
 
 def accept(database: Database, first: datetime, last: datetime, *, reason: str) -> list[Entry]:

@@ -42,7 +42,8 @@ def no_interval_is_lost(postgres: PostgresResource) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(
-    asset="us_event_data", description="Each interval has as many US events as the book says that it was loaded with."
+    asset="us_event_data",
+    description="Each interval of the newest day that is loaded has as many US events as the book says.",
 )
 @classified
 def the_book_is_right(postgres: PostgresResource) -> dg.AssetCheckResult:

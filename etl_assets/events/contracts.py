@@ -190,7 +190,7 @@ class Intervals(Contract):
     attempts: int = column("How often the feed was asked for the file", unit="attempts", ge=0)
     first_asked_at: Timestamp | None = column("When the feed was first asked for the file; NULL before that")
     last_asked_at: Timestamp | None = column("When the feed was last asked for the file")
-    loaded_at: Timestamp | None = column("When the rows that are stored now were stored")
+    loaded_at: Timestamp | None = column("When the interval was loaded last")
     reason: str | None = column("Why the interval is in its state, for people; NULL where nothing is wrong")
     accepted: str | None = column(
         "Why a person has accepted that the file, or its newest version, is not to be had; NULL where nobody has, and again when another file comes"

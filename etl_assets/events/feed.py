@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from etl_assets.events.archive import LARGEST_FILE_BYTES
-from etl_assets.events.intervals import file_name, interval_of
+from etl_assets.events.intervals import interval_of
 from etl_assets.events.refused import FileRefused, shown
 from etl_assets.failures import ConfigurationError, TransientError
 from etl_assets.resources.http import ApiRefused, ApiUnavailable, Limits
@@ -41,19 +41,25 @@ _FORM = "`size md5 url` of a file"
 
 @dataclass(frozen=True)
 class FeedFile:
-    """A file of events that the feed has, or may have.
+    """A file of events, as a list of the feed says it.
 
     Attributes:
         name: what it is called.
         interval: begin of the quarter of an hour that it is of, aware UTC.
-        size: how many bytes it has, None if nobody said.
-        md5: its MD5 in hexadecimal, None if nobody said.
+        size: how many bytes it has.
+        md5: its MD5 in hexadecimal.
+        other: what another list says of the same interval, if it says otherwise: one of the two is out of date.
     """
 
     name: str
     interval: datetime
-    size: int | None
-    md5: str | None
+    size: int
+    md5: str
+    other: "FeedFile | None" = None
+
+    def versions(self) -> "list[FeedFile]":
+        """What the lists say, one or two."""
+        return [self, self.other] if self.other else [self]
 
 
 class FileMissing(TransientError):
@@ -123,18 +129,10 @@ class EventsFeed:
             raise ValueError(f"from {first} to {last}: give two aware times")
         return self._in_list(_label(first), _label(last))
 
-    def unlisted(self, interval: datetime) -> FeedFile:
-        """The file of an interval as it is named and found, whatever the lists say: without size and MD5.
-
-        Raises:
-            ValueError: if the instant is naive or not on a quarter of an hour.
-        """
-        return FeedFile(file_name(interval), interval.astimezone(UTC), None, None)
-
     def downloaded(self, file: FeedFile, folder: Path) -> Path:
         """The file in a folder, whole, under its own name; what cannot be fetched leaves nothing there.
 
-        Its size and MD5 are verified where they are known. One that differs may be half published: it is fetched again,
+        Its size and MD5 are verified. One that differs may be half published: it is fetched again,
         as often as the limits allow.
 
         Raises:

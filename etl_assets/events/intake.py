@@ -1,7 +1,7 @@
 """From the feed to the raw layer: each file fetched, verified, read, stored as one slice, and noted in the book."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,12 +22,14 @@ from etl_assets.io_managers.parquet_files import ParquetRoot, is_stored, read_pa
 from etl_assets.io_managers.parquet_form import DamagedFile
 from etl_assets.io_managers.slices import Slice
 from etl_assets.io_managers.writing import Outcome, Write
+from etl_assets.quarantine import not_replayed
 from etl_assets.resources.database import Database
 from etl_assets.resources.http import ApiRefused, ApiUnavailable
 from etl_assets.resources.http_files import temporary_folder
 
-# So many intervals without a file are noted at once.
-NOTED_TOGETHER = 16
+Clock = Callable[[], datetime]
+# So many intervals without a file are noted at once; a year that the feed does not have is 35,000.
+NOTED_TOGETHER = 480
 AWAY_IN_A_ROW = 5
 # What is given and too long is refused; other answers are no file.
 WHOLE = 200
@@ -115,7 +117,7 @@ def take(
     intervals: Sequence[datetime],
     *,
     known: Mapping[datetime, FeedFile],
-    now: datetime,
+    clock: Clock,
     late: timedelta,
 ) -> Iterator[Taken]:
     """Bring intervals into the raw layer, as far as the feed has them, and note in the book what became of each.
@@ -127,7 +129,7 @@ def take(
     Args:
         intervals: aware, on quarters of an hour.
         known: what the feed says that it has.
-        now: the present instant, aware.
+        clock: gives the present instant, aware.
         late: so long after the end of an interval the feed may bring its file.
 
     Raises:
@@ -142,27 +144,30 @@ def take(
     noted = [
         replace(entry, reason=None, refused_md5=None, accepted=None)
         for at, entry in book.items()
-        if at in there and entry.reason and at in known and known[at].md5 == entry.md5
+        if at in there and entry.reason and at in known and all(one.md5 == entry.md5 for one in known[at].versions())
     ]
     wanted = [
         at
         for at in intervals
         # What is not over yet cannot be missing.
-        if (at in known or at + INTERVAL <= now) and _is_news(book.get(at), known.get(at), stored=at in there)
+        if (at in known or at + INTERVAL <= clock()) and _is_news(book.get(at), known.get(at), stored=at in there)
     ]
-    patience = _Patience(len(wanted))
+    patience = _Patience(sum(at in known for at in wanted))
     try:
         with temporary_folder() as folder:
-            fetched = ((at, _fetched(feed, known.get(at), folder)) for at in wanted)
+            fetched = ((at, _fetched(feed, known.get(at), folder, book.get(at))) for at in wanted)
             for at, found in one_ahead(fetched):
-                patience.judge(found)
+                now = clock()
                 asked = _asked(book.get(at), at, now)
                 if isinstance(found, ReadFile):
+                    patience.rewarded()
                     yield _store(stores, asked, found, since=book.get(at))
                     continue
                 entry = _not_taken(asked, found, now=now, late=late)
-                if entry.state != "missing" or at + INTERVAL <= now:
+                if entry.state != "missing" or at + INTERVAL <= now or found.failure:
                     noted.append(entry)
+                if at in known:
+                    patience.tried(found.failure)
                 if len(noted) >= NOTED_TOGETHER:
                     note(stores.database, noted, run_id=stores.run_id, since=book)
                     noted = []
@@ -188,11 +193,15 @@ def store_raw(stores: Stores, entry: Entry, file: ReadFile) -> Taken:
 
     Lines that were replayed from quarantine stay, as long as the file is the same.
     """
+    if entry.stored and entry.md5 != file.md5:
+        # Rows and book are two commits: ended between them, the book must not take these rows for those of the file before.
+        enter(stores.database, [replace(entry, state="fetched", md5=None)], run_id=stores.run_id)
+    piece = interval_slice(entry.interval)
     there = _stored_of(stores, entry, file)
-    rows = file.rows if there is None else _with_replayed(file.rows, there)
+    rows = file.rows if there is None else _with_replayed(stores.database, piece, file.rows, there)
     kept = there is not None
     how = Write("partition", run_id=stores.run_id, source=file_name(entry.interval), keeps_replayed=kept)
-    (outcome,) = write_parquet(stores.root, stores.database, rows, [interval_slice(entry.interval)], how)
+    (outcome,) = write_parquet(stores.root, stores.database, rows, [piece], how)
     count = outcome.change.inserted + outcome.change.unchanged
     fetched = replace(
         entry,
@@ -216,21 +225,33 @@ def _stored_of(stores: Stores, entry: Entry, file: ReadFile) -> pa.Table | None:
     return None
 
 
-def _with_replayed(rows: Split[pa.Table], there: pa.Table) -> Split[pa.Table]:
+def _with_replayed(database: Database, piece: Slice, rows: Split[pa.Table], there: pa.Table) -> Split[pa.Table]:
+    """The rows of a file with those that were replayed into it, which count once: no more among its bad lines."""
     ids = rows.valid["global_event_id"]
     replayed = there.filter(pc.invert(pc.is_in(there["global_event_id"], value_set=ids)))
-    return Split(pa.concat_tables([rows.valid, replayed]), rows.records, rows.deduplicated)
+    if not replayed.num_rows:
+        return rows
+    return Split(
+        pa.concat_tables([rows.valid, replayed]), not_replayed(database, piece, rows.records), rows.deduplicated
+    )
 
 
 class _Patience:
-    """How long to go on with a feed that fails: it may over a file, and may not over all, or be away for several in a row."""
+    """How long to go on with a feed that fails: it may over a file, and may not over all, or be away for several in a row.
+
+    Args:
+        files: how many of those that it lists it will be asked for; what it does not list says nothing of it.
+    """
 
     def __init__(self, files: int) -> None:
         self._files, self._failed, self._away = files, 0, 0
 
-    def judge(self, found: ReadFile | NotTaken) -> None:
-        """Raise the failure over a file, if there was one and no patience is left."""
-        failure = found.failure if isinstance(found, NotTaken) else None
+    def rewarded(self) -> None:
+        """A file came."""
+        self._away = 0
+
+    def tried(self, failure: ApiUnavailable | ApiRefused | None) -> None:
+        """None came; raises the feed's failure over it, if there was one and no patience is left."""
         self._away = self._away + 1 if isinstance(failure, ApiUnavailable) else 0
         self._failed += failure is not None
         if failure and (self._failed == self._files or self._away == AWAY_IN_A_ROW):
@@ -243,7 +264,7 @@ def _is_news(entry: Entry | None, file: FeedFile | None, *, stored: bool) -> boo
         return True
     if file is None:
         return False
-    return file.md5 is None or file.md5 not in (entry.md5, entry.refused_md5)
+    return any(one.md5 not in (entry.md5, entry.refused_md5) for one in file.versions())
 
 
 def _asked(entry: Entry | None, interval: datetime, now: datetime) -> Entry:
@@ -251,9 +272,18 @@ def _asked(entry: Entry | None, interval: datetime, now: datetime) -> Entry:
     return replace(entry, attempts=entry.attempts + 1, first_asked_at=entry.first_asked_at or now, last_asked_at=now)
 
 
-def _fetched(feed: EventsFeed, file: FeedFile | None, folder: Path) -> ReadFile | NotTaken:
-    if file is None:
-        return NotTaken("the feed does not list it")
+def _fetched(feed: EventsFeed, file: FeedFile | None, folder: Path, entry: Entry | None) -> ReadFile | NotTaken:
+    """The file that the feed has; where its lists disagree the one of them that is right, what is new to the book first."""
+    found: ReadFile | NotTaken = NotTaken("the feed does not list it")
+    known = (entry.md5, entry.refused_md5) if entry else ()
+    for one in sorted(file.versions() if file else (), key=lambda version: version.md5 in known):
+        found = _fetched_as(feed, one, folder)
+        if isinstance(found, ReadFile) or found.refused or found.failure:
+            break
+    return found
+
+
+def _fetched_as(feed: EventsFeed, file: FeedFile, folder: Path) -> ReadFile | NotTaken:
     try:
         path = feed.downloaded(file, folder)
     except FileMissing as missing:
@@ -265,7 +295,9 @@ def _fetched(feed: EventsFeed, file: FeedFile | None, folder: Path) -> ReadFile 
     try:
         return read_file(path, file.interval, size=file.size, md5=file.md5)
     except FileRefused as refused:
-        return NotTaken(str(refused), refused=refused.reason not in NOT_THE_FILE, md5=file.md5)
+        if refused.reason in NOT_THE_FILE:
+            return NotTaken(str(refused))
+        return NotTaken(str(refused), refused=True, md5=file.md5)
     finally:
         path.unlink()
 

@@ -73,9 +73,24 @@ def member_name(interval: datetime) -> str:
 
 
 def quarters(first: datetime, last: datetime) -> Iterator[datetime]:
-    """The intervals in [first, last), in UTC; the first is on a quarter of an hour."""
+    """The intervals in [first, last), in UTC.
+
+    Raises:
+        ValueError: if one of the two is naive, the first is not on a quarter of an hour, or no file of the feed can be of its year.
+    """
+    for bound in (first, last):
+        if bound.tzinfo is None:
+            raise ValueError(f"{bound} is naive: an interval begins at an instant in UTC")
     begin = first.astimezone(UTC)
-    while begin < last:
+    if not _on_a_quarter(begin):
+        raise ValueError(f"{begin} is not on a quarter of an hour: no file is named by it")
+    if begin.year not in YEARS:
+        raise ValueError(f"{begin:%Y-%m-%dT%H:%MZ} is of the year {begin.year}, which no file of the feed is of")
+    return _every_quarter(begin, last)
+
+
+def _every_quarter(begin: datetime, end: datetime) -> Iterator[datetime]:
+    while begin < end:
         yield begin
         begin += INTERVAL
 

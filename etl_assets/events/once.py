@@ -16,14 +16,14 @@ class Shared:
 
     Attributes:
         rows: no event twice, and none that is stored with an interval beside these.
-        given_up: whether an event is stored with one of these intervals, and is in none of their files any more.
+        given_up: whether an event is stored with one of these intervals, and none of them has it any more.
     """
 
     rows: pa.Table
     given_up: bool
 
 
-def stored_once(rows: pa.Table, held: pa.Table, intervals: Sequence[datetime], *, in_files: pa.ChunkedArray) -> Shared:
+def stored_once(rows: pa.Table, held: pa.Table, intervals: Sequence[datetime], *, had: pa.ChunkedArray) -> Shared:
     """Decide which of the rows are stored.
 
     An event stays with the interval that it is stored with as long as the file of that has it: another file does not change
@@ -33,8 +33,8 @@ def stored_once(rows: pa.Table, held: pa.Table, intervals: Sequence[datetime], *
         rows: the events of these intervals, in each at most once; `global_event_id` and `file_interval` are among the columns.
         held: `global_event_id` and `file_interval` of what is stored: all of these intervals, and of others the events in `rows`.
         intervals: aware.
-        in_files: the ids of all events in the files of these intervals, also of those that are not among the rows. What the
-            files have and the rule leaves out is not given up: it would leave it out of another file too.
+        had: the ids of all events that these intervals have, also of those that are not among the rows. What a file that is as
+            it was has, and another rule leaves out, is not given up: the rule would leave it out of another file too.
 
     Returns:
         Rows in the order that they had.
@@ -49,7 +49,7 @@ def stored_once(rows: pa.Table, held: pa.Table, intervals: Sequence[datetime], *
     kept = np.sort(by_event[first])
     kept = kept[~elsewhere[kept]]
     ours = pc.is_in(held["file_interval"], value_set=batch)
-    given_up = pc.any(pc.and_(ours, pc.invert(pc.is_in(held["global_event_id"], value_set=in_files)))).as_py() is True
+    given_up = pc.any(pc.and_(ours, pc.invert(pc.is_in(held["global_event_id"], value_set=had)))).as_py() is True
     return Shared(rows if len(kept) == rows.num_rows else rows.take(pa.array(kept)), given_up)
 
 

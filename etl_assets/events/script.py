@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from etl_assets.events.asking import all_listed, newest
-from etl_assets.events.book import Entry, enter, entry_of, turn
+from etl_assets.events.asking import all_listed, listed_alone, newest
+from etl_assets.events.book import Entry, enter, entries, entry_of, turn
 from etl_assets.events.feed import EventsFeed
-from etl_assets.events.intake import Stores, Taken, read_file, store_raw, take
+from etl_assets.events.intake import Clock, Stores, Taken, read_file, store_raw, take
 from etl_assets.events.intervals import INTERVAL, interval_of, quarters
 from etl_assets.events.refused import FileRefused
-from etl_assets.events.us_rule import us_rule
+from etl_assets.events.us_rule import UsRule, us_rule
 from etl_assets.events.us_store import StoredIntervals, store_us_events
 from etl_assets.io_managers.parquet_files import ParquetRoot
 from etl_assets.resources.database import Database
@@ -26,10 +26,12 @@ class LoadResult:
     Attributes:
         taken: what became of the file of each interval that the feed was asked for, before its US events were derived.
         stored: what became of the US events, by transaction.
+        book: what the book says in the end of the intervals that the load was about, in their order.
     """
 
     taken: Sequence[Taken]
     stored: Sequence[StoredIntervals]
+    book: Sequence[Entry]
 
     @property
     def quarantined(self) -> int:
@@ -38,8 +40,8 @@ class LoadResult:
         return sum(outcome.quarantined for outcome in outcomes)
 
     def of_state(self, state: str) -> list[Entry]:
-        """The intervals whose files are in a state: `fetched` if they were taken."""
-        return [one.entry for one in self.taken if one.entry.state == state]
+        """The intervals that are in a state in the end."""
+        return [entry for entry in self.book if entry.state == state]
 
 
 def load(
@@ -54,16 +56,17 @@ def load(
     """Fetch the intervals in [first, last) that are not stored as the feed has them, and store their US events.
 
     Args:
-        first, last: aware, on quarters of an hour; none: the newest file. One without the other: that interval.
+        first, last: aware, on quarters of an hour; none: the newest file. The first alone: that interval.
         settings: by default those of the environment.
         feed, database: by default those that the settings name.
-        now: the present instant, aware.
+        now: the present instant, aware, instead of the clock's.
 
     Raises:
+        ValueError: if an instant is naive, not on a quarter of an hour, or of a year that the feed has no files of.
         ConfigurationError: for a rule or an address that cannot be right; nothing was written.
         TransientError, PermanentError: if the feed or the database stays away or refuses; what was stored is whole.
     """
-    settings, now = settings or load_settings(), now or datetime.now(UTC)
+    settings, clock = settings or load_settings(), _clock(now)
     rule = us_rule(settings.events_us_rule, settings.events_us_country_codes)
     stores = _stores(settings, database)
     feed = feed or EventsFeed.from_settings(settings)
@@ -72,10 +75,10 @@ def load(
         intervals = list(known)
     else:
         intervals = list(quarters(first, last or first + INTERVAL))
-        known = {first: feed.unlisted(first)} if last is None else all_listed(feed, intervals)
+        known = listed_alone(feed, intervals[0]) if last is None else all_listed(feed, intervals)
     late = timedelta(hours=settings.events_late_hours)
-    taken = list(take(feed, stores, intervals, known=known, now=now, late=late))
-    return LoadResult(taken, list(store_us_events(stores, intervals, rule=rule, now=now)))
+    taken = list(take(feed, stores, intervals, known=known, clock=clock, late=late))
+    return _loaded(stores, taken, intervals, rule=rule, clock=clock)
 
 
 def load_file(
@@ -89,7 +92,7 @@ def load_file(
         ConfigurationError: for a rule that cannot be right; nothing was written.
         FileRefused: for a file that is not taken; nothing was written.
     """
-    settings, now = settings or load_settings(), now or datetime.now(UTC)
+    settings, clock = settings or load_settings(), _clock(now)
     rule = us_rule(settings.events_us_rule, settings.events_us_country_codes)
     stores = _stores(settings, database)
     interval = interval_of(path.name)
@@ -97,7 +100,22 @@ def load_file(
     with turn(stores.database) as connection:
         taken = store_raw(stores, entry_of(connection, interval) or Entry(interval), file)
         enter(stores.database, [taken.entry], run_id=stores.run_id)
-    return LoadResult([taken], list(store_us_events(stores, [interval], rule=rule, now=now)))
+    return _loaded(stores, [taken], [interval], rule=rule, clock=clock)
+
+
+def _loaded(
+    stores: Stores, taken: Sequence[Taken], intervals: Sequence[datetime], *, rule: UsRule, clock: Clock
+) -> LoadResult:
+    """Store the US events of what was taken, and look at what came of it."""
+    stored = list(store_us_events(stores, intervals, rule=rule, clock=clock))
+    asked = set(intervals)
+    book = entries(stores.database, min(asked), max(asked) + INTERVAL) if asked else {}
+    return LoadResult(taken, stored, [entry for at, entry in book.items() if at in asked])
+
+
+def _clock(now: datetime | None) -> Clock:
+    """One that stands still at an instant, or the real one."""
+    return lambda: now or datetime.now(UTC)
 
 
 def _stores(settings: Settings, database: Database | None) -> Stores:

@@ -5,16 +5,20 @@ from typing import Any
 import dagster as dg
 
 from etl_assets.events.feed import EventsFeed
+from etl_assets.resources.http import Limits
 from etl_assets.settings import load_settings
 
 
 class EventsFeedResource(dg.ConfigurableResource[Any]):
     """The feed at EVENTS_FEED_URL; settings are read when a run needs it, so that no address is in a run config."""
 
-    def connect(self) -> EventsFeed:
+    def connect(self, *, limits: Limits | None = None) -> EventsFeed:
         """The feed, ready to be asked.
+
+        Args:
+            limits: time-outs and retries, where those of the platform are too generous.
 
         Raises:
             ConfigurationError: if its URL cannot be right.
         """
-        return EventsFeed.from_settings(load_settings())
+        return EventsFeed.from_settings(load_settings(), limits=limits)

@@ -19,7 +19,7 @@ from etl_assets.contracts import Split
 from etl_assets.contracts.arrow import arrow_schema
 from etl_assets.events.book import Entry, as_table, enter, entries, turn, with_repeated
 from etl_assets.events.contracts import Intervals, UsEventData
-from etl_assets.events.intake import Stores, interval_slice
+from etl_assets.events.intake import Clock, Stores, interval_slice
 from etl_assets.events.intervals import INTERVAL
 from etl_assets.events.once import stored_once
 from etl_assets.events.transform import TAKEN_OVER, UsEvents, us_events
@@ -63,16 +63,21 @@ class _Derived:
     ids: pa.ChunkedArray
     events: UsEvents
 
+    @property
+    def had(self) -> pa.ChunkedArray:
+        """The ids of the events that are the interval's: of a file that is new those that it has as US events."""
+        return self.ids if self.entry.state == "loaded" else self.events.rows["global_event_id"]
+
 
 def store_us_events(
-    stores: Stores, intervals: Iterable[datetime], *, rule: UsRule, now: datetime, only_fetched: bool = False
+    stores: Stores, intervals: Iterable[datetime], *, rule: UsRule, clock: Clock, only_fetched: bool = False
 ) -> Iterator[StoredIntervals]:
     """Derive the US events of intervals from the raw layer and replace those that are stored; intervals without rows are passed over.
 
     Args:
         intervals: aware, on quarters of an hour.
         rule: which events are US events.
-        now: the present instant, aware: the upload date of rows that are new or changed.
+        clock: gives the present instant, aware: the upload date of the rows of a transaction that are new or changed.
         only_fetched: pass over what is loaded already.
 
     Raises:
@@ -85,7 +90,7 @@ def store_us_events(
     while waiting:
         again: set[datetime] = set()
         for batch in _batches(sorted(waiting)):
-            stored, given_up = _store(batch, stores, rule, now, failures)
+            stored, given_up = _store(batch, stores, rule, clock(), failures)
             again = again.difference(batch).union(given_up)
             if stored:
                 yield stored
@@ -124,9 +129,9 @@ def _store(
             return None, []
         rows = pa.concat_tables([one.events.rows for one in derived])
         intervals = tuple(one.entry.interval for one in derived)
-        in_files = pa.chunked_array([chunk for one in derived for chunk in one.ids.chunks], pa.int64())
         held = _held(connection, rows["global_event_id"], intervals)
-        shared = stored_once(rows, held, intervals, in_files=in_files)
+        had = pa.chunked_array([chunk for one in derived for chunk in one.had.chunks], pa.int64())
+        shared = stored_once(rows, held, intervals, had=had)
         again = with_repeated(connection, beside=intervals) if shared.given_up else []
         day = f"{batch[0].astimezone(UTC):%Y-%m-%d}"
         given = [

@@ -95,7 +95,7 @@ def store_records(transaction: Transaction, piece: Slice, records: Sequence[Reco
         return
     rows: dict[str, dict[str, Any]] = {}
     for record in records:
-        faults, raw = (json.dumps(part, sort_keys=True) for part in as_json(record))
+        faults, raw = _texts(record)
         identity = record_id(piece, record.outcome, faults, raw)
         if identity in rows:
             rows[identity]["seen"] += 1
@@ -145,6 +145,17 @@ def _entries_of(piece: Slice) -> sql.Composed:
     return sql.SQL("asset = {} AND partition = {}").format(
         sql.Literal(piece.contract.config.table), sql.Literal(piece.name)
     )
+
+
+def identity_of(piece: Slice, record: Record) -> str:
+    """The identity that a record of a slice has in quarantine."""
+    return record_id(piece, record.outcome, *_texts(record))
+
+
+def _texts(record: Record) -> tuple[str, str]:
+    """Faults and raw row as they are stored."""
+    faults, raw = (json.dumps(part, sort_keys=True) for part in as_json(record))
+    return faults, raw
 
 
 def record_id(piece: Slice, outcome: str, faults: str, raw: str) -> str:

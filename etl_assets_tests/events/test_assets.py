@@ -262,7 +262,7 @@ def test_a_feed_that_fails_is_asked_again_and_leaves_whole_intervals_or_none(
     assert failed_steps(result) == [RAW]
     assert attempts(result, RAW) == 3
     # The first try stored one interval, and the retries did not ask for it again.
-    assert (world.states(), world.us(), world.asked()) == ({0: "fetched", 1: "missing"}, {}, 28)
+    assert (world.states(), world.us(), world.asked()) == ({0: "fetched", 1: "missing", 2: "missing"}, {}, 28)
     assert world.raw(0).num_rows == ROWS
     world.simulator.faults.script("files", [fault, fault])
     result = job()

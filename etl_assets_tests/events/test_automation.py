@@ -378,3 +378,51 @@ def test_a_run_for_older_intervals_that_was_refused_is_not_asked_for_every_hour(
     world.load(4, 8)
     world.ahead = timedelta(minutes=1)
     assert "was refused, and will be again unless something changes" in str(sensor.tick())
+
+
+@pytest.mark.long
+def test_a_newest_file_that_is_refused_with_403_keeps_nothing_else_waiting_and_is_asked_for_again(
+    sensor: Sensor, world: World
+) -> None:
+    world.simulator.change(quarter(1), held=True)
+    world.load(0, 3)
+    world.simulator.change(quarter(3), withdrawn=True, withdrawn_as=403)
+    (request,) = sensor.requests()
+    assert failed_steps(sensor.run(request)) == ["raw_events"]
+    assert (world.states()[3], world.book()[3].attempts) == ("missing", 1)
+    assert sensor.tick() == NOTHING_NEW
+    world.simulator.restore(quarter(1))
+    world.ahead += HOUR
+    requests = sensor.requests()
+    assert [by_list(request) for request in requests] == [False]
+    assert failed_steps(sensor.run(requests[0])) == ["raw_events"]
+    # While the newest has to wait the other is looked for.
+    assert sensor.run_all() == [(DAY, True)]
+    assert world.states()[1] == "loaded"
+    world.simulator.restore(quarter(3))
+    world.ahead += timedelta(minutes=5)
+    assert sensor.run_all() == [(DAY, False)]
+    assert world.states()[3] == "loaded"
+
+
+@pytest.mark.long
+def test_what_is_fetched_is_derived_though_the_feed_is_down(
+    sensor: Sensor, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (request,) = sensor.requests()
+    with monkeypatch.context() as broken:
+        broken.setattr("etl_assets.events.assets.store_us_events", unavailable)
+        assert failed_steps(sensor.run(request)) == ["us_event_data"]
+    world.simulator.faults.rates("lastupdate.txt", {"503": 1.0})
+    assert [request.partition_key for request in sensor.requests()] == [DAY]
+    world.execute("UPDATE events.intervals SET state = 'loaded'")
+    assert "GET /lastupdate.txt" in str(sensor.tick())
+
+
+def test_a_tick_waits_for_the_feed_no_longer_than_dagster_for_the_tick() -> None:
+    from dagster._grpc.utils import default_sensor_grpc_timeout
+
+    most_s = (
+        automation.IN_A_TICK.deadline_s + automation.IN_A_TICK.read_timeout_s + automation.IN_A_TICK.connect_timeout_s
+    )
+    assert most_s < default_sensor_grpc_timeout()

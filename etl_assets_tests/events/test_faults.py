@@ -362,7 +362,7 @@ def test_a_feed_that_fails_leaves_whole_intervals_and_the_next_load_does_the_res
     world.simulator.faults.script(call, ["none"] + [fault] * 6 if call == "files" else [fault] * 3)
     with pytest.raises(TransientError, match="events API, GET /"):
         world.load_all()
-    assert world.states() == ({0: "fetched", 1: "missing"} if call == "files" else {})
+    assert world.states() == ({0: "fetched", 1: "missing", 2: "missing"} if call == "files" else {})
     assert (world.us(), world.left_behind()) == ({}, [])
     world.load_all()
     assert_whole(world, *EVERY)

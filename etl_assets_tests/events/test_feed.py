@@ -263,7 +263,7 @@ def test_a_user_and_password_of_the_feed_are_sent_and_shown_nowhere(watched: Wat
     feed = EventsFeed(watched.url.replace("http://", "http://me:s3cret@"), limits=QUICK)
     file = feed.latest()
     with pytest.raises(FileMissing) as caught:
-        feed.downloaded(feed.unlisted(LAST), tmp_path)
+        feed.downloaded(replace(known(watched), name=f"{LAST:%Y%m%d%H%M%S}.export.CSV.zip", interval=LAST), tmp_path)
     list(feed.listed(FIRST, LAST))
     assert "s3cret" not in f"{file} {caught.value}"
     expected = "Basic " + base64.b64encode(b"me:s3cret").decode()
@@ -295,13 +295,6 @@ def test_a_file_comes_under_its_name_whole(watched: WatchedFeed, feed: EventsFee
     assert path == tmp_path / FIRST_NAME
     assert path.read_bytes() == watched.simulator.archive(FIRST)
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_file_can_be_fetched_without_any_list(watched: WatchedFeed, feed: EventsFeed, tmp_path: Path) -> None:
-    file = feed.unlisted(FIRST)
-    assert file == replace(known(watched), size=None, md5=None)
-    assert feed.downloaded(file, tmp_path).read_bytes() == watched.simulator.archive(FIRST)
-    assert watched.paths() == [f"/{FIRST_NAME}"]
 
 
 def test_each_thread_has_a_connection_of_its_own_and_keeps_it(
@@ -393,8 +386,10 @@ def test_a_file_that_is_published_again_while_it_broke_off_is_the_new_one_whole(
 ) -> None:
     watched.simulator.faults.script("files", ["reset-mid-body"])
     watched.before = lambda number: number == 2 and watched.simulator.republish(FIRST)
-    got = feed.downloaded(feed.unlisted(FIRST), tmp_path).read_bytes()
+    with pytest.raises(FileMissing):
+        feed.downloaded(known(watched), tmp_path)
     assert "range" in watched.asked[1].headers
+    got = feed.downloaded(known(watched), tmp_path).read_bytes()
     assert got == watched.simulator.archive(FIRST)
 
 

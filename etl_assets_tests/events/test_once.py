@@ -30,8 +30,8 @@ def pairs(rows: pa.Table) -> list[tuple[int, int]]:
 def once(
     rows: list[tuple[int, int]], held: list[tuple[int, int]], intervals: set[int], *left_out: int
 ) -> tuple[list[tuple[int, int]], bool]:
-    in_files = pa.chunked_array([[*(event for event, _ in rows), *left_out]], pa.int64())
-    shared = stored_once(table(rows), table(held), [quarter(at) for at in sorted(intervals)], in_files=in_files)
+    had = pa.chunked_array([[*(event for event, _ in rows), *left_out]], pa.int64())
+    shared = stored_once(table(rows), table(held), [quarter(at) for at in sorted(intervals)], had=had)
     return pairs(shared.rows), shared.given_up
 
 

@@ -17,7 +17,7 @@ from etl_assets.events.layout import corrected_events
 from etl_assets.events.refused import FileRefused
 from etl_assets.events.us_rule import us_rule
 from etl_assets.events.us_store import store_us_events
-from etl_assets.failures import ConfigurationError, PermanentError, PlatformError
+from etl_assets.failures import ConfigurationError, PermanentError, PlatformError, TransientError
 from etl_assets.io_managers.parquet_files import ParquetRoot
 from etl_assets.settings import load_settings
 from etl_assets.simulators.events_files import BAD_LINES, DEFECTS
@@ -60,16 +60,12 @@ def test_a_second_run_fetches_and_writes_nothing_and_upload_dates_stay(world: Wo
 
 
 @pytest.mark.long
-def test_a_file_that_is_fetched_again_as_it_was_changes_nothing_but_when_it_was_asked_for(world: World) -> None:
+def test_one_interval_that_is_stored_as_the_lists_say_is_not_fetched_again(world: World) -> None:
     world.load_all()
     before, files, asked = world.tables(), world.raw_versions(), world.asked()
     world.ahead += HOUR
-    # Nobody has said its size and MD5, so that only the file itself can tell.
     assert us_changes(world.load(2)) == Changes(0, 0, 0, 13)
-    assert world.asked() == asked + 1
-    assert world.tables()["us_event_data"] == before["us_event_data"]
-    assert world.raw_versions() == files
-    assert (world.book()[2].attempts, world.book()[2].last_asked_at) == (2, world.now())
+    assert (world.tables(), world.raw_versions(), world.asked()) == (before, files, asked)
 
 
 @pytest.mark.long
@@ -81,10 +77,47 @@ def test_without_an_interval_the_newest_file_is_loaded(world: World) -> None:
 
 
 @pytest.mark.long
-def test_one_interval_is_fetched_without_the_list(world: World) -> None:
+def test_one_interval_is_verified_by_what_the_lists_say_of_it(world: World) -> None:
+    half = world.simulator.archive(quarter(2))
     world.load(1)
     assert world.us() == world.in_the_us(1)
-    assert (world.asked(), world.lists()) == (1, 0)
+    assert (world.asked(), world.lists()) == (1, 1)
+    world.simulator.change(quarter(2), halves=99)
+    world.load(2)
+    assert (world.states(), world.us()) == ({1: "loaded", 2: "missing"}, world.in_the_us(1))
+    assert f"should have {len(half)} " in str(world.book()[2].reason)
+
+
+@pytest.mark.long
+def test_one_interval_is_taken_by_the_newest_file_alone_where_the_list_of_all_is_away(world: World) -> None:
+    world.simulator.faults.rates("masterfilelist.txt", {"503": 1.0})
+    world.load(3)
+    assert world.us() == world.in_the_us(3)
+    with pytest.raises(TransientError, match="GET /masterfilelist.txt"):
+        world.load(2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stale", ["lastupdate.txt", "masterfilelist.txt"])
+def test_of_two_lists_that_disagree_the_one_that_names_the_file_is_right(
+    world: World, monkeypatch: pytest.MonkeyPatch, stale: str
+) -> None:
+    world.load_all()
+    old = world.simulator.listed(quarter(3))
+    world.simulator.republish(quarter(3))
+    said = FeedFile(file_name(quarter(3)), quarter(3), old.size, old.md5)
+    if stale == "lastupdate.txt":
+        monkeypatch.setattr(EventsFeed, "latest", lambda _: said)
+    else:
+        listed = EventsFeed.listed
+        monkeypatch.setattr(
+            EventsFeed,
+            "listed",
+            lambda *args: (said if file.interval == quarter(3) else file for file in listed(*args)),
+        )
+    world.load_all()
+    assert world.us() == world.in_the_us(0, 1, 2, 3)
+    assert (world.book()[3].md5, world.book()[3].reason) == (world.simulator.listed(quarter(3)).md5, None)
 
 
 @pytest.mark.long
@@ -587,7 +620,7 @@ def test_a_row_in_quarantine_is_stored_once_it_is_corrected_and_derived_by_the_n
     assert replayed(world, **corrections) == replayed(world, **corrections) == []
     assert world.raw(0)["global_event_id"].to_pylist() == [817930293, 817930294, 7]
     stores = Stores(world.database, ParquetRoot(load_settings().storage_url))
-    list(store_us_events(stores, [quarter(0)], rule=us_rule(), now=world.now()))
+    list(store_us_events(stores, [quarter(0)], rule=us_rule(), clock=world.now))
     assert (world.us().keys(), world.book()[0].rows_raw) == ({7, 817930293, 817930294}, 3)
 
 
@@ -691,6 +724,6 @@ def test_a_replayed_row_of_a_raw_file_that_was_damaged_is_open_again(world: Worl
 def test_a_file_of_which_most_rows_break_the_contract_is_refused_whole(world: World, field: dict[str, str]) -> None:
     world.load_own(0, 0, 1, 2)
     before = world.tables()
-    with pytest.raises(FileRefused, match=r"2 of 3 rows cannot be taken \(event \d+: "):
+    with pytest.raises(FileRefused, match=r"2 of 3 rows cannot be taken \(line 2: "):
         world.load_own(0, 0, *({"global_event_id": f"{number}", **field} for number in (7, 8)))
     assert world.tables() == before

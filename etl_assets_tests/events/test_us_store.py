@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from etl_assets.events import us_store
-from etl_assets.events.book import Entry, note
+from etl_assets.events.book import Entry, enter, turn
 from etl_assets.events.intake import Stores, read_file, store_raw
 from etl_assets.events.us_rule import InBox, UsRule, us_rule
 from etl_assets.events.us_store import StoredIntervals, left_out, store_us_events
@@ -31,14 +31,16 @@ def stores(world: World) -> Stores:
 def raw(world: World, number: int, *events: dict[str, str] | int) -> None:
     """An interval in the raw layer, noted in the book."""
     file = read_file(world.own(number, *events), quarter(number))
-    note(world.database, [store_raw(stores(world), Entry(quarter(number)), file).entry], run_id="a run")
+    enter(world.database, [store_raw(stores(world), Entry(quarter(number)), file).entry], run_id="a run")
 
 
 def derived(
     world: World, *numbers: int, rule: UsRule | None = None, now: datetime | None = None
 ) -> list[StoredIntervals]:
     intervals = [quarter(number) for number in numbers]
-    return list(store_us_events(stores(world), intervals, rule=rule or us_rule(), now=now or world.now()))
+    return list(
+        store_us_events(stores(world), intervals, rule=rule or us_rule(), clock=(lambda: now) if now else world.now)
+    )
 
 
 def ids(world: World) -> dict[int, list[int]]:
@@ -52,7 +54,7 @@ def ids(world: World) -> dict[int, list[int]]:
 @pytest.mark.long
 def test_only_intervals_with_rows_in_the_raw_layer_are_derived(world: World) -> None:
     raw(world, 1, 0)
-    note(world.database, [Entry(quarter(0), "missing"), Entry(quarter(2), "refused")], run_id="a run")
+    enter(world.database, [Entry(quarter(0), "missing"), Entry(quarter(2), "refused")], run_id="a run")
     assert [(one.day, one.intervals) for one in derived(world, 0, 1, 2, 3)] == [(date(2019, 1, 21), 1)]
     assert derived(world) == derived(world, 0, 2, 3) == []
     assert world.states() == {0: "missing", 1: "loaded", 2: "refused"}
@@ -130,7 +132,7 @@ def test_until_it_is_stored_with_another_the_book_has_that_as_fetched(
     raw(world, 1, 1, 7)
     derived(world, 0, 1)
     raw(world, 0, 0)
-    coming = store_us_events(stores(world), [quarter(0)], rule=us_rule(), now=world.now())
+    coming = store_us_events(stores(world), [quarter(0)], rule=us_rule(), clock=world.now)
     next(coming)
     coming.close()  # type: ignore[attr-defined]
     assert (world.states(), ids(world)) == ({0: "loaded", 1: "fetched"}, {0: [0], 1: [1]})
@@ -191,7 +193,7 @@ def test_what_is_loaded_is_passed_over_where_only_what_was_fetched_is_asked_for(
     raw(world, 0, 0)
     derived(world, 0)
     raw(world, 1, 1)
-    options = {"rule": us_rule(), "now": world.now(), "only_fetched": True}
+    options = {"rule": us_rule(), "clock": world.now, "only_fetched": True}
     (stored,) = store_us_events(stores(world), [quarter(0), quarter(1)], **options)  # type: ignore[arg-type]
     assert (stored.intervals, stored.outcome.received) == (1, 1)
     assert list(store_us_events(stores(world), [quarter(0), quarter(1)], **options)) == []  # type: ignore[arg-type]
@@ -205,7 +207,7 @@ def test_us_events_and_the_book_are_one_transaction_of_some_intervals(
     for number in range(3):
         raw(world, number, number)
     intervals = [quarter(number) for number in range(3)]
-    coming = store_us_events(stores(world), intervals, rule=us_rule(), now=world.now())
+    coming = store_us_events(stores(world), intervals, rule=us_rule(), clock=world.now)
     next(coming)
     assert world.states() == {0: "loaded", 1: "loaded", 2: "fetched"}
     assert ids(world) == {0: [0], 1: [1]}
@@ -266,7 +268,8 @@ def test_a_file_that_comes_while_its_interval_is_derived_is_derived_next(
 
     def take() -> None:
         entry = world.book()[0]
-        note(world.database, [store_raw(stores(world), entry, newer).entry], run_id="another run")
+        with turn(world.database):
+            enter(world.database, [store_raw(stores(world), entry, newer).entry], run_id="another run")
 
     def derive(*args: Any, **options: Any) -> Any:
         if not threads:
@@ -294,7 +297,7 @@ def test_what_is_stored_is_seen_whatever_isolation_the_database_has_as_its_defau
 
     def derive(number: int) -> None:
         start.wait()
-        list(store_us_events(fresh, [quarter(number)], rule=us_rule(), now=world.now()))
+        list(store_us_events(fresh, [quarter(number)], rule=us_rule(), clock=world.now))
 
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(derive, number) for number in range(4)]:

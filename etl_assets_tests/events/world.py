@@ -58,7 +58,7 @@ def quarter(number: int) -> datetime:
 class QuickEventsFeedResource(EventsFeedResource):
     """The feed of the settings with short time-outs and pauses."""
 
-    def connect(self) -> EventsFeed:
+    def connect(self, *, limits: Limits | None = None) -> EventsFeed:
         return quick_feed()
 
 

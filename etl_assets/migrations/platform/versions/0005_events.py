@@ -59,12 +59,7 @@ def upgrade() -> None:
             nullable=True,
             comment="When the feed was last asked for the file",
         ),
-        sa.Column(
-            "loaded_at",
-            sa.TIMESTAMP(timezone=True),
-            nullable=True,
-            comment="When the rows that are stored now were stored",
-        ),
+        sa.Column("loaded_at", sa.TIMESTAMP(timezone=True), nullable=True, comment="When the interval was loaded last"),
         sa.Column(
             "reason",
             sa.Text(collation="C"),
