@@ -81,4 +81,5 @@ def _require_length(length: int, name: str, size: int | None) -> None:
         raise FileRefused(name, f"has {length:,} bytes, the feed says {size:,}", AGAIN, "size")
     if length > LARGEST_FILE_BYTES:
         what = f"has {length:,} bytes, more than the {LARGEST_FILE_BYTES:,} that are read"
-        raise FileRefused(name, what, "is it a file of the feed? If such files are right, raise the bound", "size")
+        remedy = "see whether it is a file of the feed; if it is, report it, the bound is a fixed one of etl_assets"
+        raise FileRefused(name, what, remedy, "size")

@@ -6,6 +6,7 @@ from typing import Any
 
 from etl_assets.contracts import Record
 from etl_assets.events.columns import RAW_COLUMNS
+from etl_assets.events.lines import Lines
 from etl_assets.events.refused import FileRefused, Reason, shown
 
 MARKS = (
@@ -21,6 +22,15 @@ OWN_FILE = "take the file as the feed has it"
 SEPARATORS = ((";", "semicolons"), (",", "commas"))
 # A line without a TAB and with so many of another separator has its fields between those.
 MANY = 40
+# A row has a TAB behind each field but the last, an id, and a line feed.
+SHORTEST_ROW_BYTES = len(RAW_COLUMNS) + 1
+# Up to this size a file is judged line by line, which says more of it; beyond, lines that are hardly any bytes cost memory a
+# hundred times their own.
+LARGE_BYTES = 2**20
+# Rows have some 400 bytes. A longer line than this would be a record that no quarantine should have to hold.
+LONGEST_LINE_BYTES = 2**20
+# Of a long line so much is looked at to tell what it is.
+HEAD_BYTES = 2**16
 ROUNDED = re.compile(r"[0-9][.,][0-9]+E\+?[0-9]+", re.IGNORECASE)
 
 
@@ -28,6 +38,7 @@ def refuse_at_sight(content: bytes, name: str) -> None:
     """Raises FileRefused for a file that begins as no file of the feed does, though its other rows may be in order.
 
     A file with a byte-order mark or a header is refused as one that has been saved again: nobody can tell what else that has changed.
+    A large one is refused if more than half of its lines are bad by their number: not all can be long enough for a row.
     """
     for mark, what in MARKS:
         if content.startswith(mark):
@@ -36,8 +47,32 @@ def refuse_at_sight(content: bytes, name: str) -> None:
     for separator in (b"\t", b";", b","):
         names = first.split(separator)
         if len(names) > 1 and all(NAME_OF_COLUMN.fullmatch(cell) for cell in names[:3]):
-            what = f"begins with a header, {shown(first.decode('utf-8', 'backslashreplace'))}, which no file of the feed has"
+            words = shown(first.decode("utf-8", "backslashreplace"))
+            if len(names) < MANY:
+                raise FileRefused(
+                    name, f"begins with {words}, where a file of the feed has an event", OWN_FILE, "format"
+                )
+            what = f"begins with a header, {words}, which no file of the feed has"
             raise FileRefused(name, f"{what}: {SPREADSHEET}", OWN_FILE, "format")
+    if len(content) > LARGE_BYTES:
+        lines = content.count(b"\n") + (not content.endswith(b"\n"))
+        if lines > 2 * ((len(content) + 1) // SHORTEST_ROW_BYTES):
+            counted = f"has {lines:,} lines in {len(content):,} bytes, too short for rows of {len(RAW_COLUMNS)} fields"
+            raise _refused_by(first, name, counted)
+
+
+def refuse_long_line(lines: Lines, name: str) -> None:
+    """Raises FileRefused for a file with a line that is longer than any row."""
+    number = lines.longest()
+    line = b"" if number is None else lines.line(number)
+    if number is not None and len(line) > LONGEST_LINE_BYTES:
+        raise _refused_by(line, name, f"line {number + 1:,} has {len(line):,} bytes, and no row is as long")
+
+
+def _refused_by(line: bytes, name: str, counted: str) -> FileRefused:
+    """The refusal of a file by the number or the length of its lines, and by what one of them seems to be."""
+    what, remedy, reason = _told({"text": line[:HEAD_BYTES].decode("utf-8", "backslashreplace")}, "fields")
+    return FileRefused(name, f"{counted}; {what}" if what else counted, remedy, reason)
 
 
 def mostly_bad(name: str, *, bad: int, rows: int, kind: Reason, example: Record) -> FileRefused:
@@ -63,6 +98,11 @@ def mostly_broken(name: str, *, bad: int, rows: int, example: Record) -> FileRef
     where = f"{example.source.rpartition(', ')[2]}: {fault.column}{cell}, {fault.rule}"
     what = f"{bad:,} of {rows:,} rows cannot be taken ({where})"
     return FileRefused(name, what, f"it is no file of events, or damaged: {OWN_FILE}", "values")
+
+
+def is_of_another_format(raw: Mapping[str, Any]) -> bool:
+    """Whether the raw row of a line says that its file is one of another program, or of another format."""
+    return _told(raw, "values")[2] == "format"
 
 
 def _told(raw: Mapping[str, Any], kind: Reason) -> tuple[str, str, Reason]:

@@ -5,17 +5,18 @@ The rules, for a file of LF-ended lines of UTF-8 (the end of the last one may be
 * Every line is a row, the first one too, and an empty one. A quotation mark is a letter like others, and so is a blank.
 * A row has 61 fields, and none has a NUL or a carriage return in it. An empty field is NULL, `NA` is text.
 * Numbers, days and instants are read strictly (`values`), codes stay text.
-* A row that breaks a rule is rejected with all its faults. Of rows with one id the last is kept.
+* A row that breaks a rule, of these or of the contract, is rejected with all its faults. Of the others with one id the last
+  is kept: a bad row neither takes the place of a good one nor gives way to it.
 * A file in which more than half of the rows are bad is refused whole, as is one that has been saved again by another
-  program, as far as that shows: by a byte-order mark, a header, line ends of CRLF (`foreign`).
+  program, as far as that shows: by a byte-order mark, a header, line ends of CRLF (`foreign`). A single bad row, of 61 fields of
+  clean text that are not another program's, refuses no file, though it has no other row.
+* So is a file with a line that is longer than any row, or with so many that most cannot be rows.
 * A file without a byte has no rows: an interval without events.
-
-Whether values are in their ranges is judged where the rows are stored.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -31,7 +32,13 @@ from etl_assets.contracts.arrow import arrow_schema
 from etl_assets.contracts.validation import split_arrow, to_frame
 from etl_assets.events.columns import RAW_COLUMNS
 from etl_assets.events.contracts import RawEvents
-from etl_assets.events.foreign import mostly_bad, mostly_broken, refuse_at_sight
+from etl_assets.events.foreign import (
+    is_of_another_format,
+    mostly_bad,
+    mostly_broken,
+    refuse_at_sight,
+    refuse_long_line,
+)
 from etl_assets.events.intervals import file_name
 from etl_assets.events.lines import Lines
 from etl_assets.events.refused import Reason
@@ -48,8 +55,23 @@ SPELT = {
 }
 
 
+@dataclass(frozen=True)
+class _Read:
+    """The lines of a file, as far as they can be read.
+
+    Attributes:
+        rows: in the schema of `RawEvents`, in the order of the file.
+        numbers: of the line of each row, from 1.
+        records: of the other lines, by their numbers.
+    """
+
+    rows: pa.Table
+    numbers: NDArray[np.int64]
+    records: Mapping[int, Record]
+
+
 def raw_events(content: bytes, *, interval: datetime) -> Split[pa.Table]:
-    """The rows of a file of events.
+    """The rows of a file of events that can be read; whether they keep the contract is not judged here.
 
     Args:
         content: the file, uncompressed.
@@ -63,9 +85,39 @@ def raw_events(content: bytes, *, interval: datetime) -> Split[pa.Table]:
     Raises:
         FileRefused: if it is not a file of events, or one that is no longer as it was; says what it seems to be.
     """
+    read = _read(content, interval)
+    rows = _last_of_each(read.rows)
+    return Split(rows, list(read.records.values()), read.rows.num_rows - rows.num_rows)
+
+
+def valid_events(content: bytes, *, interval: datetime) -> Split[pa.Table]:
+    """The rows of a file of events that keep the contract, each id once; for the others see `raw_events`.
+
+    Raises:
+        FileRefused: as `raw_events`, and if more than half of the rows are bad by both together, unless there is one row only.
+    """
+    read, name = _read(content, interval), file_name(interval)
+    judged = split_arrow(RawEvents, read.rows, source=name)
+    # By their place among the rows that were read, with which the sources end.
+    places = [int(record.source.rpartition(" ")[2]) for record in judged.records]
+    broken = {
+        number: replace(record, source=_source(interval, number))
+        for number, record in zip(read.numbers[places].tolist(), judged.records, strict=True)
+    }
+    records = [record for _, record in sorted([*read.records.items(), *broken.items()], key=lambda item: item[0])]
+    received = read.rows.num_rows + len(read.records)
+    if 2 * len(records) > received > 1:
+        raise mostly_broken(name, bad=len(records), rows=received, example=next(iter(broken.values())))
+    rows = _last_of_each(judged.valid)
+    return Split(rows, records, judged.valid.num_rows - rows.num_rows)
+
+
+def _read(content: bytes, interval: datetime) -> _Read:
+    """The lines of a file; raises FileRefused as `raw_events`."""
     name = file_name(interval)
     refuse_at_sight(content, name)
     lines = Lines.of(content)
+    refuse_long_line(lines, name)
     miscounted, unclean = lines.miscounted(len(NAMES)), lines.unclean()
     clean = ~(miscounted | unclean)
     table, readable = _typed(_texts(lines.only(clean)), interval)
@@ -76,28 +128,13 @@ def raw_events(content: bytes, *, interval: datetime) -> Split[pa.Table]:
     if 2 * len(bad) > len(lines):
         kind = max(kinds, key=lambda kind: np.count_nonzero(kinds[kind]))
         example = _record(lines, int(kinds[kind].argmax()), interval)
-        raise mostly_bad(name, bad=len(bad), rows=len(lines), kind=kind, example=example)
-    rows = _last_of_each(table if readable.all() else table.filter(pa.array(readable)))
-    records = [_record(lines, number, interval) for number in bad.tolist()]
-    return Split(rows, records, len(lines) - len(bad) - rows.num_rows)
-
-
-def valid_events(content: bytes, *, interval: datetime) -> Split[pa.Table]:
-    """The rows of a file of events that keep the contract; for the others see `raw_events`.
-
-    A row that breaks a rule of the contract has the file and its event as source.
-
-    Raises:
-        FileRefused: as `raw_events`, and if more than half of the rows are bad by both together.
-    """
-    read, name = raw_events(content, interval=interval), file_name(interval)
-    judged = split_arrow(RawEvents, read.valid, source=name)
-    broken = [replace(record, source=f"{name}, event {record.raw[ID]}") for record in judged.records]
-    records = [*read.records, *broken]
-    rows = judged.valid.num_rows + len(records) + read.deduplicated
-    if 2 * len(records) > rows:
-        raise mostly_broken(name, bad=len(records), rows=rows, example=broken[0])
-    return Split(judged.valid, records, read.deduplicated)
+        if len(lines) > 1 or kind != "values" or is_of_another_format(example.raw):
+            raise mostly_bad(name, bad=len(bad), rows=len(lines), kind=kind, example=example)
+    return _Read(
+        table if readable.all() else table.filter(pa.array(readable)),
+        np.flatnonzero(clean & ~values) + 1,
+        {number + 1: _record(lines, number, interval) for number in bad.tolist()},
+    )
 
 
 def corrected_events(raw: Sequence[Mapping[str, Any]], there: pd.DataFrame) -> Split[pd.DataFrame]:
@@ -181,8 +218,12 @@ def _last_of_each(table: pa.Table) -> pa.Table:
 def _record(lines: Lines, number: int, interval: datetime) -> Record:
     """The record of a bad line, with all its faults."""
     faults, raw = _judged(lines.line(number))
-    source = f"{file_name(interval)}, line {number + 1}"
-    return Record(tuple(faults), {INTERVAL: interval.isoformat(), **raw}, source)
+    return Record(tuple(faults), {INTERVAL: interval.isoformat(), **raw}, _source(interval, number + 1))
+
+
+def _source(interval: datetime, line: int) -> str:
+    """Where a row came from, its line counted from 1."""
+    return f"{file_name(interval)}, line {line}"
 
 
 def _judged(line: bytes) -> tuple[list[Fault], dict[str, Any]]:

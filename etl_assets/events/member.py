@@ -2,8 +2,8 @@
 
 Python's `zipfile` reads whatever can be made sense of: it passes over bytes before, between and behind the members, hides
 members that the directory does not name, and believes a directory of any length. Here the archive is header, data,
-directory of one entry and end record, one behind the other from the first byte to the last, and so there is only one way
-to read it.
+directory of one entry and end record, one behind the other from the first byte to the last; and what header and directory
+both say of the member is the same. So there is only one way to read it.
 """
 
 import re
@@ -34,7 +34,32 @@ END = struct.Struct("<4s4H2LH")
 LOCAL_MARK, ENTRY_MARK, END_MARK, DESCRIPTOR_MARK = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"PK\x07\x08"
 LONGEST_COMMENT = 2**16 - 1
 
+# A size of 32 bits that is this one is in an extra field, in 64 bits, of the header of a member.
+ELSEWHERE, EXTRA_64 = 2**32 - 1, 1
+
+# What another download may cure, and what it cannot.
+AGAIN = "fetch it again from the feed"
+NONE_OF_THE_FEED = (
+    "no file of the feed is like that, see whether the address is the feed's, or ask whoever made the file"
+)
+
 PACKED_AGAIN = re.compile(rb"PK\x03\x04|PK\x05\x06|\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|\x28\xb5\x2f\xfd")
+
+
+class _Local(NamedTuple):
+    """The header of a member, by the order of its fields."""
+
+    mark: bytes
+    needed: int
+    flags: int
+    method: int
+    time: int
+    date: int
+    checksum: int
+    packed: int
+    size: int
+    name_length: int
+    extra_length: int
 
 
 class _Entry(NamedTuple):
@@ -80,7 +105,7 @@ class _Archive:
     name: str
 
     def refused(self, reason: Reason, what: str) -> FileRefused:
-        return FileRefused(self.name, what, "fetch it again from the feed", reason)
+        return FileRefused(self.name, what, AGAIN if reason == "archive" else NONE_OF_THE_FEED, reason)
 
 
 def only_member(data: bytes, *, name: str, member: str) -> bytes:
@@ -162,14 +187,47 @@ def _packed(archive: _Archive, entry: _Entry, entry_name: bytes, directory_start
     data = archive.data
     if entry.offset or directory_start < LOCAL.size or not data.startswith(LOCAL_MARK):
         raise archive.refused("archive", "is a ZIP archive that does not begin with its member")
-    *_, name_length, extra_length = LOCAL.unpack_from(data)
-    start = LOCAL.size + name_length + extra_length
-    same = data[LOCAL.size : LOCAL.size + name_length] == entry_name
+    local = _Local._make(LOCAL.unpack_from(data))
+    extra_start = LOCAL.size + local.name_length
+    start = extra_start + local.extra_length
+    same = data[LOCAL.size : extra_start] == entry_name
     if not same or start + entry.packed > directory_start:
         raise archive.refused("archive", "is a ZIP archive whose member is not what its directory says")
+    _require_same(archive, local, data[extra_start:start], entry)
     if data[start + entry.packed : directory_start] not in _descriptors(entry):
         raise archive.refused("archive", "is a ZIP archive with more in it than its member")
     return memoryview(data)[start : start + entry.packed]
+
+
+def _require_same(archive: _Archive, local: _Local, extra: bytes, entry: _Entry) -> None:
+    """What the header of a member says is what the directory says, or nothing where it is described behind."""
+    size, packed = _sizes(local, extra)
+    described = {
+        "checksum": (local.checksum, entry.checksum),
+        "packed size": (packed, entry.packed),
+        "size": (size, entry.size),
+    }
+    unsaid = (0,) if entry.flags & DESCRIBED_BEHIND else ()
+    differing = [what for what, (here, there) in described.items() if here != there and here not in unsaid]
+    differing += ["flags"] * (local.flags != entry.flags) + ["method"] * (local.method != entry.method)
+    if differing:
+        what = f"whose member has another {differing[0]} in its own header than in the directory"
+        raise archive.refused("archive", f"is a ZIP archive {what}")
+
+
+def _sizes(local: _Local, extra: bytes) -> tuple[int, int]:
+    """Size and packed size of a member by its own header, also where they are in 64 bits behind it."""
+    sizes, at = [local.size, local.packed], 0
+    while ELSEWHERE in sizes and at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<HH", extra, at)
+        if kind == EXTRA_64 and 8 * sizes.count(ELSEWHERE) <= length <= len(extra) - at - 4:
+            large = struct.unpack_from(f"<{length // 8}Q", extra, at + 4)
+            if len(large) > 1:
+                return large[0], large[1]
+            # Both should be there; some writers have that one alone for which there is no room before.
+            return (large[0], local.packed) if local.size == ELSEWHERE else (local.size, large[0])
+        at += 4 + length
+    return local.size, local.packed
 
 
 def _descriptors(entry: _Entry) -> list[bytes]:

@@ -2,8 +2,10 @@
 
 import io
 import stat
+import struct
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from etl_assets.events.columns import RAW_COLUMNS
@@ -69,6 +71,33 @@ def archive(
         start = place % len(data)
         data[start : start + len(new)] = new
     return bytes(data)
+
+
+def large_archive(info: zipfile.ZipInfo, content: bytes, *, into: Any = None) -> bytes:
+    """An archive of a member whose own header has its sizes in 64 bits; see `archive`."""
+    written = into or io.BytesIO()
+    with zipfile.ZipFile(written, "w") as target, target.open(info, "w", force_zip64=True) as opened:
+        opened.write(content)
+    return bytes(written.getvalue())
+
+
+def loose_archive(blocks: Iterable[bytes]) -> bytes:
+    """An archive whose deflated member is packed so badly that no bound on sizes or ratio stops it.
+
+    Args:
+        blocks: the content, one after another, so that nobody has to have all of it.
+    """
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_HUFFMAN_ONLY)
+    packed, checksum, size = bytearray(), 0, 0
+    for block in blocks:
+        packed += packer.compress(block)
+        checksum, size = zlib.crc32(block, checksum), size + len(block)
+    packed += packer.flush()
+    name, said = MEMBER.encode(), (20, 0, zipfile.ZIP_DEFLATED, 0, 0, checksum, len(packed), size, len(MEMBER), 0)
+    local = struct.pack("<4s5H3L2H", b"PK\x03\x04", *said) + name
+    entry = struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 20, *said, 0, 0, 0, 0, 0) + name
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, len(entry), len(local) + len(packed), 0)
+    return local + bytes(packed) + entry + end
 
 
 class Pipe(io.RawIOBase):

@@ -8,6 +8,14 @@ from typing import Any
 from etl_assets.events.columns import RAW_COLUMNS
 
 WRONG = object()
+REQUIRED = ("global_event_id", "sql_date", "date_added")
+RANGES = {
+    "is_root_event": (0, 1), "quad_class": (1, 4), "goldstein_scale": (-10, 10),
+    "num_mentions": (0, math.inf), "num_sources": (0, math.inf), "num_articles": (0, math.inf),
+    **{f"{whose}_geo_type": (0, 5) for whose in ("actor1", "actor2", "action")},
+    **{f"{whose}_geo_lat": (-90, 90) for whose in ("actor1", "actor2", "action")},
+    **{f"{whose}_geo_long": (-180, 180) for whose in ("actor1", "actor2", "action")},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -21,11 +29,28 @@ class Expected:
 
 
 def expected(content: bytes) -> Expected:
-    """What comes of a file that begins with a row."""
+    """What comes of a file that begins with a row, by what can be read."""
+    good, faults = _read(content)
+    return _outcome(list(good.values()), faults, refused=_is_refused(content, faults))
+
+
+def expected_valid(content: bytes) -> Expected:
+    """As `expected`, by what can be read and keeps the contract."""
+    good, faults = _read(content)
+    unreadable = _is_refused(content, faults)
+    broken = {number: wrong for number, row in good.items() if (wrong := _broken(row))}
+    kept = [row for number, row in good.items() if number not in broken]
+    rows = len(good) + len(faults)
+    bad = dict(sorted({**faults, **broken}.items()))
+    return _outcome(kept, bad, refused=unreadable or (2 * len(bad) > rows and len(bad) > 1))
+
+
+def _read(content: bytes) -> tuple[dict[int, dict[str, Any]], dict[int, list[str]]]:
+    """The rows that can be read, and the columns with a fault of the others, by line."""
     lines = content.split(b"\n")
     if lines[-1] == b"":
         lines.pop()
-    good: list[dict[str, Any]] = []
+    good: dict[int, dict[str, Any]] = {}
     faults: dict[int, list[str]] = {}
     for number, line in enumerate(lines, start=1):
         values = _row(line)
@@ -33,10 +58,28 @@ def expected(content: bytes) -> Expected:
         if wrong:
             faults[number] = wrong
         else:
-            good.append(values or {})
+            good[number] = values or {}
+    return good, faults
+
+
+def _is_refused(content: bytes, faults: dict[int, list[str]]) -> bool:
+    """Whether most lines are bad; one alone, of 61 clean fields and no spreadsheet's, may be."""
+    lines = content.count(b"\n") + (not content.endswith(b"\n"))
+    alone = lines == 1 and faults.get(1, [""]) != [""] and not set(content) & set(b"\0\r") and b".02E+13" not in content
+    return 2 * len(faults) > lines and not alone
+
+
+def _outcome(good: list[dict[str, Any]], faults: dict[int, list[str]], *, refused: bool) -> Expected:
     last = {row["global_event_id"]: place for place, row in enumerate(good)}
     rows = [row for place, row in enumerate(good) if last[row["global_event_id"]] == place]
-    return Expected(rows, faults, len(good) - len(rows), 2 * len(faults) > len(lines))
+    return Expected(rows, faults, len(good) - len(rows), refused)
+
+
+def _broken(row: dict[str, Any]) -> list[str]:
+    """The columns whose values break the contract."""
+    missing = {name for name in REQUIRED if row[name] is None}
+    outside = {name for name, (low, high) in RANGES.items() if row[name] is not None and not low <= row[name] <= high}
+    return [name for name in row if name in missing | outside]
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

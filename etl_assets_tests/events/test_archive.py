@@ -19,7 +19,7 @@ from etl_assets.events.archive import LARGEST_FILE_BYTES, verified
 from etl_assets.events.intervals import file_name
 from etl_assets.events.member import GREATEST_RATIO, LARGEST_CONTENT_BYTES, SMALL_CONTENT_BYTES
 from etl_assets.events.refused import FileRefused
-from etl_assets_tests.events.event_files import MEMBER, Pipe, archive, member, rows
+from etl_assets_tests.events.event_files import MEMBER, Pipe, archive, large_archive, member, rows
 from etl_assets_tests.events.raw_rows import INTERVAL, SHARED_FILE, needs_shared_file
 
 ROWS = rows(3)
@@ -184,6 +184,14 @@ def test_what_is_no_archive_or_a_damaged_one_is_refused(path: Path, data: bytes,
     assert str(refused).endswith(": fetch it again from the feed")
 
 
+def test_a_file_of_the_feed_that_is_too_large_is_to_be_reported(path: Path) -> None:
+    path.write_bytes(b"")
+    os.truncate(path, LARGEST_FILE_BYTES + 1)
+    assert str(refusal(path)).endswith(
+        ": see whether it is a file of the feed; if it is, report it, the bound is a fixed one of etl_assets"
+    )
+
+
 def test_an_archive_that_is_cut_anywhere_or_has_more_at_its_end_is_refused(path: Path) -> None:
     for length in range(0, len(GOOD), 3):
         assert refusal(path, GOOD[:length]).reason == "archive"
@@ -203,7 +211,7 @@ def test_a_changed_byte_anywhere_is_refused_or_changes_nothing(path: Path, flip:
             assert verified(path, interval=INTERVAL).content == ROWS
         except FileRefused:
             refused += 1
-    assert refused > len(GOOD) - 60  # the others are times, versions and attributes
+    assert refused > len(GOOD) - 30  # the others are times, versions, attributes and numbers of disks
 
 
 @pytest.mark.parametrize(
@@ -211,6 +219,75 @@ def test_a_changed_byte_anywhere_is_refused_or_changes_nothing(path: Path, flip:
 )
 def test_header_and_directory_are_where_they_should_be(path: Path, place: int, new: bytes) -> None:
     assert refusal(path, archive((MEMBER, ROWS), patched={place: new})).reason == "archive"
+
+
+OTHER = {
+    "flags": (6, "<H", 8),
+    "method": (8, "<H", 0),
+    "checksum": (14, "<L", 7),
+    "packed size": (18, "<L", 7),
+    "size": (22, "<L", 7),
+}
+# By writers that cannot go back, the packed bytes are described behind them, and their own header has zeros.
+STREAMED = archive((MEMBER, ROWS), into=Pipe())
+LARGE, LARGE_STREAMED = large_archive(member(), ROWS), large_archive(member(), ROWS, into=Pipe())
+# Where the sizes are in the own header of a member that has them in 64 bits.
+SIZES_64 = 30 + len(MEMBER) + 4
+
+
+def changed(data: bytes, place: int, new: bytes) -> bytes:
+    return data[:place] + new + data[place + len(new) :]
+
+
+@pytest.mark.parametrize("what", OTHER)
+def test_a_member_whose_own_header_says_something_else_than_the_directory_is_refused(path: Path, what: str) -> None:
+    place, form, value = OTHER[what]
+    refused = refusal(path, changed(GOOD, place, struct.pack(form, value)))
+    assert refused.reason == "archive"
+    assert f"whose member has another {what} in its own header than in the directory" in str(refused)
+    if what == "flags":
+        assert refusal(path, changed(GOOD, place, b"\x01")).reason == "archive"
+    else:
+        assert refusal(path, changed(STREAMED, place, struct.pack(form, value))).reason == "archive"
+
+
+def test_a_member_that_is_described_behind_may_have_its_description_in_its_own_header_too(path: Path) -> None:
+    said = struct.pack("<LLL", zlib.crc32(ROWS), *struct.unpack_from("<LL", GOOD, 18))
+    for start, end in ((0, 0), (0, 4), (4, 8), (8, 12), (0, 12)):
+        path.write_bytes(changed(STREAMED, 14 + start, said[start:end]))
+        assert verified(path, interval=INTERVAL).content == ROWS
+
+
+@pytest.mark.parametrize("data", [LARGE, LARGE_STREAMED], ids=["", "streamed"])
+def test_sizes_of_64_bits_in_the_header_of_the_member_are_those_of_the_directory(path: Path, data: bytes) -> None:
+    assert data[18:26] == b"\xff" * 8
+    path.write_bytes(data)
+    assert verified(path, interval=INTERVAL).content == ROWS
+    for place, what in ((SIZES_64, "size"), (SIZES_64 + 8, "packed size")):
+        refused = refusal(path, changed(data, place, struct.pack("<Q", 2**33 + 7)))
+        assert f"another {what} in its own header" in str(refused)
+    assert "another packed size in its own header" in str(refusal(path, changed(data, SIZES_64 - 4, b"\x02")))
+    assert refusal(path, changed(data, SIZES_64 - 2, b"\x08")).reason == "archive"
+
+
+def test_other_extra_fields_may_stand_around_sizes_of_64_bits(path: Path) -> None:
+    info = member()
+    info.extra = struct.pack("<HHL", 0x5455, 4, 1548107446)
+    data, place = large_archive(info, ROWS), SIZES_64 - 4
+    other, sizes = data[place : place + 8], data[place + 8 : place + 28]
+    assert sizes[:4] == b"\x01\0\x10\0"
+    for extra in (other + sizes, sizes + other):
+        path.write_bytes(changed(data, place, extra))
+        assert verified(path, interval=INTERVAL).content == ROWS
+
+
+def test_one_size_alone_may_be_in_64_bits(path: Path) -> None:
+    size, packed = struct.unpack_from("<QQ", LARGE, SIZES_64)
+    for kept, place in ((size, 18), (packed, 22)):
+        extra = struct.pack("<HHQ", 1, 8, kept) + struct.pack("<HHL", 0x5455, 4, 0)
+        data = changed(LARGE, place, struct.pack("<L", size + packed - kept))
+        path.write_bytes(changed(data, SIZES_64 - 4, extra))
+        assert verified(path, interval=INTERVAL).content == ROWS
 
 
 @pytest.mark.parametrize("length", [1, 12, 16])
@@ -325,6 +402,25 @@ def test_a_member_of_patches_to_another_file_is_refused(path: Path) -> None:
 @pytest.mark.parametrize("inner", [GOOD, archive(), gzip.compress(ROWS)])
 def test_an_archive_in_an_archive_is_refused(path: Path, inner: bytes) -> None:
     assert refusal(path, archive((MEMBER, inner))).reason == "nested"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        archive(),
+        archive(("other.CSV", ROWS)),
+        archive((f"../{MEMBER}", ROWS)),
+        archive((member(mode=stat.S_IFLNK | 0o777), b"/etc/passwd")),
+        archive((MEMBER, ROWS), patched={6: b"\x01", ENTRY + 8: b"\x01"}),
+        archive((member(method=zipfile.ZIP_BZIP2), ROWS)),
+        archive((MEMBER, bytes(2 * SMALL_CONTENT_BYTES))),
+        archive((MEMBER, GOOD)),
+    ],
+    ids=["members", "member", "path", "link", "encrypted", "method", "bomb", "nested"],
+)
+def test_what_no_file_of_the_feed_is_would_not_be_better_if_it_were_fetched_again(path: Path, data: bytes) -> None:
+    says = ": no file of the feed is like that, see whether the address is the feed's, or ask whoever made the file"
+    assert str(refusal(path, data)).endswith(says)
 
 
 # Bombs

@@ -1,5 +1,6 @@
 """The rows of a file: every line accounted for, traps read as what they are, and a file that is none refused by what it is."""
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -15,11 +16,11 @@ from etl_assets.events.archive import verified
 from etl_assets.events.columns import RAW_COLUMNS
 from etl_assets.events.contracts import RawEvents
 from etl_assets.events.intervals import file_name
-from etl_assets.events.layout import raw_events
+from etl_assets.events.layout import raw_events, valid_events
 from etl_assets.events.refused import FileRefused
 from etl_assets.events.values import READERS, cast
 from etl_assets_tests.events.event_files import fields, row, rows
-from etl_assets_tests.events.layout_model import Expected, expected
+from etl_assets_tests.events.layout_model import Expected, expected, expected_valid
 from etl_assets_tests.events.raw_rows import INTERVAL, SHARED_FILE, needs_shared_file, shared_table
 
 NAME = file_name(INTERVAL)
@@ -34,6 +35,15 @@ def read(data: bytes) -> Split[pa.Table]:
     assert lines == parts.valid.num_rows + len(parts.rejected) + parts.deduplicated
     assert parts.valid.schema.equals(arrow_schema(RawEvents), check_metadata=True)
     parts.valid.validate(full=True)
+    return parts
+
+
+def kept(data: bytes) -> Split[pa.Table]:
+    """The rows of a file that keep the contract; each of its lines is a row, rejected, or has given way."""
+    parts = valid_events(data, interval=INTERVAL)
+    lines = data.count(b"\n") + (data[-1:] not in (b"", b"\n"))
+    assert lines == parts.valid.num_rows + len(parts.rejected) + parts.deduplicated
+    assert parts.valid.schema.equals(arrow_schema(RawEvents), check_metadata=True)
     return parts
 
 
@@ -140,9 +150,18 @@ def test_of_rows_with_one_id_the_last_stays_where_it_is() -> None:
 
 
 def test_a_bad_row_does_not_take_the_place_of_a_good_one_with_its_id() -> None:
-    parts = read(row(1, event_code="010") + row(1, event_code="020", year="x"))
-    assert parts.valid["event_code"].to_pylist() == ["010"]
-    assert (len(parts.rejected), parts.deduplicated) == (1, 0)
+    for bad in ({"year": "x"}, {"action_geo_lat": "95"}):
+        parts = kept(rows(3) + row(0, event_code="020", **bad))
+        assert parts.valid[ID].to_pylist() == [817930293, 817930294, 817930295]
+        assert parts.valid["event_code"].to_pylist() == ["043"] * 3
+        assert ([record.source for record in parts.rejected], parts.deduplicated) == ([f"{NAME}, line 4"], 0)
+
+
+def test_a_bad_row_is_a_record_though_a_good_one_with_its_id_follows() -> None:
+    for bad in ({"year": "x"}, {"action_geo_lat": "95"}):
+        parts = kept(row(1, **bad) + row(1, event_code="020") + row(1, event_code="030"))
+        assert parts.valid["event_code"].to_pylist() == ["030"]
+        assert ([record.source for record in parts.rejected], parts.deduplicated) == ([f"{NAME}, line 1"], 1)
 
 
 def test_ids_need_not_be_in_order() -> None:
@@ -245,6 +264,21 @@ def test_a_short_row_that_is_not_utf_8_has_both_faults() -> None:
     assert [fault.rule for fault in record.faults] == ["2 fields, not 61", "not UTF-8 text: byte 1 is 0xff"]
 
 
+def test_a_row_that_breaks_the_contract_has_its_file_and_line_as_source() -> None:
+    data = (
+        row(5) + b"short\n" + row(4) + row(3, quad_class="7") + row(5, event_code="020") + row(9, action_geo_lat="-91")
+    )
+    parts = kept(data + row(10, sql_date="x") + row(11))
+    assert [(record.source, record.faults[0].column) for record in parts.rejected] == [
+        (f"{NAME}, line 2", ""),
+        (f"{NAME}, line 4", "quad_class"),
+        (f"{NAME}, line 6", "action_geo_lat"),
+        (f"{NAME}, line 7", "sql_date"),
+    ]
+    assert parts.rejected[2].raw[ID] == 817930302
+    assert parts.valid[ID].to_pylist() == [817930297, 817930298, 817930304]
+
+
 def test_records_are_in_the_order_of_the_lines_whatever_is_wrong() -> None:
     records = rejected(row(7, year="x"), b"\n", row(8, actor1_name="\0"), b"\xff\n", row(9, sql_date="x"))
     assert [record.source for record in records] == [f"{NAME}, line {number}" for number in range(4, 9)]
@@ -259,6 +293,42 @@ def test_half_of_the_rows_may_be_bad_and_no_more() -> None:
     refused = refusal(half + b"x\n")
     assert refused.reason == "fields"
     assert "3 of 5 rows cannot be taken (line 3: 1 field, not 61)" in str(refused)
+
+
+def test_half_of_the_rows_may_be_bad_by_what_is_read_and_by_the_contract_together() -> None:
+    half = rows(2) + b"x\n" + row(5, action_geo_lat="95")
+    assert len(kept(half).rejected) == 2
+    with pytest.raises(FileRefused) as refused:
+        kept(half + row(6, action_geo_lat="95"))
+    assert refused.value.reason == "values"
+    assert "3 of 5 rows cannot be taken (line 4: action_geo_lat '95.0', <= 90)" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [("action_geo_lat", "95"), ("action_geo_lat", "N/A"), ("date_added", ""), (ID, ""), ("sql_date", "20190230")],
+)
+@pytest.mark.parametrize("others", [0, 1, 2])
+def test_a_single_bad_row_is_rejected_and_refuses_no_file_however_small(column: str, text: str, others: int) -> None:
+    parts = kept(row(7, **{column: text}) + rows(others))
+    assert [(record.source, record.faults[0].column) for record in parts.rejected] == [(f"{NAME}, line 1", column)]
+    assert parts.valid.num_rows == others
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (row(date_added="2.02E+13"), "format"),
+        (row(source_url="https://example.com\r"), "format"),
+        (row(actor1_name="a\0b"), "encoding"),
+        (row(actor1_name="Ü").decode().encode("latin-1"), "encoding"),
+        (row()[:-1] + b"\tmore", "fields"),
+        (b"\t".join(row()[:-1].split(b"\t")[:58]), "format"),
+        (b"something else", "fields"),
+    ],
+)
+def test_a_file_of_one_line_that_is_no_row_of_61_clean_fields_is_refused(data: bytes, reason: str) -> None:
+    assert refusal(data).reason == reason
 
 
 @pytest.mark.parametrize("count", [57, 58])
@@ -289,6 +359,16 @@ def test_a_file_with_a_header_is_refused_as_saved_again(separator: str, quote: s
     assert refused.reason == "format"
     assert "begins with a header" in str(refused)
     assert "GLOBALEVENTID" in str(refused)
+
+
+@pytest.mark.parametrize("data", [b"x;y\n", b"Hello,world\nof text\n"])
+def test_words_where_the_first_event_should_be_are_not_called_a_header_of_ours(data: bytes) -> None:
+    refused = refusal(data)
+    assert refused.reason == "format"
+    assert f"begins with {data.partition(bytes([10]))[0].decode()!r}, where a file of the feed has an event" in str(
+        refused
+    )
+    assert "header" not in str(refused)
 
 
 def test_instants_that_a_spreadsheet_has_rounded_refuse_the_file() -> None:
@@ -355,10 +435,10 @@ A_ROW = st.builds(
 ).map(lambda text: text.encode("utf-8", "surrogateescape"))
 
 
-def as_expected(data: bytes) -> Expected:
+def as_expected(data: bytes, how: Callable[[bytes], Split[pa.Table]] = read) -> Expected:
     """What comes of a file, in the oracle's words."""
     try:
-        parts = read(data)
+        parts = how(data)
     except FileRefused:
         return Expected([], {}, 0, refused=True)
     faults = {
@@ -368,14 +448,17 @@ def as_expected(data: bytes) -> Expected:
     return Expected(parts.valid.drop_columns(["file_interval"]).to_pylist(), faults, parts.deduplicated, refused=False)
 
 
+@pytest.mark.parametrize(("how", "model_of"), [(read, expected), (kept, expected_valid)])
 @settings(max_examples=40)
 @given(st.lists(A_ROW, min_size=1, max_size=6), st.booleans())
-def test_a_file_means_what_its_rows_mean_one_by_one(odd: list[bytes], cut: bool) -> None:
+def test_a_file_means_what_its_rows_mean_one_by_one(
+    how: Callable[[bytes], Split[pa.Table]], model_of: Callable[[bytes], Expected], odd: list[bytes], cut: bool
+) -> None:
     data = b"".join(odd).removesuffix(b"\n" if cut else b"")
     padded = data + b"\n" * cut + rows(2 * len(odd), first=10)
-    model = expected(data)
-    assert as_expected(data) == (Expected([], {}, 0, refused=True) if model.refused else model)
-    assert as_expected(padded) == expected(padded)
+    model = model_of(data)
+    assert as_expected(data, how) == (Expected([], {}, 0, refused=True) if model.refused else model)
+    assert as_expected(padded, how) == model_of(padded)
 
 
 @settings(max_examples=40)
