@@ -42,7 +42,7 @@ def load(
     if refused:
         raise typer.Exit(2)
     entries = _entries(results)
-    if entries and not any(entry.stored for entry in entries):
+    if entries and not any(entry.stored or entry.accepted for entry in entries):
         raise typer.Exit(1)
 
 

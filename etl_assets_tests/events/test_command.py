@@ -83,7 +83,7 @@ def test_what_is_missing_is_looked_for_no_more_once_somebody_has_accepted_that(w
     assert [entry.interval for entry in unsettled(world.database)] == [quarter(3)]
     assert run(["events", "accept", "--interval", "2019-01-21T00:45Z", "--reason", "a hole"]) == 0
     assert unsettled(world.database) == []
-    world.load_all()
+    assert world.command("--interval", "2019-01-21T00:45Z") == 0
     assert (world.states()[3], world.book()[3].accepted) == ("absent", "a hole")
 
 
