@@ -34,7 +34,7 @@ def world(
     """An empty database and a feed without quirks, a minute after its last interval."""
     simulator, url = served_feed
     simulator.reset()
-    simulator.faults.retry_after_s, simulator.faults.stall_s = 0.0, 0.8
+    simulator.faults.retry_after_s, simulator.faults.stall_s = 0.0, 2.5
     monkeypatch.setenv("ETL_POSTGRES_URL", database.url)
     monkeypatch.setenv("EVENTS_FEED_URL", url)
     monkeypatch.setenv("EVENTS_START_DATE", f"{FIRST:%Y-%m-%d}")

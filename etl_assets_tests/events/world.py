@@ -32,7 +32,7 @@ FIRST = datetime(2019, 1, 21, tzinfo=UTC)
 ROWS = 40
 # Short waits; the time-outs stay longer than a busy machine needs for an answer.
 QUICK = Limits(
-    connect_timeout_s=2, read_timeout_s=0.5, deadline_s=5, max_attempts=3, base_delay_s=0.001, max_delay_s=0.002
+    connect_timeout_s=2, read_timeout_s=2, deadline_s=15, max_attempts=3, base_delay_s=0.001, max_delay_s=0.002
 )
 COLUMNS = (
     *("sql_date", "event_code", "event_base_code", "event_root_code", "action_geo_full_name"),

@@ -24,7 +24,7 @@ def serving(server: EmbeddedPostgres, name: str, **filled: object) -> Iterator[S
     url = server.create_database(name)
     fill(url, **filled)  # type: ignore[arg-type]
     simulator = TurbinesSimulator(url, turbines=filled.get("turbines", ()))  # type: ignore[arg-type]
-    simulator.faults.stall_s = 0.8
+    simulator.faults.stall_s = 1.3
     with serve(simulator.app) as address:
         yield simulator, address
 

@@ -27,7 +27,7 @@ DEFAULT = ("wind_speed", "power")
 BIN = timedelta(minutes=10)
 # Short waits; the time-outs stay longer than a busy machine needs for an answer.
 QUICK = Limits(
-    connect_timeout_s=2, read_timeout_s=0.5, deadline_s=5, max_attempts=3, base_delay_s=0.001, max_delay_s=0.002
+    connect_timeout_s=2, read_timeout_s=1, deadline_s=5, max_attempts=3, base_delay_s=0.001, max_delay_s=0.002
 )
 
 Key = tuple[datetime, str, str]
