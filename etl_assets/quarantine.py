@@ -145,9 +145,7 @@ def replay(
         ]
     if in_parquet:
         rows = pa.concat_tables([there, by_contract.valid])
-        write_parquet(
-            root, database, rows, [piece], Write(stored_mode(root, piece), source=source, keeps_replayed=True)
-        )
+        write_parquet(root, database, rows, [piece], Write(stored_mode(root, piece), source=source, is_replay=True))
     else:
         mode = "upsert" if contract.config.key else "append"
         write(database, by_contract.valid, [Slice(contract)], Write(mode, source=source))

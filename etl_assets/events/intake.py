@@ -199,8 +199,7 @@ def store_raw(stores: Stores, entry: Entry, file: ReadFile) -> Taken:
     piece = interval_slice(entry.interval)
     there = _stored_of(stores, entry, file)
     rows = file.rows if there is None else _with_replayed(stores.database, piece, file.rows, there)
-    kept = there is not None
-    how = Write("partition", run_id=stores.run_id, source=file_name(entry.interval), keeps_replayed=kept)
+    how = Write("partition", run_id=stores.run_id, source=file_name(entry.interval))
     (outcome,) = write_parquet(stores.root, stores.database, rows, [piece], how)
     count = outcome.change.inserted + outcome.change.unchanged
     fetched = replace(
@@ -231,9 +230,11 @@ def _with_replayed(database: Database, piece: Slice, rows: Split[pa.Table], ther
     replayed = there.filter(pc.invert(pc.is_in(there["global_event_id"], value_set=ids)))
     if not replayed.num_rows:
         return rows
-    return Split(
-        pa.concat_tables([rows.valid, replayed]), not_replayed(database, piece, rows.records), rows.deduplicated
-    )
+    records = not_replayed(database, piece, rows.records)
+    if len(rows.records) - len(records) != replayed.num_rows:
+        # Not all that was replayed is there: then all of it is to be looked at again.
+        records = list(rows.records)
+    return Split(pa.concat_tables([rows.valid, replayed]), records, rows.deduplicated)
 
 
 class _Patience:

@@ -98,14 +98,14 @@ class Write:
         run_id: who writes.
         source: where the rows come from.
         source_position: where the source stands after them.
-        keeps_replayed: rows that were stored by a replay are among those given, so that their entries in quarantine stay as they are.
+        is_replay: the rows are those that are there, with some from quarantine: of what their source says now they tell nothing.
     """
 
     mode: str
     run_id: str = "script"
     source: str = ""
     source_position: Mapping[str, Any] | None = None
-    keeps_replayed: bool = False
+    is_replay: bool = False
 
 
 @dataclass(frozen=True)
@@ -355,7 +355,7 @@ def settle_quarantine(transaction: Transaction, piece: Slice, how: Write) -> Non
     Only where all of the slice is replaced: a write that adds to it says nothing of what it does not meet.
     """
     part_of_it = any(isinstance(bound, OneOf) for bound in piece.bounds.values())
-    if how.mode in WHOLE and not (part_of_it or how.keeps_replayed):
+    if how.mode in WHOLE and not (part_of_it or how.is_replay):
         close_entries(transaction, piece)
         # Older snapshots keep what was replayed into them.
         if how.mode != "snapshot":

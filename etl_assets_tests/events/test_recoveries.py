@@ -5,18 +5,20 @@ some of what they list, events that move between files, rows that were replayed.
 from datetime import datetime, timedelta
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 
 from etl_assets import quarantine
 from etl_assets.cli import run
 from etl_assets.events import archive, book, intake, us_store
-from etl_assets.events.intake import Stores
+from etl_assets.events.intake import Stores, interval_slice
 from etl_assets.events.intervals import INTERVAL
 from etl_assets.events.refused import FileRefused
 from etl_assets.events.us_rule import us_rule
 from etl_assets.events.us_store import store_us_events
 from etl_assets.failures import PermanentError, PlatformError, TransientError
-from etl_assets.io_managers.parquet_files import ParquetRoot
+from etl_assets.io_managers.parquet_files import ParquetRoot, write_parquet
+from etl_assets.io_managers.writing import Write
 from etl_assets.settings import load_settings
 from etl_assets_tests.events.world import FIRST, World, quarter
 
@@ -188,6 +190,25 @@ def test_a_replayed_line_counts_once_when_its_file_is_loaded_again(
     assert "quarantine" not in capsys.readouterr().err
     newest = "SELECT received, unchanged, quarantined FROM etl.ledger WHERE asset = 'events.raw_events' ORDER BY committed_at DESC LIMIT 1"
     assert world.query(newest) == [(3, 3, 0)]
+
+
+@pytest.mark.long
+def test_a_replayed_row_that_somebody_took_away_is_open_again_when_its_file_is_loaded_again(world: World) -> None:
+    worse = {**BROKEN, "global_event_id": "8"}
+    world.load_own(0, 0, BROKEN, 1, worse, 2)
+    for (identity,) in world.query("SELECT id FROM etl.quarantine"):
+        assert run(["quarantine", "replay", identity, "--set", "action_geo_lat=61.2"]) == 0
+    there = world.raw(0)
+    write_parquet(
+        ParquetRoot(load_settings().storage_url),
+        world.database,
+        there.filter(pc.not_equal(there["global_event_id"], 7)),
+        [interval_slice(quarter(0))],
+        Write("partition", is_replay=True),
+    )
+    world.load_own(0, 0, BROKEN, 1, worse, 2)
+    assert world.us().keys() == {8, 817930293, 817930294, 817930295}
+    assert quarantine.listed(world.database)[1] == 2
 
 
 # What is asked for

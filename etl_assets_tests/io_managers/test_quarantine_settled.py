@@ -77,11 +77,11 @@ def test_a_replayed_row_that_is_met_again_is_open_again_for_its_row_was_taken_aw
     assert statuses(database) == {"4@a": "open", "5@a": "replayed"}
 
 
-def test_a_write_that_keeps_what_was_replayed_leaves_all_entries_as_they_are(store: Store, database: Database) -> None:
+def test_a_replay_says_nothing_of_what_it_does_not_bring(store: Store, database: Database) -> None:
     store(BAD)
     set_replayed(database)
-    store(WORSE, keeps_replayed=True)
-    store(BAD, keeps_replayed=True)
+    store(WORSE, is_replay=True)
+    store(BAD, is_replay=True)
     assert statuses(database) == {"4@a": "replayed", "5@a": "open"}
 
 
