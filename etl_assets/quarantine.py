@@ -103,6 +103,7 @@ def replay(
     contract: type[Contract],
     read_raw: RawReader | None = None,
     corrections: Mapping[str, Any] | None = None,
+    storing: Callable[[], None] | None = None,
 ) -> list[str]:
     """Judge an entry's raw row anew and store it if it passes; a second time changes nothing.
 
@@ -111,6 +112,7 @@ def replay(
         contract: the contract of the entry's table, as it is now.
         read_raw: for a table whose raw rows are not named as its columns are.
         corrections: fields of the raw row to replace.
+        storing: called once it is clear that the row will be stored, before it is.
 
     Returns:
         The faults that the row still has; none if it was stored.
@@ -143,6 +145,8 @@ def replay(
             for record in rejected
             for fault in record.faults
         ]
+    if storing:
+        storing()
     if in_parquet:
         rows = pa.concat_tables([there, by_contract.valid])
         write_parquet(root, database, rows, [piece], Write(stored_mode(root, piece), source=source, is_replay=True))

@@ -140,7 +140,7 @@ def _troubled(entries: list["Entry"]) -> list[str]:
 
     stretches: list[list[Entry]] = []
     for entry in entries:
-        if entry.reason and not entry.accepted:
+        if entry.reason:
             last = stretches[-1][-1] if stretches else None
             if last and _fate(last) == _fate(entry) and last.interval + INTERVAL == entry.interval:
                 stretches[-1].append(entry)
@@ -156,7 +156,8 @@ def _troubled(entries: list["Entry"]) -> list[str]:
 
 def _fate(entry: "Entry") -> str:
     kept = ", as it was" if entry.stored else ""
-    return f"{entry.state}{kept}: {entry.reason}"
+    accepted = f", accepted ({entry.accepted})" if entry.accepted else ""
+    return f"{entry.state}{kept}{accepted}: {entry.reason}"
 
 
 def _instant(text: str) -> datetime:

@@ -1,7 +1,7 @@
 """`etl-assets quarantine …`: look at rows that broke their contract, and replay them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Literal
@@ -70,14 +70,16 @@ def replay_command(
     for identity in entries:
         entry = shown(database, identity)
         _require_replayable(entry, corrected)
-        with _held_meanwhile(database, entry):
+        with _held_meanwhile(database, entry) as storing:
             faults = replay(
                 database,
                 settings.storage_url,
-                entry,
+                # As it is now that nobody else changes its slice.
+                shown(database, entry.id),
                 contract=contract_of(entry.asset),
                 read_raw=readers.get(entry.asset),
                 corrections=corrected,
+                storing=storing,
             )
         still_bad += bool(faults)
         print(f"{entry.id}: " + ("; ".join(faults) if faults else f"stored in {entry.asset}"))
@@ -85,8 +87,8 @@ def replay_command(
         raise typer.Exit(1)
 
 
-def _held_meanwhile(database: Database, entry: Entry) -> AbstractContextManager[None]:
-    """What has to be held while a row is stored: what is derived from its slice is derived again, whenever this ends."""
+def _held_meanwhile(database: Database, entry: Entry) -> AbstractContextManager[Callable[[], None] | None]:
+    """What has to be held while a row is judged and stored, and to be called before it is stored."""
     from etl_assets.events.book import changing
 
     if entry.asset == RawEvents.config.table:

@@ -121,6 +121,8 @@ class TableConfig:
         native: the table is partitioned in Postgres itself by `partition_by`, one native partition per such span.
         may_be_empty: a table without rows is in order; its checks then may evaluate none.
         first_stored: columns in which a row that says the same otherwise keeps what it was first stored with.
+        partial_loads: a partition may be written with a part of what its source has: such a write says nothing of rows in quarantine
+            that it does not meet.
     """
 
     table: str
@@ -132,6 +134,7 @@ class TableConfig:
     may_be_empty: bool = False
     indexes: tuple[tuple[str, ...], ...] = field(default=())
     first_stored: tuple[str, ...] = ()
+    partial_loads: bool = False
 
 
 class Contract:

@@ -1,7 +1,7 @@
 """The book of intervals: what became of each quarter of an hour, as rows of `events.intervals`."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
@@ -50,8 +50,9 @@ class Entry:
 
     @property
     def lost(self) -> bool:
-        """Whether its file, or the newest version of it, could not be had so far."""
-        return self.state in ("missing", "absent", "refused") or (self.stored and self.refused_md5 is not None)
+        """Whether its file, or the newest version of it, could not be had so far, or what is stored of it cannot be read."""
+        damaged = self.stored and self.md5 is None
+        return damaged or self.refused_md5 is not None or self.state in ("missing", "absent", "refused")
 
 
 def midnight(day: date) -> datetime:
@@ -76,7 +77,7 @@ def unsettled(database: Database) -> list[Entry]:
     """The intervals, in their order, of which something is left to do."""
     with database.connect() as connection:
         limit_waits(connection)
-        return _read(connection, b"state = ANY(%s)", (list(UNSETTLED),))
+        return _read(connection, b"state = ANY(%s) AND accepted IS NULL", (list(UNSETTLED),))
 
 
 @contextlib.contextmanager
@@ -119,13 +120,18 @@ def note(database: Database, noted: Sequence[Entry], *, run_id: str, since: Mapp
 
 
 @contextlib.contextmanager
-def changing(database: Database, interval: datetime) -> Iterator[None]:
-    """The turn to change the rows of an interval in the raw layer, after it is noted that its US events are to be derived again."""
+def changing(database: Database, interval: datetime) -> Iterator[Callable[[], None]]:
+    """The turn to change the rows of an interval in the raw layer; what is given notes, before they are changed, that its US events are
+    to be derived again.
+    """
     with turn(database) as connection:
         entry = entry_of(connection, interval)
-        if entry and entry.state == "loaded":
-            enter(database, [replace(entry, state="fetched")], run_id="script")
-        yield
+
+        def derive_again() -> None:
+            if entry and entry.state == "loaded":
+                enter(database, [replace(entry, state="fetched")], run_id="script")
+
+        yield derive_again
 
 
 def accept(database: Database, first: datetime, last: datetime, *, reason: str) -> list[Entry]:
@@ -140,7 +146,7 @@ def accept(database: Database, first: datetime, last: datetime, *, reason: str) 
         lost = [entry for entry in _read(connection, b"interval >= %s AND interval < %s", (first, last)) if entry.lost]
         if not lost:
             raise ConfigurationError(
-                f"of the intervals from {first:%Y-%m-%dT%H:%MZ} until {last:%Y-%m-%dT%H:%MZ} none is missing, absent or refused: there is nothing to accept"
+                f"of the intervals from {first:%Y-%m-%dT%H:%MZ} until {last:%Y-%m-%dT%H:%MZ} none is missing, absent, refused or damaged: there is nothing to accept"
             )
         states = {"missing": "absent"}
         accepted = [replace(entry, state=states.get(entry.state, entry.state), accepted=reason) for entry in lost]

@@ -25,7 +25,7 @@ from etl_assets.events.once import stored_once
 from etl_assets.events.transform import TAKEN_OVER, UsEvents, us_events
 from etl_assets.events.us_rule import UsRule
 from etl_assets.failures import PermanentError, PlatformError, combined
-from etl_assets.io_managers.parquet_files import read_parquet
+from etl_assets.io_managers.parquet_files import NothingStored, read_parquet
 from etl_assets.io_managers.parquet_form import DamagedFile
 from etl_assets.io_managers.slices import OneOf, Slice
 from etl_assets.io_managers.writing import Outcome, Write, write_together
@@ -90,7 +90,7 @@ def store_us_events(
     while waiting:
         again: set[datetime] = set()
         for batch in _batches(sorted(waiting)):
-            stored, given_up = _store(batch, stores, rule, clock(), failures)
+            stored, given_up = _store(batch, stores, rule, clock, failures)
             again = again.difference(batch).union(given_up)
             if stored:
                 yield stored
@@ -119,10 +119,11 @@ def _batches(intervals: Sequence[datetime]) -> list[list[datetime]]:
 
 
 def _store(
-    batch: Sequence[datetime], stores: Stores, rule: UsRule, now: datetime, failures: list[PlatformError]
+    batch: Sequence[datetime], stores: Stores, rule: UsRule, clock: Clock, failures: list[PlatformError]
 ) -> tuple[StoredIntervals | None, list[datetime]]:
     """Store some intervals of a day; gives what became of them, and the intervals that are to be derived again."""
     with turn(stores.database) as connection:
+        now = clock()
         book = entries(stores.database, batch[0], batch[-1] + INTERVAL)
         derived = [one for at in batch if at in book and (one := _derived(book[at], stores, rule, now, failures))]
         if not derived:
@@ -157,12 +158,12 @@ def _derived(
 ) -> _Derived | None:
     try:
         raw = read_parquet(stores.root, [interval_slice(entry.interval)], TAKEN_OVER)
-    except DamagedFile as error:
-        # Without its MD5 the file that the feed has is news, and the next run fetches it.
-        enter(stores.database, [replace(entry, state="fetched", md5=None)], run_id=stores.run_id)
-        failures.append(PermanentError(f"{error.path} is damaged: fetch it again, {_how_to_fetch(entry)}"))
-        return None
     except PermanentError as error:
+        if entry.accepted:
+            return None
+        if isinstance(error, (DamagedFile, NothingStored)):
+            # Without its MD5 the file that the feed has is news, and the next run fetches it.
+            enter(stores.database, [replace(entry, state="fetched", md5=None)], run_id=stores.run_id)
         failures.append(PermanentError(f"{error}, {_how_to_fetch(entry)}"))
         return None
     return _Derived(entry, raw["global_event_id"], us_events(raw, rule=rule, uploaded_at=now))

@@ -65,15 +65,17 @@ async def newest_day(connection: Connection, now: datetime) -> Plan:
     """
     day = now.replace(hour=0, minute=0, second=0, microsecond=0)
     over = day + (now - day) // INTERVAL * INTERVAL - INTERVAL
-    if over < day and await _is_lacking(connection, over, over, now=now):
+    if over < day and await _is_lacking(connection, over, over, now=now, again=timedelta(0)):
         day -= timedelta(days=1)
     lacking = await _is_lacking(connection, day, over - INTERVAL, now=now)
     return Plan(f"{day:%Y-%m-%d}", run_config(master_list=lacking))
 
 
-async def _is_lacking(connection: Connection, first: datetime, last: datetime, *, now: datetime) -> bool:
-    """Whether one of the intervals from the first to the last is lacking."""
-    values = {"first": first, "last": last, "step": INTERVAL, "now": now, "again": LOOK_AGAIN}
+async def _is_lacking(
+    connection: Connection, first: datetime, last: datetime, *, now: datetime, again: timedelta = LOOK_AGAIN
+) -> bool:
+    """Whether one of the intervals from the first to the last is lacking; a missing one for which the feed was not asked within `again`."""
+    values = {"first": first, "last": last, "step": INTERVAL, "now": now, "again": again}
     return await (await connection.execute(IS_LACKING, values)).fetchone() == (True,)
 
 

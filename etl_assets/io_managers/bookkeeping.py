@@ -126,9 +126,9 @@ def store_records(transaction: Transaction, piece: Slice, records: Sequence[Reco
 def close_entries(transaction: Transaction, piece: Slice) -> None:
     """Close the open entries of a slice that this transaction has not met, where it replaces all that the source had of the slice."""
     transaction.run(
-        sql.SQL(
-            "UPDATE etl.quarantine SET status = 'gone' WHERE status = 'open' AND last_seen < transaction_timestamp() AND {}"
-        ).format(_entries_of(piece))
+        sql.SQL("UPDATE etl.quarantine SET status = 'gone' WHERE status = 'open' AND last_seen < {} AND {}").format(
+            sql.Literal(transaction.locked_at), _entries_of(piece)
+        )
     )
 
 
@@ -136,8 +136,8 @@ def reopen_entries(transaction: Transaction, piece: Slice) -> None:
     """Open the replayed entries of a slice that this transaction has met, where it takes away the rows that were stored by the replay."""
     transaction.run(
         sql.SQL(
-            "UPDATE etl.quarantine SET status = 'open' WHERE status = 'replayed' AND last_seen >= transaction_timestamp() AND {}"
-        ).format(_entries_of(piece))
+            "UPDATE etl.quarantine SET status = 'open' WHERE status = 'replayed' AND last_seen >= {} AND {}"
+        ).format(sql.Literal(transaction.locked_at), _entries_of(piece))
     )
 
 

@@ -50,6 +50,10 @@ SNAPSHOTS_KEPT = 100
 HASH = b"etl_assets.content_hash"
 
 
+class NothingStored(PermanentError):
+    """Of none of some slices there is a file."""
+
+
 @dataclass(frozen=True)
 class ParquetRoot:
     """Where the parquet layers are.
@@ -256,7 +260,7 @@ def _files(root: ParquetRoot, slices: Sequence[Slice]) -> list[str]:
     """The files of the slices that are there; of snapshots the newest.
 
     Raises:
-        PermanentError: if none is there.
+        NothingStored: if none is there.
     """
     filesystem, _ = root.filesystem()
     found = []
@@ -268,7 +272,7 @@ def _files(root: ParquetRoot, slices: Sequence[Slice]) -> list[str]:
             found.append(path)
     if not found:
         names = ", ".join(str(piece) for piece in slices[:3])
-        raise PermanentError(f"{names}: nothing is stored under {root.url} yet: materialise it first")
+        raise NothingStored(f"{names}: nothing is stored under {root.url} yet: materialise it first")
     return found
 
 

@@ -19,15 +19,7 @@ UNREADABLE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError)
 
 
 class DamagedFile(PermanentError):
-    """A parquet file does not hold what was written to it.
-
-    Attributes:
-        path: of the file.
-    """
-
-    def __init__(self, path: str, found: str) -> None:
-        super().__init__(f"{path} is damaged, or no parquet file ({found}): remove it and materialise it again")
-        self.path = path
+    """A parquet file does not hold what was written to it."""
 
 
 def opened(file: IO[bytes]) -> pq.ParquetFile:
@@ -68,4 +60,5 @@ def damage_named(path: str) -> Iterator[None]:
     except (*UNREADABLE, OSError) as error:
         if not is_damage(error):
             raise
-        raise DamagedFile(path, " ".join(str(error).split())) from error
+        text = " ".join(str(error).split())
+        raise DamagedFile(f"{path} is damaged, or no parquet file ({text}): materialise it again") from error

@@ -1,6 +1,7 @@
 """One slice, one connection, one transaction: what all writers of a slice do with an ADBC connection."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +24,13 @@ POSTGRES_NAMES = {
 
 
 class Transaction:
-    """Statements and bulk loads of one transaction. The connection's owner commits."""
+    """Statements and bulk loads of one transaction. The connection's owner commits.
+
+    Attributes:
+        locked_at: when the last lock was granted, by the database's clock: what is later in what is locked is this transaction's own.
+    """
+
+    locked_at: datetime
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -122,6 +129,7 @@ class Transaction:
         self.row(sql.SQL("SELECT {}(hashtextextended({}, 0))").format(sql.SQL(whole), sql.Literal(table)))
         if piece.name:
             self.row(sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 1))").format(sql.Literal(str(piece))))
+        self.locked_at = self.value(sql.SQL("SELECT clock_timestamp()"))
 
 
 def relation(contract: type[Contract], table: str | None = None) -> sql.Identifier:

@@ -356,10 +356,9 @@ def settle_quarantine(transaction: Transaction, piece: Slice, how: Write) -> Non
     """
     part_of_it = any(isinstance(bound, OneOf) for bound in piece.bounds.values())
     if how.mode in WHOLE and not (part_of_it or how.is_replay):
-        close_entries(transaction, piece)
-        # Older snapshots keep what was replayed into them.
-        if how.mode != "snapshot":
-            reopen_entries(transaction, piece)
+        if not piece.contract.config.partial_loads:
+            close_entries(transaction, piece)
+        reopen_entries(transaction, piece)
 
 
 def finish(transaction: Transaction, outcome: Outcome, how: Write) -> None:

@@ -73,17 +73,20 @@ def test_a_lost_interval_that_somebody_accepts_is_named_no_more_and_taken_if_it_
     world.simulator.restore(quarter(2))
     world.load_all()
     assert run(["events", "accept", *stretch, "--reason", "none"]) == 2
-    assert "none is missing, absent or refused: there is nothing to accept" in capsys.readouterr().err
+    assert "none is missing, absent, refused or damaged: there is nothing to accept" in capsys.readouterr().err
 
 
 @pytest.mark.long
-def test_what_is_missing_is_looked_for_no_more_once_somebody_has_accepted_that(world: World) -> None:
+def test_what_is_missing_is_looked_for_no_more_once_somebody_has_accepted_that(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     world.simulator.change(quarter(3), held=True)
     world.load_all()
     assert [entry.interval for entry in unsettled(world.database)] == [quarter(3)]
     assert run(["events", "accept", "--interval", "2019-01-21T00:45Z", "--reason", "a hole"]) == 0
     assert unsettled(world.database) == []
     assert world.command("--interval", "2019-01-21T00:45Z") == 0
+    assert "2019-01-21T00:45Z absent, accepted (a hole): the feed does not list it" in capsys.readouterr().err
     assert (world.states()[3], world.book()[3].accepted) == ("absent", "a hole")
 
 

@@ -2,6 +2,8 @@
 some of what they list, events that move between files, rows that were replayed.
 """
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 from etl_assets import quarantine
 from etl_assets.cli import run
 from etl_assets.events import archive, book, intake, us_store
-from etl_assets.events.intake import Stores, interval_slice
+from etl_assets.events.book import enter, entry_of, turn
+from etl_assets.events.intake import Stores, interval_slice, read_file, store_raw
 from etl_assets.events.intervals import INTERVAL
 from etl_assets.events.refused import FileRefused
 from etl_assets.events.us_rule import us_rule
@@ -209,6 +212,70 @@ def test_a_replayed_row_that_somebody_took_away_is_open_again_when_its_file_is_l
     world.load_own(0, 0, BROKEN, 1, worse, 2)
     assert world.us().keys() == {8, 817930293, 817930294, 817930295}
     assert quarantine.listed(world.database)[1] == 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("corrected", ["action_geo_lat=96", "event_code=1"])
+def test_a_replay_that_stores_nothing_leaves_its_interval_as_it_is(world: World, corrected: str) -> None:
+    world.load_own(0, 0, BROKEN, 1)
+    ((identity,),) = world.query("SELECT id FROM etl.quarantine")
+    before = world.tables()
+    assert run(["quarantine", "replay", identity, "--set", corrected]) == 1
+    world.load_own(0, 0, 1)
+    assert run(["quarantine", "replay", identity, "--set", "action_geo_lat=61.2"]) == 1
+    assert before["intervals"][0][:2] == world.tables()["intervals"][0][:2] == (quarter(0), "loaded")
+
+
+@pytest.mark.long
+def test_a_row_that_goes_while_its_replay_waits_is_not_stored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.load_own(0, 0, BROKEN, 1)
+    ((identity,),) = world.query("SELECT id FROM etl.quarantine")
+    waiting, changing = threading.Event(), book.changing
+
+    def waits(*args: Any) -> Any:
+        waiting.set()
+        return changing(*args)
+
+    monkeypatch.setattr(book, "changing", waits)
+    with ThreadPoolExecutor(1) as pool:
+        with turn(world.database) as connection:
+            replay = pool.submit(run, ["quarantine", "replay", identity, "--set", "action_geo_lat=61.2"])
+            waiting.wait(10)
+            republished = read_file(world.own(0, 0, 1), quarter(0))
+            stores = Stores(world.database, ParquetRoot(load_settings().storage_url))
+            entry = entry_of(connection, quarter(0))
+            assert entry is not None
+            enter(world.database, [store_raw(stores, entry, republished).entry], run_id="a run")
+        assert replay.result() == 1
+    assert world.raw(0)["global_event_id"].to_pylist() == [817930293, 817930294]
+
+
+# Raw files that are lost
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_raw_file_that_the_feed_no_longer_has_is_named_until_somebody_accepts_that(
+    world: World, damaged: bool
+) -> None:
+    world.load_all()
+    before = world.us()
+    path = world.raw_file(1)
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + b"\xee" * 60 + data[64:]) if damaged else path.unlink()
+    world.simulator.change(quarter(1), held=True)
+    world.ahead += timedelta(days=3)
+    for _ in range(2):
+        with pytest.raises(PermanentError, match="20190121001500.*by a run of raw_events for 2019-01-21 or"):
+            world.load_all()
+    assert (world.states()[1], world.us()) == ("fetched", before)
+    assert [entry.interval for entry in book.unsettled(world.database)] == [quarter(1)]
+    assert run(["events", "accept", "--interval", "2019-01-21T00:15Z", "--reason", "lost"]) == 0
+    world.load_all()
+    assert (book.unsettled(world.database), world.us()) == ([], before)
+    world.simulator.restore(quarter(1))
+    world.load_all()
+    assert (set(world.states().values()), world.book()[1].accepted, world.us()) == ({"loaded"}, None, before)
 
 
 # What is asked for

@@ -697,7 +697,8 @@ def test_a_raw_file_that_is_damaged_in_its_middle_is_fetched_again_by_the_next_r
     before = world.us()
     damage(world.raw_file(1))
     with pytest.raises(
-        PermanentError, match=r"20190121001500.*is damaged: fetch it again, by a run of raw_events for 2019-01-21 or"
+        PermanentError,
+        match=r"20190121001500.*is damaged.*: materialise it again, by a run of raw_events for 2019-01-21 or",
     ):
         world.load_all()
     assert (world.us(), world.states()) == (before, {0: "loaded", 1: "fetched", 2: "loaded", 3: "loaded"})

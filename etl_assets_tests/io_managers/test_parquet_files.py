@@ -76,9 +76,7 @@ def test_a_damaged_file_is_named_with_what_to_do_and_is_replaced_by_the_next_wri
     path = tmp_path / "plant/wholes/data.parquet"
     assert parquet_files.is_stored(root, table)
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
-    with pytest.raises(
-        PermanentError, match=r"data\.parquet is damaged, or no parquet file.*: remove it and materialise"
-    ):
+    with pytest.raises(PermanentError, match=r"data\.parquet is damaged, or no parquet file.*: materialise it again"):
         read_parquet(root, [table])
     assert parquet_files.is_stored(root, table) == (damage == "middle")
     write_parquet(root, database, rows(2.0), [table], Write("replace"))

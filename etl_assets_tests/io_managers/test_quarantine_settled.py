@@ -1,18 +1,23 @@
 """What becomes of entries in quarantine when their slice is written again: gone from the source, there again, replayed and taken away."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from etl_assets.failures import PermanentError
+from etl_assets.io_managers.bookkeeping import store_records
 from etl_assets.io_managers.parquet_files import ParquetRoot, write_parquet
 from etl_assets.io_managers.slices import OneOf, Slice
+from etl_assets.io_managers.transaction import Transaction
 from etl_assets.io_managers.writing import Write, write
 from etl_assets.quarantine import listed, replay
 from etl_assets.resources.database import Database
 from etl_assets_tests.io_managers.readings import readings as in_store
-from etl_assets_tests.io_managers.tables import Readings, as_reader, create, readings
+from etl_assets_tests.io_managers.tables import Readings, as_reader, create, quarantined, readings, rejected, site_slice
 
 BAD, WORSE, GOOD = ("4", 2000.0), ("5", 3000.0), ("6", 1.0)
 Store = Callable[..., None]
@@ -107,7 +112,7 @@ def test_a_write_of_some_of_a_partition_says_nothing_of_the_rest(database: Datab
     assert statuses(database) == {"4@a": "open", "5@a": "open"}
 
 
-def test_a_snapshot_leaves_alone_what_was_replayed_into_an_older_one(database: Database, tmp_path: Path) -> None:
+def test_a_row_that_was_replayed_into_an_older_snapshot_is_open_again(database: Database, tmp_path: Path) -> None:
     def snapshot(*rows: tuple[str, float]) -> None:
         piece = Slice(InParquet, "a", {"site": "a"})
         write_parquet(ParquetRoot(f"{tmp_path}"), database, readings(*rows), [piece], Write("snapshot"))
@@ -115,9 +120,49 @@ def test_a_snapshot_leaves_alone_what_was_replayed_into_an_older_one(database: D
     snapshot(BAD)
     set_replayed(database)
     snapshot(BAD, WORSE)
-    assert statuses(database) == {"4@a": "replayed", "5@a": "open"}
-    snapshot(GOOD)
-    assert statuses(database) == {"4@a": "replayed", "5@a": "gone"}
+    assert statuses(database) == {"4@a": "open", "5@a": "open"}
+    snapshot(WORSE)
+    assert statuses(database) == {"4@a": "gone", "5@a": "open"}
+
+
+Partial = in_store("postgres", "partial", partial_loads=True, partition_by="site")
+
+
+def test_a_table_that_is_loaded_in_part_closes_nothing_and_opens_what_it_takes_away(database: Database) -> None:
+    create(database, Partial)
+    piece = Slice(Partial, "a", {"site": "a"})
+    write(database, in_partial(BAD, WORSE), [piece], Write("partition"))
+    set_replayed(database)
+    write(database, in_partial(BAD, GOOD), [piece], Write("partition"))
+    assert statuses(database) == {"4@a": "open", "5@a": "replayed"}
+    write(database, in_partial(GOOD), [piece], Write("partition"))
+    assert statuses(database) == {"4@a": "open", "5@a": "replayed"}
+
+
+def in_partial(*rows: tuple[str, float]) -> pd.DataFrame:
+    return readings(*rows).astype({"id": "int64"})
+
+
+def test_a_writer_that_waited_for_another_knows_what_it_has_not_met(database: Database) -> None:
+    create(database, Readings)
+    waiting = threading.Event()
+    lock = Transaction.lock
+
+    def locked(self: Transaction, piece: Slice) -> None:
+        waiting.set()
+        lock(self, piece)
+
+    with database.adbc() as connection, ThreadPoolExecutor(1) as pool:
+        first = Transaction(connection)
+        first.lock(site_slice("a"))
+        with pytest.MonkeyPatch.context() as watched:
+            watched.setattr(Transaction, "lock", locked)
+            second = pool.submit(write, database, readings(GOOD), [site_slice("a")], Write("partition"))
+            waiting.wait(10)
+        store_records(first, site_slice("a"), [rejected("4")], run_id="first")
+        connection.commit()
+        second.result()
+    assert [entry["status"] for entry in quarantined(database)] == ["gone"]
 
 
 def test_a_row_that_is_gone_from_its_source_is_not_replayed(database: Database, tmp_path: Path) -> None:
