@@ -153,6 +153,7 @@ def test_with_migrations_off_an_empty_database_stops_the_command(home: Path, emp
     assert "run `etl-assets migrate`" in ran.stderr
 
 
+@pytest.mark.long
 def test_a_database_that_is_not_there_is_said_without_traceback_or_password(home: Path) -> None:
     ran = run("migrate", ETL_POSTGRES_URL="postgresql://me:hidden@127.0.0.1:1/mine")
     assert ran.returncode == 1

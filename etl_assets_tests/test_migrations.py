@@ -208,6 +208,7 @@ def test_one_database_may_be_the_platforms_and_the_target(empty_database_url: st
     assert tables(empty_database_url) >= {"outages.site_outages", "public.data", "etl.ledger"}
 
 
+@pytest.mark.long
 def test_two_processes_that_upgrade_one_empty_database_at_once_both_succeed(empty_database_url: str) -> None:
     code = "import sys; from etl_assets.migrations.upgrade import ensure_head; ensure_head(sys.argv[1], history='platform')"
 

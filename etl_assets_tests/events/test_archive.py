@@ -146,6 +146,7 @@ def test_a_file_that_may_not_be_read_is_refused(path: Path) -> None:
     assert refusal(path).reason == "unreadable"
 
 
+@pytest.mark.long
 def test_a_file_larger_than_any_of_the_feed_is_not_even_read(path: Path) -> None:
     with path.open("wb") as sparse:
         sparse.truncate(LARGEST_FILE_BYTES + 1)

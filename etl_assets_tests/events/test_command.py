@@ -52,6 +52,7 @@ def test_intervals_that_follow_each_other_with_the_same_fate_are_said_in_one_lin
     ]
 
 
+@pytest.mark.long
 def test_a_lost_interval_that_somebody_accepts_is_named_no_more_and_taken_if_it_comes(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

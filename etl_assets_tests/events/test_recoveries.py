@@ -68,6 +68,7 @@ def test_a_feed_that_is_away_is_given_up_though_it_lists_only_some_of_the_files(
     assert set(world.book()) == {0, 1, 2}
 
 
+@pytest.mark.long
 def test_a_fault_of_this_machine_is_no_refusal_of_the_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.load_all()
     world.simulator.republish(quarter(1))
@@ -301,6 +302,7 @@ def test_intervals_that_cannot_be_are_refused_before_anything_is_asked_or_writte
     assert (world.lists(), world.asked(), world.written()) == (0, 0, False)
 
 
+@pytest.mark.long
 def test_what_a_load_was_about_is_given_as_it_is_in_the_end(world: World) -> None:
     world.simulator.change(quarter(1), defect="nested")
     for _ in range(2):

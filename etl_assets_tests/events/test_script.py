@@ -175,6 +175,7 @@ def test_a_republished_file_replaces_its_slice_and_only_changed_rows_have_a_new_
     assert world.book()[1].md5 == world.simulator.listed(quarter(1)).md5
 
 
+@pytest.mark.long
 def test_the_upload_date_of_a_changed_row_moves_and_that_of_others_stays(world: World) -> None:
     world.load_own(0, 0, 1, 2)
     first = world.now()
@@ -508,6 +509,7 @@ def test_a_raw_file_that_is_gone_or_damaged_is_fetched_again_and_no_us_event_is_
     assert (world.raw(1).num_rows, world.raw(2).num_rows) == (ROWS, ROWS)
 
 
+@pytest.mark.long
 def test_a_raw_file_that_is_gone_and_not_in_the_feed_fails_the_load_and_no_us_event_is_deleted(world: World) -> None:
     world.load_all()
     before = world.us()

@@ -110,6 +110,7 @@ def test_however_many_intervals_a_transaction_has_each_event_is_stored_once(
     assert world.tables() == before
 
 
+@pytest.mark.long
 def test_an_event_that_its_interval_gives_up_is_stored_with_another_that_has_it(world: World) -> None:
     for number in (0, 1, 95, 96):
         raw(world, number, number, 7)

@@ -94,6 +94,7 @@ def test_several_days_of_one_run_are_each_a_slice_of_its_own(job: Job, world: Wo
     assert metadata(result, "user_features", "2024-01-01")["inserted"] == 3
 
 
+@pytest.mark.long
 def test_a_missing_file_fails_at_once_and_nothing_changes(job: Job, world: World) -> None:
     job()
     before, ledger = world.tables(), world.ledger()

@@ -200,6 +200,7 @@ def test_clients_that_drip_block_nobody_and_do_not_live_for_ever(place: tuple[st
     assert healthy(place)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("impatient")
 def test_a_client_that_drips_a_body_nobody_wants_is_let_go(gateway_with: Callable[..., Client]) -> None:
     client = gateway_with(etl_gateway_token=TOKEN)
@@ -474,6 +475,7 @@ def test_runs_that_have_ended_however_they_did_do_not_hold_off_the_trigger(exper
     assert trigger(experiments) == STARTED
 
 
+@pytest.mark.long
 def test_a_run_that_was_lost_holds_off_the_trigger_for_as_long_as_a_run_may_take(experiments: Client) -> None:
     for status in ("QUEUED", "STARTED", "CANCELING"):
         experiments.dagster.add("experiments_job", status, age_s=LONGEST_RUN_S + 1)

@@ -117,6 +117,7 @@ def test_a_query_that_hangs_on_a_lock_is_given_up_and_works_when_the_lock_is_gon
         assert ask(url).status_code == 404
 
 
+@pytest.mark.long
 def test_a_trigger_that_hangs_on_a_lock_starts_nothing(database: Database) -> None:
     dagster = FakeDagster()
     with serving(database, dagster, deadline_s=0.3) as url:
@@ -148,6 +149,7 @@ def test_a_backend_that_is_terminated_in_mid_query_is_a_503(database: Database) 
         assert_down(answer.result(), because="the server cancelled the statement or is shutting down")
 
 
+@pytest.mark.long
 def test_the_server_ends_by_itself_what_the_gateway_has_given_up(database: Database) -> None:
     query = """SELECT count(*) = 0 FROM pg_stat_activity
         WHERE application_name = 'etl-assets gateway' AND datname = current_database()"""
@@ -191,6 +193,7 @@ def test_a_server_that_is_restarted_is_used_again(tmp_path: Path) -> None:
 # Starting
 
 
+@pytest.mark.long
 def test_a_server_that_takes_long_to_start_blocks_nobody_else(database: Database) -> None:
     may_start = threading.Event()
 

@@ -26,7 +26,7 @@ Store = Callable[..., None]
 InParquet = in_store("parquet", "settled")
 
 
-@pytest.fixture(params=["postgres", "parquet", "stream"])
+@pytest.fixture(params=["postgres", "parquet", pytest.param("stream", marks=pytest.mark.long)])
 def store(request: pytest.FixtureRequest, database: Database, tmp_path: Path) -> Store:
     """Writes rows of a site, one way or another."""
     create(database, Readings)

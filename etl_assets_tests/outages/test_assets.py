@@ -431,6 +431,7 @@ def test_a_check_that_looks_at_nothing_fails(world: World, contract: Any) -> Non
     assert judged(has_rows(contract), world) == (False, 0, "there was nothing to look at")
 
 
+@pytest.mark.long
 def test_a_site_info_that_was_never_stored_fails_its_check(world: World) -> None:
     assert judged(has_rows(RawSiteInfo), world) == (False, 0, "there was nothing to look at")
 

@@ -339,6 +339,7 @@ def test_a_drain_is_asked_for_when_enough_waits(world: World, few_are_enough: in
     assert "not enough waits" in skipped(world)
 
 
+@pytest.mark.long
 def test_a_drain_is_asked_for_when_a_record_has_waited_for_long(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(automation, "LONGEST_WAIT_S", 0.0)
     assert "not enough waits" in skipped(world)
@@ -346,6 +347,7 @@ def test_a_drain_is_asked_for_when_a_record_has_waited_for_long(world: World, mo
     assert isinstance(tick(world), dg.RunRequest)
 
 
+@pytest.mark.long
 def test_a_drain_is_asked_for_when_another_source_has_begun_below_the_position(
     world: World, few_are_enough: int
 ) -> None:
@@ -381,6 +383,7 @@ def test_a_run_that_is_to_come_or_under_way_takes_it_along(
     assert isinstance(tick(world), dg.RunRequest)
 
 
+@pytest.mark.long
 def test_the_job_of_the_sensor_stores_what_waits_without_asking_the_api(world: World) -> None:
     wait(world, 3)
     world.simulator.faults.rates("metrics", {"503": 1.0})

@@ -332,6 +332,7 @@ def test_a_relay_that_cannot_go_on_fails_with_a_line_and_no_traceback(
     assert "Exception in thread" not in command.err
 
 
+@pytest.mark.long
 def test_a_reset_wants_to_be_meant(command: Command) -> None:
     command.report(readings(0, [1.0]), work_orders(0, [1.0]))
     assert command("production", "reset") == 2

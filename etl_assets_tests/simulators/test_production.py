@@ -140,6 +140,7 @@ def test_after_leaves_out_what_is_known(api: Api) -> None:
     assert api.lines("workorders", after=576) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("array", [False, True])
 def test_a_large_file_is_served_from_any_place(tmp_path: Path, array: bool) -> None:
     metrics, orders = write_files(tmp_path, metrics=20_000, parameters=5, work_orders=10, array=array)

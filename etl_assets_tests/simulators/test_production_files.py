@@ -238,6 +238,7 @@ def test_places_in_a_large_file_are_remembered(tmp_path: Path, array: bool) -> N
     first.close()
 
 
+@pytest.mark.long
 def test_a_file_that_is_replaced_while_it_is_served_is_refused(path: Path) -> None:
     origin = RecordFile(written(path, f"{ONE}\n"))
     origin.reader().close()

@@ -368,6 +368,7 @@ def test_a_source_that_was_not_filled_is_a_503_and_then_served(empty_database_ur
         assert len(api.rows()) == 3
 
 
+@pytest.mark.long
 def test_a_database_that_was_restarted_costs_one_request(empty_database_url: str) -> None:
     fill(empty_database_url, days=1)
     with serving(empty_database_url) as api:

@@ -77,6 +77,7 @@ def test_a_run_stores_its_day_and_says_what_became_of_it(job: Job, world: World)
     assert job.there() == job.there(RAW) == ["2024-05-20"]
 
 
+@pytest.mark.long
 def test_the_plot_of_a_day_is_metadata_and_a_file(job: Job, data_dir: Path) -> None:
     found = metadata(job(), STATISTICS, "2024-05-20")
     folder = data_dir / "reports" / "turbines" / "2024-05-20"

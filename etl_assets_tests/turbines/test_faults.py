@@ -93,6 +93,7 @@ def assert_whole(world: World, *days: datetime.date) -> None:
 # Postgres: what passes is tried again.
 
 
+@pytest.mark.long
 def test_a_backend_that_is_terminated_in_the_middle_of_a_copy_is_replaced_and_the_day_loaded(world: World) -> None:
     faulty(world, "PERFORM pg_terminate_backend(pg_backend_pid())")
     world.load(FIRST)
@@ -202,6 +203,7 @@ def test_a_table_that_somebody_keeps_locked_is_a_failure_not_a_wait_without_end(
     assert_whole(world, FIRST)
 
 
+@pytest.mark.long
 def test_a_column_that_somebody_added_to_the_target_is_named_and_nothing_is_written(world: World) -> None:
     world.load(FIRST)
     before = world.tables()["data"]
