@@ -162,6 +162,7 @@ def test_a_database_that_is_not_there_is_said_without_traceback_or_password(home
     assert "hidden" not in ran.stderr + ran.stdout
 
 
+@pytest.mark.long
 def test_a_wrong_setting_is_wrong_usage(home: Path) -> None:
     ran = run("doctor", ETL_EXECUTOR="fastest")
     assert ran.returncode == 2

@@ -110,6 +110,7 @@ def test_each_reading_of_a_locked_table_answers_within_two_seconds(database: Dat
             assert_down(answer, because=f"did not answer within {DEADLINE_S} s")
 
 
+@pytest.mark.long
 def test_a_query_that_hangs_on_a_lock_is_given_up_and_works_when_the_lock_is_gone(database: Database) -> None:
     with serving(database, deadline_s=0.3) as url:
         with locked(database):

@@ -410,6 +410,7 @@ def test_no_secret_is_in_what_a_run_leaves_behind(small: World, runs: Runs) -> N
 # Checks
 
 
+@pytest.mark.long
 def test_every_check_passes_after_a_run(small: World, runs: Runs) -> None:
     result = checks(runs())
     expected = {(contract.table_name(), "has_rows") for contract in CONTRACTS if contract is not DeliveryBatches}

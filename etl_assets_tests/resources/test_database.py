@@ -37,6 +37,7 @@ def test_no_driver_tells_the_password_of_a_url_that_does_not_lead_anywhere(
     assert "could not" in str(failure.value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "said"),
     [

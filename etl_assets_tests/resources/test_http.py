@@ -382,6 +382,7 @@ def test_a_read_timeout_is_retried() -> None:
     assert len(server.requests) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("head", "body"),
     [

@@ -123,6 +123,7 @@ def test_any_lines_are_read_through_a_window_of_any_size(
         assert texts(path) == lines
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cut", range(1, 90))
 def test_a_file_that_is_cut_anywhere_is_refused_after_its_complete_records(
     path: Path, cut: int, monkeypatch: pytest.MonkeyPatch
