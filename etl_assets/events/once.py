@@ -26,7 +26,7 @@ class Shared:
 def stored_once(rows: pa.Table, held: pa.Table, intervals: Sequence[datetime], *, had: pa.ChunkedArray) -> Shared:
     """Decide which of the rows are stored.
 
-    An event stays with the interval that it is stored with as long as the file of that has it: another file does not change
+    An event stays with the interval that it is stored with as long as that still has it (`had`): another file does not change
     it. One that is nowhere stored, or that its interval gives up, goes to the first of these that has it.
 
     Args:
