@@ -128,9 +128,7 @@ def stop(settings: Settings) -> bool:
                 )
             time.sleep(0.02)
     for server in (EmbeddedPostgres(data_dir), EmbeddedBroker(data_dir)):
-        if server.running():
-            lived = True
-            server.stop()
+        lived = server.stop() or lived
     return lived
 
 

@@ -6,7 +6,8 @@ gives it away when the last user has ended, however it ended, so a SIGKILLed use
 
 The keeper ends when the server has ended. It stops the server when the lease falls free, and on SIGTERM at once. While
 it lives it holds an exclusive lock on its record file, which names its own process and the server's: that lock, and not
-the text, says that there is a keeper.
+the text, says that there is a keeper. Only the end of its process frees the record and the lease, so that whoever waits
+for them meets none.
 """
 
 import contextlib
@@ -100,7 +101,7 @@ def wait_for_the_last_user(lease: int, wake: int) -> None:
 
 
 def keep(spec: dict[str, Any], record: int) -> None:
-    """Start or adopt the server and stay until it has ended."""
+    """Start or adopt the server and stay until it has ended; the record stays locked."""
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -120,8 +121,6 @@ def keep(spec: dict[str, Any], record: int) -> None:
     for folder in spec["tidy"]:
         with contextlib.suppress(OSError):  # not empty after a crash: the next start clears it
             os.rmdir(folder)
-    # The record before the lease (which the end of the process frees): who then gets the lease finds no keeper.
-    os.close(record)
 
 
 def main() -> None:

@@ -120,11 +120,17 @@ class EmbeddedServer(ABC):
         """Whether the server of this data folder answers now."""
         return (self._keeper_lives() or self._main_process() is not None) and self._answers()
 
-    def stop(self) -> None:
-        """End the server cleanly, whoever uses it; the next `acquire` starts it again."""
-        if self.data_dir.is_dir():
-            with self._start_lock():
-                self._stop()
+    def stop(self) -> bool:
+        """End the server cleanly, whoever uses it; the next `acquire` starts it again.
+
+        Waits also for one that is stopped already for want of users. Returns whether there was anything to wait for.
+        """
+        if not self._file("lease").exists():
+            return False  # never used here, and a look leaves nothing
+        with self._start_lock():
+            lived = self._keeper_lives() or self._main_process() is not None
+            self._stop()
+            return lived
 
     def purge(self) -> None:
         """Stop the server and delete its data. The empty lock files stay: others may be waiting for them."""

@@ -1,6 +1,7 @@
 """The embedded servers: real processes that are shared, killed, adopted and gone when nobody needs them."""
 
 import contextlib
+import fcntl
 import os
 import pwd
 import shutil
@@ -9,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -327,6 +329,45 @@ def test_stop_ends_a_server_that_is_in_use(used_dir):
             assert not processes_of(used_dir / "postgres")
         assert rows(postgres.acquire()) == [(42,)]
         postgres.release()
+
+
+def test_a_server_that_is_being_stopped_is_waited_for(used_dir):
+    """Its keeper stops it for want of users, and it answers nobody any more: `down` has not ended it, and waits."""
+    postgres = EmbeddedPostgres(used_dir)
+    postgres.acquire()
+    server = recorded(used_dir, "postgres", "server")
+    os.kill(server, signal.SIGSTOP)
+    goes_on = threading.Timer(2, os.kill, [server, signal.SIGCONT])
+    goes_on.start()
+    postgres.release()
+    assert postgres.stop()
+    assert not processes_of(used_dir)
+    goes_on.join()
+    assert not postgres.stop()
+
+
+def test_the_record_of_a_keeper_is_free_only_when_its_process_has_ended(tmp_path):
+    """Otherwise who waits for a stop could still meet the process."""
+    spec = {"lease": str(tmp_path / "lease"), "argv": ["true"], "cwd": "/", "uid": None, "gid": None}
+    spec |= {"adopt": None, "stop": [], "tidy": []}
+    record = os.open(tmp_path / "record", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(record, fcntl.LOCK_EX)
+    keep = f"from etl_assets.resources.embedded_keeper import keep; keep({spec!r}, {record}); print('kept', flush=True)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{keep}; input()"],
+        env={"PATH": os.defpath, "PYTHONPATH": IMPORT_PATH},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        pass_fds=[record],
+    )
+    os.close(record)
+    with process, open(tmp_path / "record") as looking:
+        assert process.stdout.readline() == "kept\n"
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(looking, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        process.communicate("\n", timeout=PATIENCE_S)
+        fcntl.flock(looking, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def test_entries_that_the_broker_acknowledged_survive_its_kill(used_dir):
