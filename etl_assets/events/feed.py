@@ -156,9 +156,12 @@ class EventsFeed:
     def _client(self) -> FileClient:
         """The client of this thread; its connections end with the thread."""
         if not hasattr(self._of_thread, "client"):
-            self._of_thread.client = FileClient(_NAME, self._base_url, limits=self._limits)
+            self._of_thread.client = self._new_client(self._limits)
         client: FileClient = self._of_thread.client
         return client
+
+    def _new_client(self, limits: Limits) -> FileClient:
+        return FileClient(_NAME, self._base_url, url_variable="EVENTS_FEED_URL", limits=limits)
 
     def _file_url(self, name: str) -> str:
         return f"{self._shown_url}/{name}"
@@ -206,7 +209,7 @@ class EventsFeed:
 
     def _master_list(self) -> BinaryIO:
         """The list in a file without a name, which is gone as soon as it is closed, however that comes."""
-        with temporary_folder() as folder, FileClient(_NAME, self._base_url, limits=self._list_limits) as client:
+        with temporary_folder() as folder, self._new_client(self._list_limits) as client:
             return client.download(LIST, folder / LIST).open("rb")
 
 

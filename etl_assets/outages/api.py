@@ -25,6 +25,7 @@ class OutagesApi:
         self._client = ApiClient(
             "outages",
             base_url,
+            url_variable="OUTAGES_API_URL",
             secret_header=("x-api-key", key),
             secret_variable="OUTAGES_API_KEY",
             limits=limits or Limits(),

@@ -63,7 +63,7 @@ class ProductionApi:
         """
         params = {"after": after, **({"follow": "true"} if follow else {})}
         with (
-            StreamClient(_NAME, self._base_url, limits=self.limits) as client,
+            StreamClient(_NAME, self._base_url, url_variable="PRODUCTION_API_URL", limits=self.limits) as client,
             client.get_stream(f"/{stream}", params=params, accept="application/x-ndjson") as pieces,
         ):
             yield Records(pieces.headers.get(SOURCE_HEADER, "").strip(), pieces)

@@ -133,6 +133,7 @@ class ApiClient:
         base_url: where the API is; a user name and password in it become an `Authorization` header.
         headers: sent with each request.
         secret_header: name and value of the header that carries the key.
+        url_variable: the environment variable of the base URL, for messages that say what to correct.
         secret_variable: the environment variable of the key, for the message of a 401 or 403.
         limits: time-outs, deadline, attempts, delays.
         sleep, clock, rng: for tests.
@@ -147,6 +148,7 @@ class ApiClient:
         base_url: str,
         *,
         headers: Mapping[str, str] | None = None,
+        url_variable: str = "the base URL",
         secret_header: tuple[str, SecretStr] | None = None,
         secret_variable: str = "",
         limits: Limits = Limits(),
@@ -171,6 +173,7 @@ class ApiClient:
         if secret_header is not None:
             credentials[secret_header[0]] = checked_key(secret_header[1], name, secret_variable)
             secrets.append(credentials[secret_header[0]])
+        self._url_variable = url_variable
         self._secret_variable = secret_variable or (f"the key of the {name} API" if credentials else "")
         self._redact = Redactor(secrets)
         self._session = http_transport.open_session(
@@ -368,8 +371,11 @@ class ApiClient:
             state.upcoming_sleep,
         )
 
+    def _advice(self, failure: Failed) -> str:
+        return failure.rule.advice(key=self._secret_variable, base_url=self.base_url, address=self._url_variable)
+
     def _explained(self, call: Call, failure: Failed, *, elapsed_s: float) -> _CallFailure:
-        what, hint = failure.what, failure.rule.advice(key=self._secret_variable, base_url=self.base_url)
+        what, hint = failure.what, self._advice(failure)
         if call.outcome_unknown:
             hint += "; it is not known whether the server has taken the payload"
         kind: type[_CallFailure] = ConflictError if failure.status == 409 else ApiRefused

@@ -29,29 +29,30 @@ class Rule:
     """The meaning of one outcome.
 
     `may_have_applied` says whether a POST with this outcome can have taken effect. `hint` says what to change; `{key}`
-    stands for the variable of the key, `{base_url}` for the API's address.
+    stands for the variable of the key, `{base_url}` for the API's address, `{address}` for the variable that sets it.
     """
 
     action: Action
     may_have_applied: bool
     hint: str
 
-    def advice(self, *, key: str, base_url: str) -> str:
+    def advice(self, *, key: str, base_url: str, address: str) -> str:
         """The hint for an API.
 
         Args:
             key: the variable of its key; empty for an API that has none.
             base_url: without credentials.
+            address: what sets the base URL.
         """
         hint = _NO_KEY if self.hint == _KEY and not key else self.hint
-        return hint.format(key=key, base_url=base_url)
+        return hint.format(key=key, base_url=base_url, address=address)
 
 
 _LATER = "try again later; if it lasts, tell those who run {base_url}"
 _KEY = "set {key} to a key that {base_url} accepts"
-_NO_KEY = "{base_url} asks for credentials: put them into the base URL, as https://user:password@host"
+_NO_KEY = "{base_url} refuses access: if it wants credentials, put them into {address}, as https://user:password@host"
 _PAYLOAD = "the server has judged the payload: correct what is sent"
-_MOVED = "set the base URL to where the API is now, instead of {base_url}"
+_MOVED = "set {address} to where the API is now, instead of {base_url}"
 _CLIENT = "the API's interface may have changed: compare the request with its documentation"
 
 STATUS_RULES: dict[int, Rule] = {
@@ -63,7 +64,7 @@ STATUS_RULES: dict[int, Rule] = {
     400: Rule(Action.FAIL, False, _PAYLOAD),
     401: Rule(Action.FAIL, False, _KEY),
     403: Rule(Action.FAIL, False, _KEY),
-    404: Rule(Action.FAIL, False, "there is no such thing at {base_url}: check the name asked for and the base URL"),
+    404: Rule(Action.FAIL, False, "there is no such thing at {base_url}: check the name asked for and {address}"),
     405: Rule(Action.FAIL, False, _CLIENT),
     406: Rule(Action.FAIL, False, _CLIENT),
     407: Rule(Action.FAIL, False, "the proxy wants credentials: correct HTTP_PROXY or HTTPS_PROXY"),

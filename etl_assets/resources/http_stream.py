@@ -98,8 +98,7 @@ class StreamClient(ApiClient):
         except self._transport.NETWORK_ERRORS as error:
             failure = Failed(*self._transport.rule_for_failure(error))
         # Raised outside of the handler: what the HTTP library raised can quote headers, so it must not hang on to this.
-        hint = failure.rule.advice(key=self._secret_variable, base_url=self.base_url)
-        message = self._redact(f"{self._name} API, {call.asked}: {failure.what}: {hint}")
+        message = self._redact(f"{self._name} API, {call.asked}: {failure.what}: {self._advice(failure)}")
         if failure.rule.action is Action.RETRY:
             raise StreamInterrupted(message, status=failure.status, retry_after_s=failure.wait_s)
         raise ApiRefused(message, status=failure.status, attempts=1)

@@ -26,10 +26,10 @@ from etl_assets.resources.http_outcomes import Action, Rule
 _CHUNK_BYTES = 64 * 1024
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-_REACH = "check that {base_url} is right and can be reached from here"
+_REACH = "check that {address} is right and that {base_url} can be reached from here"
 _NETWORK = "try again later; if it lasts, look at the network and at {base_url}"
 _TLS = "check the certificate of {base_url}; for a private authority set REQUESTS_CA_BUNDLE"
-_URL = "correct the base URL {base_url} and the path"
+_URL = "correct {address} ({base_url}) and the path"
 
 # The first row whose type is in the exception's chain of causes decides, so the special comes before the general.
 FAILURE_RULES: tuple[tuple[type[BaseException], str, Rule], ...] = (

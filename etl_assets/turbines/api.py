@@ -100,7 +100,9 @@ class TurbinesApi:
     def _client(self) -> ApiClient:
         """The client of this thread; its connections end with the thread."""
         if not hasattr(self._of_thread, "client"):
-            self._of_thread.client = ApiClient(_NAME, self._base_url, limits=self._limits)
+            self._of_thread.client = ApiClient(
+                _NAME, self._base_url, url_variable="TURBINES_API_URL", limits=self._limits
+            )
         client: ApiClient = self._of_thread.client
         return client
 

@@ -501,11 +501,27 @@ def test_a_refusal_fails_at_once_with_what_the_feed_said(
     assert (len(canned.requests), list(tmp_path.iterdir())) == (1, [])
 
 
+def test_a_feed_that_refuses_access_names_the_variable_that_could_have_credentials(
+    watched: WatchedFeed, canned: CannedServer, tmp_path: Path
+) -> None:
+    canned.gives(Canned(403))
+    with pytest.raises(ApiRefused) as caught:
+        ask(EventsFeed(canned.url, limits=QUICK), watched, "lastupdate.txt", tmp_path)
+    assert str(caught.value) == (
+        f"events API, GET /lastupdate.txt: answered 403: {canned.url} refuses access: if it wants credentials,"
+        " put them into EVENTS_FEED_URL, as https://user:password@host"
+    )
+
+
 @pytest.mark.parametrize("call", ["lastupdate.txt", "masterfilelist.txt"])
 def test_a_feed_without_lists_is_no_feed(watched: WatchedFeed, canned: CannedServer, tmp_path: Path, call: str) -> None:
     canned.gives(Canned(404))
-    with pytest.raises(ApiRefused, match=f"GET /{call}: answered 404: there is no such thing at {canned.url}"):
+    with pytest.raises(ApiRefused) as caught:
         ask(EventsFeed(canned.url, limits=QUICK), watched, call, tmp_path)
+    assert str(caught.value) == (
+        f"events API, GET /{call}: answered 404: there is no such thing at {canned.url}:"
+        " check the name asked for and EVENTS_FEED_URL"
+    )
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -552,7 +568,8 @@ def test_a_feed_that_takes_no_connection_is_tried_again_and_named(
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        with pytest.raises(ApiUnavailable, match=f"tried 3 times .*: no connection was accepted: check that {url} "):
+        said = f"tried 3 times .*: no connection was accepted: check that EVENTS_FEED_URL is right and that {url} can"
+        with pytest.raises(ApiUnavailable, match=said):
             ask(EventsFeed(url, limits=QUICK), watched, call, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -400,6 +400,7 @@ def test_a_refusal_is_not_repeated(api: Api, source: ProductionApi, broker: Brok
     with pytest.raises(PermanentError) as caught:
         relay(source, broker, METRICS)
     assert f"production API, GET /metrics?after=0: {said}" in str(caught.value)
+    assert ("PRODUCTION_API_URL" in str(caught.value)) == (code in (401, 403, 404))
     assert len(api.asked) == 1
 
 

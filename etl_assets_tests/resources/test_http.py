@@ -139,6 +139,7 @@ def client_of(url: str, *, limits: Limits = QUICK, **options: Any) -> ApiClient:
     return ApiClient(
         "outages",
         url,
+        url_variable="OUTAGES_API_URL",
         secret_header=("x-api-key", SecretStr(KEY)),
         secret_variable="OUTAGES_API_KEY",
         limits=limits,
@@ -226,7 +227,7 @@ def test_a_404_names_what_was_asked_for() -> None:
         get(server, "/site-info/nowhere")
     assert str(caught.value) == (
         "outages API, GET /site-info/nowhere: answered 404:"
-        f" there is no such thing at {server.url}: check the name asked for and the base URL"
+        f" there is no such thing at {server.url}: check the name asked for and OUTAGES_API_URL"
     )
 
 
@@ -352,7 +353,7 @@ def test_a_refused_connection_is_retried_and_named() -> None:
         client.get_json("/outages")
     assert (caught.value.status, caught.value.attempts) == (None, 3)
     assert str(caught.value).endswith(
-        f"at last: no connection was accepted: check that {url} is right and can be reached from here"
+        f"at last: no connection was accepted: check that OUTAGES_API_URL is right and that {url} can be reached from here"
     )
 
 
@@ -451,7 +452,7 @@ def test_a_host_that_has_no_address_is_retried_and_named(monkeypatch: pytest.Mon
     monkeypatch.setattr(socket, "getaddrinfo", no_address)
     with client_of("http://outages.invalid") as client, pytest.raises(ApiUnavailable) as caught:
         client.get_json("/outages")
-    assert "at last: the host's name was not found: check that http://outages.invalid is right" in str(caught.value)
+    assert "at last: the host's name was not found: check that OUTAGES_API_URL is right" in str(caught.value)
 
 
 def test_a_tls_handshake_with_a_plain_server_fails_at_once() -> None:
@@ -580,7 +581,7 @@ def test_a_redirect_loop_ends() -> None:
     with serving(answer(302, Location="/outages")) as server, pytest.raises(ApiRefused) as caught:
         get(server)
     assert len(server.requests) == 6
-    assert "redirected more than 5 times: set the base URL to where the API is now" in str(caught.value)
+    assert "redirected more than 5 times: set OUTAGES_API_URL to where the API is now" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -300,7 +300,8 @@ def test_a_source_that_takes_no_connection_is_tried_again_and_named() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        with pytest.raises(ApiUnavailable, match=f"tried 3 times .*: no connection was accepted: check that {url} "):
+        said = f"tried 3 times .*: no connection was accepted: check that TURBINES_API_URL is right and that {url} can"
+        with pytest.raises(ApiUnavailable, match=said):
             Source(url=url).minutes()
 
 
