@@ -7,7 +7,9 @@ be, or another one, is a file that is being published: it is asked for again fro
 import contextlib
 import hashlib
 import re
+import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     import requests
 
 CHUNK_BYTES = 256 * 1024
+_FOLDER_PREFIX = "etl-assets-files-"
+# Longer than any folder is used without something new in it.
+_ABANDONED_S = 24 * 3_600
 _WHOLE = (200, 203)
 _PART = 206
 _NO_SUCH_RANGE = 416
@@ -62,15 +67,26 @@ class NotStored(TransientError):
 def temporary_folder() -> Iterator[Path]:
     """A folder for what is fetched, which is gone with all that is in it as soon as it is left.
 
+    A killed process cannot do that: what is older than a day is of one, and goes when the next folder is made.
+
     Raises:
         NotStored: if none can be made.
     """
     try:
-        temporary = tempfile.TemporaryDirectory(prefix="etl-assets-")
+        temporary = tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX)
     except OSError as error:
         raise NotStored(f"no temporary folder can be made ({error.strerror or error}): set TMPDIR to one") from None
+    _sweep(Path(temporary.name).parent)
     with temporary as folder:
         yield Path(folder)
+
+
+def _sweep(place: Path) -> None:
+    """Remove the folders that killed processes have left; what belongs to others stays."""
+    for folder in place.glob(f"{_FOLDER_PREFIX}*"):
+        with contextlib.suppress(OSError):  # gone by now
+            if time.time() - folder.lstat().st_mtime > _ABANDONED_S and not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,10 @@
 
 import gzip
 import hashlib
+import os
 import resource
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from etl_assets.failures import PermanentError, TransientError
 from etl_assets.resources import http_files
 from etl_assets.resources.http import ApiRefused, ApiUnavailable, Limits
-from etl_assets.resources.http_files import Expected, FileClient, FileDiffers, NotStored
+from etl_assets.resources.http_files import Expected, FileClient, FileDiffers, NotStored, temporary_folder
 from etl_assets_tests.resources.canned import Canned, CannedServer
 
 QUICK = Limits(
@@ -52,6 +55,23 @@ def ranges(server: CannedServer) -> list[tuple[str | None, str | None]]:
 
 
 BROKEN = Canned(body=BODY, headers=TAG, broken_after=4_000)
+
+
+# The folder
+
+
+def test_a_temporary_folder_of_a_process_that_was_killed_is_gone_after_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ages_h = {"etl-assets-files-killed": 25, "etl-assets-files-used": 23, "etl-assets-socket": 25, "other": 25}
+    for name, age_h in ages_h.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "masterfilelist.txt").touch()
+        os.utime(tmp_path / name, times=(time.time() - age_h * 3_600,) * 2)
+    with temporary_folder() as folder:
+        left = {path.name for path in tmp_path.iterdir()} - {folder.name}
+    assert left == {"etl-assets-files-used", "etl-assets-socket", "other"}
 
 
 # Whole
