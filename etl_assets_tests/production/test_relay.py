@@ -36,7 +36,7 @@ from etl_assets.simulators.production import ProductionSimulator
 from etl_assets.simulators.server import serve
 
 QUICK = Limits(
-    connect_timeout_s=0.5, read_timeout_s=0.3, deadline_s=5.0, max_attempts=3, base_delay_s=0.001, max_delay_s=0.002
+    connect_timeout_s=2, read_timeout_s=1, deadline_s=5.0, max_attempts=3, base_delay_s=0.001, max_delay_s=0.002
 )
 PATIENCE_S = 20.0
 
@@ -353,7 +353,7 @@ def test_a_trickle_without_a_complete_record_ends_at_the_deadline(
             await asyncio.sleep(0.01)
 
     api.steps.extend([trickle] * 5)
-    quick = ProductionApi(served[1], limits=Limits(deadline_s=0.1, base_delay_s=0.001))
+    quick = ProductionApi(served[1], limits=Limits(deadline_s=0.4, base_delay_s=0.001))
     with pytest.raises(TransientError, match="the API's stream metrics brings no complete record"):
         relay(quick, broker, METRICS)
 
@@ -869,7 +869,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Produc
     (folder / "metrics.json").write_text(json.dumps(records))
     (folder / "workorder.json").write_text("[]")
     made = ProductionSimulator(folder / "metrics.json", folder / "workorder.json")
-    made.faults.retry_after_s, made.faults.stall_s = 0.0, 0.8
+    made.faults.retry_after_s, made.faults.stall_s = 0.0, 2.0
     with serve(made.app) as url:
         yield made, ProductionApi(url, limits=QUICK)
 

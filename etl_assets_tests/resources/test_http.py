@@ -22,11 +22,9 @@ from etl_assets.failures import ConfigurationError, PermanentError, TransientErr
 from etl_assets.resources.http import ApiClient, ApiRefused, ApiResponse, ApiUnavailable, ConflictError, Limits
 from etl_assets.resources.http_outcomes import Action, MalformedAnswer, parse_json, retry_after_s
 from etl_assets.resources.http_transport import rule_for_failure
+from etl_assets_tests.limits import IMPATIENT, QUICK
 
 KEY = "s3cret/key+1"
-QUICK = Limits(
-    connect_timeout_s=0.2, read_timeout_s=0.2, deadline_s=5.0, max_attempts=3, base_delay_s=0.001, max_delay_s=0.002
-)
 
 Step = bytes | Callable[[socket.socket], None]
 
@@ -258,7 +256,7 @@ def test_an_error_page_without_end_is_not_read_to_its_end() -> None:
     head = b"HTTP/1.1 403 X\r\nContent-Length: 1000000\r\n\r\n"
     with serving(drip(head, b"x" * 60)) as server:
         with pytest.raises(ApiRefused, match="answered 403: set OUTAGES_API_KEY"):
-            get(server)
+            get(server, limits=IMPATIENT)
 
 
 # Waiting
@@ -379,7 +377,7 @@ def test_a_connect_timeout_is_retried_and_named() -> None:
 
 def test_a_read_timeout_is_retried() -> None:
     with serving(silence, OK) as server:
-        assert get(server) == [{"id": 1}]
+        assert get(server, limits=IMPATIENT) == [{"id": 1}]
     assert len(server.requests) == 2
 
 
@@ -437,9 +435,9 @@ def test_a_proxy_of_the_environment_is_used_and_bounded_too(monkeypatch: pytest.
     monkeypatch.delenv("NO_PROXY", raising=False)
     with serving(OK, drip(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", b" " * 99)) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
-        limits = Limits(read_timeout_s=10, deadline_s=0.3)
-        with client_of("http://outages.invalid", limits=limits) as client:
+        with client_of("http://outages.invalid") as client:
             assert client.get_json("/outages") == [{"id": 1}]
+        with client_of("http://outages.invalid", limits=Limits(read_timeout_s=10, deadline_s=0.3)) as client:
             with pytest.raises(ApiUnavailable, match=r"tried once in \d\.\d s"):
                 client.get_json("/outages")
     assert proxy.requests[0].startswith(b"GET http://outages.invalid/outages HTTP/1.1\r\n")
@@ -626,8 +624,9 @@ def test_a_retried_payload_is_the_same_to_the_byte() -> None:
     ],
 )
 def test_a_payload_that_may_have_been_taken_says_so(fault: Step) -> None:
+    limits = IMPATIENT if fault is silence else QUICK
     with serving(fault) as server, pytest.raises(ApiUnavailable) as caught:
-        post(server)
+        post(server, limits=limits)
     assert (caught.value.attempts, caught.value.outcome_unknown) == (3, True)
     assert str(caught.value).endswith("; it is not known whether the server has taken the payload")
 
@@ -679,7 +678,7 @@ def everything_said(error: BaseException | None) -> str:
 def test_the_key_is_in_no_exception_and_no_log(fault: Step, caplog: pytest.LogCaptureFixture) -> None:
     with serving(fault) as server, caplog.at_level(logging.DEBUG, logger="etl_assets"):
         with pytest.raises((ApiRefused, ApiUnavailable)) as caught:
-            get(server, path=f"/outages?again={KEY}")
+            get(server, path=f"/outages?again={KEY}", limits=IMPATIENT if fault is silence else QUICK)
     for text in (everything_said(caught.value), caplog.text):
         assert KEY not in text
         assert KEY[:8] not in text

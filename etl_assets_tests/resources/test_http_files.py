@@ -15,11 +15,9 @@ from etl_assets.failures import PermanentError, TransientError
 from etl_assets.resources import http_files
 from etl_assets.resources.http import ApiRefused, ApiUnavailable, Limits
 from etl_assets.resources.http_files import Expected, FileClient, FileDiffers, NotStored, temporary_folder
+from etl_assets_tests.limits import QUICK
 from etl_assets_tests.resources.canned import Canned, CannedServer
 
-QUICK = Limits(
-    connect_timeout_s=0.2, read_timeout_s=0.2, deadline_s=5.0, max_attempts=3, base_delay_s=0.001, max_delay_s=0.002
-)
 BODY = bytes(range(256)) * 40
 MD5 = hashlib.md5(BODY).hexdigest()
 EXACT = Expected(len(BODY), MD5)
