@@ -379,9 +379,9 @@ def test_a_database_that_is_away_is_a_503_of_events_and_trigger_and_the_status_s
 
 @pytest.mark.long
 def test_events_that_are_locked_are_given_up_in_time(database: Database) -> None:
-    with serving(database, deadline_s=0.2) as url:
+    with serving(database, deadline_s=1.0) as url:
         with locked(database, UsEventData.config.table):
-            assert_down(requests.get(url + PATH, timeout=2), because="did not answer within 0.2 s")
+            assert_down(requests.get(url + PATH, timeout=2), because="did not answer within 1 s")
         assert ids(url) == []
 
 
