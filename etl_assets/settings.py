@@ -144,7 +144,11 @@ class Settings(BaseSettings):
     events_us_country_codes: Annotated[tuple[str, ...], NoDecode] = Field(
         ("US",), description="Countries of US events, FIPS 10-4, comma-separated: RQ is Puerto Rico, GM Germany"
     )
-    events_start_date: date = Field(date(2015, 2, 18), description="First day of the events")
+    events_start_date: date = Field(
+        date(2015, 2, 18),
+        ge=date(2015, 1, 1),
+        description="First day of the events, not before the year of the feed's first",
+    )
     events_late_hours: int = Field(24, ge=1, le=720, description="So long after its interval the feed may bring a file")
 
     turbines_api_url: str | None = Field(None, repr=False, description="Base URL of the API of 1-minute signals")

@@ -42,7 +42,12 @@ def load(
     if refused:
         raise typer.Exit(2)
     entries = _entries(results)
-    if entries and not any(entry.stored or entry.accepted for entry in entries):
+    if not entries:
+        print(
+            f"{interval or first} is not over yet, and the feed does not list a file of it: ask again later",
+            file=sys.stderr,
+        )
+    if not any(entry.stored or entry.accepted for entry in entries):
         raise typer.Exit(1)
 
 
@@ -115,16 +120,17 @@ def _entries(results: list["LoadResult"]) -> list["Entry"]:
 
 def _say(results: list["LoadResult"]) -> None:
     """What was stored on the one hand, what was not and why on the other."""
+    from etl_assets.events.us_store import Totals
+
     entries = _entries(results)
-    changes = [one.outcome.change for result in results for one in result.stored]
+    totals = Totals.of(one for result in results for one in result.stored)
     fetched = [one.entry.rows_raw or 0 for result in results for one in result.taken if one.outcome]
-    repeated = sum(c.deduplicated for c in changes)
     files = "1 file" if len(fetched) == 1 else f"{len(fetched):,} files"
+    events = "1 event" if sum(fetched) == 1 else f"{sum(fetched):,} events"
     print(
-        f"{files} taken with {sum(fetched):,} events; {sum(c.inserted for c in changes):,} US events inserted,"
-        f" {sum(c.updated for c in changes):,} updated, {sum(c.deleted for c in changes):,} deleted,"
-        f" {sum(c.unchanged for c in changes):,} unchanged"
-        + (f", {repeated:,} stored with another file" if repeated else "")
+        f"{files} taken with {events}; {totals.inserted:,} US events inserted,"
+        f" {totals.updated:,} updated, {totals.deleted:,} deleted, {totals.unchanged:,} unchanged"
+        + (f", {totals.deduplicated:,} stored with another file" if totals.deduplicated else "")
     )
     for line in _troubled(entries):
         print(line, file=sys.stderr)

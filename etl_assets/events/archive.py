@@ -80,6 +80,10 @@ def _require_length(length: int, name: str, size: int | None) -> None:
     if size is not None and length != size:
         raise FileRefused(name, f"has {length:,} bytes, the feed says {size:,}", AGAIN, "size")
     if length > LARGEST_FILE_BYTES:
-        what = f"has {length:,} bytes, more than the {LARGEST_FILE_BYTES:,} that are read"
-        remedy = "see whether it is a file of the feed; if it is, report it, the bound is a fixed one of etl_assets"
-        raise FileRefused(name, what, remedy, "size")
+        raise too_large(name, f"{length:,} bytes, more than the {LARGEST_FILE_BYTES:,} that are read")
+
+
+def too_large(name: str, counted: str) -> FileRefused:
+    """The refusal of a file by its length alone, in words like `20 bytes`."""
+    remedy = "see whether it is a file of the feed; if it is, report it, the bound is a fixed one of etl_assets"
+    return FileRefused(name, f"has {counted}", remedy, "size")

@@ -108,7 +108,7 @@ def _is_new(entry: Entry, file: FeedFile, now: datetime) -> bool:
 def _late(postgres: PostgresResource, settings: Settings, now: datetime, *, beside: FeedFile | None) -> Wanted:
     """The newest days of which something is left to do, by what the book has of them.
 
-    That are intervals that nobody has derived, or that are missing and were not looked for within the hour; and, in the
+    That are intervals that nobody has derived, or whose file is sought and was not asked for within the hour; and, in the
     time since the first that is known of the last week, those that are not in the book. A platform that was just set up has no past to
     catch up with, and what a longer pause has left out is a person's to ask for.
 
@@ -122,7 +122,7 @@ def _late(postgres: PostgresResource, settings: Settings, now: datetime, *, besi
     left += [
         entry.interval
         for entry in unsettled(postgres.database)
-        if entry.interval >= first and (entry.state == "fetched" or _is_due(entry, now))
+        if entry.interval >= first and (entry.derivable or _is_due(entry, now))
     ]
     by_day: dict[date, list[datetime]] = {}
     for at in sorted(set(left) - ({beside.interval} if beside else set())):
@@ -132,7 +132,7 @@ def _late(postgres: PostgresResource, settings: Settings, now: datetime, *, besi
 
 
 def _is_due(entry: Entry, now: datetime) -> bool:
-    """Whether to look for a missing interval."""
+    """Whether to ask again for the file of an interval."""
     asked = entry.last_asked_at
     return entry.interval <= now - LOOK_AGAIN and (asked is None or now - asked >= LOOK_AGAIN)
 

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     import psycopg
 
 DAY = timedelta(days=1)
-# Of these something is left to do, whatever the feed says.
-UNSETTLED = ("missing", "fetched")
+# The file, or its newest version, could not be had so far, or what is stored of it cannot be read. `reason` is NULL where nothing
+# is wrong, and `md5` where nothing that is known is stored.
+LOST = b"(reason IS NOT NULL OR md5 IS NULL)"
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,17 @@ class Entry:
         return self.rows_raw is not None
 
     @property
-    def lost(self) -> bool:
-        """Whether its file, or the newest version of it, could not be had so far, or what is stored of it cannot be read."""
-        damaged = self.stored and self.md5 is None
-        return damaged or self.refused_md5 is not None or self.state in ("missing", "absent", "refused")
+    def derivable(self) -> bool:
+        """Whether nobody has derived the US events of the rows that are there."""
+        return self.state == "fetched" and self.md5 is not None
+
+    @property
+    def sought(self) -> bool:
+        """Whether the feed is asked again for its file: for any, for a newer version, or for the one that is damaged here."""
+        if self.accepted:
+            return False
+        newer = self.reason is not None and self.refused_md5 is None
+        return self.state == "missing" or (self.stored and (newer or self.md5 is None))
 
 
 def midnight(day: date) -> datetime:
@@ -69,15 +77,18 @@ def entries(database: Database, first: datetime, last: datetime) -> dict[datetim
 
 
 def with_repeated(connection: "psycopg.Connection[Any]", *, beside: Sequence[datetime]) -> list[Entry]:
-    """The intervals with events that are stored with another interval, but for some intervals, in their order."""
-    return _read(connection, b"rows_repeated > 0 AND NOT interval = ANY(%s)", (list(beside),))
+    """The intervals with events that are stored with another interval, but for some intervals and what is damaged, in their order."""
+    return _read(connection, b"rows_repeated > 0 AND md5 IS NOT NULL AND NOT interval = ANY(%s)", (list(beside),))
 
 
 def unsettled(database: Database) -> list[Entry]:
-    """The intervals, in their order, of which something is left to do."""
+    """The intervals, in their order, that are derivable or sought."""
     with database.connect() as connection:
         limit_waits(connection)
-        return _read(connection, b"state = ANY(%s) AND accepted IS NULL", (list(UNSETTLED),))
+        left = _read(
+            connection, b"state = 'fetched' OR accepted IS NULL AND state IN ('missing', 'loaded') AND " + LOST, ()
+        )
+    return [entry for entry in left if entry.derivable or entry.sought]
 
 
 @contextlib.contextmanager
@@ -137,16 +148,18 @@ def changing(database: Database, interval: datetime) -> Iterator[Callable[[], No
 def accept(database: Database, first: datetime, last: datetime, *, reason: str) -> list[Entry]:
     """Note that a person has accepted that what is lost of [first, last) is not to be had; gives the entries of that.
 
-    What is missing is absent then: it is looked for no more, but taken if a run of its day finds it.
+    What is missing is absent then: it is looked for no more, but taken if a run of its day finds it. What was accepted before stays
+    so, with its reason.
 
     Raises:
         ConfigurationError: if nothing of that stretch is lost.
     """
     with turn(database) as connection:
-        lost = [entry for entry in _read(connection, b"interval >= %s AND interval < %s", (first, last)) if entry.lost]
+        condition = b"interval >= %s AND interval < %s AND accepted IS NULL AND " + LOST
+        lost = _read(connection, condition, (first, last))
         if not lost:
             raise ConfigurationError(
-                f"of the intervals from {first:%Y-%m-%dT%H:%MZ} until {last:%Y-%m-%dT%H:%MZ} none is missing, absent, refused or damaged: there is nothing to accept"
+                f"of the intervals from {first:%Y-%m-%dT%H:%MZ} until {last:%Y-%m-%dT%H:%MZ} none is missing, absent, refused or damaged that is not accepted: there is nothing to accept"
             )
         states = {"missing": "absent"}
         accepted = [replace(entry, state=states.get(entry.state, entry.state), accepted=reason) for entry in lost]

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from etl_assets.contracts.dagster import classified
+from etl_assets.events.book import LOST
 from etl_assets.events.contracts import RawEvents, UsEventData
 from etl_assets.io_managers.checks import evaluated, has_rows
 from etl_assets.resources.postgres import PostgresResource
@@ -17,7 +18,7 @@ LOOKED_FOR = timedelta(hours=2)
 
 @dg.asset_check(
     asset="raw_events",
-    description="No interval was refused, also in a newer version, is absent, or waits for longer than it may, unless somebody has accepted that: else the newest are named.",
+    description="No interval is refused, absent or damaged, has a newer version that could not be had, or waits for longer than it may, unless somebody has accepted that: else the newest are named.",
 )
 @classified
 def no_interval_is_lost(postgres: PostgresResource) -> dg.AssetCheckResult:
@@ -29,11 +30,11 @@ def no_interval_is_lost(postgres: PostgresResource) -> dg.AssetCheckResult:
             0,
         )
         lost = connection.execute(
-            "SELECT interval, state, count(*) OVER () FROM events.intervals WHERE accepted IS NULL AND ("
-            "state IN ('absent', 'refused')"
-            " OR state IN ('missing', 'fetched') AND greatest(first_asked_at, interval) < %(overdue)s"
-            " OR state = 'loaded' AND reason IS NOT NULL AND refused_md5 IS NOT NULL)"
-            " ORDER BY interval DESC LIMIT %(limit)s",
+            b"SELECT interval, state, count(*) OVER () FROM events.intervals"
+            b" WHERE accepted IS NULL AND state <> 'missing' AND %b"
+            b" OR (accepted IS NULL OR md5 IS NOT NULL) AND state IN ('missing', 'fetched')"
+            b" AND greatest(first_asked_at, interval) < %%(overdue)s"
+            b" ORDER BY interval DESC LIMIT %%(limit)s" % LOST,
             {"overdue": overdue, "limit": NAMED_AT_MOST},
         ).fetchall()
     named = ", ".join(f"{interval.astimezone(UTC):%Y-%m-%dT%H:%MZ} {state}" for interval, state, _ in lost)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from etl_assets.events.archive import LARGEST_FILE_BYTES
+from etl_assets.events.archive import LARGEST_FILE_BYTES, too_large
 from etl_assets.events.intervals import interval_of
 from etl_assets.events.refused import FileRefused, shown
 from etl_assets.failures import ConfigurationError, TransientError
@@ -33,6 +33,8 @@ LIST_PATIENCE = 15
 LARGEST_LIST_BYTES = 2**30
 _LONGEST_LINE_BYTES = 4_096
 _NOT_THERE = (404, 410)
+# With this the client refuses a file for its length alone.
+_WHOLE = 200
 
 _LINE = re.compile(rb"(\d{1,15}) ([0-9A-Fa-f]{32}) https?://[^\s/]+/(?:[^\s/]+/)*(\d{14})\.([^\s/]+)\.zip\s*")
 _EVENTS = b"export.CSV"
@@ -137,7 +139,7 @@ class EventsFeed:
 
         Raises:
             FileMissing: the feed answers that there is no such file, or size or MD5 differ at the last attempt too.
-            FileRefused: the name is none of a file of events.
+            FileRefused: the name is none of a file of events, or the file is too large for one.
             ApiUnavailable, ApiRefused, NotStored: as the client classifies.
             ValueError: if the name is that of another interval.
         """
@@ -148,6 +150,8 @@ class EventsFeed:
         except FileDiffers as error:
             what = f"{error.what} ({error.attempts} attempts)"
         except ApiRefused as error:
+            if error.status == _WHOLE:
+                raise too_large(file.name, f"more than {LARGEST_FILE_BYTES:,} bytes") from None
             if error.status not in _NOT_THERE:
                 raise
             what = f"the feed does not have it ({error.status} for {self._file_url(file.name)})"

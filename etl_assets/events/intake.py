@@ -31,8 +31,6 @@ Clock = Callable[[], datetime]
 # So many intervals without a file are noted at once; a year that the feed does not have is 35,000.
 NOTED_TOGETHER = 480
 AWAY_IN_A_ROW = 5
-# What is given and too long is refused; other answers are no file.
-WHOLE = 200
 # What is wrong with the bytes that came, and not with the file that the feed has.
 NOT_THE_FILE = ("size", "md5", "unreadable")
 
@@ -72,12 +70,14 @@ class NotTaken:
 
     Attributes:
         reason: for people.
+        listed: the feed says that it has it.
         refused: there is one, and it is not taken; else the feed does not have it, or does not give it.
         md5: of the refused file, as the feed says it.
         failure: of the feed, over this file.
     """
 
     reason: str
+    listed: bool = True
     refused: bool = False
     md5: str | None = None
     failure: ApiUnavailable | ApiRefused | None = None
@@ -123,7 +123,7 @@ def take(
     """Bring intervals into the raw layer, as far as the feed has them, and note in the book what became of each.
 
     An interval whose rows are stored is left alone unless the feed has a file of another MD5, which replaces it. One that the feed
-    does not have is missing, and absent once its time is up; before its end it is neither, and not noted. A file that cannot be
+    does not have is missing, and absent once its time is up; before its end it is neither where the feed does not list it. A file that cannot be
     taken is refused, and what is stored stays. Where the feed fails over one file, that is missing and the others are taken.
 
     Args:
@@ -133,7 +133,8 @@ def take(
         late: so long after the end of an interval the feed may bring its file.
 
     Raises:
-        ApiUnavailable, ApiRefused: as the feed, if it gives none of the files, or is away for several in a row; what was noted before stays.
+        ApiUnavailable, ApiRefused: as the feed, if it fails over all of the files, or is away for several in a row; what was noted before stays.
+        FileMissing: if it gives none of several files that it lists.
         NotStored: if the disk does not take a file.
         TransientError, PermanentError: of the stores.
     """
@@ -164,10 +165,9 @@ def take(
                     yield _store(stores, asked, found, since=book.get(at))
                     continue
                 entry = _not_taken(asked, found, now=now, late=late)
-                if entry.state != "missing" or at + INTERVAL <= now or found.failure:
-                    noted.append(entry)
+                noted.append(entry)
                 if at in known:
-                    patience.tried(found.failure)
+                    patience.tried(found)
                 if len(noted) >= NOTED_TOGETHER:
                     note(stores.database, noted, run_id=stores.run_id, since=book)
                     noted = []
@@ -177,12 +177,14 @@ def take(
 
 
 def _store(stores: Stores, entry: Entry, file: ReadFile, *, since: Entry | None) -> Taken:
-    """Store a file and note that, unless the book says something else than when the file was asked for."""
+    """Store a file and note that, unless somebody has stored another version since the file was asked for."""
     with turn(stores.database) as connection:
         there = entry_of(connection, entry.interval)
-        # Somebody else has been at it; of two versions nobody can tell here which is the newer one, the feed will.
         if there and there != since:
-            return Taken(there)
+            # Of two versions nobody can tell here which is the newer one, the feed will.
+            if there.stored and there.md5 not in (None, since.md5 if since else None):
+                return Taken(there)
+            entry = _asked(there, entry.interval, entry.last_asked_at)
         taken = store_raw(stores, entry, file)
         enter(stores.database, [taken.entry], run_id=stores.run_id)
     return taken
@@ -240,42 +242,49 @@ def _with_replayed(database: Database, piece: Slice, rows: Split[pa.Table], ther
 class _Patience:
     """How long to go on with a feed that fails: it may over a file, and may not over all, or be away for several in a row.
 
+    A file that is not there is no failure, the newest comes a moment after the list; but that none of many is there is one.
+
     Args:
         files: how many of those that it lists it will be asked for; what it does not list says nothing of it.
     """
 
     def __init__(self, files: int) -> None:
-        self._files, self._failed, self._away = files, 0, 0
+        self._files, self._failed, self._lacking, self._away = files, 0, 0, 0
 
     def rewarded(self) -> None:
         """A file came."""
         self._away = 0
 
-    def tried(self, failure: ApiUnavailable | ApiRefused | None) -> None:
-        """None came; raises the feed's failure over it, if there was one and no patience is left."""
+    def tried(self, found: NotTaken) -> None:
+        """None came; raises the feed's failure over it, or over all, if no patience is left."""
+        failure = found.failure
         self._away = self._away + 1 if isinstance(failure, ApiUnavailable) else 0
         self._failed += failure is not None
+        self._lacking += not found.refused
         if failure and (self._failed == self._files or self._away == AWAY_IN_A_ROW):
             raise failure
+        if self._lacking == self._files >= AWAY_IN_A_ROW:
+            raise FileMissing(f"the feed gives none of the {self._files} files that it lists, at last {found.reason}")
 
 
 def _is_news(entry: Entry | None, file: FeedFile | None, *, stored: bool) -> bool:
     """Whether the feed has to be asked, or has something that we do not have."""
     if entry is None or not (stored or (entry.state == "refused" and not entry.stored)):
         return True
-    if file is None:
-        return False
-    return any(one.md5 not in (entry.md5, entry.refused_md5) for one in file.versions())
+    if file and any(one.md5 not in (entry.md5, entry.refused_md5) for one in file.versions()):
+        return True
+    # Of what is damaged here the version that was refused would be better than none.
+    return entry.sought and (file is None or entry.md5 is None)
 
 
-def _asked(entry: Entry | None, interval: datetime, now: datetime) -> Entry:
+def _asked(entry: Entry | None, interval: datetime, now: datetime | None) -> Entry:
     entry = entry or Entry(interval)
     return replace(entry, attempts=entry.attempts + 1, first_asked_at=entry.first_asked_at or now, last_asked_at=now)
 
 
 def _fetched(feed: EventsFeed, file: FeedFile | None, folder: Path, entry: Entry | None) -> ReadFile | NotTaken:
     """The file that the feed has; where its lists disagree the one of them that is right, what is new to the book first."""
-    found: ReadFile | NotTaken = NotTaken("the feed does not list it")
+    found: ReadFile | NotTaken = NotTaken("the feed does not list it", listed=False)
     known = (entry.md5, entry.refused_md5) if entry else ()
     for one in sorted(file.versions() if file else (), key=lambda version: version.md5 in known):
         found = _fetched_as(feed, one, folder)
@@ -289,9 +298,9 @@ def _fetched_as(feed: EventsFeed, file: FeedFile, folder: Path) -> ReadFile | No
         path = feed.downloaded(file, folder)
     except FileMissing as missing:
         return NotTaken(str(missing))
+    except FileRefused as refused:
+        return NotTaken(str(refused), refused=True, md5=file.md5)
     except (ApiUnavailable, ApiRefused) as failure:
-        if isinstance(failure, ApiRefused) and failure.status == WHOLE:
-            return NotTaken(str(failure), refused=True, md5=file.md5)
         return NotTaken(str(failure), failure=failure)
     try:
         return read_file(path, file.interval, size=file.size, md5=file.md5)
@@ -312,7 +321,11 @@ def _not_taken(entry: Entry, found: NotTaken, *, now: datetime, late: timedelta)
     elif found.refused:
         state = "refused"
     else:
-        # What the feed failed over it may well have.
-        over = found.failure is None and now >= entry.interval + INTERVAL + late
+        # What the feed failed over, or lists, it may well have.
+        since = (
+            max(entry.interval + INTERVAL, entry.first_asked_at or now) if found.listed else entry.interval + INTERVAL
+        )
+        over = found.failure is None and now >= since + late
         state = "absent" if over else "missing"
-    return replace(entry, state=state, refused_md5=found.md5 or entry.refused_md5, reason=found.reason)
+    # A version that could not be had is not the one that was refused before: it is asked for again.
+    return replace(entry, state=state, refused_md5=found.md5, reason=found.reason)

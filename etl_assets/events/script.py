@@ -62,10 +62,13 @@ def load(
         now: the present instant, aware, instead of the clock's.
 
     Raises:
-        ValueError: if an instant is naive, not on a quarter of an hour, or of a year that the feed has no files of.
+        ValueError: if an instant is naive, not on a quarter of an hour, or of a year that the feed has no files of; for a last
+            without a first.
         ConfigurationError: for a rule or an address that cannot be right; nothing was written.
         TransientError, PermanentError: if the feed or the database stays away or refuses; what was stored is whole.
     """
+    if first is None and last is not None:
+        raise ValueError(f"last is {last} without first: give the begin of the stretch too")
     settings, clock = settings or load_settings(), _clock(now)
     rule = us_rule(settings.events_us_rule, settings.events_us_country_codes)
     stores = _stores(settings, database)

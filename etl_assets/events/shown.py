@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import date, datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ from etl_assets.events.book import DAY, Entry, midnight
 from etl_assets.events.contracts import RawEvents, UsEventData
 from etl_assets.events.intake import Taken
 from etl_assets.events.map import as_markdown, us_map_svg
-from etl_assets.events.us_store import StoredIntervals, left_out
+from etl_assets.events.us_store import StoredIntervals, Totals
 from etl_assets.io_managers.parquet_files import ParquetRoot
 from etl_assets.io_managers.slices import Slice
 from etl_assets.io_managers.writing import Outcome
@@ -42,12 +43,14 @@ def us_events_of_day(database: Database, day: str, stored: Sequence[StoredInterv
     mine = [one for one in stored if f"{one.day}" == day]
     rows = _located(database, day)
     picture = us_map_svg(rows, title="Events in the United States", label=f"{day}, UTC")
+    totals = asdict(Totals.of(mine))
+    left_out = totals.pop("left_out")
     return {
         **summed([one.outcome for one in mine]),
+        **totals,
         "relation": UsEventData.config.table,
-        "intervals": sum(one.intervals for one in mine),
         "dagster/partition_row_count": rows.num_rows,
-        **{f"left_out, {reason}": count for reason, count in left_out(mine).items()},
+        **{f"left_out, {reason}": count for reason, count in left_out.items()},
         "map": dg.MetadataValue.md(as_markdown(picture)),
     }
 

@@ -39,20 +39,76 @@ STORED_TOGETHER = 32
 
 
 @dataclass(frozen=True)
+class Counted:
+    """The events of an interval.
+
+    Attributes:
+        us: how many are US events.
+        repeated: how many of these are stored with another interval.
+        left_out: how many events the rule left out, by reason.
+    """
+
+    us: int
+    repeated: int
+    left_out: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class StoredIntervals:
     """What became of the US events of some intervals, in one transaction.
 
     Attributes:
         day: that all of them are of.
-        intervals: how many.
+        intervals: their events.
         outcome: of their rows; those that are stored with another interval count as deduplicated.
-        left_out: how many events the rule left out, by reason.
     """
 
     day: date
-    intervals: int
+    intervals: Mapping[datetime, Counted]
     outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What several transactions did together; an interval that was derived again among them counts once, as it is in the end.
+
+    Attributes:
+        intervals: how many.
+        received: their US events: inserted, updated, unchanged, or deduplicated, which are stored with another interval.
+        left_out: how many events the rule left out, by reason.
+    """
+
+    intervals: int
+    received: int
+    inserted: int
+    updated: int
+    deleted: int
+    unchanged: int
+    deduplicated: int
     left_out: Mapping[str, int]
+
+    @classmethod
+    def of(cls, stored: Iterable[StoredIntervals]) -> "Totals":
+        """The totals of transactions in the order in which they were."""
+        last: dict[datetime, Counted] = {}
+        changes, left_out = Counter[str](), Counter[str]()
+        for one in stored:
+            last.update(one.intervals)
+            changes.update({name: getattr(one.outcome.change, name) for name in ("inserted", "updated", "deleted")})
+        for counted in last.values():
+            left_out.update(counted.left_out)
+        received, repeated = (sum(getattr(one, name) for one in last.values()) for name in ("us", "repeated"))
+        return cls(
+            intervals=len(last),
+            received=received,
+            inserted=changes["inserted"],
+            updated=changes["updated"],
+            deleted=changes["deleted"],
+            # What was inserted and has gone again since is not among what was received.
+            unchanged=max(received - repeated - changes["inserted"] - changes["updated"], 0),
+            deduplicated=repeated,
+            left_out=dict(left_out),
+        )
 
 
 @dataclass(frozen=True)
@@ -78,15 +134,14 @@ def store_us_events(
         intervals: aware, on quarters of an hour.
         rule: which events are US events.
         clock: gives the present instant, aware: the upload date of the rows of a transaction that are new or changed.
-        only_fetched: pass over what is loaded already.
+        only_fetched: pass over what is loaded already, and what is known to be damaged.
 
     Raises:
         TransientError, PermanentError: as `write_together`; intervals that were stored before stay. At the end, for
             intervals whose rows in the raw layer are gone or damaged: of these what is stored stays.
     """
-    states = ("fetched",) if only_fetched else ("fetched", "loaded")
     failures: list[PlatformError] = []
-    waiting = set(_stored(stores.database, sorted(intervals), states))
+    waiting = set(_stored(stores.database, sorted(intervals), only_fetched=only_fetched))
     while waiting:
         again: set[datetime] = set()
         for batch in _batches(sorted(waiting)):
@@ -99,17 +154,12 @@ def store_us_events(
         raise combined(failures)
 
 
-def left_out(stored: Sequence[StoredIntervals]) -> dict[str, int]:
-    """How many events the rule left out of all of these, by reason."""
-    return dict(sum((Counter(one.left_out) for one in stored), Counter()))
-
-
-def _stored(database: Database, intervals: Sequence[datetime], states: Sequence[str]) -> list[datetime]:
-    """Those of the intervals, in order, that have rows in the raw layer and are in one of these states."""
+def _stored(database: Database, intervals: Sequence[datetime], *, only_fetched: bool) -> list[datetime]:
+    """Those of the intervals, in order, that have rows in the raw layer; of these only those that nobody has derived."""
     if not intervals:
         return []
     book = entries(database, intervals[0], intervals[-1] + INTERVAL)
-    return [at for at in intervals if at in book and book[at].stored and book[at].state in states]
+    return [at for at in intervals if at in book and (book[at].derivable if only_fetched else book[at].stored)]
 
 
 def _batches(intervals: Sequence[datetime]) -> list[list[datetime]]:
@@ -135,22 +185,21 @@ def _store(
         shared = stored_once(rows, held, intervals, had=had)
         again = with_repeated(connection, beside=intervals) if shared.given_up else []
         day = f"{batch[0].astimezone(UTC):%Y-%m-%d}"
+        loaded = [_loaded(one, shared.rows, now) for one in derived]
         given = [
             (
                 Split(shared.rows, (), rows.num_rows - shared.rows.num_rows),
                 Slice(UsEventData, day, {"file_interval": OneOf(intervals)}),
             ),
-            _noted([_loaded(one, shared.rows, now) for one in derived], day),
+            _noted([*loaded, *(replace(entry, state="fetched") for entry in again)], day),
         ]
-        if again:
-            given += [_noted([replace(entry, state="fetched") for entry in again], "again")]
         how = Write("partition", run_id=stores.run_id, source="raw_events")
         outcome, *_ = write_together(stores.database, given, how)
-    counts: Counter[str] = Counter()
-    for one in derived:
-        counts.update(one.events.left_out)
-    stored = StoredIntervals(date.fromisoformat(day), len(derived), outcome, dict(counts))
-    return stored, [entry.interval for entry in again]
+    counted = {
+        entry.interval: Counted(one.events.rows.num_rows, entry.rows_repeated or 0, one.events.left_out)
+        for one, entry in zip(derived, loaded, strict=True)
+    }
+    return StoredIntervals(date.fromisoformat(day), counted, outcome), [entry.interval for entry in again]
 
 
 def _derived(
@@ -159,12 +208,14 @@ def _derived(
     try:
         raw = read_parquet(stores.root, [interval_slice(entry.interval)], TAKEN_OVER)
     except PermanentError as error:
-        if entry.accepted:
-            return None
-        if isinstance(error, (DamagedFile, NothingStored)):
-            # Without its MD5 the file that the feed has is news, and the next run fetches it.
-            enter(stores.database, [replace(entry, state="fetched", md5=None)], run_id=stores.run_id)
-        failures.append(PermanentError(f"{error}, {_how_to_fetch(entry)}"))
+        if not isinstance(error, (DamagedFile, NothingStored)):
+            failures.append(error)
+        elif not (entry.accepted and entry.md5 is None):
+            # Without its MD5 the file that the feed has is news, and the next run fetches it. Who has accepted something
+            # else has not accepted this.
+            damaged = replace(entry, state="fetched", md5=None, accepted=None)
+            enter(stores.database, [damaged], run_id=stores.run_id)
+            failures.append(PermanentError(f"{error}, {_how_to_fetch(entry)}"))
         return None
     return _Derived(entry, raw["global_event_id"], us_events(raw, rule=rule, uploaded_at=now))
 

@@ -1,6 +1,6 @@
 """What the routers ask for: Dagster and the database, as the app was made with them."""
 
-from typing import Annotated
+from typing import Annotated, get_origin
 
 from fastapi import Depends, Request
 
@@ -29,16 +29,21 @@ def _settings(request: Request) -> Settings:
 
 
 def only_known_parameters(request: Request) -> None:
-    """Refuse what is asked by a name that the call does not have: a misspelt `as_of` must not give another day.
+    """Refuse what is asked by a name that the call does not have, or twice: a misspelt `as_of` must not give another day.
 
     Raises:
-        Problem: 422, with the names that there are.
+        Problem: 422, with the names that there are, or those that are given twice.
     """
-    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    parameters = request.scope["route"].dependant.query_params
+    known = [parameter.alias for parameter in parameters]
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
         reason = f"there is no such parameter: {', '.join(known) or 'none'} can be given"
         raise unfit(*((f"query.{name[:LONGEST_NAME]}", reason) for name in unknown[:MOST_NAMES]))
+    single = [each.alias for each in parameters if get_origin(each.field_info.annotation) is not list]
+    twice = [name for name in single if len(request.query_params.getlist(name)) > 1]
+    if twice:
+        raise unfit(*((f"query.{name}", "is given more than once: give it once") for name in twice))
 
 
 Dagster = Annotated[Orchestrator, Depends(_orchestrator)]

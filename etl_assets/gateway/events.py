@@ -66,7 +66,8 @@ async def newest_day(connection: Connection, now: datetime) -> Plan:
     day = now.replace(hour=0, minute=0, second=0, microsecond=0)
     over = day + (now - day) // INTERVAL * INTERVAL - INTERVAL
     if over < day and await _is_lacking(connection, over, over, now=now, again=timedelta(0)):
-        day -= timedelta(days=1)
+        # The newest file may be the first of the new day by now: only the list of all has the one of the day before.
+        return Plan(f"{over:%Y-%m-%d}", run_config(master_list=True))
     lacking = await _is_lacking(connection, day, over - INTERVAL, now=now)
     return Plan(f"{day:%Y-%m-%d}", run_config(master_list=lacking))
 

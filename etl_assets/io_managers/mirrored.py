@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from etl_assets.contracts.dagster import permanent_failures_stop
 from etl_assets.io_managers import reading
 from etl_assets.io_managers.parquet import root_at
-from etl_assets.io_managers.parquet_files import ParquetRoot, publish
+from etl_assets.io_managers.parquet_files import ParquetRoot, make_folder, publish
 from etl_assets.io_managers.parquet_form import WRITTEN
 from etl_assets.io_managers.postgres import PostgresIOManager, output_slices, stored_contract
 from etl_assets.io_managers.session import retried
@@ -69,7 +69,7 @@ def mirror(root: ParquetRoot, database: Database, piece: Slice) -> int:
 def _publish(root: ParquetRoot, piece: Slice, batches: pa.RecordBatchReader) -> int:
     filesystem, _ = root.filesystem()
     folder = root.folder(piece)
-    filesystem.makedirs(folder, exist_ok=True)
+    make_folder(filesystem, folder)
     temporary = f"{folder}/.{uuid.uuid4().hex}.tmp"
     rows = 0
     try:

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from etl_assets.contracts import Contract, Record, Split
 from etl_assets.contracts.arrow import arrow_schema
 from etl_assets.contracts.validation import split_arrow
-from etl_assets.failures import ContractError, PermanentError
+from etl_assets.failures import ConfigurationError, ContractError, PermanentError
 from etl_assets.io_managers.bookkeeping import store_records
 from etl_assets.io_managers.difference import without_duplicates
 from etl_assets.io_managers.merging import Change
@@ -65,8 +65,16 @@ class ParquetRoot:
     url: str
 
     def filesystem(self) -> tuple[Any, str]:
-        """The file system and the path of the root in it."""
-        return fsspec.core.url_to_fs(self.url)
+        """The file system and the path of the root in it.
+
+        Raises:
+            ConfigurationError: for a scheme that is not known, or whose package is not installed.
+        """
+        try:
+            found: tuple[Any, str] = fsspec.core.url_to_fs(self.url)
+        except (ImportError, ValueError) as error:
+            raise ConfigurationError(f"ETL_STORAGE_URL cannot be used: {error}") from error
+        return found
 
     def folder(self, piece: Slice) -> str:
         """The folder of a slice, below the root."""
@@ -121,7 +129,7 @@ def _store(
     folder = root.folder(piece)
     now = datetime.now(UTC)
     target = f"{folder}/snapshot={now:%Y%m%dT%H%M%S.%fZ}" if how.mode == "snapshot" else folder
-    filesystem.makedirs(target, exist_ok=True)
+    make_folder(filesystem, target)
     temporary = f"{target}/.{uuid.uuid4().hex}.tmp"
     try:
         file = _write_file(filesystem, temporary, piece, given.valid, how)
@@ -204,6 +212,20 @@ def publish(filesystem: Any, temporary: str, final: str) -> None:
         filesystem.mv(temporary, final)
 
 
+def make_folder(filesystem: Any, folder: str) -> None:
+    """Make a folder below the root, if it is not there.
+
+    Raises:
+        PermanentError: if that cannot be.
+    """
+    try:
+        filesystem.makedirs(folder, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise PermanentError(
+            f"{folder} cannot be made ({error.strerror}): let ETL_STORAGE_URL name a folder that this process may write to"
+        ) from error
+
+
 def rows_of(filesystem: Any, path: str) -> int:
     """Rows of a parquet file by its footer; 0 if there is none."""
     return _rows_and_hash(filesystem, path)[0]
@@ -227,7 +249,7 @@ def is_stored(root: ParquetRoot, piece: Slice) -> bool:
     filesystem, _ = root.filesystem()
     path = f"{root.folder(piece)}/data.parquet"
     try:
-        with filesystem.open(path, "rb") as file, damage_named(path):
+        with damage_named(path), filesystem.open(path, "rb") as file:
             opened(file)
     except (FileNotFoundError, DamagedFile):
         return False
@@ -297,7 +319,7 @@ def stream_parquet(root: ParquetRoot, slices: Sequence[Slice], columns: Sequence
 
     def batches() -> Iterator[pa.RecordBatch]:
         for path in files:
-            with filesystem.open(path, "rb") as file, damage_named(path):
+            with damage_named(path), filesystem.open(path, "rb") as file:
                 stored = opened(file)
                 there = stored.schema_arrow.names
                 missing = [name for name in schema.names if name not in there]

@@ -30,7 +30,7 @@ def opened(file: IO[bytes]) -> pq.ParquetFile:
 def is_whole(filesystem: Any, path: str) -> bool:
     """Whether each page of a file can be read."""
     try:
-        with filesystem.open(path, "rb") as file, damage_named(path):
+        with damage_named(path), filesystem.open(path, "rb") as file:
             for _ in opened(file).iter_batches():
                 pass
     except (FileNotFoundError, DamagedFile):
@@ -53,7 +53,7 @@ def damage_named(path: str) -> Iterator[None]:
     """
     try:
         yield
-    except (PermissionError, IsADirectoryError) as error:
+    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise PermanentError(
             f"{path} cannot be read ({error.strerror}): make it a file that this process may read"
         ) from error

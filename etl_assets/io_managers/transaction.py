@@ -11,7 +11,7 @@ from etl_assets.contracts import Contract
 from etl_assets.contracts.arrow import arrow_schema
 from etl_assets.failures import ContractError
 from etl_assets.io_managers.slices import Slice
-from etl_assets.resources.database_locks import LOCK_TIMEOUT
+from etl_assets.resources.database_locks import KEPT_WHILE_IDLE, LOCK_TIMEOUT
 
 POSTGRES_NAMES = {
     "int64": "bigint",
@@ -125,6 +125,7 @@ class Transaction:
         """
         table = piece.contract.config.table
         self.run(sql.SQL("SET LOCAL lock_timeout = {}").format(int(LOCK_TIMEOUT.total_seconds() * 1000)))
+        self.run(KEPT_WHILE_IDLE)
         whole = "pg_advisory_xact_lock_shared" if piece.name else "pg_advisory_xact_lock"
         self.row(sql.SQL("SELECT {}(hashtextextended({}, 0))").format(sql.SQL(whole), sql.Literal(table)))
         if piece.name:

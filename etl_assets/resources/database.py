@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # SQLSTATE by prefix: what may succeed when tried again. Everything else needs a change first.
 TRANSIENT_STATES = {
     "08": "the connection was lost",
+    "25P03": "the server ended a transaction that was idle for too long",
+    "25P04": "the server ended a transaction that took too long",
     "40": "the transaction gave way to another (deadlock or serialization)",
     "53": "the server is out of a resource (disk, memory or connections)",
     "55P03": "another writer held the lock for too long",

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import psycopg
 
 LOCK_TIMEOUT = timedelta(minutes=10)
+# Whoever has a lock works on between the statements of a transaction, and must not lose the one with the other.
+KEPT_WHILE_IDLE = sql.SQL("SET LOCAL idle_in_transaction_session_timeout = 0")
 
 
 def limit_waits(connection: "psycopg.Connection[Any]") -> None:
@@ -20,7 +22,7 @@ def take_turn(connection: "psycopg.Connection[Any]", name: str) -> None:
     """Wait until nobody else has the turn of this name, and have it until the transaction of the connection ends.
 
     That transaction begins here: what went before is committed. Each of its statements sees what was committed before
-    the turn came, whatever the database's default is.
+    the turn came, and the server does not end it for want of statements, whatever the database's defaults are.
 
     Raises:
         psycopg.errors.LockNotAvailable: after ten minutes.
@@ -28,4 +30,5 @@ def take_turn(connection: "psycopg.Connection[Any]", name: str) -> None:
     connection.commit()
     connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
     limit_waits(connection)
+    connection.execute(KEPT_WHILE_IDLE)
     connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 5))", (name,))

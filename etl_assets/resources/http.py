@@ -174,7 +174,8 @@ class ApiClient:
             credentials[secret_header[0]] = checked_key(secret_header[1], name, secret_variable)
             secrets.append(credentials[secret_header[0]])
         self._url_variable = url_variable
-        self._secret_variable = secret_variable or (f"the key of the {name} API" if credentials else "")
+        self._secret_variable = secret_variable if secret_header else ""
+        self._has_user = bool(user or password)
         self._redact = Redactor(secrets)
         self._session = http_transport.open_session(
             self.base_url,
@@ -372,7 +373,9 @@ class ApiClient:
         )
 
     def _advice(self, failure: Failed) -> str:
-        return failure.rule.advice(key=self._secret_variable, base_url=self.base_url, address=self._url_variable)
+        return failure.rule.advice(
+            key=self._secret_variable, user=self._has_user, base_url=self.base_url, address=self._url_variable
+        )
 
     def _explained(self, call: Call, failure: Failed, *, elapsed_s: float) -> _CallFailure:
         what, hint = failure.what, self._advice(failure)

@@ -6,6 +6,7 @@ be, or another one, is a file that is being published: it is asked for again fro
 
 import contextlib
 import hashlib
+import os
 import re
 import shutil
 import tempfile
@@ -73,10 +74,10 @@ def temporary_folder() -> Iterator[Path]:
         NotStored: if none can be made.
     """
     try:
+        _sweep(Path(tempfile.gettempdir()))
         temporary = tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX)
     except OSError as error:
         raise NotStored(f"no temporary folder can be made ({error.strerror or error}): set TMPDIR to one") from None
-    _sweep(Path(temporary.name).parent)
     with temporary as folder:
         yield Path(folder)
 
@@ -85,7 +86,8 @@ def _sweep(place: Path) -> None:
     """Remove the folders that killed processes have left; what belongs to others stays."""
     for folder in place.glob(f"{_FOLDER_PREFIX}*"):
         with contextlib.suppress(OSError):  # gone by now
-            if time.time() - folder.lstat().st_mtime > _ABANDONED_S and not folder.is_symlink():
+            there = folder.lstat()
+            if time.time() - there.st_mtime > _ABANDONED_S and there.st_uid == os.geteuid():
                 shutil.rmtree(folder, ignore_errors=True)
 
 

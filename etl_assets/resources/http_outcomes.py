@@ -36,15 +36,18 @@ class Rule:
     may_have_applied: bool
     hint: str
 
-    def advice(self, *, key: str, base_url: str, address: str) -> str:
+    def advice(self, *, key: str, user: bool, base_url: str, address: str) -> str:
         """The hint for an API.
 
         Args:
             key: the variable of its key; empty for an API that has none.
+            user: whether a user name or password is in the base URL.
             base_url: without credentials.
             address: what sets the base URL.
         """
-        hint = _NO_KEY if self.hint == _KEY and not key else self.hint
+        hint = self.hint
+        if hint == _KEY and not key:
+            hint = _WRONG_USER if user else _NO_KEY
         return hint.format(key=key, base_url=base_url, address=address)
 
 
@@ -52,6 +55,7 @@ _LATER = "try again later; if it lasts, tell those who run {base_url}"
 _KEY = "set {key} to a key that {base_url} accepts"
 _NO_KEY = "{base_url} refuses access: if it wants credentials, put them into {address}, as https://user:password@host"
 _PAYLOAD = "the server has judged the payload: correct what is sent"
+_WRONG_USER = "{base_url} does not accept the user name and password in {address}: correct them"
 _MOVED = "set {address} to where the API is now, instead of {base_url}"
 _CLIENT = "the API's interface may have changed: compare the request with its documentation"
 

@@ -14,6 +14,7 @@ from etl_assets.resources.database import Database
 from etl_assets.resources.postgres import PostgresResource
 from etl_assets.simulators.events import EventsSimulator
 from etl_assets.simulators.server import serve
+from etl_assets_tests.events.sensor import Sensor
 from etl_assets_tests.events.world import CLOCKS, FIRST, ROWS, QuickEventsFeedResource, World, clock
 
 Served = tuple[EventsSimulator, str]
@@ -60,3 +61,11 @@ def definitions(world: World) -> dg.Definitions:
     return platform_definitions(
         {**resources(PostgresResource(url=world.database.url)), "events_feed": QuickEventsFeedResource()}
     )
+
+
+@pytest.fixture
+def sensor(
+    world: World, definitions: dg.Definitions, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> Sensor:
+    monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda *_: 0.001)
+    return Sensor(world, definitions, instance, monkeypatch)

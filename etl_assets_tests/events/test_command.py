@@ -74,7 +74,9 @@ def test_a_lost_interval_that_somebody_accepts_is_named_no_more_and_taken_if_it_
     world.simulator.restore(quarter(2))
     world.load_all()
     assert run(["events", "accept", *stretch, "--reason", "none"]) == 2
-    assert "none is missing, absent, refused or damaged: there is nothing to accept" in capsys.readouterr().err
+    assert (
+        "none is missing, absent, refused or damaged that is not accepted: there is nothing" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.long

@@ -385,7 +385,7 @@ def test_a_file_that_is_too_large_is_refused_and_the_others_are_taken(
     monkeypatch.setattr(feed, "LARGEST_FILE_BYTES", 10)
     world.load_all()
     assert set(world.states().values()) == {"refused"}
-    assert "longer than 10 bytes" in str(world.book()[0].reason)
+    assert "has more than 10 bytes" in str(world.book()[0].reason)
 
 
 @pytest.mark.long
@@ -552,7 +552,7 @@ def test_two_files_with_an_event_in_common_are_loaded_at_once(world: World) -> N
 def test_a_file_that_the_feed_fails_over_is_missing_also_long_after_its_time(world: World) -> None:
     world.ahead = datetime.timedelta(days=30)
     world.simulator.faults.script("files", ["none", *["500"] * 3])
-    world.simulator.change(quarter(2), withdrawn=True)
+    world.simulator.change(quarter(2), held=True)
     world.load_all()
     assert world.states() == {0: "loaded", 1: "missing", 2: "absent", 3: "loaded"}
     world.load_all()

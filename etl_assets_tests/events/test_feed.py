@@ -427,7 +427,7 @@ def test_a_file_that_is_too_large_for_any_of_the_feed_is_refused(
     watched: WatchedFeed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed_module, "LARGEST_FILE_BYTES", 1_000)
-    with pytest.raises(ApiRefused, match="the file is longer than 1000 bytes"):
+    with pytest.raises(FileRefused, match="has more than 1,000 bytes: see whether it is a file of the feed"):
         EventsFeed(watched.url, limits=QUICK).downloaded(known(watched), tmp_path)
     assert (len(watched.asked), list(tmp_path.iterdir())) == (1, [])
 

@@ -16,7 +16,7 @@ from etl_assets.events.intervals import INTERVAL, file_name, quarters
 from etl_assets.events.layout import corrected_events
 from etl_assets.events.refused import FileRefused
 from etl_assets.events.us_rule import us_rule
-from etl_assets.events.us_store import store_us_events
+from etl_assets.events.us_store import Totals, store_us_events
 from etl_assets.failures import ConfigurationError, PermanentError, PlatformError, TransientError
 from etl_assets.io_managers.parquet_files import ParquetRoot
 from etl_assets.settings import load_settings
@@ -425,7 +425,7 @@ def test_another_rule_is_derived_from_what_is_stored_without_fetching(
         and -125.0 <= event["action_geo_long"] <= -66.93457
     }
     assert world.us().keys() == in_the_box != by_country.keys()
-    assert sum(count for one in done.stored for count in one.left_out.values()) == 4 * ROWS - len(in_the_box)
+    assert sum(Totals.of(done.stored).left_out.values()) == 4 * ROWS - len(in_the_box)
     assert world.asked() == asked
     monkeypatch.setenv("EVENTS_US_RULE", "country_code")
     monkeypatch.setenv("EVENTS_US_COUNTRY_CODES", "US,rq")

@@ -288,7 +288,7 @@ def test_a_body_that_is_no_json_says_at_which_character(gateway_client: Client) 
         ("/v1/runs?job=%00", 422),
         ("/v1/runs?job=%ff", 200),
         ("/v1/runs?after=" + "a" * 30_000, 422),
-        ("/v1/runs?" + "&".join(["limit=1"] * 5_000), 200),
+        ("/v1/runs?" + "&".join(["limit=1"] * 5_000), 422),
         ("/v1/runs?" + "&".join(f"p{number}=1" for number in range(5_000)), 422),
         ("/%00%ff", 404),
     ],
@@ -307,6 +307,13 @@ def test_a_parameter_that_is_misspelt_is_not_overlooked(gateway_client: Client, 
     [fault] = answer.json()["errors"]
     assert (answer.status_code, fault["where"]) == (422, f"query.{path.split('?')[1].split('=')[0]}")
     assert fault["reason"].startswith("there is no such parameter: ")
+
+
+def test_a_parameter_that_is_given_twice_is_refused_unless_it_is_a_list(gateway_client: Client) -> None:
+    answer = gateway_client.get("/v1/runs?limit=2&limit=3")
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [{"where": "query.limit", "reason": "is given more than once: give it once"}]
+    assert gateway_client.get("/v1/runs?status=SUCCESS&status=FAILURE").status_code == 200
 
 
 def test_of_a_header_that_is_there_twice_the_first_counts(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.failures import ContractError, PermanentError
+from etl_assets.failures import ConfigurationError, ContractError, PermanentError
 from etl_assets.io_managers import parquet_files, parquet_form
-from etl_assets.io_managers.parquet_files import ParquetRoot, read_parquet, stream_parquet, write_parquet
+from etl_assets.io_managers.parquet_files import ParquetRoot, is_stored, read_parquet, stream_parquet, write_parquet
 from etl_assets.io_managers.slices import Slice
 from etl_assets.io_managers.writing import Write
 from etl_assets.resources.database import Database
@@ -138,3 +138,20 @@ def test_a_file_that_is_as_it_should_be_is_left_alone(database: Database, tmp_pa
         write_parquet(root, database, rows(1.0), [table], Write("replace"))
         inodes.append(path.stat().st_ino)
     assert inodes[0] == inodes[1]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [("nosuch://bucket/lake", "Protocol not known: nosuch"), ("s3://bucket/lake", "Install s3fs to access S3")],
+)
+def test_a_root_that_cannot_be_used_is_named_by_its_variable(url: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"ETL_STORAGE_URL cannot be used: {said}"):
+        ParquetRoot(url).filesystem()
+
+
+def test_a_file_in_the_place_of_the_root_is_named_with_what_to_do(database: Database, tmp_path: Path) -> None:
+    (tmp_path / "lake").write_text("a file")
+    with pytest.raises(PermanentError, match=r"lake/plant/\S+ cannot be made \(Not a directory\): let ETL_STORAGE_URL"):
+        snapshot(ParquetRoot(str(tmp_path / "lake")), database, 1.0)
+    with pytest.raises(PermanentError, match=r"lake/plant/snapshots/data.parquet cannot be read \(Not a directory\)"):
+        is_stored(ParquetRoot(str(tmp_path / "lake")), Slice(Snapshots))

@@ -702,7 +702,7 @@ def test_a_password_in_the_base_url_becomes_a_header_and_is_not_shown() -> None:
     assert b"Authorization: Basic dXNlcjpwYS9zcw==" in server.requests[0]
     assert str(caught.value) == (
         "outages API, GET /outages: answered 401 (“no *** here: ***”):"
-        f" set the key of the outages API to a key that {server.url} accepts"
+        f" {server.url} does not accept the user name and password in the base URL: correct them"
     )
 
 
