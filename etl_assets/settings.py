@@ -59,6 +59,8 @@ def local_servers_live(data_dir: Path) -> bool:
     try:
         with (data_dir / LOCAL_LOCK).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            # Not by closing alone: a thread may have forked a child that shares the lock.
+            fcntl.flock(lock, fcntl.LOCK_UN)
     except BlockingIOError:
         return True
     except (FileNotFoundError, NotADirectoryError, PermissionError):

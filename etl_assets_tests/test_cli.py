@@ -1,5 +1,6 @@
 """The command line as its user meets it: as a process, with its exit codes and its messages."""
 
+import fcntl
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psutil
@@ -80,6 +82,26 @@ def test_after_up_dagster_needs_only_its_home(home: Path) -> None:
     assert "kingfisher: 85 outages delivered" in ran.stderr
     assert run("down").stdout == "stopped\n"
     assert processes_of(home) == []
+
+
+@pytest.mark.long
+def test_who_only_looks_whether_servers_run_does_not_keep_them_from_starting(home: Path) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / LOCAL_LOCK).open("a+") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        # Not what `up` does, which would take the look for a supervisor.
+        with subprocess.Popen(
+            [sys.executable, "-m", "etl_assets.cli", "supervise"], stderr=subprocess.PIPE, text=True, cwd="/"
+        ) as supervisor:
+            assert until(lambda: str(home / LOCAL_LOCK) in "".join(each.path for each in opened(supervisor.pid)))
+            fcntl.flock(looking, fcntl.LOCK_UN)
+            assert until(lambda: read_local_env(home), timeout_s=60)
+            supervisor.terminate()
+            assert supervisor.wait(30) == 0
+
+
+def opened(pid: int) -> list[Any]:
+    return psutil.Process(pid).open_files()
 
 
 @pytest.mark.long

@@ -25,6 +25,8 @@ from etl_assets.settings import LOCAL_ENV, LOCAL_LOCK, Settings, load_settings, 
 
 START_TIMEOUT_S = 90
 STOP_TIMEOUT_S = 30
+# A look at the lock takes no time; a process that is stopped in the midst of one may take some.
+LOOK_S = 5.0
 SUPERVISOR_LOG = "local.log"
 CONFIGURATION = "dagster.yaml"
 
@@ -118,7 +120,7 @@ def stop(settings: Settings) -> bool:
     data_dir = settings.etl_data_dir
     lived = local_servers_live(data_dir)
     if lived:
-        pid = int((data_dir / LOCAL_LOCK).read_text())
+        pid = _supervisor(data_dir)
         os.kill(pid, signal.SIGTERM)
         until = time.monotonic() + STOP_TIMEOUT_S
         while local_servers_live(data_dir) or _is_running(pid):
@@ -130,6 +132,16 @@ def stop(settings: Settings) -> bool:
     for server in (EmbeddedPostgres(data_dir), EmbeddedBroker(data_dir)):
         lived = server.stop() or lived
     return lived
+
+
+def _supervisor(data_dir: Path) -> int:
+    """The process that holds the servers; it says so a moment after it has the lock."""
+    until = time.monotonic() + LOOK_S
+    while not (said := (data_dir / LOCAL_LOCK).read_text()):
+        if time.monotonic() > until:
+            raise PlatformError(f"{data_dir / LOCAL_LOCK} does not name the process that holds it: look for it by `ps`")
+        time.sleep(0.01)
+    return int(said)
 
 
 def _is_running(pid: int) -> bool:
@@ -162,11 +174,17 @@ def supervise() -> None:
 
 @contextlib.contextmanager
 def _only_supervisor(data_dir: Path) -> Iterator[None]:
+    until = time.monotonic() + LOOK_S
     with (data_dir / LOCAL_LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PlatformError("another process holds the local servers") from None
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                # It may be somebody who only looks whether there is a supervisor.
+                if time.monotonic() > until:
+                    raise PlatformError("another process holds the local servers") from None
+                time.sleep(0.01)
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()

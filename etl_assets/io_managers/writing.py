@@ -206,7 +206,7 @@ def _write_parts(session: Session, parts: Sequence[_Part], how: Write) -> list[O
         with session.transaction() as transaction:
             # In one order for all writers, or two of them could wait for each other.
             for piece in sorted((part.piece for part in parts), key=str):
-                transaction.lock(piece)
+                transaction.lock(piece, anywhere=how.mode == "upsert")
             earlier = _committed_before(transaction, parts) if attempts > 1 else None
             if earlier is not None:
                 return earlier
@@ -325,7 +325,7 @@ def _write_stream(session: Session, chunks: Chunks, given: Split[Any], slices: S
 
     def attempt() -> Outcome:
         with session.transaction() as transaction:
-            transaction.lock(piece)
+            transaction.lock(piece, anywhere=how.mode == "upsert")
             refuse_drift(transaction, piece.contract)
             store_records(transaction, piece, given.records, run_id=how.run_id)
             with _conflicts_named(piece, how):

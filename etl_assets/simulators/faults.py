@@ -6,9 +6,11 @@ time-out before the commit has not. The table `KINDS` says both.
 """
 
 import asyncio
+import fcntl
 import math
 import random
 import struct
+import termios
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
@@ -205,6 +207,15 @@ class _Exchange:
         transport.abort()
         await self.stalled(1.0)
 
+    async def delivered(self) -> None:
+        """Waits until the client's machine has all that was written, as far as the system tells."""
+        transport = self._transport()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DELIVERED_WITHIN_S):
+                while transport.get_write_buffer_size() or _under_way(transport.get_extra_info("socket")):
+                    await asyncio.sleep(_DELIVERED_S / 10)
+        await asyncio.sleep(_DELIVERED_S)
+
     async def close(self) -> None:
         """Ends the connection with FIN once what was written is out."""
         self._transport().close()
@@ -219,8 +230,16 @@ class _Exchange:
 
 _JSON = [(b"content-type", b"application/json")]
 _HTML = b"<!doctype html><html><body><h1>We will be back soon</h1></body></html>"
-# Long enough for what was sent to reach the client: a reset overtakes what is still under way.
-_DELIVERED_S = 0.02
+# A reset overtakes what is still under way: so long it waits for the client to have what was sent.
+_DELIVERED_WITHIN_S, _DELIVERED_S = 1.0, 0.02
+
+
+def _under_way(connection: Any) -> int:
+    """Bytes that the other end has not acknowledged; 0 where the system does not tell."""
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
+    except OSError:
+        return 0
 
 
 def _half(body: bytes) -> int:
@@ -289,7 +308,7 @@ async def _reset_mid_body(exchange: _Exchange) -> None:
     start, body = await exchange.handled()
     await exchange.start(start["status"], start["headers"], length=len(body))
     await exchange.write(body[: _half(body)], more=True)
-    await asyncio.sleep(_DELIVERED_S)
+    await exchange.delivered()
     await exchange.reset()
 
 

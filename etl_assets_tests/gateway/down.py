@@ -43,7 +43,8 @@ def hanging_up(database: Database, greeting: bytes = b"") -> Iterator[Database]:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            with connection:
+            # Who has no patience left is gone before it has spoken.
+            with connection, contextlib.suppress(OSError, struct.error):
                 # The client begins by asking for encryption, which is not to be had, or at once with its greeting.
                 if struct.unpack("!II", connection.recv(8, socket.MSG_WAITALL))[1] == 80877103:
                     connection.sendall(b"N")

@@ -41,9 +41,9 @@ CALLS = (
 READING = "GET /v1/features/users"
 
 
-def ask(url: str, call: str = READING) -> requests.Response:
+def ask(url: str, call: str = READING, *, timeout_s: float = PROMISE_S) -> requests.Response:
     method, path = call.split(" ")
-    return requests.request(method, url + path, timeout=PROMISE_S)
+    return requests.request(method, url + path, timeout=timeout_s)
 
 
 def assert_down(answer: requests.Response, *, because: str = "") -> None:
@@ -60,6 +60,7 @@ def until(condition: Callable[[], Any], timeout_s: float = 20) -> Any:
     while time.monotonic() < limit:
         if found := condition():
             return found
+        time.sleep(0.005)
     raise AssertionError("did not come true")
 
 
@@ -142,8 +143,8 @@ def test_a_backend_that_freezes_in_mid_query_is_given_up(database: Database) -> 
 
 
 def test_a_backend_that_is_terminated_in_mid_query_is_a_503(database: Database) -> None:
-    with serving(database) as url, ThreadPoolExecutor(1) as pool, locked(database):
-        answer = pool.submit(ask, url)
+    with serving(database, deadline_s=30) as url, ThreadPoolExecutor(1) as pool, locked(database):
+        answer = pool.submit(ask, url, timeout_s=30)
         pid = waiting_backend(database)
         with psycopg.connect(database.url, autocommit=True) as administrator:
             administrator.execute("SELECT pg_terminate_backend(%s)", (pid,))

@@ -181,7 +181,9 @@ def test_what_the_last_one_recorded_is_seen_under_any_isolation(database: Databa
 def gateways(database: Database, dagster: FakeDagster, count: int, *, interval_s: float) -> Iterator[list[str]]:
     with ExitStack() as stack:
         yield [
-            stack.enter_context(serving(Database(database.url), dagster, interval_s=interval_s)) for _ in range(count)
+            # Two hundred at once take their time; the deadline has tests of its own.
+            stack.enter_context(serving(Database(database.url), dagster, interval_s=interval_s, deadline_s=30))
+            for _ in range(count)
         ]
 
 

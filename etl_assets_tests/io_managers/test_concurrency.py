@@ -58,6 +58,11 @@ def waiting_for_locks(database: Database) -> int:
     return int(count)
 
 
+# Not for the rows of the other, for its turn.
+WAITS_OF_ADVISORY_LOCKS = """SELECT count(*) FROM pg_locks JOIN pg_database ON database = pg_database.oid
+    WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted"""
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
     while not condition():
@@ -84,6 +89,28 @@ def test_eight_writers_of_overlapping_shuffled_keys_do_not_deadlock_and_lose_not
     assert sum(entry["inserted"] for entry in entries) == 375
     assert sum(entry["inserted"] + entry["updated"] + entry["unchanged"] for entry in entries) == 1600
     assert execute(database, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [(0,)]
+
+
+def test_upserts_of_one_table_take_turns_and_hold_up_no_writer_of_a_slice(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that are there are updated in the order of the server's plan: two at once could wait for each other in a circle."""
+    create(database, Readings)
+    store(database, readings(("a", 1), ("b", 1)), "upsert")
+    pause = Pause(monkeypatch, writing, "finish")
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(store, database, readings(("a", 2), ("b", 2)), "upsert", Slice(Readings, "first"))
+        assert pause.reached.wait(10)
+        monkeypatch.undo()
+        second = pool.submit(store, database, readings(("a", 3), ("b", 3)), "upsert", Slice(Readings, "second"))
+        wait_until(lambda: waiting_for_locks(database) == 1)
+        assert execute(database, WAITS_OF_ADVISORY_LOCKS) == [(1,)]
+        of_c = pool.submit(store, database, readings(("c", 1), site="c"), "partition", site_slice("c"))
+        assert counts(of_c.result(10)) == {"received": 1, "inserted": 1}
+        pause.let_go.set()
+        for writer in (first, second):
+            assert counts(writer.result(10)) == {"received": 2, "updated": 2}
+    assert values(database) == {"a": 3, "b": 3, "c": 1}
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -196,16 +223,20 @@ def test_a_reader_sees_the_old_slice_or_the_new_one(database: Database, how: str
         frames[1].loc[300:, "value"] = 1.0
     store(database, frames[0], "partition", piece)
     seen: set[tuple[int, float]] = set()
-    stop = threading.Event()
+    begun, stop = threading.Event(), threading.Event()
 
     def read() -> None:
         with psycopg.connect(database.url, autocommit=True) as connection:
-            while not stop.is_set():
+            ended = False
+            while not ended:
+                ended = stop.is_set()
                 seen.update(connection.execute(f"SELECT count(*), sum(value) FROM {contract.config.table}").fetchall())  # type: ignore[call-overload]
+                begun.set()
 
     with ThreadPoolExecutor(1) as pool:
         reader = pool.submit(read)
-        for number in range(1, 7):
+        begun.wait(20)
+        for number in range(1, 8):
             store(database, frames[number % 2], "partition", piece)
         stop.set()
         reader.result()

@@ -242,16 +242,14 @@ def test_a_cancelled_statement_is_a_failure_that_may_be_tried_again(
     create(database, Readings)
     store(database, readings(("a", 1)), "append")
     monkeypatch.setattr(session, "ATTEMPTS", 2)
-    name = execute(database, "SELECT current_database()")[0][0]
-    execute(database, f"ALTER DATABASE \"{name}\" SET statement_timeout = '30ms'")
     execute(
         database,
-        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.2); RETURN NEW; END';"
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(5); RETURN NEW; END';"
         " CREATE TRIGGER slow BEFORE INSERT ON plant.readings FOR EACH ROW EXECUTE FUNCTION slow()",
     )
-    # The setting is that of new connections.
+    impatient = Database(f"{database.url}?options=-c%20statement_timeout%3D1s")
     with pytest.raises(TransientError, match="cancelled the statement"):
-        store(Database(database.url), readings(("b", 1)), "replace")
+        store(impatient, readings(("b", 1)), "replace")
     assert values(database) == {"a": 1}
 
 

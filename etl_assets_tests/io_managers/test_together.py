@@ -204,13 +204,16 @@ def test_two_writers_in_opposite_order_take_turns(tables: Database) -> None:
 @pytest.mark.long
 def test_a_reader_sees_both_tables_old_or_both_new(tables: Database) -> None:
     seen: set[tuple[Any, ...]] = set()
-    stop = threading.Event()
+    begun, stop = threading.Event(), threading.Event()
 
     def read() -> None:
         query = "SELECT (SELECT sum(value) FROM plant.readings), (SELECT max(text) FROM plant.notes)"
         with psycopg.connect(tables.url, autocommit=True) as connection:
-            while not stop.is_set():
+            ended = False
+            while not ended:
+                ended = stop.is_set()
                 seen.update(connection.execute(query).fetchall())
+                begun.set()
 
     write: Callable[[int], Any] = lambda n: together(  # noqa: E731
         tables, (readings(("a", n)), site_slice("a")), (notes(1, text=str(n)), notes_slice("a"))
@@ -218,6 +221,7 @@ def test_a_reader_sees_both_tables_old_or_both_new(tables: Database) -> None:
     write(0)
     with ThreadPoolExecutor(1) as pool:
         reader = pool.submit(read)
+        begun.wait(20)
         for number in range(1, 8):
             write(number)
         stop.set()

@@ -18,7 +18,7 @@ KEY = "the-secret-of-the-outage-api"
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[OutagesSimulator, str, OutagesApi]]:
     simulator = OutagesSimulator(api_key=KEY, outages_per_site=12, devices_per_site=3)
-    simulator.faults.stall_s = 0.8
+    simulator.faults.stall_s = 1.3
     with serve(simulator.app) as url:
         yield simulator, url, quick_api(url, KEY)
 

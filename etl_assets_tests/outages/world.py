@@ -29,7 +29,7 @@ from etl_assets.simulators.outages import OutagesSimulator
 SITE = "kingfisher"
 # Short waits; the time-outs stay longer than a busy machine needs for an answer.
 QUICK = Limits(
-    connect_timeout_s=2, read_timeout_s=0.5, deadline_s=5, max_attempts=3, base_delay_s=0.001, max_delay_s=0.002
+    connect_timeout_s=2, read_timeout_s=1, deadline_s=5, max_attempts=3, base_delay_s=0.001, max_delay_s=0.002
 )
 FETCHED = datetime(2026, 1, 1, tzinfo=UTC)
 BOOKS = ("inserted", "updated", "unchanged", "deduplicated", "quarantined")

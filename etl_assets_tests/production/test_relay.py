@@ -800,7 +800,9 @@ def test_a_relay_that_is_killed_again_and_again_loses_and_doubles_nothing(
         eventually(lambda: _last(broker) > before or not process.is_alive(), "the relay publishes")  # noqa: B023
         process.kill()
         process.join()
-        assert content(broker) == lines(1, _last(broker))
+        # Read once: what the killed one has sent last may come between two looks.
+        found = content(broker)
+        assert found == lines(1, found.count(b"\n"))
     relay(source, broker, METRICS)
     assert content(broker) == lines(1, 40_000)
 

@@ -255,7 +255,8 @@ def test_a_run_that_is_killed_while_the_api_has_the_payload_is_made_good(bench: 
     bench.learn(nothing_yet)
     nothing_yet(bench)
     simulator = bench.world.simulator
-    simulator.faults.script("site-outages", [fault])
+    # Again for each attempt of a child that is killed late.
+    simulator.faults.script("site-outages", [fault] * 3)
     child = bench.start()
     until = time.monotonic() + 20
     while not (simulator.deliveries if fault == "timeout" else simulator.faults.count("site-outages", fault)):

@@ -92,9 +92,10 @@ def test_a_reset_comes_before_or_after_the_effect(notebook: Notebook, kind: str,
 
 @pytest.mark.parametrize(("kind", "notes"), [("timeout-before-commit", []), ("timeout", [b"a"])])
 def test_a_timeout_comes_before_or_after_the_effect(notebook: Notebook, kind: str, notes: list[bytes]) -> None:
+    notebook.faults.stall_s = 2.0
     notebook.faults.script("notes", [kind])
     with pytest.raises(requests.ReadTimeout):
-        notebook.call(timeout=0.05)
+        notebook.call(timeout=0.5)
     assert notebook.notes == notes
 
 

@@ -353,7 +353,7 @@ def received(api: Api, **query: Any) -> tuple[bytes, bool]:
     """What comes of an answer, and whether it ends as it should."""
     content = b""
     try:
-        with requests.get(f"{api.url}/metrics", params=query, stream=True, timeout=(5, 0.1)) as answer:
+        with requests.get(f"{api.url}/metrics", params=query, stream=True, timeout=(5, 1)) as answer:
             for chunk in answer.iter_content(65_536):
                 content += chunk
     except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
@@ -365,6 +365,7 @@ def received(api: Api, **query: Any) -> tuple[bytes, bool]:
 @pytest.mark.parametrize("kind", ["reset-mid-body", "short-body", "timeout-mid-body"])
 def test_a_stream_that_breaks_has_some_lines_and_half_a_line(api: Api, kind: str, follow: str) -> None:
     whole = api.get().content
+    api.simulator.faults.stall_s = 2.0
     api.simulator.faults.script("metrics", [kind])
     content, ended = received(api, follow=follow)
     assert not ended

@@ -275,7 +275,7 @@ def test_one_byte_at_a_time_ends_at_the_deadline(whole: Source) -> None:
 
 def test_an_absurd_retry_after_fails_at_once_and_says_so(source: Source) -> None:
     source.says(b"{}", status=429, Retry_After="86400")
-    with pytest.raises(ApiUnavailable, match="asks to wait 86400 s, longer than the 5.0 s left of the deadline"):
+    with pytest.raises(ApiUnavailable, match=r"asks to wait 86400 s, longer than the [45]\.\d s left of the deadline"):
         source.minutes()
     assert len(source.requests) == 1
 
