@@ -92,7 +92,8 @@ def write_parquet(
 
     Args:
         database: keeps the ledger and the rejected rows.
-        data: as for `writing.write`; record batches are written as they come and go to a single slice.
+        data: as for `writing.write`; record batches are written as they come and go to a single slice. Of these rows with
+            equal keys all stay: to see them would take the memory of all keys.
         how: mode `replace`, `partition` or `snapshot`.
 
     Raises:
