@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -148,9 +149,9 @@ def test_a_writer_that_waited_for_another_knows_what_it_has_not_met(database: Da
     waiting = threading.Event()
     lock = Transaction.lock
 
-    def locked(self: Transaction, piece: Slice) -> None:
+    def locked(self: Transaction, piece: Slice, **options: Any) -> None:
         waiting.set()
-        lock(self, piece)
+        lock(self, piece, **options)
 
     with database.adbc() as connection, ThreadPoolExecutor(1) as pool:
         first = Transaction(connection)
