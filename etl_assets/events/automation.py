@@ -98,11 +98,11 @@ def _newest(file: FeedFile, postgres: PostgresResource, settings: Settings, now:
 
 
 def _is_new(entry: Entry, file: FeedFile, now: datetime) -> bool:
-    if entry.state in ("loaded", "refused") and file.md5 in (entry.md5, entry.refused_md5):
+    if file.md5 in (entry.md5, entry.refused_md5) and not (entry.sought or entry.state == "fetched"):
         return False
     asked = entry.last_asked_at
     pause = LOOK_AGAIN if entry.state == "absent" else TRY_AGAIN
-    return entry.state == "refused" or entry.reason is None or asked is None or now - asked >= pause
+    return entry.refused_md5 is not None or entry.reason is None or asked is None or now - asked >= pause
 
 
 def _late(postgres: PostgresResource, settings: Settings, now: datetime, *, beside: FeedFile | None) -> Wanted:
@@ -122,7 +122,7 @@ def _late(postgres: PostgresResource, settings: Settings, now: datetime, *, besi
     left += [
         entry.interval
         for entry in unsettled(postgres.database)
-        if entry.interval >= first and (entry.derivable or _is_due(entry, now))
+        if entry.interval >= first and (entry.state == "fetched" or _is_due(entry, now))
     ]
     by_day: dict[date, list[datetime]] = {}
     for at in sorted(set(left) - ({beside.interval} if beside else set())):

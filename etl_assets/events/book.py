@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import psycopg
 
 DAY = timedelta(days=1)
-# The file, or its newest version, could not be had so far, or what is stored of it cannot be read. `reason` is NULL where nothing
-# is wrong, and `md5` where nothing that is known is stored.
+# The file, or its newest version, could not be had so far. `reason` is NULL where nothing is wrong, and `md5` where nothing is
+# stored, or nobody knows which version.
 LOST = b"(reason IS NOT NULL OR md5 IS NULL)"
 
 
@@ -50,13 +50,8 @@ class Entry:
         return self.rows_raw is not None
 
     @property
-    def derivable(self) -> bool:
-        """Whether nobody has derived the US events of the rows that are there."""
-        return self.state == "fetched" and self.md5 is not None
-
-    @property
     def sought(self) -> bool:
-        """Whether the feed is asked again for its file: for any, for a newer version, or for the one that is damaged here."""
+        """Whether the feed is asked again for its file: for any, for a newer version, or as nobody knows which is stored."""
         if self.accepted:
             return False
         newer = self.reason is not None and self.refused_md5 is None
@@ -77,18 +72,19 @@ def entries(database: Database, first: datetime, last: datetime) -> dict[datetim
 
 
 def with_repeated(connection: "psycopg.Connection[Any]", *, beside: Sequence[datetime]) -> list[Entry]:
-    """The intervals with events that are stored with another interval, but for some intervals and what is damaged, in their order."""
-    return _read(connection, b"rows_repeated > 0 AND md5 IS NOT NULL AND NOT interval = ANY(%s)", (list(beside),))
+    """The intervals with rows of events that are stored with another interval, but for some intervals, in their order."""
+    condition = b"rows_repeated > 0 AND rows_raw IS NOT NULL AND NOT interval = ANY(%s)"
+    return _read(connection, condition, (list(beside),))
 
 
 def unsettled(database: Database) -> list[Entry]:
-    """The intervals, in their order, that are derivable or sought."""
+    """The intervals, in their order, of which rows are to be derived, or the file is sought."""
     with database.connect() as connection:
         limit_waits(connection)
         left = _read(
             connection, b"state = 'fetched' OR accepted IS NULL AND state IN ('missing', 'loaded') AND " + LOST, ()
         )
-    return [entry for entry in left if entry.derivable or entry.sought]
+    return [entry for entry in left if entry.state == "fetched" or entry.sought]
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ def no_interval_is_lost(postgres: PostgresResource) -> dg.AssetCheckResult:
         lost = connection.execute(
             b"SELECT interval, state, count(*) OVER () FROM events.intervals"
             b" WHERE accepted IS NULL AND state <> 'missing' AND %b"
-            b" OR (accepted IS NULL OR md5 IS NOT NULL) AND state IN ('missing', 'fetched')"
+            b" OR (accepted IS NULL OR state = 'fetched') AND state IN ('missing', 'fetched')"
             b" AND greatest(first_asked_at, interval) < %%(overdue)s"
             b" ORDER BY interval DESC LIMIT %%(limit)s" % LOST,
             {"overdue": overdue, "limit": NAMED_AT_MOST},

@@ -18,6 +18,7 @@ from etl_assets.events.feed import EventsFeed, FeedFile, FileMissing
 from etl_assets.events.intervals import INTERVAL, file_name
 from etl_assets.events.layout import valid_events
 from etl_assets.events.refused import FileRefused
+from etl_assets.failures import PermanentError
 from etl_assets.io_managers.parquet_files import ParquetRoot, is_stored, read_parquet, write_parquet
 from etl_assets.io_managers.parquet_form import DamagedFile
 from etl_assets.io_managers.slices import Slice
@@ -134,14 +135,13 @@ def take(
 
     Raises:
         ApiUnavailable, ApiRefused: as the feed, if it fails over all of the files, or is away for several in a row; what was noted before stays.
-        FileMissing: if it gives none of several files that it lists.
         NotStored: if the disk does not take a file.
         TransientError, PermanentError: of the stores.
     """
     if not intervals:
         return
     book = entries(stores.database, min(intervals), max(intervals) + INTERVAL)
-    there = {at for at, entry in book.items() if entry.stored and is_stored(stores.root, interval_slice(at))}
+    there = {at for at, entry in book.items() if entry.stored and _is_there(stores.root, at)}
     noted = [
         replace(entry, reason=None, refused_md5=None, accepted=None)
         for at, entry in book.items()
@@ -153,10 +153,11 @@ def take(
         # What is not over yet cannot be missing.
         if (at in known or at + INTERVAL <= clock()) and _is_news(book.get(at), known.get(at), stored=at in there)
     ]
-    patience = _Patience(sum(at in known for at in wanted))
+    expected = {at for at in wanted if at in known and not (at in book and book[at].accepted)}
+    patience = _Patience(len(expected))
     try:
         with temporary_folder() as folder:
-            fetched = ((at, _fetched(feed, known.get(at), folder, book.get(at))) for at in wanted)
+            fetched = ((at, _fetched(feed, known.get(at), folder, book.get(at), stored=at in there)) for at in wanted)
             for at, found in one_ahead(fetched):
                 now = clock()
                 asked = _asked(book.get(at), at, now)
@@ -166,8 +167,8 @@ def take(
                     continue
                 entry = _not_taken(asked, found, now=now, late=late)
                 noted.append(entry)
-                if at in known:
-                    patience.tried(found)
+                if at in expected:
+                    patience.tried(found.failure)
                 if len(noted) >= NOTED_TOGETHER:
                     note(stores.database, noted, run_id=stores.run_id, since=book)
                     noted = []
@@ -242,29 +243,32 @@ def _with_replayed(database: Database, piece: Slice, rows: Split[pa.Table], ther
 class _Patience:
     """How long to go on with a feed that fails: it may over a file, and may not over all, or be away for several in a row.
 
-    A file that is not there is no failure, the newest comes a moment after the list; but that none of many is there is one.
-
     Args:
-        files: how many of those that it lists it will be asked for; what it does not list says nothing of it.
+        files: how many it will be asked for of those that it lists and nobody has given up; what it does not list says nothing
+            of it.
     """
 
     def __init__(self, files: int) -> None:
-        self._files, self._failed, self._lacking, self._away = files, 0, 0, 0
+        self._files, self._failed, self._away = files, 0, 0
 
     def rewarded(self) -> None:
         """A file came."""
         self._away = 0
 
-    def tried(self, found: NotTaken) -> None:
-        """None came; raises the feed's failure over it, or over all, if no patience is left."""
-        failure = found.failure
+    def tried(self, failure: ApiUnavailable | ApiRefused | None) -> None:
+        """None came; raises the feed's failure over it, if there was one and no patience is left."""
         self._away = self._away + 1 if isinstance(failure, ApiUnavailable) else 0
         self._failed += failure is not None
-        self._lacking += not found.refused
         if failure and (self._failed == self._files or self._away == AWAY_IN_A_ROW):
             raise failure
-        if self._lacking == self._files >= AWAY_IN_A_ROW:
-            raise FileMissing(f"the feed gives none of the {self._files} files that it lists, at last {found.reason}")
+
+
+def _is_there(root: ParquetRoot, interval: datetime) -> bool:
+    """Whether the raw layer has a file of the interval; who derives it says so of one that this process may not read."""
+    try:
+        return is_stored(root, interval_slice(interval))
+    except PermanentError:
+        return True
 
 
 def _is_news(entry: Entry | None, file: FeedFile | None, *, stored: bool) -> bool:
@@ -273,7 +277,6 @@ def _is_news(entry: Entry | None, file: FeedFile | None, *, stored: bool) -> boo
         return True
     if file and any(one.md5 not in (entry.md5, entry.refused_md5) for one in file.versions()):
         return True
-    # Of what is damaged here the version that was refused would be better than none.
     return entry.sought and (file is None or entry.md5 is None)
 
 
@@ -282,11 +285,17 @@ def _asked(entry: Entry | None, interval: datetime, now: datetime | None) -> Ent
     return replace(entry, attempts=entry.attempts + 1, first_asked_at=entry.first_asked_at or now, last_asked_at=now)
 
 
-def _fetched(feed: EventsFeed, file: FeedFile | None, folder: Path, entry: Entry | None) -> ReadFile | NotTaken:
-    """The file that the feed has; where its lists disagree the one of them that is right, what is new to the book first."""
+def _fetched(
+    feed: EventsFeed, file: FeedFile | None, folder: Path, entry: Entry | None, *, stored: bool
+) -> ReadFile | NotTaken:
+    """The file that the feed has; where its lists disagree the one of them that is right, what is new to the book first.
+
+    The version that is stored is not fetched again: it would hide that the newer one could not be had.
+    """
     found: ReadFile | NotTaken = NotTaken("the feed does not list it", listed=False)
     known = (entry.md5, entry.refused_md5) if entry else ()
-    for one in sorted(file.versions() if file else (), key=lambda version: version.md5 in known):
+    versions = [one for one in (file.versions() if file else []) if not (stored and entry and one.md5 == entry.md5)]
+    for one in sorted(versions, key=lambda version: version.md5 in known):
         found = _fetched_as(feed, one, folder)
         if isinstance(found, ReadFile) or found.refused or found.failure:
             break
@@ -313,9 +322,13 @@ def _fetched_as(feed: EventsFeed, file: FeedFile, folder: Path) -> ReadFile | No
 
 
 def _not_taken(entry: Entry, found: NotTaken, *, now: datetime, late: timedelta) -> Entry:
-    if found.refused and found.md5 != entry.refused_md5:
+    another = found.md5 != entry.refused_md5
+    if another and (found.refused or (found.listed and entry.refused_md5)):
         # Somebody has accepted the loss of another file.
         entry = replace(entry, accepted=None)
+    if found.listed and entry.state == "refused":
+        # Its time begins anew, with another version.
+        entry = replace(entry, first_asked_at=now)
     if entry.stored or (entry.accepted and not found.refused):
         state = entry.state
     elif found.refused:

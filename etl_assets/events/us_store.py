@@ -134,7 +134,7 @@ def store_us_events(
         intervals: aware, on quarters of an hour.
         rule: which events are US events.
         clock: gives the present instant, aware: the upload date of the rows of a transaction that are new or changed.
-        only_fetched: pass over what is loaded already, and what is known to be damaged.
+        only_fetched: pass over what is loaded already.
 
     Raises:
         TransientError, PermanentError: as `write_together`; intervals that were stored before stay. At the end, for
@@ -155,11 +155,12 @@ def store_us_events(
 
 
 def _stored(database: Database, intervals: Sequence[datetime], *, only_fetched: bool) -> list[datetime]:
-    """Those of the intervals, in order, that have rows in the raw layer; of these only those that nobody has derived."""
+    """Those of the intervals, in order, that have rows in the raw layer; or of these only those that nobody has derived."""
     if not intervals:
         return []
     book = entries(database, intervals[0], intervals[-1] + INTERVAL)
-    return [at for at in intervals if at in book and (book[at].derivable if only_fetched else book[at].stored)]
+    states = ("fetched",) if only_fetched else ("fetched", "loaded")
+    return [at for at in intervals if at in book and book[at].stored and book[at].state in states]
 
 
 def _batches(intervals: Sequence[datetime]) -> list[list[datetime]]:
@@ -210,11 +211,12 @@ def _derived(
     except PermanentError as error:
         if not isinstance(error, (DamagedFile, NothingStored)):
             failures.append(error)
-        elif not (entry.accepted and entry.md5 is None):
-            # Without its MD5 the file that the feed has is news, and the next run fetches it. Who has accepted something
-            # else has not accepted this.
-            damaged = replace(entry, state="fetched", md5=None, accepted=None)
-            enter(stores.database, [damaged], run_id=stores.run_id)
+        else:
+            # As if there had never been a file; its US events stay. Who has accepted something else has not accepted this.
+            lost = replace(
+                entry, state="missing", md5=None, refused_md5=None, rows_raw=None, reason=str(error), accepted=None
+            )
+            enter(stores.database, [lost], run_id=stores.run_id)
             failures.append(PermanentError(f"{error}, {_how_to_fetch(entry)}"))
         return None
     return _Derived(entry, raw["global_event_id"], us_events(raw, rule=rule, uploaded_at=now))

@@ -23,6 +23,7 @@ from etl_assets.failures import PermanentError, PlatformError, TransientError
 from etl_assets.io_managers.parquet_files import ParquetRoot, write_parquet
 from etl_assets.io_managers.writing import Write
 from etl_assets.settings import load_settings
+from etl_assets_tests.events.test_command import lost
 from etl_assets_tests.events.world import FIRST, World, quarter
 
 ABROAD = {"action_geo_country_code": "GM"}
@@ -266,11 +267,11 @@ def test_a_raw_file_that_the_feed_no_longer_has_is_named_until_somebody_accepts_
     path.write_bytes(data[:4] + b"\xee" * 60 + data[64:]) if damaged else path.unlink()
     world.simulator.change(quarter(1), held=True)
     world.ahead += timedelta(days=3)
-    for _ in range(2):
-        with pytest.raises(PermanentError, match="20190121001500.*by a run of raw_events for 2019-01-21 or"):
-            world.load_all()
-    assert (world.states()[1], world.us()) == ("fetched", before)
+    with pytest.raises(PermanentError, match="20190121001500.*by a run of raw_events for 2019-01-21 or"):
+        world.load_all()
     assert [entry.interval for entry in book.unsettled(world.database)] == [quarter(1)]
+    world.load_all()
+    assert (world.states()[1], world.us(), lost(world)) == ("absent", before, (1, 0))
     assert run(["events", "accept", "--interval", "2019-01-21T00:15Z", "--reason", "lost"]) == 0
     world.load_all()
     assert (book.unsettled(world.database), world.us()) == ([], before)

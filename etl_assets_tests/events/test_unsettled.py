@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ import pytest
 from etl_assets.cli import run
 from etl_assets.events import book, feed, intake, script
 from etl_assets.events.us_store import StoredIntervals
-from etl_assets.failures import ConfigurationError, PermanentError, TransientError
+from etl_assets.failures import ConfigurationError, PermanentError
 from etl_assets.settings import load_settings
 from etl_assets_tests.events.sensor import NOTHING_NEW, Sensor
 from etl_assets_tests.events.test_command import lost
-from etl_assets_tests.events.world import World, quarter
+from etl_assets_tests.events.world import World, quarter, quick_feed
 
 DAY = "2019-01-21"
 BROKEN = {"global_event_id": "7", "action_geo_lat": "95"}
@@ -168,7 +169,9 @@ def test_who_accepts_the_loss_of_a_newer_version_does_not_accept_damage_of_what_
     monkeypatch.setenv("EVENTS_US_RULE", "bounding_box")
     assert world.command(*THE_HOUR) == 1
     assert "20190121001500/data.parquet is damaged" in capsys.readouterr().err
-    assert (lost(world), unsettled(world)) == ((1, 0), [1])
+    assert (world.states()[1], world.book()[1].accepted, unsettled(world)) == ("missing", None, [1])
+    assert world.command(*THE_HOUR) == 0
+    assert (world.states()[1], lost(world)) == ("refused", (1, 0))
     assert accept(1, "all of it") == 0
     assert world.command(*THE_HOUR) == 0
     assert lost(world) == (0, 1)
@@ -196,8 +199,8 @@ def test_a_file_that_comes_while_its_loss_is_accepted_is_stored(world: World, mo
     world.simulator.restore(quarter(1))
     fetched = intake._fetched
 
-    def accepted_meanwhile(*args: Any) -> Any:
-        found = fetched(*args)
+    def accepted_meanwhile(*args: Any, **options: Any) -> Any:
+        found = fetched(*args, **options)
         book.accept(world.database, quarter(1), quarter(2), reason="gone for good")
         return found
 
@@ -222,7 +225,7 @@ def test_damage_of_an_interval_holds_up_no_other_of_its_day(sensor: Sensor, worl
     settled_hours(world, 1)
     sensor.wait_s = 3600
     assert sensor.run_all() == [(DAY, True)]
-    assert (world.states()[2], lost(world), unsettled(world)) == ("loaded", (1, 0), [1])
+    assert (world.states()[2], world.states()[1], unsettled(world)) == ("loaded", "missing", [1])
     assert sensor.tick() == NOTHING_NEW
     world.simulator.restore(quarter(1))
     settled_hours(world, 1)
@@ -333,21 +336,6 @@ def test_an_interval_that_is_derived_twice_in_a_load_counts_once(
 
 
 @pytest.mark.long
-def test_a_feed_that_gives_none_of_many_files_that_it_lists_has_failed(world: World) -> None:
-    world.simulator.advance(2)
-    for number in range(6):
-        world.simulator.change(quarter(number), withdrawn=True)
-    with pytest.raises(
-        TransientError, match="gives none of the 6 files that it lists, at last 20190121011500.*404 for"
-    ):
-        world.load_all()
-    assert world.states() == dict.fromkeys(range(6), "missing")
-    world.simulator.change(quarter(4), withdrawn=False)
-    world.load_all()
-    assert [number for number, state in world.states().items() if state == "loaded"] == [4]
-
-
-@pytest.mark.long
 def test_a_file_that_is_listed_and_not_there_is_absent_only_when_it_was_asked_for_in_vain_for_a_day(
     world: World,
 ) -> None:
@@ -362,3 +350,81 @@ def test_a_file_that_is_listed_and_not_there_is_absent_only_when_it_was_asked_fo
     world.ahead += timedelta(hours=1)
     world.load_all()
     assert (world.states()[1], unsettled(world)) == ("absent", [])
+
+
+@pytest.mark.long
+def test_an_accepted_file_that_the_feed_refuses_fails_no_run(sensor: Sensor, world: World) -> None:
+    world.simulator.change(quarter(0), held=True)
+    world.load_own(0, 0, BROKEN, 1)
+    world.simulator.change(quarter(1), withdrawn=True, withdrawn_as=403)
+    world.load_all()
+    assert accept(1, "not for us") == 0
+    ((identity,),) = world.query("SELECT id FROM etl.quarantine")
+    assert run(["quarantine", "replay", identity, "--set", "action_geo_lat=61.2"]) == 0
+    sensor.run_all()
+    assert (7 in world.us(), world.book()[1].accepted, unsettled(world)) == (True, "not for us", [])
+
+
+@pytest.mark.long
+def test_a_half_file_in_the_place_of_one_that_was_refused_days_ago_is_looked_for(world: World) -> None:
+    world.simulator.change(quarter(1), defect="truncated")
+    world.load_all()
+    world.simulator.restore(quarter(1))
+    world.simulator.republish(quarter(1))
+    world.simulator.change(quarter(1), halves=30)
+    world.ahead = timedelta(days=3)
+    world.load_all()
+    assert (world.states()[1], unsettled(world)) == ("missing", [1])
+
+
+@pytest.mark.long
+def test_who_accepts_the_loss_of_a_version_is_told_of_the_next_one(sensor: Sensor, world: World) -> None:
+    world.load_all()
+    world.simulator.change(quarter(3), defect="truncated")
+    world.load_all()
+    assert accept(3) == 0
+    world.simulator.restore(quarter(3))
+    world.simulator.republish(quarter(3))
+    world.simulator.change(quarter(3), withdrawn=True)
+    assert sensor.run_all() == [(DAY, False)]
+    assert (lost(world), unsettled(world)) == ((1, 0), [3])
+    for _ in range(4):
+        world.ahead += timedelta(minutes=1)
+        assert sensor.tick() == NOTHING_NEW
+
+
+@pytest.mark.long
+def test_rows_that_a_killed_load_has_written_are_derived_though_the_feed_has_the_file_no_more(
+    sensor: Sensor, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.load_own(1, 7)
+    for number in (0, 2, 3):
+        world.load(number)
+    write = intake.write_parquet
+
+    def killed(*args: Any) -> Any:
+        write(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(intake, "write_parquet", killed)
+        with pytest.raises(KeyboardInterrupt):
+            world.load(1)
+    world.simulator.change(quarter(1), withdrawn=True)
+    sensor.run_all()
+    assert world.us() == world.in_the_us(0, 1, 2, 3)
+    assert (world.book()[1].md5, unsettled(world)) == (None, [1])
+
+
+@pytest.mark.long
+def test_the_version_that_is_stored_does_not_hide_that_a_newer_one_cannot_be_had(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One list says the version that is stored, and the other one that is not there."""
+    world.load_all()
+    stored, file = world.book()[3].md5, quick_feed().latest()
+    assert stored == file.md5
+    monkeypatch.setattr(feed.EventsFeed, "latest", lambda _: replace(file, md5="0" * 32))
+    for _ in range(2):
+        world.load_all()
+        assert (world.book()[3].md5, lost(world), unsettled(world)) == (stored, (1, 0), [3])
