@@ -703,7 +703,7 @@ def test_a_raw_file_that_is_damaged_in_its_middle_is_fetched_again_by_the_next_r
         match=r"20190121001500.*is damaged.*: materialise it again, by a run of raw_events for 2019-01-21 or",
     ):
         world.load_all()
-    assert (world.us(), world.states()) == (before, {0: "loaded", 1: "fetched", 2: "loaded", 3: "loaded"})
+    assert (world.us(), world.states()) == (before, {0: "loaded", 1: "missing", 2: "loaded", 3: "loaded"})
     asked = world.asked()
     world.load_all()
     assert (world.us(), set(world.states().values()), world.asked()) == (before, {"loaded"}, asked + 1)

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from etl_assets.failures import ConfigurationError, PermanentError
 from etl_assets.settings import load_settings
 from etl_assets_tests.events.sensor import NOTHING_NEW, Sensor
 from etl_assets_tests.events.test_command import lost
+from etl_assets_tests.events.test_script import damage
 from etl_assets_tests.events.world import World, quarter, quick_feed
 
 DAY = "2019-01-21"
@@ -27,12 +27,6 @@ THE_HOUR = ("--from", "2019-01-21", "--to", "2019-01-21T01:00Z")
 
 def accept(number: int, reason: str = "we have it") -> int:
     return run(["events", "accept", "--interval", f"{quarter(number):%Y-%m-%dT%H:%MZ}", "--reason", reason])
-
-
-def damage(path: Path) -> None:
-    """Makes a byte of the first page another."""
-    data = path.read_bytes()
-    path.write_bytes(data[:4] + b"\xee" * 60 + data[64:])
 
 
 def unsettled(world: World) -> list[int]:
