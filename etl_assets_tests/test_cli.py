@@ -161,6 +161,7 @@ def test_simulators_are_not_used_with_a_database_given_by_url(home: Path, empty_
     assert "OUTAGES_API_URL is not set" in ran.stderr
 
 
+@pytest.mark.long
 def test_an_empty_database_is_brought_to_shape_by_the_first_command(home: Path, empty_database_url: str) -> None:
     ran = run("outages", "sync", "kingfisher", "--simulate", ETL_POSTGRES_URL=empty_database_url)
     assert ran.returncode == 0, ran.stderr

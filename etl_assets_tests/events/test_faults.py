@@ -101,6 +101,7 @@ def assert_whole(world: World, *numbers: int) -> None:
 # Postgres: what passes is tried again.
 
 
+@pytest.mark.long
 def test_a_backend_that_is_terminated_in_the_middle_of_a_copy_is_replaced_and_all_is_loaded(world: World) -> None:
     faulty(world, "PERFORM pg_terminate_backend(pg_backend_pid())")
     world.load_all()

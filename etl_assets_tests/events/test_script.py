@@ -694,6 +694,7 @@ def damage(path: Path) -> None:
     path.write_bytes(data[:4] + b"\xee" * 60 + data[64:])
 
 
+@pytest.mark.long
 def test_a_raw_file_that_is_damaged_in_its_middle_is_fetched_again_by_the_next_run(world: World) -> None:
     world.load_all()
     before = world.us()

@@ -184,6 +184,7 @@ def test_a_client_that_stops_is_let_go(place: tuple[str, int], said: bytes, answ
         assert b"within 0.6 s" in received
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     "said",
@@ -364,6 +365,7 @@ STATES = {
 }
 
 
+@pytest.mark.long
 def test_a_statement_that_fails_starts_nothing_and_uses_up_nothing(database: Database) -> None:
     dagster = FakeDagster()
     with serving(database, dagster) as url:

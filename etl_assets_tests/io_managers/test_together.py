@@ -70,6 +70,7 @@ def tables(database: Database) -> Database:
     return database
 
 
+@pytest.mark.long
 def test_each_slice_has_an_outcome_and_a_ledger_row_of_one_transaction(tables: Database) -> None:
     outcomes = together(
         tables,

@@ -76,6 +76,7 @@ def test_a_second_sync_posts_nothing_and_keeps_the_watermark(world: World) -> No
     assert world.posts() == 1
 
 
+@pytest.mark.long
 def test_since_replaces_the_cutoff_of_one_call(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.serve(GOOD)
     monkeypatch.setattr(world.simulator, "_cutoff", datetime(2022, 2, 1, tzinfo=UTC))
@@ -275,6 +276,7 @@ def test_a_bad_row_is_shown_and_replayed_with_its_correction(world: World, etl_a
     world.assert_books_balance()
 
 
+@pytest.mark.long
 def test_the_same_bad_rows_are_counted_and_not_repeated(world: World) -> None:
     world.serve(BAD)
     world.sync()

@@ -271,6 +271,7 @@ def test_what_is_delivered_is_the_rule(rows: list[Outage], known: dict[str, str]
     assert delivered(rows, info(**known)) == rule(rows, known)
 
 
+@pytest.mark.long
 @settings(max_examples=25)
 @given(elements, names)
 def test_a_second_mapping_of_the_same_answer_gives_the_same_keys(rows: list[Outage], known: dict[str, str]) -> None:
@@ -279,6 +280,7 @@ def test_a_second_mapping_of_the_same_answer_gives_the_same_keys(rows: list[Outa
     assert batch_key(first["delivery_key"]) == batch_key(second["delivery_key"])
 
 
+@pytest.mark.long
 @settings(max_examples=25)
 @given(elements, names, st.randoms(use_true_random=False))
 def test_the_order_of_the_answer_changes_the_order_and_nothing_else(

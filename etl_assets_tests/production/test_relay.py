@@ -297,8 +297,13 @@ def test_an_api_without_a_source_has_the_source_without_a_name(api: Api, source:
         pytest.param(body(lines(1, 1700)[:-9], then="reset"), {0, 1000, 1699}, id="reset in the middle of a line"),
         pytest.param(body(lines(1, 1700), then="reset"), {0, 1000, 1700}, id="reset between two lines"),
         pytest.param(body(lines(1, 1700)[:-9]), {1699}, id="half a last line"),
-        pytest.param(body(lines(1, 1700)[:-9], then="stall"), {1699}, id="read time-out in the middle of a line"),
-        pytest.param(body(then="stall"), {0}, id="read time-out before the first line"),
+        pytest.param(
+            body(lines(1, 1700)[:-9], then="stall"),
+            {1699},
+            id="read time-out in the middle of a line",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(body(then="stall"), {0}, id="read time-out before the first line", marks=pytest.mark.long),
         pytest.param(body(b"<!doctype html><p>We will be back soon"), {0}, id="HTML"),
         pytest.param(body(lines(1, 1700) + b"upstream connect error\n"), {1700}, id="a text at the end"),
     ],
@@ -727,6 +732,7 @@ def test_what_has_arrived_is_published_when_the_relay_is_stopped(
     assert content(broker) == lines(1, done.position)
 
 
+@pytest.mark.long
 def test_a_following_relay_outlives_every_transient_failure(api: Api, source: ProductionApi, broker: Broker) -> None:
     api.last = 100
     api.steps.extend([status(503)] * 10)
@@ -737,6 +743,7 @@ def test_a_following_relay_outlives_every_transient_failure(api: Api, source: Pr
     assert content(broker) == lines(1, 100)
 
 
+@pytest.mark.long
 def test_a_following_relay_stops_at_a_permanent_failure(api: Api, source: ProductionApi, broker: Broker) -> None:
     api.steps.append(body(lines(1, 5) + b'{"error":"the file is gone"}\n', then="stall"))
     with pytest.raises(PermanentError, match="the file is gone"):

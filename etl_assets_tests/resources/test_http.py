@@ -613,7 +613,7 @@ def test_a_retried_payload_is_the_same_to_the_byte() -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(silence, id="read time-out"),
+        pytest.param(silence, id="read time-out", marks=pytest.mark.long),
         pytest.param(reset, id="reset"),
         pytest.param(said(500, "x"), id="500"),
         pytest.param(said(504, "x"), id="504"),
@@ -672,7 +672,7 @@ def everything_said(error: BaseException | None) -> str:
         pytest.param(said(500, KEY), id="echoed and retried"),
         pytest.param(answer(302, Location=f"http://elsewhere.invalid/?key={KEY}"), id="redirect"),
         pytest.param(reset, id="reset"),
-        pytest.param(silence, id="read time-out"),
+        pytest.param(silence, id="read time-out", marks=pytest.mark.long),
     ],
 )
 def test_the_key_is_in_no_exception_and_no_log(fault: Step, caplog: pytest.LogCaptureFixture) -> None:

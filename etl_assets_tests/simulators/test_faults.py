@@ -90,6 +90,7 @@ def test_a_reset_comes_before_or_after_the_effect(notebook: Notebook, kind: str,
     assert notebook.notes == notes
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "notes"), [("timeout-before-commit", []), ("timeout", [b"a"])])
 def test_a_timeout_comes_before_or_after_the_effect(notebook: Notebook, kind: str, notes: list[bytes]) -> None:
     notebook.faults.stall_s = 2.0

@@ -370,7 +370,10 @@ def client(api: Api, request: pytest.FixtureRequest) -> Iterator[ApiClient]:
 
 
 # "slow" is not among them: a body of this length, a byte at a time, ends at any deadline.
-QUICK_KINDS = sorted(set(KINDS) - {"slow"})
+QUICK_KINDS = [
+    pytest.param(kind, marks=pytest.mark.long if kind.startswith("timeout") else ())
+    for kind in sorted(set(KINDS) - {"slow"})
+]
 
 
 @pytest.mark.parametrize("kind", QUICK_KINDS)

@@ -362,7 +362,9 @@ def received(api: Api, **query: Any) -> tuple[bytes, bool]:
 
 
 @pytest.mark.parametrize("follow", ["true", "false"])
-@pytest.mark.parametrize("kind", ["reset-mid-body", "short-body", "timeout-mid-body"])
+@pytest.mark.parametrize(
+    "kind", ["reset-mid-body", "short-body", pytest.param("timeout-mid-body", marks=pytest.mark.long)]
+)
 def test_a_stream_that_breaks_has_some_lines_and_half_a_line(api: Api, kind: str, follow: str) -> None:
     whole = api.get().content
     api.simulator.faults.stall_s = 2.0
