@@ -35,7 +35,7 @@ from etl_assets_tests.gateway.conftest import TOKEN, Client
 from etl_assets_tests.gateway.dagster_api import DagsterApi, location, workspace
 from etl_assets_tests.gateway.serving import FakeDagster, serving
 from etl_assets_tests.gateway.test_server import WORKSPACE
-from etl_assets_tests.gateway.test_store import PROMISE_S, READING, ask, assert_down, locked, until
+from etl_assets_tests.gateway.test_store import PATIENCE_S, READING, ask, assert_down, locked, until
 from etl_assets_tests.gateway.test_triggers import FREQUENT, STARTED, execute, recorded
 from etl_assets_tests.io_managers.proxy import proxied
 
@@ -112,7 +112,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def healthy(place: tuple[str, int]) -> bool:
-    return requests.get(f"http://127.0.0.1:{place[1]}/healthz", timeout=PROMISE_S).ok
+    return requests.get(f"http://127.0.0.1:{place[1]}/healthz", timeout=PATIENCE_S).ok
 
 
 # HTTP: what is none

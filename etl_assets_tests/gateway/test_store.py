@@ -29,7 +29,10 @@ from etl_assets.resources.embedded import EmbeddedPostgres
 from etl_assets_tests.gateway.down import WAYS, guest, limit_connections, refusing
 from etl_assets_tests.gateway.serving import FakeDagster, serving
 
+# Within this the gateway has promised an answer, by a deadline of its own.
 PROMISE_S = 2.0
+# Far longer than that deadline, also on a busy machine, and shorter than drivers wait by themselves.
+PATIENCE_S = 8.0
 CALLS = (
     "POST /trigger-etl",
     "GET /check/table",
@@ -41,7 +44,7 @@ CALLS = (
 READING = "GET /v1/features/users"
 
 
-def ask(url: str, call: str = READING, *, timeout_s: float = PROMISE_S) -> requests.Response:
+def ask(url: str, call: str = READING, *, timeout_s: float = PATIENCE_S) -> requests.Response:
     method, path = call.split(" ")
     return requests.request(method, url + path, timeout=timeout_s)
 
@@ -92,10 +95,14 @@ def test_a_database_that_is_down_is_a_503_that_says_nothing_secret(
     assert not [part for part in (parts.hostname, parts.path[1:]) if str(part) in answer.json()["detail"]]
 
 
+def test_the_deadline_leaves_time_for_an_answer_within_what_is_promised() -> None:
+    assert DEADLINE_S <= 0.75 * PROMISE_S
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_each_call_answers_within_two_seconds_whatever_the_way(
+def test_each_call_answers_by_the_deadline_whatever_the_way(
     database: Database, way: Callable[[Database], AbstractContextManager[Database]], call: str
 ) -> None:
     dagster = FakeDagster()
@@ -105,7 +112,7 @@ def test_each_call_answers_within_two_seconds_whatever_the_way(
 
 
 @pytest.mark.long
-def test_each_reading_of_a_locked_table_answers_within_two_seconds(database: Database) -> None:
+def test_each_reading_of_a_locked_table_answers_by_the_deadline(database: Database) -> None:
     with serving(database) as url, locked(database), ThreadPoolExecutor(8) as many:
         for answer in many.map(lambda call: ask(url, call), [READING, "GET /check/feature_derivation"] * 4):
             assert_down(answer, because=f"did not answer within {DEADLINE_S} s")
@@ -207,7 +214,7 @@ def test_a_server_that_takes_long_to_start_blocks_nobody_else(database: Database
         assert_down(ask(url), because="did not answer within 0.3 s")
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(ask, url)
-            assert requests.get(f"{url}/openapi.json", timeout=PROMISE_S).status_code == 200
+            assert requests.get(f"{url}/openapi.json", timeout=PATIENCE_S).status_code == 200
             may_start.set()
             assert waiting.result().status_code in (404, 503)
         until(lambda: ask(url).status_code == 404)
