@@ -33,7 +33,7 @@ import requests
 from turbines import INSTANCES
 from turbines_parts import cpu_of, cpu_of_server
 
-from etl_assets.resources.embedded import EmbeddedPostgres
+from etl_assets.core.embedded import EmbeddedPostgres
 
 LIMIT_S = 15
 OURS, PLAIN = ("job", "script"), ("orm", "executemany")

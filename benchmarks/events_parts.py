@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 DAY = timedelta(days=1)
 # What is timed, by share: module and name. A generator is timed while it works; a name may be in two modules.
 SHARES = {
-    "list": ("etl_assets.events.asking", "EventsFeed.listed"),
-    "download": ("etl_assets.events.feed", "EventsFeed.downloaded"),
-    "verify and parse": ("etl_assets.events.intake", "read_file"),
-    "waiting for these": ("etl_assets.events.intake", "one_ahead"),
-    "raw files": ("etl_assets.events.intake", "write_parquet"),
-    "notes": ("etl_assets.events.intake", "enter"),
-    "reading raw files": ("etl_assets.events.us_store", "read_parquet"),
-    "rule": ("etl_assets.events.us_store", "us_events"),
-    "looking for what is stored": ("etl_assets.events.us_store", "_held"),
-    "US events and book": ("etl_assets.events.us_store", "write_together"),
-    "what the UI shows": ("etl_assets.events.shown", "of_day"),
-    "map": ("etl_assets.events.shown", "us_events_of_day"),
+    "list": ("etl_assets.systems.events.feed.listing", "EventsFeed.listed"),
+    "download": ("etl_assets.systems.events.feed.client", "EventsFeed.downloaded"),
+    "verify and parse": ("etl_assets.systems.events.raw_layer", "read_file"),
+    "waiting for these": ("etl_assets.systems.events.raw_layer", "one_ahead"),
+    "raw files": ("etl_assets.systems.events.raw_layer", "write_parquet"),
+    "notes": ("etl_assets.systems.events.raw_layer", "enter"),
+    "reading raw files": ("etl_assets.systems.events.us_events", "read_parquet"),
+    "rule": ("etl_assets.systems.events.us_events", "us_events"),
+    "looking for what is stored": ("etl_assets.systems.events.us_events", "_held"),
+    "US events and book": ("etl_assets.systems.events.us_events", "write_together"),
+    "what the UI shows": ("etl_assets.systems.events.metadata", "of_day"),
+    "map": ("etl_assets.systems.events.metadata", "us_events_of_day"),
 }
 # These run in a thread, while what is there is stored.
 BESIDE = ("download", "verify and parse")
@@ -45,9 +45,9 @@ BESIDE = ("download", "verify and parse")
 
 def serve_feed(day: str, files: str, rows: str) -> None:
     """The feed of a day, all files made beforehand, until the input ends."""
-    from etl_assets.events.intervals import INTERVAL
-    from etl_assets.simulators.events import EventsSimulator
     from etl_assets.simulators.server import serve
+    from etl_assets.systems.events.intervals import INTERVAL
+    from etl_assets.systems.events.simulator.feed import EventsSimulator
 
     first = midnight(day)
     simulator = EventsSimulator(first, first + int(files) * INTERVAL, rows=int(rows))
@@ -103,7 +103,7 @@ def with_job() -> Callable[[str], None]:
 
 def with_script() -> Callable[[str], object]:
     """What `etl-assets events load --from … --to …` calls."""
-    from etl_assets.events.script import load
+    from etl_assets.systems.events.script import load
 
     return lambda day: load(midnight(day), midnight(day) + DAY)
 
@@ -113,8 +113,8 @@ def with_pandas(how: str, feed_url: str) -> None:
     import pandas as pd
     import requests
 
-    from etl_assets.events.columns import RAW_COLUMNS
-    from etl_assets.events.transform import TAKEN_OVER
+    from etl_assets.systems.events.format.columns import RAW_COLUMNS
+    from etl_assets.systems.events.transform import TAKEN_OVER
 
     store = {"orm": orm_objects, "executemany": executemany}[how](os.environ["TARGET_URL"])
     form: dict[str, Any] = {

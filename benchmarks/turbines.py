@@ -31,8 +31,8 @@ import pyarrow as pa
 import turbines_parts as parts
 from turbines_parts import COLUMNS, START, cpu_of, cpu_of_server
 
-from etl_assets.resources.embedded import EmbeddedPostgres
-from etl_assets.simulators.turbines import fill
+from etl_assets.core.embedded import EmbeddedPostgres
+from etl_assets.systems.turbines.simulator.api import fill
 
 LIMIT_S, LIMIT_MB = 45, 1_000
 FORMS = ("arrow", "json")
@@ -40,7 +40,7 @@ WHO = (*FORMS, "pandas", "duckdb")
 # Where Dagster keeps its four events a day: as `dagster.yaml` says, or as `docker/dagster.yaml` and `compose.yaml`, in batches.
 INSTANCES = {
     "sqlite": "",
-    "postgres": "storage: {custom: {module: etl_assets.resources.dagster_storage, class: PooledPostgresStorage,"
+    "postgres": "storage: {custom: {module: etl_assets.core.dagster.storage, class: PooledPostgresStorage,"
     " config: {postgres_url: {env: DAGSTER_POSTGRES_URL}}}}\n",
 }
 

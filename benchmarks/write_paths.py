@@ -26,12 +26,12 @@ import psycopg
 import pyarrow as pa
 from write_paths_data import CONTRACTS, MONTHS, Bench, by_sensor, interleaved, numbered, random_keys, template, warm
 
-from etl_assets.contracts import Contract
-from etl_assets.contracts.arrow import arrow_schema
-from etl_assets.io_managers.slices import Slice, Span
-from etl_assets.io_managers.writing import Write, write
-from etl_assets.resources.database import Database
-from etl_assets.resources.embedded import EmbeddedPostgres
+from etl_assets.core.contracts import Contract
+from etl_assets.core.contracts.arrow import arrow_schema
+from etl_assets.core.database.connections import Database
+from etl_assets.core.embedded import EmbeddedPostgres
+from etl_assets.core.slices.slice import Slice, Span
+from etl_assets.core.slices.writing import Write, write
 
 MEMORY_ROWS = (2_000_000, 10_000_000)
 

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from etl_assets.contracts import Contract, Timestamp, column
-from etl_assets.contracts.ddl import metadata
-from etl_assets.io_managers.slices import Slice
-from etl_assets.io_managers.writing import Write, write
-from etl_assets.resources.database import Database
+from etl_assets.core.contracts import Contract, Timestamp, column
+from etl_assets.core.contracts.ddl import metadata
+from etl_assets.core.database.connections import Database
+from etl_assets.core.slices.slice import Slice
+from etl_assets.core.slices.writing import Write, write
 
 # A fifth of the base of five million rows lies in each month.
 MONTHS = tuple(datetime.datetime(2024 + at // 12, at % 12 + 1, 1, tzinfo=datetime.UTC) for at in range(24))

@@ -12,16 +12,16 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from etl_assets.contracts import Contract
-from etl_assets.events import contracts as events
-from etl_assets.experiments import contracts as experiments
-from etl_assets.failures import ContractError
+from etl_assets.core.contracts import Contract
+from etl_assets.core.migrations import HEADS
+from etl_assets.core.slices.ledger import Ledger, Quarantine
+from etl_assets.errors import ContractError
 from etl_assets.gateway import contracts as gateway
-from etl_assets.io_managers.bookkeeping import Ledger, Quarantine
-from etl_assets.migrations import HEADS
-from etl_assets.outages import contracts as outages
-from etl_assets.production import contracts as production
-from etl_assets.turbines import contracts as turbines
+from etl_assets.systems.events import contracts as events
+from etl_assets.systems.experiments import contracts as experiments
+from etl_assets.systems.outages import contracts as outages
+from etl_assets.systems.production import contracts as production
+from etl_assets.systems.turbines import contracts as turbines
 
 BOOKKEEPING: tuple[type[Contract], ...] = (Ledger, Quarantine)  # in each database that is written to
 ROOMS: tuple[tuple[type[Contract], ...], ...] = (
@@ -52,7 +52,7 @@ def contract_of(table: str) -> type[Contract]:
 
 def dictionary() -> str:
     """The data dictionary of the platform, as Markdown."""
-    from etl_assets.contracts.dictionary import render
+    from etl_assets.core.contracts.dictionary import render
 
     rooms = [contract for room in ROOMS for contract in room]
     return render([*rooms, *BOOKKEEPING])
@@ -60,8 +60,8 @@ def dictionary() -> str:
 
 def missing_migrations() -> list[str]:
     """What the migrations of all histories lack, one sentence per difference; runs them in a server of its own."""
-    from etl_assets.migrations import drift
-    from etl_assets.resources.embedded import EmbeddedPostgres
+    from etl_assets.core.embedded import EmbeddedPostgres
+    from etl_assets.core.migrations import drift
 
     sentences: list[str] = []
     with tempfile.TemporaryDirectory(prefix="etl-assets-migrations-") as folder:
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sentences = missing_migrations()
     if sentences:
         print("\n".join(sentences), file=sys.stderr)
-        print("write a migration: how is said in etl_assets/migrations/drift.py", file=sys.stderr)
+        print("write a migration: how is said in etl_assets/core/migrations/drift.py", file=sys.stderr)
         raise SystemExit(1)
 
 

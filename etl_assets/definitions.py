@@ -6,22 +6,22 @@ from typing import Any
 
 import dagster as dg
 
-from etl_assets import events, experiments, outages, production, turbines
-from etl_assets.alerts import alert_sensors
-from etl_assets.contracts.dagster import quiet
-from etl_assets.events.source import EventsFeedResource
-from etl_assets.experiments.source import ExperimentFilesResource
-from etl_assets.housekeeping import housekeeping_definitions
-from etl_assets.io_managers.mirrored import MirroredIOManager
-from etl_assets.io_managers.parquet import ParquetIOManager
-from etl_assets.io_managers.postgres import PostgresIOManager
-from etl_assets.outages.source import OutagesApiResource
-from etl_assets.production.method import ReportMethod
-from etl_assets.production.source import ProductionApiResource
-from etl_assets.resources.broker import BrokerResource
-from etl_assets.resources.postgres import PostgresResource
+from etl_assets.core.dagster.alerts import alert_sensors
+from etl_assets.core.dagster.broker import BrokerResource
+from etl_assets.core.dagster.contract_types import quiet
+from etl_assets.core.dagster.database import PostgresResource
+from etl_assets.core.dagster.housekeeping import housekeeping_definitions
+from etl_assets.core.dagster.io_managers.mirrored import MirroredIOManager
+from etl_assets.core.dagster.io_managers.parquet import ParquetIOManager
+from etl_assets.core.dagster.io_managers.postgres import PostgresIOManager
 from etl_assets.settings import load_settings
-from etl_assets.turbines.source import TurbinesApiResource, TurbinesTargetResource
+from etl_assets.systems import events, experiments, outages, production, turbines
+from etl_assets.systems.events.source import EventsFeedResource
+from etl_assets.systems.experiments.source import ExperimentFilesResource
+from etl_assets.systems.outages.source import OutagesApiResource
+from etl_assets.systems.production.method import ReportMethod
+from etl_assets.systems.production.source import ProductionApiResource
+from etl_assets.systems.turbines.source import TurbinesApiResource, TurbinesTargetResource
 
 SYSTEMS = (outages.defs, production.defs, experiments.defs, turbines.defs, events.defs)
 OWNER = "team:data-platform"

@@ -22,7 +22,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from etl_assets.failures import ConfigurationError
+from etl_assets.errors import ConfigurationError
 
 LOCAL_ENV = "local.env"
 LOCAL_LOCK = "local.lock"

@@ -12,9 +12,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from etl_assets.migrations.upgrade import ensure_head
-from etl_assets.resources.database import Database
-from etl_assets.resources.embedded import EmbeddedBroker, EmbeddedPostgres
+from etl_assets.core.database.connections import Database
+from etl_assets.core.embedded import EmbeddedBroker, EmbeddedPostgres
+from etl_assets.core.migrations.upgrade import ensure_head
 
 PROOFS = Path(__file__).parent / "prove"
 TEMPLATES = {"platform": "template_platform", "target": "template_target"}

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from etl_assets.resources.http import Limits
+from etl_assets.core.sources.http.client import Limits
 
 # Waits for an answer far longer than one takes, and hardly between attempts.
 QUICK = Limits(

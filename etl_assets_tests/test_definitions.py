@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from etl_assets.catalogue import ROOMS
-from etl_assets.contracts.dagster import NO_CONTRACT, ContractType, quiet
+from etl_assets.core.dagster.contract_types import NO_CONTRACT, ContractType, quiet
 from etl_assets.definitions import platform_definitions
 
 SNAPSHOT = Path(__file__).parent / "definitions.txt"
@@ -128,6 +128,6 @@ def test_loading_the_definitions_does_no_io_and_imports_nothing_heavy(tmp_path: 
 
 
 def test_a_transform_is_imported_without_dagster() -> None:
-    script = "import sys, etl_assets.outages.transform, etl_assets.turbines.statistics; print('dagster' in sys.modules)"
+    script = "import sys, etl_assets.systems.outages.transform, etl_assets.systems.turbines.statistics.ten_minutes; print('dagster' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"

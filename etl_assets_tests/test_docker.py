@@ -31,15 +31,15 @@ from dagster._core.instance.config import dagster_instance_config
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from etl_assets.migrations import HEADS
-from etl_assets.production.streams import STREAMS
-from etl_assets.resources import embedded_postgres
-from etl_assets.resources.embedded import EmbeddedPostgres
-from etl_assets.resources.embedded_binaries import find_binaries
-from etl_assets.resources.embedded_broker import broker_binary
-from etl_assets.resources.local import TARGET
-from etl_assets.resources.streams import Broker
+from etl_assets.core.embedded import EmbeddedPostgres
+from etl_assets.core.embedded import postgres as embedded_postgres
+from etl_assets.core.embedded.binaries import find_binaries
+from etl_assets.core.embedded.broker import broker_binary
+from etl_assets.core.migrations import HEADS
+from etl_assets.core.servers import TARGET
+from etl_assets.core.sources.streams.broker import Broker
 from etl_assets.settings import Settings
+from etl_assets.systems.production.streaming.streams import STREAMS
 
 ROOT = Path(__file__).parent.parent
 DOCKER = ROOT / "docker"

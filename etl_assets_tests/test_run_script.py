@@ -17,8 +17,8 @@ import psutil
 import pytest
 import requests
 
-from etl_assets.cli import local
-from etl_assets.resources.embedded import EmbeddedBroker, EmbeddedPostgres
+from etl_assets.core.embedded import EmbeddedBroker, EmbeddedPostgres
+from etl_assets.local import background as local
 from etl_assets.settings import LOCAL_LOCK, load_settings, local_servers_live
 
 ROOT = Path(__file__).parent.parent

@@ -11,7 +11,7 @@ import pydantic
 import pytest
 
 from etl_assets import settings as module
-from etl_assets.failures import ConfigurationError
+from etl_assets.errors import ConfigurationError
 from etl_assets.settings import LOCAL_ENV, LOCAL_LOCK, default_data_dir, load_settings, local_servers_live
 
 SIMULATORS = {"OUTAGES_API_URL": "http://127.0.0.1:5001", "OUTAGES_API_KEY": "simulated"}

@@ -11,20 +11,16 @@ from typing import NoReturn
 import click
 import typer
 
-from etl_assets.cli import (
-    demo,
-    events,
-    experiments,
-    gateway,
-    local,
-    maintenance,
-    outages,
-    production,
-    quarantine,
-    simulate,
-    turbines,
-)
-from etl_assets.failures import ConfigurationError, PlatformError
+from etl_assets.cli import gateway, quarantine, simulate
+from etl_assets.errors import ConfigurationError, PlatformError
+from etl_assets.local import background as local
+from etl_assets.local import demo
+from etl_assets.local import doctor as maintenance
+from etl_assets.systems.events import commands as events
+from etl_assets.systems.experiments import commands as experiments
+from etl_assets.systems.outages import commands as outages
+from etl_assets.systems.production import commands as production
+from etl_assets.systems.turbines import commands as turbines
 
 app = typer.Typer(
     name="etl-assets",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from etl_assets.cli import local
+from etl_assets.local import background as local
 from etl_assets.settings import Settings, load_settings
 
 # Not of the runs' business: what they print may be read by more people than may start them.

@@ -8,15 +8,15 @@ from typing import Literal
 
 import typer
 
-from etl_assets.events.contracts import RawEvents
-from etl_assets.experiments import contracts as experiments
-from etl_assets.failures import ConfigurationError
-from etl_assets.outages.contracts import RawOutages
-from etl_assets.quarantine import Entry, RawReader, listed, replay, shown
-from etl_assets.resources.database import Database
-from etl_assets.resources.local import platform_database
+from etl_assets.core.database.connections import Database
+from etl_assets.core.servers import platform_database
+from etl_assets.core.slices.quarantine import Entry, RawReader, listed, replay, shown
+from etl_assets.errors import ConfigurationError
 from etl_assets.settings import load_settings
-from etl_assets.turbines.contracts import RawTurbineSignals
+from etl_assets.systems.events.contracts import RawEvents
+from etl_assets.systems.experiments import contracts as experiments
+from etl_assets.systems.outages.contracts import RawOutages
+from etl_assets.systems.turbines.contracts import RawTurbineSignals
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -56,8 +56,8 @@ def replay_command(
 ) -> None:
     """Judge rows anew, after a correction of the contract or of the row, and store those that pass."""
     from etl_assets.catalogue import contract_of
-    from etl_assets.events.layout import corrected_events
-    from etl_assets.outages.transform import corrected_outages
+    from etl_assets.systems.events.format.layout import corrected_events
+    from etl_assets.systems.outages.transform import corrected_outages
 
     readers: dict[str, RawReader] = {
         RawOutages.config.table: corrected_outages,
@@ -89,7 +89,7 @@ def replay_command(
 
 def _held_meanwhile(database: Database, entry: Entry) -> AbstractContextManager[Callable[[], None] | None]:
     """What has to be held while a row is judged and stored, and to be called before it is stored."""
-    from etl_assets.events.book import changing
+    from etl_assets.systems.events.manifest import changing
 
     if entry.asset == RawEvents.config.table:
         return changing(database, datetime.fromisoformat(str(entry.raw["file_interval"])))

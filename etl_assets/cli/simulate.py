@@ -10,9 +10,9 @@ from typing import Any
 import typer
 from pydantic import SecretStr
 
-from etl_assets.failures import ConfigurationError
+from etl_assets.errors import ConfigurationError
 from etl_assets.settings import load_settings
-from etl_assets.simulators.experiments_layouts import LayoutName
+from etl_assets.systems.experiments.simulator.layouts import LayoutName
 
 app = typer.Typer(no_args_is_help=True)
 HOST = typer.Option("127.0.0.1", help="Address to listen on.")
@@ -26,7 +26,7 @@ def simulators() -> None:
 @app.command()
 def outages(host: str = HOST, port: int = typer.Option(8001, help="Port to listen on; 0 takes a free one.")) -> None:
     """The outage API; its key is OUTAGES_API_KEY."""
-    from etl_assets.simulators.outages import OutagesSimulator
+    from etl_assets.systems.outages.simulator.api import OutagesSimulator
 
     settings = load_settings()
     key = SecretStr(settings.required("outages_api_key"))
@@ -43,7 +43,7 @@ def production(
     source: str | None = typer.Option(None, help="Identity of what is streamed; default: by its content."),
 ) -> None:
     """The two production streams, over files or generated."""
-    from etl_assets.simulators.production import ProductionSimulator
+    from etl_assets.systems.production.simulator.api import ProductionSimulator
 
     settings = load_settings()
     simulator = ProductionSimulator(
@@ -67,7 +67,7 @@ def experiments(
     faults: bool = typer.Option(False, "--faults", help="Add a row with each kind of fault, and tell where they are."),
 ) -> None:
     """Write the three CSV files of users, experiments and compounds."""
-    from etl_assets.simulators.experiments import write_files
+    from etl_assets.systems.experiments.simulator.files import write_files
 
     try:
         written = write_files(
@@ -105,8 +105,8 @@ def turbines(
     ),
 ) -> None:
     """The API over a source database of 1-minute signals of wind turbines."""
-    from etl_assets.resources.embedded import EmbeddedPostgres
-    from etl_assets.simulators.turbines import TurbinesSimulator, fill
+    from etl_assets.core.embedded import EmbeddedPostgres
+    from etl_assets.systems.turbines.simulator.api import TurbinesSimulator, fill
 
     settings = load_settings() if turbines is None else load_settings(turbines=turbines)
     names = settings.turbines
@@ -134,7 +134,7 @@ def events(
     rows: int = typer.Option(2_000, min=0, help="Events of a file."),
 ) -> None:
     """The feed of events: its lists and a file for every 15 minutes."""
-    from etl_assets.simulators.events import EventsSimulator
+    from etl_assets.systems.events.simulator.feed import EventsSimulator
 
     first = datetime.combine((start or datetime.now(UTC) - timedelta(days=1)).date(), time(), UTC)
     simulator = EventsSimulator(first, first + timedelta(days=days) if days else None, rows=rows)

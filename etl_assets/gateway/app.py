@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.routing import Route
 
-from etl_assets.gateway import events, experiments, health, runs
+from etl_assets.gateway import health, runs
 from etl_assets.gateway.envelope import REQUEST_ID, Envelope, add_handlers
 from etl_assets.gateway.orchestrator import Orchestrator
 from etl_assets.gateway.problems import ProblemDocument, documented, no_json, unexpected, unreadable
@@ -25,6 +25,8 @@ from etl_assets.gateway.security import (
 )
 from etl_assets.gateway.store import Store
 from etl_assets.settings import Settings
+from etl_assets.systems.events import routes as events
+from etl_assets.systems.experiments import routes as experiments
 
 DESCRIPTION = """
 Starts runs of the platform's jobs, follows them, and serves what they made. It computes nothing itself: Dagster runs, Postgres keeps.

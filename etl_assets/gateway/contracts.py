@@ -1,6 +1,6 @@
 """The tables that the gateway owns."""
 
-from etl_assets.contracts import Contract, Timestamp, column
+from etl_assets.core.contracts import Contract, Timestamp, column
 
 
 class Triggers(Contract):

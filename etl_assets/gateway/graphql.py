@@ -8,9 +8,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from etl_assets.failures import PlatformError
-from etl_assets.resources.http import ApiClient, ApiRefused, ApiUnavailable, Limits
-from etl_assets.resources.http_address import without_credentials
+from etl_assets.core.sources.http.address import without_credentials
+from etl_assets.core.sources.http.client import ApiClient, ApiRefused, ApiUnavailable, Limits
+from etl_assets.errors import PlatformError
 
 ENDPOINT = "graphql"
 

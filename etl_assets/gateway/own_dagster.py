@@ -16,7 +16,7 @@ from typing import BinaryIO, Self
 
 import requests
 
-from etl_assets.gateway import leash
+from etl_assets.gateway import child as leash
 
 LOG_NAME = "webserver.log"
 POLL_S = 0.1

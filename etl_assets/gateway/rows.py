@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import Field
 
-from etl_assets.contracts import Column
-from etl_assets.contracts.contract import KINDS
+from etl_assets.core.contracts import Column
+from etl_assets.core.contracts.contract import KINDS
 
 PYTHON_TYPES: dict[Any, type] = {kind: python for python, kind in KINDS.items()}
 

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
+from etl_assets.core.sources.http.outcomes import Redactor
 from etl_assets.gateway.dependencies import Configured, Dagster, Data, only_known_parameters
 from etl_assets.gateway.orchestrator import CancelPolicy, CancelRefused, Orchestrator, OrchestratorDown, Run
 from etl_assets.gateway.problems import Problem, documented, unfit
@@ -29,7 +30,6 @@ from etl_assets.gateway.run_documents import (
 )
 from etl_assets.gateway.security import secrets_of
 from etl_assets.gateway.store import Busy, Store, StoreDown
-from etl_assets.resources.http_outcomes import Redactor
 
 KEY_TAG = "etl/idempotency_key"
 BODY_TAG = "etl/idempotency_body"

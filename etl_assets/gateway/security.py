@@ -16,9 +16,9 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from etl_assets.failures import ConfigurationError
+from etl_assets.core.sources.http.address import checked_key
+from etl_assets.errors import ConfigurationError
 from etl_assets.gateway.problems import Problem, problem_response
-from etl_assets.resources.http_address import checked_key
 from etl_assets.settings import Settings
 
 # What anybody may ask: whether it lives, and how it is used. They hold no data.

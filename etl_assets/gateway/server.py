@@ -9,7 +9,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from etl_assets.failures import ConfigurationError
+from etl_assets.core.servers import platform_database
+from etl_assets.errors import ConfigurationError
 from etl_assets.gateway.app import create_app
 from etl_assets.gateway.connections import Connection
 from etl_assets.gateway.orchestrator import Orchestrator
@@ -17,7 +18,6 @@ from etl_assets.gateway.own_dagster import OwnDagster
 from etl_assets.gateway.problems import Problem
 from etl_assets.gateway.security import TOKEN_VARIABLE, require_loopback, token_of
 from etl_assets.gateway.store import Store
-from etl_assets.resources.local import platform_database
 from etl_assets.settings import Settings
 
 # What is left of the ten seconds that a supervisor gives is for the gateway's own Dagster.

@@ -19,9 +19,9 @@ from typing import Any
 
 import psycopg
 
-from etl_assets.failures import PermanentError, PlatformError
+from etl_assets.core.database.connections import Database, transient_reason
+from etl_assets.errors import PermanentError, PlatformError
 from etl_assets.gateway.problems import Problem
-from etl_assets.resources.database import Database, transient_reason
 
 DEADLINE_S = 1.5
 CONNECTIONS = 16

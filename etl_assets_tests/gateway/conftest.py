@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import requests
 
+from etl_assets.core.database.connections import Database
 from etl_assets.gateway.app import create_app
 from etl_assets.gateway.orchestrator import Orchestrator
 from etl_assets.gateway.store import Store
-from etl_assets.resources.database import Database
 from etl_assets.settings import Settings
 from etl_assets.simulators.server import serve
 from etl_assets_tests.gateway.dagster_api import DagsterApi

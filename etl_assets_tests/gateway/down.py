@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-from etl_assets.resources.database import Database
+from etl_assets.core.database.connections import Database
 
 
 def at(database: Database, *, port: int) -> Database:

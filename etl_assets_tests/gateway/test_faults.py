@@ -24,20 +24,20 @@ import requests
 import yaml
 
 from etl_assets.cli.gateway import prepare_gateway_home
-from etl_assets.experiments.contracts import UserFeatures
+from etl_assets.core.database.connections import Database
 from etl_assets.gateway import connections, security
 from etl_assets.gateway.orchestrator import LONGEST_RUN_S, CancelPolicy, CancelRefused, Orchestrator
 from etl_assets.gateway.own_dagster import OwnDagster
 from etl_assets.gateway.server import Server, _listener
-from etl_assets.resources.database import Database
 from etl_assets.settings import load_settings
+from etl_assets.systems.experiments.contracts import UserFeatures
+from etl_assets_tests.core.slices.proxy import proxied
 from etl_assets_tests.gateway.conftest import TOKEN, Client
 from etl_assets_tests.gateway.dagster_api import DagsterApi, location, workspace
 from etl_assets_tests.gateway.serving import FakeDagster, serving
 from etl_assets_tests.gateway.test_server import WORKSPACE
 from etl_assets_tests.gateway.test_store import PATIENCE_S, READING, ask, assert_down, locked, until
 from etl_assets_tests.gateway.test_triggers import FREQUENT, STARTED, execute, recorded
-from etl_assets_tests.io_managers.proxy import proxied
 
 HOST = b"Host: localhost\r\n"
 JSON = b"Content-Type: application/json\r\n"
@@ -533,7 +533,7 @@ KILLED = """
 import asyncio, os, signal, sys
 from etl_assets.gateway.store import Store
 from etl_assets.gateway.triggers import Trigger, take
-from etl_assets.resources.database import Database
+from etl_assets.core.database.connections import Database
 from etl_assets_tests.gateway.serving import FakeDagster
 
 async def die():

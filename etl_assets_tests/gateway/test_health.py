@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from etl_assets.core.database.connections import Database
 from etl_assets.gateway import metrics
-from etl_assets.resources.database import Database
 from etl_assets_tests.gateway.conftest import Client
 from etl_assets_tests.gateway.dagster_api import location, workspace
 

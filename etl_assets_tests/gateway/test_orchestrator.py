@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from etl_assets.failures import ConfigurationError
+from etl_assets.errors import ConfigurationError
 from etl_assets.gateway.answers import first_line
 from etl_assets.gateway.orchestrator import (
     CancelRefused,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from etl_assets.core.database.connections import Database
 from etl_assets.gateway.store import Store
-from etl_assets.resources.database import Database
 from etl_assets.settings import Settings
 from etl_assets_tests.gateway.conftest import Client
 

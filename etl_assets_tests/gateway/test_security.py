@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from etl_assets.failures import ConfigurationError
+from etl_assets.errors import ConfigurationError
 from etl_assets.gateway.security import MAX_BODY_BYTES, is_loopback, require_loopback, secrets_of, token_of
 from etl_assets.settings import Settings
 from etl_assets_tests.gateway.conftest import TOKEN, Client

@@ -18,12 +18,12 @@ import pytest
 import requests
 
 from etl_assets.cli.gateway import gateway, prepare_gateway_home
-from etl_assets.failures import ConfigurationError
-from etl_assets.gateway import leash
+from etl_assets.core.embedded import EmbeddedPostgres
+from etl_assets.errors import ConfigurationError
+from etl_assets.gateway import child as leash
 from etl_assets.gateway.orchestrator import LaunchRefused, Orchestrator
 from etl_assets.gateway.own_dagster import OwnDagster
 from etl_assets.gateway.server import run
-from etl_assets.resources.embedded import EmbeddedPostgres
 from etl_assets.settings import Settings, load_settings
 from etl_assets_tests.gateway.conftest import Client
 from etl_assets_tests.gateway.conftest import gateway as gateway_before

@@ -23,9 +23,9 @@ import pytest
 import requests
 from psycopg import sql
 
+from etl_assets.core.database.connections import Database
+from etl_assets.core.embedded import EmbeddedPostgres
 from etl_assets.gateway.store import CONNECTIONS, DEADLINE_S, Busy, Store, StoreDown
-from etl_assets.resources.database import Database
-from etl_assets.resources.embedded import EmbeddedPostgres
 from etl_assets_tests.gateway.down import WAYS, guest, limit_connections, refusing
 from etl_assets_tests.gateway.serving import FakeDagster, serving
 

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 import requests
 
+from etl_assets.core.database.connections import Database
 from etl_assets.gateway.orchestrator import LaunchRefused, OrchestratorDown, StillLoading
 from etl_assets.gateway.store import Store, StoreDown
 from etl_assets.gateway.triggers import Loading, TooFrequent, Trigger, take
-from etl_assets.resources.database import Database
 from etl_assets_tests.gateway.serving import FakeDagster, serving
 
 TRIGGER = Trigger(name="experiments", job="experiments_job")

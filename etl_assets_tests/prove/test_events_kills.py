@@ -15,12 +15,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from etl_assets.events.intervals import INTERVAL
-from etl_assets.resources.database import Database
+from etl_assets.core.database.connections import Database
 from etl_assets.settings import load_settings
-from etl_assets.simulators.events import EventsSimulator
 from etl_assets.simulators.server import serve
-from etl_assets_tests.events.kills import (
+from etl_assets.systems.events.intervals import INTERVAL
+from etl_assets.systems.events.simulator.feed import EventsSimulator
+from etl_assets_tests.systems.events.kills import (
     BAD_ROWS,
     NOTHING,
     There,
@@ -32,10 +32,10 @@ from etl_assets_tests.events.kills import (
     seen_in,
     sources_in_quarantine,
 )
-from etl_assets_tests.events.kills_tasks import JOB_STEPS, MOST_CALLS, ORDER, SCRIPT_STEPS
-from etl_assets_tests.outages.forker import Child, Forker
-from etl_assets_tests.production.kills_tasks import Step
-from etl_assets_tests.production.kills_witness import Judgement
+from etl_assets_tests.systems.events.kills_tasks import JOB_STEPS, MOST_CALLS, ORDER, SCRIPT_STEPS
+from etl_assets_tests.systems.outages.forker import Child, Forker
+from etl_assets_tests.systems.production.kills_tasks import Step
+from etl_assets_tests.systems.production.kills_witness import Judgement
 
 SEED = 1
 KILLED = -9
@@ -147,7 +147,7 @@ class Backfills:
     lasts_s: dict[str, float] = field(default_factory=dict)
 
     def start(self, task: str, kill: list[object] | None = None) -> Child:
-        name = f"etl_assets_tests.events.kills_tasks:{task}"
+        name = f"etl_assets_tests.systems.events.kills_tasks:{task}"
         days = {"first": f"{DAY}", "last": f"{DAY + timedelta(days=1)}"}
         return self.forker.start(name, environment=self.world.environment(), **days, kill=kill)
 

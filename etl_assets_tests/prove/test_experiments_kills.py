@@ -9,10 +9,18 @@ from pathlib import Path
 
 import psycopg
 
-from etl_assets import experiments
-from etl_assets.resources.database import Database
-from etl_assets_tests.experiments.kills import AS_OF, EARLIER, Bench, Witness, assert_books_balance, steps, versions
-from etl_assets_tests.outages.forker import Forker
+from etl_assets.core.database.connections import Database
+from etl_assets.systems import experiments
+from etl_assets_tests.systems.experiments.kills import (
+    AS_OF,
+    EARLIER,
+    Bench,
+    Witness,
+    assert_books_balance,
+    steps,
+    versions,
+)
+from etl_assets_tests.systems.outages.forker import Forker
 
 SEED = 1
 INSTANTS, COMMANDS = 13, 3

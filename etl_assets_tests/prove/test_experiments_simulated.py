@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets import experiments
-from etl_assets.resources.database import Database
-from etl_assets.simulators.experiments import write_files
-from etl_assets.simulators.experiments_layouts import LAYOUTS
-from etl_assets_tests.experiments.model import Model
-from etl_assets_tests.experiments.world import World
+from etl_assets.core.database.connections import Database
+from etl_assets.systems import experiments
+from etl_assets.systems.experiments.simulator.files import write_files
+from etl_assets.systems.experiments.simulator.layouts import LAYOUTS
+from etl_assets_tests.systems.experiments.model import Model
+from etl_assets_tests.systems.experiments.world import World
 
 AS_OF = date(2023, 12, 31)
 

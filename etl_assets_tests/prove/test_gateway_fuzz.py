@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from etl_assets.resources.database import Database
+from etl_assets.core.database.connections import Database
 from etl_assets_tests.gateway.conftest import (
     TOKEN,
     Client,

@@ -17,14 +17,14 @@ from typing import Any
 
 import pytest
 
-from etl_assets.failures import PermanentError
-from etl_assets.io_managers.parquet_files import ParquetRoot, read_parquet
-from etl_assets.io_managers.slices import Slice
-from etl_assets.outages import outbox
-from etl_assets.outages.contracts import RawOutages, RawSiteInfo
+from etl_assets.core.slices.parquet.files import ParquetRoot, read_parquet
+from etl_assets.core.slices.slice import Slice
+from etl_assets.errors import PermanentError
 from etl_assets.settings import load_settings
-from etl_assets_tests.outages.forker import Child, Forker, ours
-from etl_assets_tests.outages.world import SITE, World, info, outage
+from etl_assets.systems.outages import delivery as outbox
+from etl_assets.systems.outages.contracts import RawOutages, RawSiteInfo
+from etl_assets_tests.systems.outages.forker import Child, Forker, ours
+from etl_assets_tests.systems.outages.world import SITE, World, info, outage
 
 KILLED = -9
 TABLES = {
@@ -104,7 +104,7 @@ class Bench:
     def start(self, task: str = "", **arguments: Any) -> Child:
         """The system in a child, by the task of this bench or another."""
         name = {"script": "sync", "dagster": "dagster_run"}.get(task or self.task, task or self.task)
-        return self.forker.start(f"etl_assets_tests.outages.tasks:{name}", environment=ours(), **arguments)
+        return self.forker.start(f"etl_assets_tests.systems.outages.tasks:{name}", environment=ours(), **arguments)
 
     def run(self, **arguments: Any) -> Child:
         """A task until its end."""

@@ -7,12 +7,12 @@ from collections import Counter
 import dagster as dg
 import pytest
 
-from etl_assets.failures import PlatformError
-from etl_assets.resources.http import Limits
+from etl_assets.core.sources.http.client import Limits
+from etl_assets.errors import PlatformError
 from etl_assets.simulators.faults import KINDS
-from etl_assets_tests.outages import world as worlds
-from etl_assets_tests.outages.runs import Runs, failed_steps, failure
-from etl_assets_tests.outages.world import World, quick_api
+from etl_assets_tests.systems.outages import world as worlds
+from etl_assets_tests.systems.outages.runs import Runs, failed_steps, failure
+from etl_assets_tests.systems.outages.world import World, quick_api
 
 RUNS, SITES, SEED = 200, 10, 20220101
 HASTY = Limits(

@@ -3,8 +3,8 @@
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from etl_assets_tests.outages.machine import Outbox
-from etl_assets_tests.outages.world import World
+from etl_assets_tests.systems.outages.machine import Outbox
+from etl_assets_tests.systems.outages.world import World
 
 
 def test_whatever_happens_each_outage_takes_effect_once(world: World) -> None:

@@ -10,16 +10,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from etl_assets.migrations.upgrade import ensure_head
-from etl_assets.production.streams import METRICS, STREAMS, WORKORDERS
-from etl_assets.resources.embedded import EmbeddedBroker, EmbeddedPostgres
-from etl_assets.simulators.production import ProductionSimulator
+from etl_assets.core.embedded import EmbeddedBroker, EmbeddedPostgres
+from etl_assets.core.migrations.upgrade import ensure_head
 from etl_assets.simulators.server import serve
-from etl_assets_tests.production import kills_records
-from etl_assets_tests.production.kills import GrowingFile, Lives, Servers, Storm, faulty, finish, plans
-from etl_assets_tests.production.kills_records import Expected
-from etl_assets_tests.production.kills_tasks import DRAIN_STEPS, RELAY_STEPS
-from etl_assets_tests.production.kills_witness import Judgement, Witness, judge
+from etl_assets.systems.production.simulator.api import ProductionSimulator
+from etl_assets.systems.production.streaming.streams import METRICS, STREAMS, WORKORDERS
+from etl_assets_tests.systems.production import kills_records
+from etl_assets_tests.systems.production.kills import GrowingFile, Lives, Servers, Storm, faulty, finish, plans
+from etl_assets_tests.systems.production.kills_records import Expected
+from etl_assets_tests.systems.production.kills_tasks import DRAIN_STEPS, RELAY_STEPS
+from etl_assets_tests.systems.production.kills_witness import Judgement, Witness, judge
 
 SEED = 1
 READINGS, ORDERS = 300_000, 30_000

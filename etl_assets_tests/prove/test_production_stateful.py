@@ -5,9 +5,9 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from etl_assets.resources.database import Database
-from etl_assets.resources.embedded import EmbeddedBroker
-from etl_assets_tests.production.machine import Production
+from etl_assets.core.database.connections import Database
+from etl_assets.core.embedded import EmbeddedBroker
+from etl_assets_tests.systems.production.machine import Production
 
 
 def test_whatever_happens_each_record_is_stored_once(database: Database, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from etl_assets.production.contracts import READINGS
+from etl_assets.systems.production.contracts import READINGS
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NULL_SETS, PLANTED_SETS = 30, 8

@@ -15,17 +15,17 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from etl_assets.resources.database import Database
-from etl_assets.resources.embedded import EmbeddedPostgres
+from etl_assets.core.database.connections import Database
+from etl_assets.core.embedded import EmbeddedPostgres
 from etl_assets.settings import load_settings
-from etl_assets.turbines.days import DAY
-from etl_assets_tests.outages.forker import Child, Forker
-from etl_assets_tests.production.kills_tasks import Step
-from etl_assets_tests.production.kills_witness import Judgement
-from etl_assets_tests.turbines.conftest import FARM, serving
-from etl_assets_tests.turbines.kills import Version, Witness, assert_books_balance, days_of, files_of
-from etl_assets_tests.turbines.kills_tasks import JOB_STEPS, SCRIPT_STEPS
-from etl_assets_tests.turbines.world import FIRST, World, assert_same, at
+from etl_assets.systems.turbines.days import DAY
+from etl_assets_tests.systems.outages.forker import Child, Forker
+from etl_assets_tests.systems.production.kills_tasks import Step
+from etl_assets_tests.systems.production.kills_witness import Judgement
+from etl_assets_tests.systems.turbines.conftest import FARM, serving
+from etl_assets_tests.systems.turbines.kills import Version, Witness, assert_books_balance, days_of, files_of
+from etl_assets_tests.systems.turbines.kills_tasks import JOB_STEPS, SCRIPT_STEPS
+from etl_assets_tests.systems.turbines.world import FIRST, World, assert_same, at
 
 SEED = 1
 KILLED = -9
@@ -74,7 +74,7 @@ class Backfills:
             "TURBINES_API_URL": self.world.url,
             "TURBINES": ",".join(FARM),
         }
-        name = f"etl_assets_tests.turbines.kills_tasks:{task}"
+        name = f"etl_assets_tests.systems.turbines.kills_tasks:{task}"
         return self.forker.start(name, environment=environment, first=f"{FIRST}", last=f"{LAST}", kill=kill)
 
     def undisturbed(self, task: str) -> None:

@@ -1,0 +1,294 @@
+"""The contract of a table as a class that reads like a page of a catalogue."""
+
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import date, datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union
+
+from etl_assets.errors import ContractError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from etl_assets.core.contracts.split import Split
+
+Timestamp = datetime
+Date = date
+
+IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+
+
+class Kind(Enum):
+    """The types that a column can have, as Postgres, Arrow and pandas see them alike."""
+
+    INT = "int64"
+    FLOAT = "float64"
+    BOOL = "bool"
+    TEXT = "text"
+    DATE = "date"
+    TIMESTAMP = "timestamptz"
+
+
+KINDS: Mapping[type, Kind] = {
+    int: Kind.INT,
+    float: Kind.FLOAT,
+    bool: Kind.BOOL,
+    str: Kind.TEXT,
+    date: Kind.DATE,
+    datetime: Kind.TIMESTAMP,
+}
+
+BOUNDS = ("ge", "gt", "le", "lt")
+# Rules that a column of each kind can have, beside `unit`.
+RULES: Mapping[Kind, tuple[str, ...]] = {
+    Kind.INT: (*BOUNDS, "isin"),
+    Kind.FLOAT: (*BOUNDS, "isin"),
+    Kind.BOOL: ("isin",),
+    Kind.TEXT: (*BOUNDS, "isin", "pattern", "min_length", "max_length"),
+    Kind.DATE: (*BOUNDS, "isin"),
+    Kind.TIMESTAMP: (*BOUNDS, "isin", "zone"),
+}
+DECLARED = ("unit", *BOUNDS, "isin", "pattern", "min_length", "max_length", "zone")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its meaning and everything that its values must keep to.
+
+    Bounds are in the column's own unit; a timestamp's are aware. Floats are finite: a reading that is infinite is a
+    fault of the source. `zone` is the zone of naive values, stated where a source's contract states it. A `pattern` is
+    a regular expression of RE2 (no look-around, no back references) that the whole value matches; lengths are in
+    characters.
+    """
+
+    description: str
+    unit: str | None = None
+    ge: Any = None
+    gt: Any = None
+    le: Any = None
+    lt: Any = None
+    isin: tuple[Any, ...] | None = None
+    pattern: str | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+    zone: str | None = None
+    name: str = ""
+    kind: Kind = Kind.TEXT
+    nullable: bool = False
+
+    @property
+    def constraints(self) -> tuple[str, ...]:
+        """Names of the rules that a value can break, beside that of its type."""
+        rules = [] if self.nullable else ["required"]
+        named = (*BOUNDS, "isin", "pattern", "min_length", "max_length")
+        rules += [rule for rule in named if getattr(self, rule) is not None]
+        return tuple(rules + (["finite"] if self.kind is Kind.FLOAT else []))
+
+
+def column(description: str, **rules: Any) -> Any:
+    """Declare a column of a contract; see `Column` for the rules.
+
+    Raises:
+        ContractError: for a rule that is not known; names it.
+    """
+    unknown = sorted(set(rules) - set(DECLARED))
+    if unknown:
+        raise ContractError(
+            f"column {description!r} has unknown rules {', '.join(unknown)}; known are {', '.join(DECLARED)}"
+        )
+    return Column(description, **rules)
+
+
+STORES = Literal["postgres", "parquet"]
+SPANS = Literal["day", "month"]
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """What a contract's `class Config` may say.
+
+    Attributes:
+        table: `schema.table`; the schema is the system's name, the table the asset's.
+        key: columns that identify a row; empty where rows have no identity (append only).
+        store: where the table lives.
+        database: `platform`, or the name of another database with a migration history of its own.
+        partition_by: column that says to which partition a row belongs; by dimension for two dimensions.
+        native: the table is partitioned in Postgres itself by `partition_by`, one native partition per such span.
+        may_be_empty: a table without rows is in order; its checks then may evaluate none.
+        first_stored: columns in which a row that says the same otherwise keeps what it was first stored with.
+        partial_loads: a partition may be written with a part of what its source has: such a write says nothing of rows in quarantine
+            that it does not meet.
+    """
+
+    table: str
+    key: tuple[str, ...] = ()
+    store: STORES = "postgres"
+    database: str = "platform"
+    partition_by: str | Mapping[str, str] | None = None
+    native: SPANS | None = None
+    may_be_empty: bool = False
+    indexes: tuple[tuple[str, ...], ...] = field(default=())
+    first_stored: tuple[str, ...] = ()
+    partial_loads: bool = False
+
+
+class Contract:
+    """Base of all contracts; a subclass declares columns and a `class Config`.
+
+    Raises:
+        ContractError: at definition, if the contract does not hold together.
+    """
+
+    columns: ClassVar[Mapping[str, Column]] = {}
+    config: ClassVar[TableConfig]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        declared = {name: value for name, value in vars(cls).items() if isinstance(value, Column)}
+        _verify_declarations(cls, declared)
+        cls.config = _config(cls)
+        hints = typing.get_type_hints(cls)
+        cls.columns = {
+            name: _typed(value, name=name, hint=hints[name], contract=cls.__name__) for name, value in declared.items()
+        }
+        _verify(cls)
+        for c in cls.columns.values():
+            _verify_rules(c, f"{cls.__name__}.{c.name}")
+
+    @classmethod
+    def schema_name(cls) -> str:
+        """The Postgres schema: the system's name."""
+        return cls.config.table.split(".")[0]
+
+    @classmethod
+    def table_name(cls) -> str:
+        """The table's name within its schema: the asset's name."""
+        return cls.config.table.split(".")[1]
+
+    @classmethod
+    def split(cls, frame: "pd.DataFrame", **options: Any) -> "Split[pd.DataFrame]":
+        """Divide a frame into rows that keep the contract and records of the rest; see `validation.split`."""
+        from etl_assets.core.contracts.validation import split
+
+        return split(cls, frame, **options)
+
+    @classmethod
+    def partition_columns(cls) -> Mapping[str, str]:
+        """Column by partition dimension; one unnamed dimension has the name ''."""
+        by = cls.config.partition_by
+        if by is None:
+            return {}
+        return {"": by} if isinstance(by, str) else by
+
+
+def _config(cls: type[Contract]) -> TableConfig:
+    declared = vars(cls).get("Config")
+    if declared is None or not isinstance(vars(declared).get("table"), str):
+        raise ContractError(f"contract {cls.__name__} has no class Config with its table")
+    options = {k: v for k, v in vars(declared).items() if not k.startswith("__")}
+    known = [f.name for f in fields(TableConfig)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ContractError(f"{cls.__name__}: Config says {', '.join(unknown)}; it may say {', '.join(known)}")
+    config = TableConfig(**options)
+    # A single name in brackets without a comma is text, which would pass for its letters.
+    tuples = (config.key, config.first_stored, *config.indexes)
+    if not all(isinstance(names, tuple) for names in tuples) or not all(config.indexes):
+        raise ContractError(
+            f"{cls.__name__}: key and first_stored are tuples of columns, indexes a tuple of such tuples: mind the commas"
+        )
+    if config.store not in typing.get_args(STORES) or config.native not in (None, *typing.get_args(SPANS)):
+        raise ContractError(f"{cls.__name__}: unknown store {config.store!r} or native partition {config.native!r}")
+    return config
+
+
+def _verify_declarations(cls: type[Contract], declared: Mapping[str, Column]) -> None:
+    name = cls.__name__
+    if cls.__bases__ != (Contract,):
+        raise ContractError(
+            f"{name} is derived from another contract: a table's columns stand in one place, write them out"
+        )
+    annotated = [n for n in vars(cls).get("__annotations__", {}) if not n.startswith("__")]
+    for bare in [n for n in annotated if n not in declared]:
+        raise ContractError(f"{name}.{bare} has a type and no column(...): say what it means")
+    for untyped in [n for n in declared if n not in annotated]:
+        raise ContractError(f"{name}.{untyped} is a column without a type")
+    for taken in [n for n in declared if hasattr(Contract, n) or n == "config"]:
+        raise ContractError(f"{name}.{taken} hides what every contract has under this name: choose another")
+    if not declared:
+        raise ContractError(f"{name} has no columns")
+
+
+def _typed(declared: Column, *, name: str, hint: Any, contract: str) -> Column:
+    options = [hint] if typing.get_origin(hint) not in (Union, types.UnionType) else list(typing.get_args(hint))
+    concrete = [option for option in options if option is not type(None)]
+    if len(concrete) != 1 or concrete[0] not in KINDS:
+        raise ContractError(f"{contract}.{name} has type {hint}; known are {', '.join(t.__name__ for t in KINDS)}")
+    return replace(declared, name=name, kind=KINDS[concrete[0]], nullable=len(options) > len(concrete))
+
+
+def _verify(cls: type[Contract]) -> None:
+    config, name = cls.config, cls.__name__
+    parts = config.table.split(".")
+    if len(parts) != 2 or not all(IDENTIFIER.fullmatch(part) for part in (*parts, *cls.columns)):
+        raise ContractError(f"{name}: table and columns must be lower-case identifiers, the table schema.table")
+    partition = tuple(cls.partition_columns().values())
+    lists = [config.key, partition, config.first_stored, *config.indexes]
+    for unknown in [column_name for names in lists for column_name in names if column_name not in cls.columns]:
+        raise ContractError(f"{name}: Config names {unknown}, which is no column")
+    if any(len(set(names)) != len(names) for names in lists):
+        raise ContractError(f"{name}: Config names a column twice in its key, its partition or an index")
+    for key_column in config.key:
+        if cls.columns[key_column].nullable:
+            raise ContractError(f"{name}.{key_column} is in the key and cannot be NULL")
+    for partition_column in partition:
+        if cls.columns[partition_column].nullable:
+            raise ContractError(f"{name}.{partition_column} says to which partition a row belongs and cannot be NULL")
+    if config.first_stored and (not config.key or set(config.first_stored) & {*config.key, *partition}):
+        raise ContractError(
+            f"{name}: first_stored are columns beside the key and the partition, of rows that have a key"
+        )
+    if not (vars(cls).get("__doc__") or "").strip():
+        raise ContractError(f"{name} has no docstring: say what a row is")
+    if config.native and (len(partition) != 1 or set(partition) - set(config.key)):
+        raise ContractError(f"{name}: a natively partitioned table has its partition column in the key")
+    if config.native and cls.columns[partition[0]].kind not in (Kind.DATE, Kind.TIMESTAMP):
+        raise ContractError(
+            f"{name}.{partition[0]} is {cls.columns[partition[0]].kind.value}: spans of time need a time"
+        )
+
+
+def _verify_rules(c: Column, name: str) -> None:
+    if not c.description.strip():
+        raise ContractError(f"{name} has no description: say what it means")
+    for rule in (*BOUNDS, "isin", "pattern", "min_length", "max_length", "zone"):
+        if getattr(c, rule) is not None and rule not in RULES[c.kind]:
+            raise ContractError(f"{name} is {c.kind.value}, for which there is no rule {rule}")
+    if c.isin is not None and (not isinstance(c.isin, tuple) or not c.isin or len(set(c.isin)) != len(c.isin)):
+        raise ContractError(f"{name}: isin is a tuple of different values, at least one")
+    for value in (*(getattr(c, rule) for rule in BOUNDS), *(c.isin or ())):
+        if value is not None and not _fits(value, c.kind):
+            raise ContractError(f"{name} is {c.kind.value}, which {value!r} is not: state it in the column's own type")
+    lowest, highest = (c.gt if c.ge is None else c.ge), (c.lt if c.le is None else c.le)
+    lengths = c.min_length is not None and c.max_length is not None and c.min_length > c.max_length
+    if lengths or (lowest is not None and highest is not None and lowest > highest):
+        raise ContractError(f"{name}: no value can keep to both of its bounds")
+    if c.pattern is not None:
+        try:
+            re.compile(c.pattern)
+        except re.error as error:
+            raise ContractError(f"{name}: {c.pattern!r} is no regular expression: {error}") from None
+
+
+def _fits(value: Any, kind: Kind) -> bool:
+    """Whether a bound is of the column's own type; times are aware, floats finite."""
+    if kind is Kind.FLOAT:
+        return type(value) in (int, float) and math.isfinite(value)
+    if kind is Kind.TIMESTAMP:
+        return isinstance(value, datetime) and value.tzinfo is not None
+    return KINDS.get(type(value)) is kind

@@ -1,0 +1,269 @@
+"""Divide data into rows that keep their contract and records of those that do not.
+
+The rules are judged by pandera, whose schema is rendered from the contract; all faults of a row are gathered in its
+one record.
+"""
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl_assets.core.contracts.arrow import ARROW_TYPES, arrow_schema
+from etl_assets.core.contracts.cast import Cast, cast_column, missing_cells
+from etl_assets.core.contracts.contract import Column, Contract, Kind
+from etl_assets.core.contracts.split import Fault, Record, Split
+from etl_assets.errors import ContractError
+
+Raw = Sequence[Mapping[str, Any]]
+
+
+def split(
+    contract: type[Contract], frame: pd.DataFrame, *, raw: Raw | None = None, source: str = ""
+) -> Split[pd.DataFrame]:
+    """Cast and judge a frame; never raises for bad rows.
+
+    Args:
+        contract: what the rows must keep to.
+        frame: one column per column of the contract, in any order and of any dtype.
+        raw: the rows as they were received, aligned with `frame`; by default the frame's own cells.
+        source: where the rows came from; each record adds its row number.
+
+    Returns:
+        The rows that keep the contract, in order, with its dtypes (times in UTC, microseconds), and one record per row that does not.
+
+    Raises:
+        ContractError: for what is not row-shaped: a missing or unknown column, a column of another type.
+        ValueError: if `raw` has another number of rows than the frame.
+    """
+    parts = split_arrow(contract, frame, raw=raw, source=source)
+    return Split(to_frame(parts.valid), parts.records)
+
+
+def split_arrow(
+    contract: type[Contract],
+    data: pd.DataFrame | pa.Table,
+    *,
+    raw: Raw | None = None,
+    source: str = "",
+    first_row: int = 0,
+) -> Split[pa.Table]:
+    """As `split`, from a frame or an Arrow table to an Arrow table in the contract's schema.
+
+    Args:
+        first_row: number of the first row in the whole that `data` is a batch of.
+    """
+    require_columns(contract, list(data.columns) if isinstance(data, pd.DataFrame) else data.column_names)
+    rows = len(data) if isinstance(data, pd.DataFrame) else data.num_rows
+    if raw is not None and len(raw) != rows:
+        raise ValueError(f"{contract.config.table}: {len(raw)} raw rows are given for {rows} rows")
+    casts = {name: _cast(contract, data, name) for name in contract.columns}
+    table = pa.table({name: cast.values for name, cast in casts.items()})
+    broken = _faults_by_row(casts, broken_rules(contract, table))
+    if not broken:
+        return Split(_in_schema(table, contract))
+    bad = np.array(sorted(broken))
+    keep = np.ones(rows, dtype=bool)
+    keep[bad] = False
+    records = [
+        Record(
+            tuple(Fault(name, rule, cells[name]) for name, rule in broken[row]),
+            cells if raw is None else raw[row],
+            f"{source or 'the data'}, row {first_row + row}",
+        )
+        for row, cells in zip(bad.tolist(), _cells(data, list(contract.columns), bad), strict=True)
+    ]
+    return Split(_in_schema(table.filter(pa.array(keep)), contract), records)
+
+
+def _faults_by_row(
+    casts: Mapping[str, Cast], rules: Sequence[tuple[str, str, int]]
+) -> Mapping[int, Sequence[tuple[str, str]]]:
+    """Column and rule of all faults by row, in the order of the contract's columns; a failed cast stands for its cell."""
+    found: dict[str, list[tuple[int, str]]] = {name: list(cast.faults.items()) for name, cast in casts.items()}
+    for name, rule, row in rules:
+        if row not in casts[name].faults:
+            found[name].append((row, rule))
+    broken: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for name, faults in found.items():
+        for row, rule in faults:
+            broken[row].append((name, rule))
+    return broken
+
+
+def _cells(data: pd.DataFrame | pa.Table, names: Sequence[str], rows: np.ndarray) -> list[dict[str, Any]]:
+    """Some rows as they came, each by column; whatever a frame has for nothing is None, as in Arrow."""
+    if isinstance(data, pa.Table):
+        taken = data.select(list(names)).take(pa.array(rows))
+        columns = [_python_values(taken[name]) for name in names]
+    else:
+        given = [data[name].iloc[rows] for name in names]
+        columns = [_or_none(cells.tolist(), missing_cells(cells)) for cells in given]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _or_none(cells: list[Any], missing: np.ndarray) -> list[Any]:
+    for at in np.flatnonzero(missing).tolist():
+        cells[at] = None
+    return cells
+
+
+def _python_values(column: pa.ChunkedArray) -> list[Any]:
+    try:
+        values = column.to_pylist()
+    except (OverflowError, ValueError):
+        values = [_python_value(cell) for cell in column]
+    return [None if isinstance(value, float) and value != value else value for value in values]
+
+
+def _python_value(cell: pa.Scalar) -> Any:
+    """An Arrow value as Python has it; a time that Python cannot hold as its count of units."""
+    try:
+        return cell.as_py()
+    except (OverflowError, ValueError):
+        return cell.value
+
+
+def _in_schema(table: pa.Table, contract: type[Contract]) -> pa.Table:
+    return pa.Table.from_arrays(table.columns, schema=arrow_schema(contract))
+
+
+def _cast(contract: type[Contract], data: pd.DataFrame | pa.Table, name: str) -> Cast:
+    try:
+        return cast_column(data[name], contract.columns[name])
+    except ContractError as error:
+        raise ContractError(f"{contract.config.table}: {error}") from None
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """An Arrow table as a frame that is the same under pandas 2 and 3: times in microseconds, text without NaN.
+
+    Integers and booleans with NULLs keep their exact values in pandas' nullable types.
+    """
+    exact = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    with_nulls = [name for name, values in columns.items() if values.null_count and values.type in exact]
+    frame = table.drop_columns(with_nulls).to_pandas()
+    frame.index = pd.RangeIndex(table.num_rows)
+    for name in with_nulls:
+        frame.insert(table.column_names.index(name), name, columns[name].to_pandas(types_mapper=exact.get))
+    return frame
+
+
+def require_columns(contract: type[Contract], given: Sequence[str], *, where: str = "the data") -> None:
+    """Compare the names of columns with the contract's, in any order.
+
+    Raises:
+        ContractError: if a column is missing, unknown or given twice; names it.
+    """
+    names = [str(name) for name in given]
+    problems = [f"column {name} is missing" for name in contract.columns if name not in names]
+    problems += [f"column {name} is not in the contract" for name in names if name not in contract.columns]
+    problems += [f"column {name} occurs twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    if problems:
+        raise ContractError(f"{contract.config.table}: in {where} {', '.join(problems)}")
+
+
+def broken_rules(contract: type[Contract], table: pa.Table) -> list[tuple[str, str, int]]:
+    """The rules that typed rows break: column, rule, row number."""
+    missing = [
+        (name, "required", row)
+        for name, c in contract.columns.items()
+        if not c.nullable and table[name].null_count
+        for row in np.flatnonzero(table[name].is_null()).tolist()
+    ]
+    return missing + _broken_by_values(contract, table) if table.num_rows else []
+
+
+def _broken_by_values(contract: type[Contract], table: pa.Table) -> list[tuple[str, str, int]]:
+    """Check by check: a whole pandera schema gathers the failing values of all columns in one, which not all fit into.
+
+    It would also obey PANDERA_VALIDATION_ENABLED, and find every row in order where that is off.
+    """
+    doubtful = [name for name, c in contract.columns.items() if not _kept(c, table[name])]
+    if not doubtful:
+        return []
+    frame = table.select(doubtful).to_pandas(types_mapper=pd.ArrowDtype)
+    schema = pandera_schema(contract)  # type: ignore[arg-type]
+    broken = []
+    for name in doubtful:
+        for check in schema.columns[name].checks:
+            try:
+                result = check(frame[name])
+            except (pa.ArrowException, TypeError, ValueError) as error:
+                raise ContractError(
+                    f"{contract.config.table}: column {name} cannot be judged, correct the rule in its contract:"
+                    f" {check.name}: {error}"
+                ) from error
+            if not result.check_passed:
+                broken += [(name, check.name, row) for row in result.failure_cases.index.tolist()]
+    return broken
+
+
+def _kept(c: Column, values: pa.ChunkedArray) -> bool:
+    """Whether all values keep all rules of their column, which costs a tenth of having pandera say which do not."""
+    try:
+        return all(pc.all(test(values), min_count=0).as_py() is not False for test in rules_of(c).values())
+    except (pa.ArrowException, TypeError, ValueError):
+        return False
+
+
+@functools.cache
+def pandera_schema(contract: type[Contract]) -> Any:
+    """The contract as a pandera schema over Arrow-backed columns; the name of each check is the rule that it judges."""
+    import pandera.pandas as pandera
+
+    return pandera.DataFrameSchema(
+        {
+            name: pandera.Column(
+                nullable=True,
+                checks=[pandera.Check(_over_series(test), name=rule, error=rule) for rule, test in rules_of(c).items()],
+            )
+            for name, c in contract.columns.items()
+        },
+        strict=True,
+    )
+
+
+def rules_of(c: Column) -> dict[str, Callable[[pa.Array], pa.Array]]:
+    """The rules of a column's values by their text, each with a test over values that are there; NULL is judged apart."""
+    kind = ARROW_TYPES[c.kind]
+    rules: dict[str, Callable[[pa.Array], pa.Array]] = {}
+    for sign, bound, compare in (
+        (">=", c.ge, pc.greater_equal),
+        (">", c.gt, pc.greater),
+        ("<=", c.le, pc.less_equal),
+        ("<", c.lt, pc.less),
+    ):
+        if bound is not None:
+            rules[f"{sign} {bound}"] = functools.partial(_compared, compare, pa.scalar(bound, type=kind))
+    if c.isin is not None:
+        allowed = pa.array(c.isin, type=kind)
+        rules[f"one of {', '.join(map(str, c.isin))}"] = lambda values: pc.is_in(values, value_set=allowed)
+    if c.pattern is not None:
+        rules[f"matches {c.pattern}"] = lambda values: pc.match_substring_regex(values, rf"\A(?:{c.pattern})\z")
+    if c.min_length is not None:
+        rules[f"at least {c.min_length} characters"] = lambda values: pc.greater_equal(
+            pc.utf8_length(values), c.min_length
+        )
+    if c.max_length is not None:
+        rules[f"at most {c.max_length} characters"] = lambda values: pc.less_equal(pc.utf8_length(values), c.max_length)
+    if c.kind is Kind.FLOAT:
+        rules["finite"] = pc.is_finite
+    if c.kind is Kind.TEXT:
+        rules["no NUL"] = lambda values: pc.invert(pc.match_substring(values, "\x00"))
+    return rules
+
+
+def _compared(compare: Callable[[pa.Array, pa.Scalar], pa.Array], bound: pa.Scalar, values: pa.Array) -> pa.Array:
+    return compare(values, bound)
+
+
+def _over_series(test: Callable[[pa.Array], pa.Array]) -> Callable[[pd.Series], pd.Series]:
+    """A test over Arrow values as pandera asks it."""
+    return lambda series: pd.Series(np.asarray(test(pa.array(series))), index=series.index, dtype=bool)

@@ -1,0 +1,175 @@
+"""A Postgres database of the platform: connections, and its schema brought to head before the first of them.
+
+Bulk work goes over ADBC (`adbc`), everything else over psycopg (`connect`). Neither opens anything before it is used.
+"""
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from etl_assets.core.database.idle import IdleConnections, close
+from etl_assets.errors import PermanentError, PlatformError, TransientError
+
+if TYPE_CHECKING:
+    import psycopg
+    from adbc_driver_postgresql.dbapi import Connection
+
+# SQLSTATE by prefix: what may succeed when tried again. Everything else needs a change first.
+TRANSIENT_STATES = {
+    "08": "the connection was lost",
+    "25P03": "the server ended a transaction that was idle for too long",
+    "25P04": "the server ended a transaction that took too long",
+    "40": "the transaction gave way to another (deadlock or serialization)",
+    "53": "the server is out of a resource (disk, memory or connections)",
+    "55P03": "another writer held the lock for too long",
+    "57": "the server cancelled the statement or is shutting down",
+    "58": "the server met a system error",
+}
+# What a server says of a login, without a SQLSTATE: to ask again does not help.
+REFUSED = re.compile(
+    r"(password|\S+) authentication failed|no password supplied|no pg_hba\.conf entry|is not permitted to log in"
+    r"|(database|role) \S+ does not exist|permission denied for database"
+)
+LOST = ("server closed the connection", "connection", "terminating", "SSL SYSCALL", "no COPY in progress")
+
+
+class Database:
+    """One database by URL.
+
+    Args:
+        url: `postgresql://…`, or a function that gives it when it is first needed (it may start a server).
+        history: the migration history that shapes it.
+        migrate: `auto` brings an older database to head; `off` stops and names the command.
+    """
+
+    def __init__(self, url: str | Callable[[], str], *, history: str = "platform", migrate: str = "auto") -> None:
+        self._url = url
+        self._history = history
+        self._migrate = migrate
+        self._ready = False
+        self._used = ""
+        self._lock = threading.Lock()
+        self._idle = IdleConnections()
+
+    def __repr__(self) -> str:
+        return f"Database({self._history})"
+
+    @property
+    def url(self) -> str:
+        """The URL, secret included: for drivers, never for output."""
+        self._used = self._url if isinstance(self._url, str) else self._url()
+        return self._used
+
+    @contextlib.contextmanager
+    def translated(self, doing: str) -> Iterator[None]:
+        """As the function of this name.
+
+        Args:
+            doing: with `{}` for the name of the database.
+        """
+        with translated(doing.format(self._history), secret=lambda: self._used):
+            yield
+
+    def prepare(self) -> None:
+        """Bring the schema to head, once per process.
+
+        Raises:
+            PermanentError: with migrations off, if the database is behind; names the command.
+        """
+        with self._lock:
+            if not self._ready:
+                from etl_assets.core.migrations.upgrade import ensure_head
+
+                with self.translated("prepare the {} database"):
+                    ensure_head(self.url, history=self._history, migrate=self._migrate)
+                self._ready = True
+
+    @contextlib.contextmanager
+    def connect(self, *, autocommit: bool = False) -> "Iterator[psycopg.Connection[Any]]":
+        """A psycopg connection; commits at the end unless an exception passes.
+
+        Raises:
+            TransientError, PermanentError: what the server said, classified by its SQLSTATE.
+        """
+        import psycopg
+
+        self.prepare()
+        with (
+            self.translated("use the {} database"),
+            psycopg.connect(self.url, autocommit=autocommit, connect_timeout=10) as connection,
+        ):
+            yield connection
+
+    @contextlib.contextmanager
+    def adbc(self) -> "Iterator[Connection]":
+        """An ADBC connection with an open transaction; rolls back unless the caller has committed.
+
+        It may have served others before, and is kept for others unless an exception passes.
+        """
+        from adbc_driver_postgresql import dbapi
+
+        self.prepare()
+        with self.translated("use the {} database"):
+            connection = self._idle.take() or dbapi.connect(self.url)
+            try:
+                yield connection
+            except BaseException:
+                close(connection)
+                raise
+            self._idle.give(connection)
+
+
+@contextlib.contextmanager
+def translated(doing: str, *, secret: Callable[[], str] = str) -> Iterator[None]:
+    """Turn what a driver raises into a failure of ours, classified once.
+
+    Args:
+        doing: what was going on, to follow `could not`.
+        secret: gives the URL that was used: drivers quote one that they cannot read, with its password.
+    """
+    try:
+        yield
+    except PlatformError:
+        raise
+    except Exception as error:
+        if not _from_driver(error):
+            raise
+        # SQLAlchemy wraps the driver's error, and adds the statement and an address to read.
+        driver = getattr(error, "orig", None) or error
+        state = getattr(driver, "sqlstate", None)
+        said = " ".join(str(driver).split())
+        text = without_secret(said, secret())
+        # Dagster and tracebacks show causes as well.
+        cause = error if text == said else None
+        reason = transient_reason(state, text)
+        if reason:
+            raise TransientError(f"could not {doing}: {reason}: {text}") from cause
+        if state is None:
+            raise PermanentError(f"could not {doing}: {text}") from cause
+        raise PermanentError(f"could not {doing} (SQLSTATE {state}): {text}") from cause
+
+
+def without_secret(text: str, url: str) -> str:
+    """A text in which neither the URL nor its password stands, in whichever spelling."""
+    text = text.replace(url, "its URL") if url else text
+    credentials = url.rpartition("@")[0].partition("://")[2].partition(":")[2]
+    for password in {credentials, unquote(credentials)}:
+        text = text.replace(password, "***") if password else text
+    return text
+
+
+def transient_reason(state: str | None, text: str) -> str | None:
+    """Why the same statement may succeed later; None if it will not."""
+    if state:
+        return next((why for prefix, why in TRANSIENT_STATES.items() if state.startswith(prefix)), None)
+    if REFUSED.search(text):
+        return None
+    return TRANSIENT_STATES["08"] if any(sign in text for sign in LOST) else None
+
+
+def _from_driver(error: Exception) -> bool:
+    modules = ("psycopg", "adbc_driver_manager", "sqlalchemy", "psycopg2")
+    return any(kind.__module__.split(".")[0] in modules for kind in type(error).__mro__)

@@ -1,0 +1,111 @@
+"""A client for answers that are read as they come: no deadline for the whole, no retries; whoever reads knows where to go on.
+
+Connection, redirects, classification and what is never said are those of `ApiClient`.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlencode
+
+from etl_assets.core.sources.http.client import ApiClient, ApiRefused, ApiUnavailable, Call, Failed, malformed
+from etl_assets.core.sources.http.outcomes import Action, MalformedAnswer, refuse_page
+
+if TYPE_CHECKING:
+    import requests
+
+T = TypeVar("T")
+
+CHUNK_BYTES = 256 * 1024
+_SUCCESS = 200
+
+
+class StreamInterrupted(ApiUnavailable):
+    """The stream was not opened, or broke; it may go on later, not before `retry_after_s` if the server says so."""
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message, status=status, attempts=1)
+        self.retry_after_s = retry_after_s
+
+
+class ByteStream:
+    """An answer: its headers, and its body in pieces of any size as they arrive, to be read once.
+
+    Iterating raises StreamInterrupted when the connection breaks, or is silent for longer than the read time-out.
+    """
+
+    def __init__(self, headers: Mapping[str, str], pieces: Iterator[bytes]) -> None:
+        self.headers = headers
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+
+class StreamClient(ApiClient):
+    """An `ApiClient` that reads streams; one at a time."""
+
+    @contextmanager
+    def get_stream(self, path: str, *, params: Mapping[str, Any], accept: str) -> Iterator[ByteStream]:
+        """The answer of one request, while the context is open; its deadline holds until the headers are there.
+
+        Args:
+            path: below the base URL.
+            params: the query.
+            accept: the media type asked for.
+
+        Raises:
+            StreamInterrupted: no answer, or one that may be better later.
+            ApiRefused: the API refuses, or redirects to another host.
+        """
+        # Compression would hold back lines until a block of them is full.
+        headers = {"Accept": accept, "Accept-Encoding": "identity"}
+        asked = self._asked("GET", f"{path}?{urlencode(params)}")
+        call = Call("GET", self._url(path), asked, params=params, headers=headers)
+        self._ends_at = self._read_until = self._clock() + self._limits.deadline_s
+        response = self._classified(call, lambda: self._opened(call))
+        self._read_until = math.inf
+        with response:
+            yield ByteStream(response.headers, self._pieces(call, response))
+
+    def _opened(self, call: Call) -> "requests.Response":
+        response = self._answer(call)
+        if response.status_code != _SUCCESS:
+            with response:
+                raise self._refusal(response)
+        return response
+
+    def _pieces(self, call: Call, response: "requests.Response") -> Iterator[bytes]:
+        begun = False
+
+        def read() -> bytes:
+            piece: bytes = response.raw.read1(CHUNK_BYTES, decode_content=True)
+            if not begun:
+                _refuse_page(piece)
+            return piece
+
+        while piece := self._classified(call, read):
+            begun = begun or bool(piece.strip())
+            yield piece
+
+    def _classified(self, call: Call, action: Callable[[], T]) -> T:
+        failure: Failed
+        try:
+            return action()
+        except Failed as error:
+            failure = error
+        except self._transport.NETWORK_ERRORS as error:
+            failure = Failed(*self._transport.rule_for_failure(error))
+        # Raised outside of the handler: what the HTTP library raised can quote headers, so it must not hang on to this.
+        message = self._redact(f"{self._name} API, {call.asked}: {failure.what}: {self._advice(failure)}")
+        if failure.rule.action is Action.RETRY:
+            raise StreamInterrupted(message, status=failure.status, retry_after_s=failure.wait_s)
+        raise ApiRefused(message, status=failure.status, attempts=1)
+
+
+def _refuse_page(piece: bytes) -> None:
+    try:
+        refuse_page(piece)
+    except MalformedAnswer as error:
+        raise malformed(_SUCCESS, error) from None

@@ -1,0 +1,208 @@
+"""The connection under `ApiClient`: a session that keeps a deadline at every read, and what its exceptions mean.
+
+The read time-out of requests counts from byte to byte, so a server that sends one byte a second, in the headers, the
+chunk sizes or the body, holds a client for hours. Here each read from the socket waits at most for what remains of the
+deadline. Kept apart from `http` because importing the HTTP library costs a tenth of a second.
+"""
+
+import http.client
+import io
+import ssl
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from etl_assets.core.sources.http.outcomes import Action, Rule
+
+_CHUNK_BYTES = 64 * 1024
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+_REACH = "check that {address} is right and that {base_url} can be reached from here"
+_NETWORK = "try again later; if it lasts, look at the network and at {base_url}"
+_TLS = "check the certificate of {base_url}; for a private authority set REQUESTS_CA_BUNDLE"
+_URL = "correct {address} ({base_url}) and the path"
+
+# The first row whose type is in the exception's chain of causes decides, so the special comes before the general.
+FAILURE_RULES: tuple[tuple[type[BaseException], str, Rule], ...] = (
+    (ssl.SSLCertVerificationError, "the certificate is not trusted", Rule(Action.FAIL, False, _TLS)),
+    (ssl.SSLEOFError, "the TLS connection broke off", Rule(Action.RETRY, True, _NETWORK)),
+    (ssl.SSLZeroReturnError, "the TLS connection was closed", Rule(Action.RETRY, True, _NETWORK)),
+    (ssl.SSLError, "the TLS handshake failed", Rule(Action.FAIL, False, _TLS)),
+    (urllib3.exceptions.SSLError, "the TLS handshake failed", Rule(Action.FAIL, False, _TLS)),
+    (urllib3.exceptions.NameResolutionError, "the host's name was not found", Rule(Action.RETRY, False, _REACH)),
+    (urllib3.exceptions.NewConnectionError, "no connection was accepted", Rule(Action.RETRY, False, _REACH)),
+    (urllib3.exceptions.ConnectTimeoutError, "the connection timed out", Rule(Action.RETRY, False, _REACH)),
+    (urllib3.exceptions.ReadTimeoutError, "the answer did not come in time", Rule(Action.RETRY, True, _NETWORK)),
+    (TimeoutError, "the answer did not come in time", Rule(Action.RETRY, True, _NETWORK)),
+    (urllib3.exceptions.DecodeError, "the body is not compressed as declared", Rule(Action.RETRY, True, _NETWORK)),
+    (http.client.IncompleteRead, "the body broke off before its end", Rule(Action.RETRY, True, _NETWORK)),
+    (ConnectionError, "the connection was reset", Rule(Action.RETRY, True, _NETWORK)),
+    (http.client.HTTPException, "the answer was not HTTP", Rule(Action.RETRY, True, _NETWORK)),
+    (requests.exceptions.InvalidURL, "the URL is invalid", Rule(Action.FAIL, False, _URL)),
+    (requests.exceptions.MissingSchema, "the URL is invalid", Rule(Action.FAIL, False, _URL)),
+    (requests.exceptions.InvalidSchema, "the URL is invalid", Rule(Action.FAIL, False, _URL)),
+    (urllib3.exceptions.LocationValueError, "the URL is invalid", Rule(Action.FAIL, False, _URL)),
+    (requests.exceptions.InvalidHeader, "a header is invalid", Rule(Action.FAIL, False, "correct the headers given")),
+)
+_OTHER_FAILURE = ("the connection failed", Rule(Action.RETRY, True, _NETWORK))
+
+# What a request can raise; anything else is a mistake in the code and passes through.
+NETWORK_ERRORS = (
+    requests.exceptions.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+)
+
+
+def rule_for_failure(error: BaseException) -> tuple[str, Rule]:
+    """What happened, without the exception's own text (it may quote headers and URLs), and the rule."""
+    chain = list(_causes(error))
+    for kind, text, rule in FAILURE_RULES:
+        if any(isinstance(cause, kind) for cause in chain):
+            return text, rule
+    return _OTHER_FAILURE
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The exception and everything wrapped in it, which the HTTP library puts into args, `reason` and the cause.
+
+    The context is left out: it may be an unrelated exception that the caller is handling.
+    """
+    pending, seen = [error], set()
+    while pending:
+        current = pending.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        linked = (current.__cause__, getattr(current, "reason", None), *current.args)
+        pending.extend(cause for cause in linked if isinstance(cause, BaseException))
+
+
+class _BoundedReads(io.RawIOBase):
+    """A socket's reading side in which no wait goes beyond the deadline."""
+
+    def __init__(self, raw: Any, sock: Any, remaining_s: Callable[[], float]) -> None:
+        self._raw = raw
+        self._socket = sock
+        self._remaining_s = remaining_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        remaining = self._remaining_s()
+        if remaining <= 0:
+            raise TimeoutError("the deadline is reached")
+        timeout = self._socket.gettimeout()
+        self._socket.settimeout(remaining if timeout is None else min(timeout, remaining))
+        try:
+            count: int | None = self._raw.readinto(buffer)
+            return count
+        finally:
+            # After a failed read the socket may be closed already.
+            if self._socket.fileno() >= 0:
+                self._socket.settimeout(timeout)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _BoundedAnswer(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, remaining_s: Callable[[], float], **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        # The file object that http.client made keeps the socket open until the body is read, so it is kept inside.
+        raw = self.fp.detach()
+        self.fp = io.BufferedReader(_BoundedReads(raw, sock, remaining_s))
+
+
+class BoundedAdapter(HTTPAdapter):
+    """Connections of which no read waits longer than `remaining_s()`; no retries of its own."""
+
+    def __init__(self, remaining_s: Callable[[], float]) -> None:
+        answer = staticmethod(partial(_BoundedAnswer, remaining_s=remaining_s))
+        plain = type("BoundedConnection", (HTTPConnection,), {"response_class": answer})
+        secure = type("BoundedTlsConnection", (HTTPSConnection,), {"response_class": answer})
+        self._pools = {
+            "http": type("BoundedPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
+            "https": type("BoundedTlsPool", (HTTPSConnectionPool,), {"ConnectionCls": secure}),
+        }
+        super().__init__(pool_connections=2, pool_maxsize=1, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+
+class Credentials(requests.auth.AuthBase):
+    """Puts the key into each request; being there also keeps requests from looking for one in a `.netrc`."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        self._headers = headers
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers.update(self._headers)
+        return request
+
+
+def basic_authorization(user: str, password: str) -> str:
+    """The value of an Authorization header for a user name and a password."""
+    return "Basic " + b64encode(f"{user}:{password}".encode()).decode("ascii")
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """None: even told not to follow, requests would read a redirect's body without a limit; the client follows."""
+        return None
+
+
+def open_session(
+    base_url: str, *, headers: dict[str, str], credentials: dict[str, str], remaining_s: Callable[[], float]
+) -> requests.Session:
+    """A session for one API; proxies and certificate bundles come from the environment as usual.
+
+    A server on this machine is never behind a proxy.
+    """
+    session = _Session()
+    session.trust_env = urlsplit(base_url).hostname not in _LOOPBACK
+    session.headers.update(headers)
+    session.auth = Credentials(credentials)
+    adapter = BoundedAdapter(remaining_s)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
+
+
+@dataclass(frozen=True)
+class Body:
+    """What was read of a body, and whether there was more of it than allowed."""
+
+    data: bytes
+    cut: bool
+
+
+def read_body(response: requests.Response, *, max_bytes: int) -> Body:
+    """The body, at most `max_bytes` of it, counted after decompression: a small one can unfold to gigabytes."""
+    data = bytearray()
+    while len(data) <= max_bytes:
+        chunk = response.raw.read(_CHUNK_BYTES, decode_content=True)
+        if not chunk:
+            return Body(bytes(data), cut=False)
+        data += chunk
+    return Body(bytes(data[:max_bytes]), cut=True)

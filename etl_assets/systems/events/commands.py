@@ -1,0 +1,183 @@
+"""`etl-assets events …`: the system as a script."""
+
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from etl_assets.systems.events.manifest import Entry
+    from etl_assets.systems.events.script import FileRefused, LoadResult
+
+app = typer.Typer(no_args_is_help=True)
+INSTANT = re.compile(r"(\d{4}-\d{2}-\d{2})(?:T(\d{2}:\d{2})(?::00)?(?:Z|\+00:00))?")
+WHEN = "like 2019-01-21T22:00Z; a day alone is its midnight"
+
+
+@app.callback()
+def events() -> None:
+    """US events from a public feed of files, one every 15 minutes."""
+
+
+@app.command()
+def load(
+    file: list[Path] = typer.Option([], "--file", help="A file of the feed, by its own name; may be repeated."),
+    interval: str | None = typer.Option(None, "--interval", help=f"One interval, {WHEN}."),
+    first: str | None = typer.Option(None, "--from", help=f"The first interval, {WHEN}."),
+    last: str | None = typer.Option(None, "--to", help="The end, which is not in it; without it until now."),
+) -> None:
+    """Fetch files of the feed that are not stored as they are, and store their US events; by default the newest."""
+    if sum((bool(file), interval is not None, first is not None)) > 1 or (last is not None and first is None):
+        raise typer.BadParameter("give --file, or --interval, or --from with or without --to")
+    if file:
+        results, refused = _of_files(file)
+    else:
+        results, refused = [_of_feed(interval, first, last)], []
+    _say(results)
+    for error in refused:
+        print(f"error: {error}", file=sys.stderr)
+    if refused:
+        raise typer.Exit(2)
+    entries = _entries(results)
+    if not entries:
+        print(
+            f"{interval or first} is not over yet, and the feed does not list a file of it: ask again later",
+            file=sys.stderr,
+        )
+    if not any(entry.stored or entry.accepted for entry in entries):
+        raise typer.Exit(1)
+
+
+@app.command()
+def accept(
+    reason: str = typer.Option(..., "--reason", help="Why, for those who come after you."),
+    interval: str | None = typer.Option(None, "--interval", help=f"One interval, {WHEN}."),
+    first: str | None = typer.Option(None, "--from", help=f"The first interval, {WHEN}."),
+    last: str | None = typer.Option(None, "--to", help="The end, which is not in it."),
+) -> None:
+    """Accept that the files of lost intervals are not to be had: the check `no_interval_is_lost` names them no more."""
+    from etl_assets.core.servers import platform_database
+    from etl_assets.settings import load_settings
+    from etl_assets.systems.events.intervals import INTERVAL
+    from etl_assets.systems.events.manifest import accept as accept_lost
+
+    if (interval is None) == (first is None) or (first is None) != (last is None):
+        raise typer.BadParameter("give --interval, or --from and --to")
+    if not reason.strip():
+        raise typer.BadParameter("--reason is empty: say why")
+    begin = _instant(interval or first or "")
+    end = _instant(last) if last else begin + INTERVAL
+    _require_order(begin, end)
+    accepted = accept_lost(platform_database(load_settings()), begin, end, reason=reason.strip())
+    counted = "1 interval" if len(accepted) == 1 else f"{len(accepted):,} intervals"
+    print(f"{counted} accepted as lost: {reason.strip()}")
+
+
+def _of_files(paths: list[Path]) -> tuple[list["LoadResult"], list["FileRefused"]]:
+    """What became of the files that were taken, and why others were not."""
+    from etl_assets.systems.events.script import FileRefused, load_file
+
+    results, refused = [], []
+    for path in paths:
+        try:
+            results.append(load_file(path))
+        except FileRefused as error:
+            refused.append(error)
+    return results, refused
+
+
+def _of_feed(interval: str | None, first: str | None, last: str | None) -> "LoadResult":
+    """What became of an interval, of a stretch, or of the newest file."""
+    from etl_assets.systems.events.script import load as run
+
+    now = datetime.now(UTC)
+    if interval is None and first is None:
+        return run()
+    begin = _instant(interval or first or "")
+    end = _instant(last) if last else now
+    if begin > now:
+        raise typer.BadParameter(f"{begin:%Y-%m-%dT%H:%MZ} is still to come")
+    if interval is not None:
+        return run(begin)
+    _require_order(begin, end)
+    return run(begin, end)
+
+
+def _require_order(begin: datetime, end: datetime) -> None:
+    if end <= begin:
+        raise typer.BadParameter(f"--to {end:%Y-%m-%dT%H:%MZ} is not after --from {begin:%Y-%m-%dT%H:%MZ}")
+
+
+def _entries(results: list["LoadResult"]) -> list["Entry"]:
+    """What there is of the intervals that were asked for, in their order; one that may still come is not in the book."""
+    found = {one.entry.interval: one.entry for result in results for one in result.taken}
+    found |= {entry.interval: entry for result in results for entry in result.book}
+    return [found[interval] for interval in sorted(found)]
+
+
+def _say(results: list["LoadResult"]) -> None:
+    """What was stored on the one hand, what was not and why on the other."""
+    from etl_assets.systems.events.us_events import Totals
+
+    entries = _entries(results)
+    totals = Totals.of(one for result in results for one in result.stored)
+    fetched = [one.entry.rows_raw or 0 for result in results for one in result.taken if one.outcome]
+    files = "1 file" if len(fetched) == 1 else f"{len(fetched):,} files"
+    events = "1 event" if sum(fetched) == 1 else f"{sum(fetched):,} events"
+    print(
+        f"{files} taken with {events}; {totals.inserted:,} US events inserted,"
+        f" {totals.updated:,} updated, {totals.deleted:,} deleted, {totals.unchanged:,} unchanged"
+        + (f", {totals.deduplicated:,} stored with another file" if totals.deduplicated else "")
+    )
+    for line in _troubled(entries):
+        print(line, file=sys.stderr)
+    quarantined = sum(result.quarantined for result in results)
+    if quarantined:
+        counted = "1 row" if quarantined == 1 else f"{quarantined:,} rows"
+        print(f"{counted} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
+
+
+def _troubled(entries: list["Entry"]) -> list[str]:
+    """What became of intervals without their file, and why: a line for those that follow each other with the same fate."""
+    from etl_assets.systems.events.intervals import INTERVAL
+
+    stretches: list[list[Entry]] = []
+    for entry in entries:
+        if entry.reason:
+            last = stretches[-1][-1] if stretches else None
+            if last and _fate(last) == _fate(entry) and last.interval + INTERVAL == entry.interval:
+                stretches[-1].append(entry)
+            else:
+                stretches.append([entry])
+    lines = []
+    for stretch in stretches:
+        first, end = stretch[0].interval, stretch[-1].interval + INTERVAL
+        until = f" until {end:%Y-%m-%dT%H:%MZ}, {len(stretch)} intervals," if len(stretch) > 1 else ""
+        lines.append(f"{first:%Y-%m-%dT%H:%MZ}{until} {_fate(stretch[0])}")
+    return lines
+
+
+def _fate(entry: "Entry") -> str:
+    kept = ", as it was" if entry.stored else ""
+    accepted = f", accepted ({entry.accepted})" if entry.accepted else ""
+    return f"{entry.state}{kept}{accepted}: {entry.reason}"
+
+
+def _instant(text: str) -> datetime:
+    from etl_assets.systems.events.intervals import YEARS
+
+    matched = INSTANT.fullmatch(text)
+    try:
+        if matched is None:
+            raise ValueError(text)
+        begin = datetime.fromisoformat(f"{matched[1]}T{matched[2] or '00:00'}:00+00:00")
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no instant in UTC: give one {WHEN}") from None
+    if begin.year not in YEARS:
+        raise typer.BadParameter(f"{text!r} is of the year {begin.year}, which no file of the feed is of")
+    if begin.minute % 15:
+        raise typer.BadParameter(f"{text!r} is not on a quarter of an hour: files are named by :00, :15, :30 and :45")
+    return begin

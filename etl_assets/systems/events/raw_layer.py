@@ -1,0 +1,344 @@
+"""From the feed to the raw layer: each file fetched, verified, read, stored as one slice, and noted in the book."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl_assets.core.contracts import Split
+from etl_assets.core.database.connections import Database
+from etl_assets.core.prefetch import one_ahead
+from etl_assets.core.slices.parquet.files import ParquetRoot, is_stored, read_parquet, write_parquet
+from etl_assets.core.slices.parquet.form import DamagedFile
+from etl_assets.core.slices.quarantine import not_replayed
+from etl_assets.core.slices.slice import Slice
+from etl_assets.core.slices.writing import Outcome, Write
+from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable
+from etl_assets.core.sources.http.files import temporary_folder
+from etl_assets.errors import PermanentError
+from etl_assets.systems.events.contracts import RawEvents
+from etl_assets.systems.events.feed.archive import verified
+from etl_assets.systems.events.feed.client import EventsFeed, FeedFile, FileMissing
+from etl_assets.systems.events.feed.rejected import FileRefused
+from etl_assets.systems.events.format.layout import valid_events
+from etl_assets.systems.events.intervals import INTERVAL, file_name
+from etl_assets.systems.events.manifest import Entry, enter, entries, entry_of, note, turn
+
+Clock = Callable[[], datetime]
+# So many intervals without a file are noted at once; a year that the feed does not have is 35,000.
+NOTED_TOGETHER = 480
+AWAY_IN_A_ROW = 5
+# What is wrong with the bytes that came, and not with the file that the feed has.
+NOT_THE_FILE = ("size", "md5", "unreadable")
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Where the events go.
+
+    Attributes:
+        database: with the US events, the book, ledger and quarantine.
+        root: of the raw layer.
+        run_id: who writes.
+    """
+
+    database: Database
+    root: ParquetRoot
+    run_id: str = "script"
+
+
+@dataclass(frozen=True)
+class ReadFile:
+    """A file that was verified and read.
+
+    Attributes:
+        rows: in the contract of `RawEvents`, bad lines beside them.
+        size, md5: of the archive.
+    """
+
+    rows: Split[pa.Table]
+    size: int
+    md5: str
+
+
+@dataclass(frozen=True)
+class NotTaken:
+    """Why there is no file.
+
+    Attributes:
+        reason: for people.
+        listed: the feed says that it has it.
+        refused: there is one, and it is not taken; else the feed does not have it, or does not give it.
+        md5: of the refused file, as the feed says it.
+        failure: of the feed, over this file.
+    """
+
+    reason: str
+    listed: bool = True
+    refused: bool = False
+    md5: str | None = None
+    failure: ApiUnavailable | ApiRefused | None = None
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of an interval.
+
+    Attributes:
+        entry: in the book.
+        outcome: of its rows; None where nothing was stored.
+    """
+
+    entry: Entry
+    outcome: Outcome | None = None
+
+
+def interval_slice(interval: datetime) -> Slice:
+    """The rows of an interval in the raw layer."""
+    return Slice(RawEvents, f"{interval.astimezone(UTC):%Y%m%d%H%M%S}", {"file_interval": interval})
+
+
+def read_file(path: Path, interval: datetime, *, size: int | None = None, md5: str | None = None) -> ReadFile:
+    """Verify and read a file of the feed.
+
+    Raises:
+        FileRefused: for a file that is not taken, with the reason.
+    """
+    archive = verified(path, interval=interval, size=size, md5=md5)
+    return ReadFile(valid_events(archive.content, interval=interval), archive.size, archive.md5)
+
+
+def take(
+    feed: EventsFeed,
+    stores: Stores,
+    intervals: Sequence[datetime],
+    *,
+    known: Mapping[datetime, FeedFile],
+    clock: Clock,
+    late: timedelta,
+) -> Iterator[Taken]:
+    """Bring intervals into the raw layer, as far as the feed has them, and note in the book what became of each.
+
+    An interval whose rows are stored is left alone unless the feed has a file of another MD5, which replaces it. One that the feed
+    does not have is missing, and absent once its time is up; before its end it is neither where the feed does not list it. A file that cannot be
+    taken is refused, and what is stored stays. Where the feed fails over one file, that is missing and the others are taken.
+
+    Args:
+        intervals: aware, on quarters of an hour.
+        known: what the feed says that it has.
+        clock: gives the present instant, aware.
+        late: so long after the end of an interval the feed may bring its file.
+
+    Raises:
+        ApiUnavailable, ApiRefused: as the feed, if it fails over all of the files, or is away for several in a row; what was noted before stays.
+        NotStored: if the disk does not take a file.
+        TransientError, PermanentError: of the stores.
+    """
+    if not intervals:
+        return
+    book = entries(stores.database, min(intervals), max(intervals) + INTERVAL)
+    there = {at for at, entry in book.items() if entry.stored and _is_there(stores.root, at)}
+    noted = [
+        replace(entry, reason=None, refused_md5=None, accepted=None)
+        for at, entry in book.items()
+        if at in there and entry.reason and at in known and all(one.md5 == entry.md5 for one in known[at].versions())
+    ]
+    wanted = [
+        at
+        for at in intervals
+        # What is not over yet cannot be missing.
+        if (at in known or at + INTERVAL <= clock()) and _is_news(book.get(at), known.get(at), stored=at in there)
+    ]
+    expected = {at for at in wanted if at in known and not (at in book and book[at].accepted)}
+    patience = _Patience(len(expected))
+    try:
+        with temporary_folder() as folder:
+            fetched = ((at, _fetched(feed, known.get(at), folder, book.get(at), stored=at in there)) for at in wanted)
+            for at, found in one_ahead(fetched):
+                now = clock()
+                asked = _asked(book.get(at), at, now)
+                if isinstance(found, ReadFile):
+                    patience.rewarded()
+                    yield _store(stores, asked, found, since=book.get(at))
+                    continue
+                entry = _not_taken(asked, found, now=now, late=late)
+                noted.append(entry)
+                if at in expected:
+                    patience.tried(found.failure)
+                if len(noted) >= NOTED_TOGETHER:
+                    note(stores.database, noted, run_id=stores.run_id, since=book)
+                    noted = []
+                yield Taken(entry)
+    finally:
+        note(stores.database, noted, run_id=stores.run_id, since=book)
+
+
+def _store(stores: Stores, entry: Entry, file: ReadFile, *, since: Entry | None) -> Taken:
+    """Store a file and note that, unless somebody has stored another version since the file was asked for."""
+    with turn(stores.database) as connection:
+        there = entry_of(connection, entry.interval)
+        if there and there != since:
+            # Of two versions nobody can tell here which is the newer one, the feed will.
+            if there.stored and there.md5 not in (None, since.md5 if since else None):
+                return Taken(there)
+            entry = _asked(there, entry.interval, entry.last_asked_at)
+        taken = store_raw(stores, entry, file)
+        enter(stores.database, [taken.entry], run_id=stores.run_id)
+    return taken
+
+
+def store_raw(stores: Stores, entry: Entry, file: ReadFile) -> Taken:
+    """Store the rows of a file as the slice of its interval, for one who has the turn.
+
+    Lines that were replayed from quarantine stay, as long as the file is the same.
+    """
+    if entry.stored and entry.md5 != file.md5:
+        # Rows and book are two commits: ended between them, the book must not take these rows for those of the file before.
+        enter(stores.database, [replace(entry, state="fetched", md5=None)], run_id=stores.run_id)
+    piece = interval_slice(entry.interval)
+    there = _stored_of(stores, entry, file)
+    rows = file.rows if there is None else _with_replayed(stores.database, piece, file.rows, there)
+    how = Write("partition", run_id=stores.run_id, source=file_name(entry.interval))
+    (outcome,) = write_parquet(stores.root, stores.database, rows, [piece], how)
+    count = outcome.change.inserted + outcome.change.unchanged
+    fetched = replace(
+        entry,
+        state="fetched",
+        size=file.size,
+        md5=file.md5,
+        rows_raw=count,
+        reason=None,
+        refused_md5=None,
+        accepted=None,
+    )
+    return Taken(fetched, outcome)
+
+
+def _stored_of(stores: Stores, entry: Entry, file: ReadFile) -> pa.Table | None:
+    """The rows that are stored of this very file; none where there is nothing of it that can be read."""
+    piece = interval_slice(entry.interval)
+    if entry.md5 == file.md5 and is_stored(stores.root, piece):
+        with contextlib.suppress(DamagedFile):
+            return read_parquet(stores.root, [piece])
+    return None
+
+
+def _with_replayed(database: Database, piece: Slice, rows: Split[pa.Table], there: pa.Table) -> Split[pa.Table]:
+    """The rows of a file with those that were replayed into it, which count once: no more among its bad lines."""
+    ids = rows.valid["global_event_id"]
+    replayed = there.filter(pc.invert(pc.is_in(there["global_event_id"], value_set=ids)))
+    if not replayed.num_rows:
+        return rows
+    records = not_replayed(database, piece, rows.records)
+    if len(rows.records) - len(records) != replayed.num_rows:
+        # Not all that was replayed is there: then all of it is to be looked at again.
+        records = list(rows.records)
+    return Split(pa.concat_tables([rows.valid, replayed]), records, rows.deduplicated)
+
+
+class _Patience:
+    """How long to go on with a feed that fails: it may over a file, and may not over all, or be away for several in a row.
+
+    Args:
+        files: how many it will be asked for of those that it lists and nobody has given up; what it does not list says nothing
+            of it.
+    """
+
+    def __init__(self, files: int) -> None:
+        self._files, self._failed, self._away = files, 0, 0
+
+    def rewarded(self) -> None:
+        """A file came."""
+        self._away = 0
+
+    def tried(self, failure: ApiUnavailable | ApiRefused | None) -> None:
+        """None came; raises the feed's failure over it, if there was one and no patience is left."""
+        self._away = self._away + 1 if isinstance(failure, ApiUnavailable) else 0
+        self._failed += failure is not None
+        if failure and (self._failed == self._files or self._away == AWAY_IN_A_ROW):
+            raise failure
+
+
+def _is_there(root: ParquetRoot, interval: datetime) -> bool:
+    """Whether the raw layer has a file of the interval; who derives it says so of one that this process may not read."""
+    try:
+        return is_stored(root, interval_slice(interval))
+    except PermanentError:
+        return True
+
+
+def _is_news(entry: Entry | None, file: FeedFile | None, *, stored: bool) -> bool:
+    """Whether the feed has to be asked, or has something that we do not have."""
+    if entry is None or not (stored or (entry.state == "refused" and not entry.stored)):
+        return True
+    if file and any(one.md5 not in (entry.md5, entry.refused_md5) for one in file.versions()):
+        return True
+    return entry.sought and (file is None or entry.md5 is None)
+
+
+def _asked(entry: Entry | None, interval: datetime, now: datetime | None) -> Entry:
+    entry = entry or Entry(interval)
+    return replace(entry, attempts=entry.attempts + 1, first_asked_at=entry.first_asked_at or now, last_asked_at=now)
+
+
+def _fetched(
+    feed: EventsFeed, file: FeedFile | None, folder: Path, entry: Entry | None, *, stored: bool
+) -> ReadFile | NotTaken:
+    """The file that the feed has; where its lists disagree the one of them that is right, what is new to the book first.
+
+    The version that is stored is not fetched again: it would hide that the newer one could not be had.
+    """
+    found: ReadFile | NotTaken = NotTaken("the feed does not list it", listed=False)
+    known = (entry.md5, entry.refused_md5) if entry else ()
+    versions = [one for one in (file.versions() if file else []) if not (stored and entry and one.md5 == entry.md5)]
+    for one in sorted(versions, key=lambda version: version.md5 in known):
+        found = _fetched_as(feed, one, folder)
+        if isinstance(found, ReadFile) or found.refused or found.failure:
+            break
+    return found
+
+
+def _fetched_as(feed: EventsFeed, file: FeedFile, folder: Path) -> ReadFile | NotTaken:
+    try:
+        path = feed.downloaded(file, folder)
+    except FileMissing as missing:
+        return NotTaken(str(missing))
+    except FileRefused as refused:
+        return NotTaken(str(refused), refused=True, md5=file.md5)
+    except (ApiUnavailable, ApiRefused) as failure:
+        return NotTaken(str(failure), failure=failure)
+    try:
+        return read_file(path, file.interval, size=file.size, md5=file.md5)
+    except FileRefused as refused:
+        if refused.reason in NOT_THE_FILE:
+            return NotTaken(str(refused))
+        return NotTaken(str(refused), refused=True, md5=file.md5)
+    finally:
+        path.unlink()
+
+
+def _not_taken(entry: Entry, found: NotTaken, *, now: datetime, late: timedelta) -> Entry:
+    another = found.md5 != entry.refused_md5
+    if another and (found.refused or (found.listed and entry.refused_md5)):
+        # Somebody has accepted the loss of another file.
+        entry = replace(entry, accepted=None)
+    if found.listed and entry.state == "refused":
+        # Its time begins anew, with another version.
+        entry = replace(entry, first_asked_at=now)
+    if entry.stored or (entry.accepted and not found.refused):
+        state = entry.state
+    elif found.refused:
+        state = "refused"
+    else:
+        # What the feed failed over, or lists, it may well have.
+        since = (
+            max(entry.interval + INTERVAL, entry.first_asked_at or now) if found.listed else entry.interval + INTERVAL
+        )
+        over = found.failure is None and now >= since + late
+        state = "absent" if over else "missing"
+    # A version that could not be had is not the one that was refused before: it is asked for again.
+    return replace(entry, state=state, refused_md5=found.md5, reason=found.reason)

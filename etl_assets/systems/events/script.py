@@ -1,0 +1,128 @@
+"""The events system without an orchestrator: for the command line, a cron job, or a person who has a file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from etl_assets.core.database.connections import Database
+from etl_assets.core.servers import platform_database
+from etl_assets.core.slices.parquet.files import ParquetRoot
+from etl_assets.settings import Settings, load_settings
+from etl_assets.systems.events.feed.client import EventsFeed
+from etl_assets.systems.events.feed.listing import all_listed, listed_alone, newest
+from etl_assets.systems.events.feed.rejected import FileRefused
+from etl_assets.systems.events.intervals import INTERVAL, interval_of, quarters
+from etl_assets.systems.events.manifest import Entry, enter, entries, entry_of, turn
+from etl_assets.systems.events.raw_layer import Clock, Stores, Taken, read_file, store_raw, take
+from etl_assets.systems.events.us_events import StoredIntervals, store_us_events
+from etl_assets.systems.events.us_rule import UsRule, us_rule
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """What a load did.
+
+    Attributes:
+        taken: what became of the file of each interval that the feed was asked for, before its US events were derived.
+        stored: what became of the US events, by transaction.
+        book: what the book says in the end of the intervals that the load was about, in their order.
+    """
+
+    taken: Sequence[Taken]
+    stored: Sequence[StoredIntervals]
+    book: Sequence[Entry]
+
+    @property
+    def quarantined(self) -> int:
+        """Rows in quarantine."""
+        outcomes = [one.outcome for one in self.taken if one.outcome] + [one.outcome for one in self.stored]
+        return sum(outcome.quarantined for outcome in outcomes)
+
+    def of_state(self, state: str) -> list[Entry]:
+        """The intervals that are in a state in the end."""
+        return [entry for entry in self.book if entry.state == state]
+
+
+def load(
+    first: datetime | None = None,
+    last: datetime | None = None,
+    *,
+    settings: Settings | None = None,
+    feed: EventsFeed | None = None,
+    database: Database | None = None,
+    now: datetime | None = None,
+) -> LoadResult:
+    """Fetch the intervals in [first, last) that are not stored as the feed has them, and store their US events.
+
+    Args:
+        first, last: aware, on quarters of an hour; none: the newest file. The first alone: that interval.
+        settings: by default those of the environment.
+        feed, database: by default those that the settings name.
+        now: the present instant, aware, instead of the clock's.
+
+    Raises:
+        ValueError: if an instant is naive, not on a quarter of an hour, or of a year that the feed has no files of; for a last
+            without a first.
+        ConfigurationError: for a rule or an address that cannot be right; nothing was written.
+        TransientError, PermanentError: if the feed or the database stays away or refuses; what was stored is whole.
+    """
+    if first is None and last is not None:
+        raise ValueError(f"last is {last} without first: give the begin of the stretch too")
+    settings, clock = settings or load_settings(), _clock(now)
+    rule = us_rule(settings.events_us_rule, settings.events_us_country_codes)
+    stores = _stores(settings, database)
+    feed = feed or EventsFeed.from_settings(settings)
+    if first is None:
+        known = newest(feed)
+        intervals = list(known)
+    else:
+        intervals = list(quarters(first, last or first + INTERVAL))
+        known = listed_alone(feed, intervals[0]) if last is None else all_listed(feed, intervals)
+    late = timedelta(hours=settings.events_late_hours)
+    taken = list(take(feed, stores, intervals, known=known, clock=clock, late=late))
+    return _loaded(stores, taken, intervals, rule=rule, clock=clock)
+
+
+def load_file(
+    path: Path, *, settings: Settings | None = None, database: Database | None = None, now: datetime | None = None
+) -> LoadResult:
+    """Store a file of the feed that somebody has, under the interval that its name says.
+
+    There are no size and MD5 to compare with; everything else is verified.
+
+    Raises:
+        ConfigurationError: for a rule that cannot be right; nothing was written.
+        FileRefused: for a file that is not taken; nothing was written.
+    """
+    settings, clock = settings or load_settings(), _clock(now)
+    rule = us_rule(settings.events_us_rule, settings.events_us_country_codes)
+    stores = _stores(settings, database)
+    interval = interval_of(path.name)
+    file = read_file(path, interval)
+    with turn(stores.database) as connection:
+        taken = store_raw(stores, entry_of(connection, interval) or Entry(interval), file)
+        enter(stores.database, [taken.entry], run_id=stores.run_id)
+    return _loaded(stores, [taken], [interval], rule=rule, clock=clock)
+
+
+def _loaded(
+    stores: Stores, taken: Sequence[Taken], intervals: Sequence[datetime], *, rule: UsRule, clock: Clock
+) -> LoadResult:
+    """Store the US events of what was taken, and look at what came of it."""
+    stored = list(store_us_events(stores, intervals, rule=rule, clock=clock))
+    asked = set(intervals)
+    book = entries(stores.database, min(asked), max(asked) + INTERVAL) if asked else {}
+    return LoadResult(taken, stored, [entry for at, entry in book.items() if at in asked])
+
+
+def _clock(now: datetime | None) -> Clock:
+    """One that stands still at an instant, or the real one."""
+    return lambda: now or datetime.now(UTC)
+
+
+def _stores(settings: Settings, database: Database | None) -> Stores:
+    return Stores(database or platform_database(settings), ParquetRoot(settings.storage_url))
+
+
+__all__ = ["FileRefused", "LoadResult", "load", "load_file"]

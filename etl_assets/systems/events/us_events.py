@@ -1,0 +1,261 @@
+"""From the raw layer to the US events in Postgres: some intervals of a day in a transaction, with what the book says of them.
+
+An event that several files have is stored once (see `once`), so that what becomes of an interval depends on others, and one writer
+at a time decides. Where an interval gives up an event that another file may have too, the intervals with such events are
+derived again; until that is done the book has them as fetched.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl_assets.core.contracts import Split
+from etl_assets.core.contracts.arrow import arrow_schema
+from etl_assets.core.database.connections import Database
+from etl_assets.core.slices.parquet.files import NothingStored, read_parquet
+from etl_assets.core.slices.parquet.form import DamagedFile
+from etl_assets.core.slices.slice import OneOf, Slice
+from etl_assets.core.slices.writing import Outcome, Write, write_together
+from etl_assets.errors import PermanentError, PlatformError, combined
+from etl_assets.systems.events.contracts import Intervals, UsEventData
+from etl_assets.systems.events.deduplication import stored_once
+from etl_assets.systems.events.intervals import INTERVAL
+from etl_assets.systems.events.manifest import Entry, as_table, enter, entries, turn, with_repeated
+from etl_assets.systems.events.raw_layer import Clock, Stores, interval_slice
+from etl_assets.systems.events.transform import TAKEN_OVER, UsEvents, us_events
+from etl_assets.systems.events.us_rule import UsRule
+
+if TYPE_CHECKING:
+    import psycopg
+
+# So many intervals go in one transaction.
+STORED_TOGETHER = 32
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The events of an interval.
+
+    Attributes:
+        us: how many are US events.
+        repeated: how many of these are stored with another interval.
+        left_out: how many events the rule left out, by reason.
+    """
+
+    us: int
+    repeated: int
+    left_out: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class StoredIntervals:
+    """What became of the US events of some intervals, in one transaction.
+
+    Attributes:
+        day: that all of them are of.
+        intervals: their events.
+        outcome: of their rows; those that are stored with another interval count as deduplicated.
+    """
+
+    day: date
+    intervals: Mapping[datetime, Counted]
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What several transactions did together; an interval that was derived again among them counts once, as it is in the end.
+
+    Attributes:
+        intervals: how many.
+        received: their US events: inserted, updated, unchanged, or deduplicated, which are stored with another interval.
+        left_out: how many events the rule left out, by reason.
+    """
+
+    intervals: int
+    received: int
+    inserted: int
+    updated: int
+    deleted: int
+    unchanged: int
+    deduplicated: int
+    left_out: Mapping[str, int]
+
+    @classmethod
+    def of(cls, stored: Iterable[StoredIntervals]) -> "Totals":
+        """The totals of transactions in the order in which they were."""
+        last: dict[datetime, Counted] = {}
+        changes, left_out = Counter[str](), Counter[str]()
+        for one in stored:
+            last.update(one.intervals)
+            changes.update({name: getattr(one.outcome.change, name) for name in ("inserted", "updated", "deleted")})
+        for counted in last.values():
+            left_out.update(counted.left_out)
+        received, repeated = (sum(getattr(one, name) for one in last.values()) for name in ("us", "repeated"))
+        return cls(
+            intervals=len(last),
+            received=received,
+            inserted=changes["inserted"],
+            updated=changes["updated"],
+            deleted=changes["deleted"],
+            # What was inserted and has gone again since is not among what was received.
+            unchanged=max(received - repeated - changes["inserted"] - changes["updated"], 0),
+            deduplicated=repeated,
+            left_out=dict(left_out),
+        )
+
+
+@dataclass(frozen=True)
+class _Derived:
+    """The US events of an interval: what the book says of it, the ids of its rows in the raw layer, those that are US events."""
+
+    entry: Entry
+    ids: pa.ChunkedArray
+    events: UsEvents
+
+    @property
+    def had(self) -> pa.ChunkedArray:
+        """The ids of the events that are the interval's: of a file that is new those that it has as US events."""
+        return self.ids if self.entry.state == "loaded" else self.events.rows["global_event_id"]
+
+
+def store_us_events(
+    stores: Stores, intervals: Iterable[datetime], *, rule: UsRule, clock: Clock, only_fetched: bool = False
+) -> Iterator[StoredIntervals]:
+    """Derive the US events of intervals from the raw layer and replace those that are stored; intervals without rows are passed over.
+
+    Args:
+        intervals: aware, on quarters of an hour.
+        rule: which events are US events.
+        clock: gives the present instant, aware: the upload date of the rows of a transaction that are new or changed.
+        only_fetched: pass over what is loaded already.
+
+    Raises:
+        TransientError, PermanentError: as `write_together`; intervals that were stored before stay. At the end, for
+            intervals whose rows in the raw layer are gone or damaged: of these what is stored stays.
+    """
+    failures: list[PlatformError] = []
+    waiting = set(_stored(stores.database, sorted(intervals), only_fetched=only_fetched))
+    while waiting:
+        again: set[datetime] = set()
+        for batch in _batches(sorted(waiting)):
+            stored, given_up = _store(batch, stores, rule, clock, failures)
+            again = again.difference(batch).union(given_up)
+            if stored:
+                yield stored
+        waiting = again
+    if failures:
+        raise combined(failures)
+
+
+def _stored(database: Database, intervals: Sequence[datetime], *, only_fetched: bool) -> list[datetime]:
+    """Those of the intervals, in order, that have rows in the raw layer; or of these only those that nobody has derived."""
+    if not intervals:
+        return []
+    book = entries(database, intervals[0], intervals[-1] + INTERVAL)
+    states = ("fetched",) if only_fetched else ("fetched", "loaded")
+    return [at for at in intervals if at in book and book[at].stored and book[at].state in states]
+
+
+def _batches(intervals: Sequence[datetime]) -> list[list[datetime]]:
+    """Intervals, in order, as they are stored together: no two days in one."""
+    days = [list(of_day) for _, of_day in itertools.groupby(intervals, lambda at: at.astimezone(UTC).date())]
+    return [day[at : at + STORED_TOGETHER] for day in days for at in range(0, len(day), STORED_TOGETHER)]
+
+
+def _store(
+    batch: Sequence[datetime], stores: Stores, rule: UsRule, clock: Clock, failures: list[PlatformError]
+) -> tuple[StoredIntervals | None, list[datetime]]:
+    """Store some intervals of a day; gives what became of them, and the intervals that are to be derived again."""
+    with turn(stores.database) as connection:
+        now = clock()
+        book = entries(stores.database, batch[0], batch[-1] + INTERVAL)
+        derived = [one for at in batch if at in book and (one := _derived(book[at], stores, rule, now, failures))]
+        if not derived:
+            return None, []
+        rows = pa.concat_tables([one.events.rows for one in derived])
+        intervals = tuple(one.entry.interval for one in derived)
+        held = _held(connection, rows["global_event_id"], intervals)
+        had = pa.chunked_array([chunk for one in derived for chunk in one.had.chunks], pa.int64())
+        shared = stored_once(rows, held, intervals, had=had)
+        again = with_repeated(connection, beside=intervals) if shared.given_up else []
+        day = f"{batch[0].astimezone(UTC):%Y-%m-%d}"
+        loaded = [_loaded(one, shared.rows, now) for one in derived]
+        given = [
+            (
+                Split(shared.rows, (), rows.num_rows - shared.rows.num_rows),
+                Slice(UsEventData, day, {"file_interval": OneOf(intervals)}),
+            ),
+            _noted([*loaded, *(replace(entry, state="fetched") for entry in again)], day),
+        ]
+        how = Write("partition", run_id=stores.run_id, source="raw_events")
+        outcome, *_ = write_together(stores.database, given, how)
+    counted = {
+        entry.interval: Counted(one.events.rows.num_rows, entry.rows_repeated or 0, one.events.left_out)
+        for one, entry in zip(derived, loaded, strict=True)
+    }
+    return StoredIntervals(date.fromisoformat(day), counted, outcome), [entry.interval for entry in again]
+
+
+def _derived(
+    entry: Entry, stores: Stores, rule: UsRule, now: datetime, failures: list[PlatformError]
+) -> _Derived | None:
+    try:
+        raw = read_parquet(stores.root, [interval_slice(entry.interval)], TAKEN_OVER)
+    except PermanentError as error:
+        if not isinstance(error, (DamagedFile, NothingStored)):
+            failures.append(error)
+        else:
+            # As if there had never been a file; its US events stay. Who has accepted something else has not accepted this.
+            lost = replace(
+                entry, state="missing", md5=None, refused_md5=None, rows_raw=None, reason=str(error), accepted=None
+            )
+            enter(stores.database, [lost], run_id=stores.run_id)
+            failures.append(PermanentError(f"{error}, {_how_to_fetch(entry)}"))
+        return None
+    return _Derived(entry, raw["global_event_id"], us_events(raw, rule=rule, uploaded_at=now))
+
+
+def _how_to_fetch(entry: Entry) -> str:
+    at = entry.interval.astimezone(UTC)
+    return f"by a run of raw_events for {at:%Y-%m-%d} or `etl-assets events load --interval {at:%Y-%m-%dT%H:%MZ}`"
+
+
+def _held(connection: "psycopg.Connection[Any]", ids: pa.ChunkedArray, intervals: Sequence[datetime]) -> pa.Table:
+    """What is stored of intervals, and of these events in others."""
+    found = connection.execute(
+        "SELECT global_event_id, file_interval FROM events.us_event_data"
+        " WHERE file_interval = ANY(%(intervals)s) OR global_event_id = ANY(%(ids)s)",
+        {"intervals": list(intervals), "ids": ids.to_pylist()},
+    ).fetchall()
+    columns = ("global_event_id", "file_interval")
+    return pa.Table.from_pylist(
+        [dict(zip(columns, row, strict=True)) for row in found], arrow_schema(UsEventData, columns)
+    )
+
+
+def _loaded(one: _Derived, stored: pa.Table, now: datetime) -> Entry:
+    rows_us = (
+        pc.sum(pc.equal(stored["file_interval"], pa.scalar(one.entry.interval, stored["file_interval"].type))).as_py()
+        or 0
+    )
+    # A line that was replayed from quarantine is a row more than there were.
+    return replace(
+        one.entry,
+        state="loaded",
+        rows_raw=len(one.ids),
+        rows_us=rows_us,
+        rows_repeated=one.events.rows.num_rows - rows_us,
+        loaded_at=now,
+    )
+
+
+def _noted(entries: Sequence[Entry], name: str) -> tuple[Split[pa.Table], Slice]:
+    intervals = tuple(entry.interval for entry in entries)
+    return Split(as_table(entries)), Slice(Intervals, name, {"interval": OneOf(intervals)})

@@ -1,0 +1,316 @@
+"""The source of the experiments: three CSV files of any size, in the layouts and with the faults that are met.
+
+Everything follows from the seed. Users sign up over two years until the middle of January 2024, so that some sign up after
+2023-12-31; one in ten never runs an experiment. An experiment has one to five compounds, some of them named twice.
+"""
+
+import contextlib
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from etl_assets.systems.experiments.simulator.layouts import LAYOUTS, Layout
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+USERS, EXPERIMENTS, COMPOUNDS = "users.csv", "user_experiments.csv", "compounds.csv"
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    USERS: ("user_id", "name", "email", "signup_date"),
+    EXPERIMENTS: ("experiment_id", "user_id", "experiment_compound_ids", "experiment_run_time"),
+    COMPOUNDS: ("compound_id", "compound_name", "compound_structure"),
+}
+FIRST_SIGNUP, LAST_SIGNUP = np.datetime64("2022-01-15"), np.datetime64("2024-01-15")
+# fmt: off
+FIRST_NAMES = (
+    "Alice", "Bob", "Carol", "Dave", "Eve", "Frank", "Grace", "Heidi", "Iván", "Judy", "Zoë", "Mallory", "Niaj",
+    "Olivia", "Peggy", "Rupert", "Sybil", "Trent",
+)
+LAST_NAMES = (
+    "Adams", "Baker", "Castro", "Díaz", "Evans", "Fischer", "Garcia", "Hughes", "Ito", "Jensen", "Kowalski",
+    "López", "Müller", "Novak", "Okafor", "Sato",
+)
+# fmt: on
+MOST_COMPOUNDS = 5
+WITHOUT_EXPERIMENT = 0.1  # of the users
+NAMED_TWICE = 0.02  # of the lists
+_AT_ONCE = 250_000
+
+Kind = Literal[
+    "no date",
+    "repeated key",
+    "other separator",
+    "unknown user",
+    "unknown compound",
+    "negative run time",
+    "run time is no number",
+]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A fault that is in a file: in which line (the first is 1; blank ones count) and column, and what it is."""
+
+    file: str
+    line: int
+    column: str
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Written:
+    """The files and what is to be found in them.
+
+    Attributes:
+        users, experiments, compounds: the files.
+        pairs: of an experiment and a compound that its list names, each once, over the rows without a fault.
+        repeated_compound_ids: ids that a list names again, over the same rows.
+        faults: every fault; a row with two of them is there twice.
+    """
+
+    users: Path
+    experiments: Path
+    compounds: Path
+    pairs: int
+    repeated_compound_ids: int
+    faults: tuple[Planted, ...]
+
+
+@dataclass(frozen=True)
+class _Bad:
+    """A row with faults: its cells, and what is wrong by column."""
+
+    cells: tuple[str, ...]
+    faults: Mapping[str, Kind]
+
+
+@dataclass
+class _Lists:
+    """What the lists of compounds come to."""
+
+    pairs: int = field(default=0)
+    repeated: int = field(default=0)
+
+    def count(self, compounds: npt.NDArray[np.int64]) -> None:
+        """Adds lists: one per row, 0 where it has no more ids."""
+        ordered = np.sort(compounds, axis=1)
+        new = np.diff(ordered, axis=1, prepend=0) > 0
+        self.pairs += int(new.sum())
+        self.repeated += int((ordered > 0).sum()) - int(new.sum())
+
+
+def write_files(
+    folder: Path,
+    *,
+    users: int = 200,
+    experiments: int = 2_000,
+    compounds: int = 40,
+    seed: int = 20231231,
+    layout: str = "comma-tab-lf",
+    faults: bool = False,
+) -> Written:
+    """Writes users.csv, user_experiments.csv and compounds.csv, in constant memory.
+
+    Each is written under another name beside it and takes its place when all three are complete: nobody reads half a file,
+    though for a moment some of the three are still the ones before. Ids count from 1, one row each.
+
+    Args:
+        folder: made if it is not there; files of these names in it are replaced.
+        layout: one of `LAYOUTS`.
+        faults: one row for each kind of fault, and one with two, beside the rows asked for: each behind one of the first rows.
+
+    Raises:
+        ValueError: for an unknown layout, or numbers that do not go together.
+        OSError: if the folder cannot be written to.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"there is no layout {layout!r}: known are {', '.join(LAYOUTS)}")
+    if min(users, experiments, compounds) < 0 or (experiments and not (users and compounds)):
+        raise ValueError("no number is below 0, and experiments need at least one user and one compound")
+    if faults and not experiments:
+        raise ValueError("among the faults are repeated keys, which need at least one experiment")
+    lists = _Lists()
+    contents = {
+        USERS: _users(users, np.random.default_rng([seed, 1])),
+        EXPERIMENTS: _experiments(experiments, users, compounds, np.random.default_rng([seed, 2]), lists),
+        COMPOUNDS: _compounds(compounds, np.random.default_rng([seed, 3])),
+    }
+    bad = _bad_rows(users, experiments, compounds) if faults else {}
+    folder.mkdir(parents=True, exist_ok=True)
+    planted: list[Planted] = []
+    with contextlib.ExitStack() as opened:
+        files = {name: opened.enter_context(_File(folder / name, LAYOUTS[layout])) for name in contents}
+        for name, blocks in contents.items():
+            planted += files[name].write(blocks, bad.get(name, ()))
+        for file in files.values():
+            file.publish()
+    paths = {name: folder / name for name in contents}
+    return Written(paths[USERS], paths[EXPERIMENTS], paths[COMPOUNDS], lists.pairs, lists.repeated, tuple(planted))
+
+
+class _File:
+    """A file under a temporary name; gone afterwards if it was not published."""
+
+    def __init__(self, path: Path, layout: Layout) -> None:
+        self._path, self._layout = path, layout
+        self._temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        self._lines = 0
+
+    def __enter__(self) -> Self:
+        self._file = self._temporary.open("wb")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def write(self, blocks: Iterator[Sequence["pa.StringArray"]], bad: Sequence[_Bad]) -> list[Planted]:
+        """Writes the header and all rows, one bad row behind each of the first good ones, and tells where these are."""
+        name, layout = self._path.name, self._layout
+        planted: list[Planted] = []
+        if layout.mark:
+            self._file.write(b"\xef\xbb\xbf")
+        if layout.blank_line and name == USERS:
+            self._file.write(layout.style(1).end.encode())
+            self._lines += 1
+        self._row(COLUMNS[name])
+        for columns in blocks:
+            waiting, bad = bad, ()
+            for place, row in enumerate(waiting):
+                self._rows([column.slice(place, 1) for column in columns])
+                self._row(row.cells)
+                planted += [Planted(name, self._lines, column, kind) for column, kind in row.faults.items()]
+            self._rows([column.slice(len(waiting)) for column in columns])
+        if not layout.ended:
+            self._file.truncate(self._file.tell() - len(layout.style(self._lines).end))
+        self._file.close()
+        return planted
+
+    def publish(self) -> None:
+        """Puts what was written in the place of the file."""
+        self._temporary.replace(self._path)
+
+    def _row(self, cells: Sequence[str]) -> None:
+        import pyarrow as pa
+
+        self._rows([pa.array([cell]) for cell in cells])
+
+    def _rows(self, columns: Sequence["pa.StringArray"]) -> None:
+        lines = self._layout.lines(columns, first=self._lines + 1)
+        _, offsets, text = lines.buffers()
+        if len(lines):
+            # The text of an Arrow array of strings is one piece of memory.
+            self._file.write(memoryview(text)[: np.frombuffer(offsets, np.int32)[len(lines)]])
+        self._lines += len(lines)
+
+
+def _bad_rows(users: int, experiments: int, compounds: int) -> Mapping[str, Sequence[_Bad]]:
+    """A row for each kind of fault; ids that no other row has, but where the id is the fault."""
+    user, compound = str(users + 1000), str(compounds + 1000)
+    rows: Sequence[tuple[str, str, str, Mapping[str, Kind]]] = (
+        ("1", "1:3", "10", {"experiment_compound_ids": "other separator"}),
+        (user, "1", "10", {"user_id": "unknown user"}),
+        ("1", f"1;{compound}", "10", {"experiment_compound_ids": "unknown compound"}),
+        ("1", "1", "-10", {"experiment_run_time": "negative run time"}),
+        ("1", "1", "ten", {"experiment_run_time": "run time is no number"}),
+        (user, "1", "-0.5", {"user_id": "unknown user", "experiment_run_time": "negative run time"}),
+    )
+    return {
+        USERS: (
+            _Bad((str(users + 1), "Walter", "walter@example.com", "2023-02-30"), {"signup_date": "no date"}),
+            _Bad(("1", "Somebody Else", "else@example.com", "2023-01-01"), {"user_id": "repeated key"}),
+        ),
+        COMPOUNDS: (_Bad(("1", "Another Compound", "H2O"), {"compound_id": "repeated key"}),),
+        EXPERIMENTS: (
+            *(_Bad((str(experiments + 1 + at), *cells), faults) for at, (*cells, faults) in enumerate(rows)),
+            _Bad(("1", "1", "1", "1000000"), {"experiment_id": "repeated key"}),
+        ),
+    }
+
+
+def _ids(number: int) -> Iterator[npt.NDArray[np.int64]]:
+    """The ids from 1, some at a time."""
+    for begin in range(1, number + 1, _AT_ONCE):
+        yield np.arange(begin, min(begin + _AT_ONCE, number + 1))
+
+
+def _text(values: npt.NDArray[Any]) -> "pa.StringArray":
+    import pyarrow as pa
+
+    return pa.array(values).cast(pa.string())
+
+
+def _users(number: int, rng: np.random.Generator) -> Iterator[Sequence["pa.StringArray"]]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    people = [(first, last) for first in FIRST_NAMES for last in LAST_NAMES]
+    names = pa.array([f"{first} {last}" for first, last in people])
+    addresses = pa.array([_plain(f"{first}.{last}".lower()) for first, last in people])
+    for ids in _ids(number):
+        user_id, who = _text(ids), pa.array(rng.integers(0, len(people), len(ids)))
+        email = pc.binary_join_element_wise(addresses.take(who), user_id, "example.com", "@")
+        email = pc.replace_substring(email, "@", ".", max_replacements=1)
+        signup = rng.integers(FIRST_SIGNUP.astype(int), LAST_SIGNUP.astype(int) + 1, len(ids))
+        yield [user_id, names.take(who), email, _text(signup.astype("datetime64[D]"))]
+
+
+def _plain(text: str) -> str:
+    """Without the marks over letters."""
+    import unicodedata
+
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+
+
+def _compounds(number: int, rng: np.random.Generator) -> Iterator[Sequence["pa.StringArray"]]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def atoms(symbol: str, fewest: int, most: int, rows: int) -> pa.StringArray:
+        texts = ["" if n == 0 else symbol if n == 1 else f"{symbol}{n}" for n in range(most + 1)]
+        return pa.array(texts).take(pa.array(rng.integers(fewest, most + 1, rows)))
+
+    for ids in _ids(number):
+        kinds = (("C", 6, 30), ("H", 6, 50), ("N", 0, 4), ("O", 0, 6))
+        formula = pc.binary_join_element_wise(*(atoms(*kind, len(ids)) for kind in kinds), "")
+        yield [_text(ids), pa.array([f"Compound {_letters(id_)}" for id_ in ids.tolist()]), formula]
+
+
+def _letters(number: int) -> str:
+    """A, B, …, Z, AA, AB, …"""
+    letters = ""
+    while number:
+        number, letter = divmod(number - 1, 26)
+        letters = chr(ord("A") + letter) + letters
+    return letters
+
+
+def _experiments(
+    number: int, users: int, compounds: int, rng: np.random.Generator, lists: _Lists
+) -> Iterator[Sequence["pa.StringArray"]]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    active = 1 + rng.permutation(users)[: max(round(users * (1 - WITHOUT_EXPERIMENT)), 1)]
+    names = _text(np.arange(compounds + 1))
+    for ids in _ids(number):
+        # Some users and some compounds are met more often than others.
+        user = active[(rng.random(len(ids)) ** 1.5 * len(active)).astype(np.int64)]
+        length = rng.integers(1, MOST_COMPOUNDS + 1, len(ids))
+        listed = 1 + (rng.random((len(ids), MOST_COMPOUNDS)) ** 1.5 * compounds).astype(np.int64)
+        twice = np.flatnonzero((length > 1) & (rng.random(len(ids)) < NAMED_TWICE))
+        listed[twice, length[twice] - 1] = listed[twice, 0]
+        used = np.arange(MOST_COMPOUNDS) < length[:, None]
+        lists.count(np.where(used, listed, 0))
+        offsets = pa.array(np.append(0, np.cumsum(length)), pa.int32())
+        texts = pc.binary_join(pa.ListArray.from_arrays(offsets, names.take(pa.array(listed[used]))), ";")
+        run_time = np.round(rng.gamma(3.0, 10.0, len(ids)), 1)
+        yield [_text(ids), _text(user), texts, _text(run_time)]

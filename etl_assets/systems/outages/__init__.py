@@ -1,0 +1,35 @@
+"""Outages: from a flaky API to named outages of each site's devices, each delivered once.
+
+`defs()` gives the system's definitions; `sync(site)` does the same work as a plain function.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from etl_assets.systems.outages.script import SyncResult
+
+__all__ = ["defs", "sync"]
+
+
+def defs() -> "dg.Definitions":
+    """The assets, checks, jobs, schedule and sensors of the system; resources are bound where all systems meet."""
+    import dagster as dg
+
+    from etl_assets.systems.outages import assets, automation, checks
+
+    return dg.Definitions(
+        assets=assets.ASSETS,
+        asset_checks=checks.CHECKS,
+        jobs=[automation.outages_job, automation.deliver_outages_job],
+        schedules=[automation.outages_every_15_minutes],
+        sensors=[automation.outages_sites, automation.pending_site_outages],
+    )
+
+
+def sync(site: str, **options: Any) -> "SyncResult":
+    """Fetch, map, store and deliver the outages of one site; see `etl_assets.systems.outages.script`."""
+    from etl_assets.systems.outages.script import sync as run
+
+    return run(site, **options)

@@ -1,0 +1,66 @@
+"""Checks of the outages system beyond those that the contracts give."""
+
+from datetime import timedelta
+
+import dagster as dg
+
+from etl_assets.core.dagster.checks import evaluated, has_rows
+from etl_assets.core.dagster.contract_types import classified
+from etl_assets.core.dagster.database import PostgresResource
+from etl_assets.systems.outages.assets import delivered_site_outages, site_outages
+from etl_assets.systems.outages.contracts import (
+    CONTRACTS,
+    DeliveryBatches,
+)
+
+LONGEST_WAIT = timedelta(hours=1)
+
+
+@dg.asset_check(asset=site_outages)
+@classified
+def outages_belong_to_devices(postgres: PostgresResource) -> dg.AssetCheckResult:
+    """Every outage of a site is of a device that the site has, under its present name."""
+    with postgres.database.connect() as connection:
+        row = connection.execute(
+            "SELECT count(*), count(*) FILTER (WHERE d.device_id IS NULL) FROM outages.site_outages AS o"
+            " LEFT JOIN outages.site_devices AS d"
+            " ON d.site_id = o.site_id AND d.device_id = o.device_id AND d.device_name = o.name"
+        ).fetchone()
+    rows, strangers = row or (0, 0)
+    return evaluated(strangers == 0, rows, may_be_empty=True, strangers=strangers)
+
+
+@dg.asset_check(asset=delivered_site_outages)
+@classified
+def nothing_waits_for_long(postgres: PostgresResource) -> dg.AssetCheckResult:
+    """No batch has been frozen for more than an hour, and none is disputed."""
+    with postgres.database.connect() as connection:
+        row = connection.execute(
+            "SELECT count(*), count(*) FILTER (WHERE state = 'disputed'),"
+            " count(*) FILTER (WHERE state = 'frozen' AND frozen_at < clock_timestamp() - %s)"
+            " FROM outages.delivery_batches",
+            (LONGEST_WAIT,),
+        ).fetchone()
+    rows, disputed, waiting = row or (0, 0, 0)
+    return evaluated(disputed + waiting == 0, rows, may_be_empty=True, disputed=disputed, waiting=waiting)
+
+
+@dg.asset_check(asset=delivered_site_outages)
+@classified
+def each_delivered_once(postgres: PostgresResource) -> dg.AssetCheckResult:
+    """No outage stands in two acknowledged batches, and each acknowledged batch is recorded in full."""
+    with postgres.database.connect() as connection:
+        row = connection.execute(
+            "SELECT (SELECT coalesce(sum(outages), 0)::bigint FROM outages.delivery_batches WHERE state = 'delivered'),"
+            " (SELECT count(*) FROM outages.delivered_site_outages)"
+        ).fetchone()
+    in_batches, delivered = row or (0, 0)
+    return evaluated(in_batches == delivered, delivered, may_be_empty=True, in_batches=in_batches, delivered=delivered)
+
+
+CHECKS = [
+    *(has_rows(contract) for contract in CONTRACTS if contract is not DeliveryBatches),
+    outages_belong_to_devices,
+    nothing_waits_for_long,
+    each_delivered_once,
+]

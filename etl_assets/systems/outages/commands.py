@@ -1,0 +1,79 @@
+"""`etl-assets outages …`: the system as a script."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Literal
+
+import typer
+from pydantic import SecretStr
+
+from etl_assets.settings import Settings, load_settings
+from etl_assets.systems.outages.api import OutagesApi
+
+app = typer.Typer(no_args_is_help=True)
+
+
+def _instant(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no instant: give one like 2022-01-01T00:00:00Z") from None
+    return instant.replace(tzinfo=instant.tzinfo or UTC)
+
+
+@app.command()
+def sync(
+    sites: list[str] = typer.Argument(help="Sites, as the API names them.", metavar="SITE..."),
+    since: str | None = typer.Option(
+        None, help="Outages that began from this instant (UTC unless it says otherwise) instead of 2022-01-01."
+    ),
+    simulate: bool = typer.Option(False, "--simulate", help="Ask a simulator instead of OUTAGES_API_URL."),
+) -> None:
+    """Fetch, map, store and deliver the outages of sites."""
+    from etl_assets.systems.outages.script import sync_sites
+
+    began_from = _instant(since)
+    settings = load_settings()
+    quarantined = flagged = 0
+    with _api(settings, simulate=simulate) as api:
+        for result in sync_sites(sites, since=began_from, settings=settings, api=api):
+            quarantined += result.quarantined
+            flagged += result.flagged
+            said = f"{result.delivered} delivered" if result.delivered else "nothing to deliver, no POST"
+            newest = f", newest delivery {result.watermark:%Y-%m-%d %H:%M:%S} UTC" if result.watermark else ""
+            print(f"{result.site}: {result.outages} outages, {said}{newest}")
+    if quarantined or flagged:
+        print(
+            f"{quarantined} rows in quarantine, {flagged} loaded with a remark: see `etl-assets quarantine list`",
+            file=sys.stderr,
+        )
+
+
+@app.command()
+def settle(
+    batch: str = typer.Argument(help="Beginning of the delivery's key."),
+    taken: Literal["delivered", "pending"] = typer.Option(
+        ..., "--as", help="delivered: the API took it; pending: it did not, send its outages again."
+    ),
+) -> None:
+    """Settle a disputed delivery as the API's owner says."""
+    from etl_assets.core.servers import platform_database
+    from etl_assets.systems.outages.delivery import settle_by_hand
+
+    settled = settle_by_hand(platform_database(load_settings()), batch, delivered=taken == "delivered")
+    print(f"{settled.outages} outages of {settled.site_id} are now {taken}")
+
+
+@contextlib.contextmanager
+def _api(settings: Settings, *, simulate: bool) -> Iterator[OutagesApi]:
+    if not simulate:
+        yield OutagesApi.from_settings(settings)
+        return
+    from etl_assets.local.background import simulators
+
+    with simulators(settings) as offered:
+        yield OutagesApi(offered["OUTAGES_API_URL"], SecretStr(offered["OUTAGES_API_KEY"]))

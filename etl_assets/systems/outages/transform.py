@@ -1,0 +1,181 @@
+"""From the API's answers to the outages of a site: pure functions from data to frames."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+
+from etl_assets.core.contracts import Fault, Record, Split
+from etl_assets.core.contracts.validation import split
+from etl_assets.systems.outages.contracts import RawOutages, RawSiteInfo, SiteDevices, SiteOutages
+
+CUTOFF = datetime(2022, 1, 1, tzinfo=UTC)
+OUTAGES_SOURCE = "GET /outages"
+# Columns of ours by the field of the API that they come from; the text of a time is judged with the time.
+FIELDS = {"device_id": "id", "begin_text": "begin", "begin_at": "begin", "end_text": "end", "end_at": "end"}
+
+
+def raw_outages_frame(answer: Sequence[Any], *, fetched_at: datetime, first_position: int = 0) -> Split[pd.DataFrame]:
+    """The elements of `GET /outages` as rows of `RawOutages`, in their order.
+
+    An element that lacks a field, or has a wrong one, is rejected with all its faults. One with an end before its begin or with a
+    field that we do not know is kept, and noted.
+
+    Args:
+        answer: the array as received.
+        fetched_at: when it was received.
+        first_position: place of the first element.
+    """
+    elements = [element if isinstance(element, Mapping) else {"element": element} for element in answer]
+    known = ("id", "begin", "end")
+    unknown = [{name: e[name] for name in e if name not in known} for e in elements]
+    begins, ends = ([e.get(name) for e in elements] for name in ("begin", "end"))
+    frame = pd.DataFrame(
+        {
+            "position": range(first_position, first_position + len(elements)),
+            "device_id": pd.Series([e.get("id") for e in elements], dtype=object),
+            "begin_text": pd.Series(begins, dtype=object),
+            "end_text": pd.Series(ends, dtype=object),
+            "begin_at": pd.Series(begins, dtype=object),
+            "end_at": pd.Series(ends, dtype=object),
+            "additional_fields": pd.Series(
+                [json.dumps(fields, sort_keys=True) if fields else None for fields in unknown], dtype=object
+            ),
+            "fetched_at": pd.Series([pd.Timestamp(fetched_at)] * len(elements), dtype="datetime64[us, UTC]"),
+        }
+    )
+    judged = split(RawOutages, frame, raw=elements, source=OUTAGES_SOURCE)
+    rejected = [replace(record, faults=_by_field(record.faults)) for record in judged.records]
+    places = judged.valid["position"] - first_position
+    return Split(judged.valid, [*rejected, *_flagged(judged.valid.set_index(places), elements, unknown)])
+
+
+def corrected_outages(raw: Sequence[Mapping[str, Any]], there: pd.DataFrame) -> Split[pd.DataFrame]:
+    """Elements that were in quarantine, as rows that follow those of a snapshot.
+
+    Args:
+        raw: the elements, corrected.
+        there: the rows of the snapshot, `RawOutages`.
+    """
+    last = int(there["position"].max()) if len(there) else -1
+    fetched_at = there["fetched_at"].max() if len(there) else datetime.now(UTC)
+    return raw_outages_frame(raw, fetched_at=fetched_at, first_position=last + 1)
+
+
+def _by_field(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    """Faults by the field of the API, one for each."""
+    by_field: dict[str, Fault] = {}
+    for fault in faults:
+        field = FIELDS.get(fault.column, fault.column)
+        by_field.setdefault(field, replace(fault, column=field))
+    return tuple(by_field.values())
+
+
+def _flagged(
+    valid: pd.DataFrame, elements: Sequence[Mapping[str, Any]], unknown: Sequence[Mapping[str, Any]]
+) -> list[Record]:
+    """Remarks on rows that are kept, which are indexed by their element."""
+    backwards = valid["end_at"] < valid["begin_at"]
+    records = []
+    for element in valid.index[backwards | valid["additional_fields"].notna()]:
+        faults = [Fault(name, "additional field", value) for name, value in unknown[element].items()]
+        if backwards[element]:
+            faults.append(Fault("end", "before begin", elements[element]["end"]))
+        records.append(Record(tuple(faults), elements[element], f"{OUTAGES_SOURCE}, row {element}", "flagged"))
+    return records
+
+
+def site_info_frame(answers: Mapping[str, Mapping[str, Any]], *, fetched_at: datetime) -> pd.DataFrame:
+    """The answers of `GET /site-info/{site}` as rows of `RawSiteInfo`.
+
+    Args:
+        answers: the answer by the site that was asked for.
+        fetched_at: when the last of them was received.
+    """
+    return pd.DataFrame(
+        {
+            "site_id": pd.Series(list(answers), dtype=object),
+            "name": pd.Series([answer.get("name") for answer in answers.values()], dtype=object),
+            "body": pd.Series([json.dumps(answer) for answer in answers.values()], dtype=object),
+            "fetched_at": pd.Series([pd.Timestamp(fetched_at)] * len(answers), dtype="datetime64[us, UTC]"),
+        },
+        columns=list(RawSiteInfo.columns),
+    )
+
+
+def devices_of_sites(raw_site_info: pd.DataFrame) -> Split[pd.DataFrame]:
+    """The devices in each site's answer as rows of `SiteDevices`; of a device that is named twice the last counts.
+
+    Args:
+        raw_site_info: rows of `RawSiteInfo`, at least `site_id` and `body`.
+    """
+    rows: list[dict[str, Any]] = []
+    raw: list[Mapping[str, Any]] = []
+    for site, body in zip(raw_site_info["site_id"], raw_site_info["body"], strict=True):
+        for device in json.loads(body)["devices"]:
+            fields = device if isinstance(device, dict) else {"element": device}
+            rows.append({"site_id": site, "device_id": fields.get("id"), "device_name": fields.get("name")})
+            raw.append({"site_id": site, **fields})
+    frame = pd.DataFrame(rows, columns=list(SiteDevices.columns), dtype=object)
+    return split(SiteDevices, frame, raw=raw, source="GET /site-info")
+
+
+def outages_of_sites(
+    raw_outages: pd.DataFrame, site_devices: pd.DataFrame, *, began_from: datetime = CUTOFF
+) -> pd.DataFrame:
+    """Outages of the sites' own devices that began at or after the cut-off, with device names.
+
+    An outage that began exactly at the cut-off is kept; its end plays no part. Exact duplicates of a row share the place of
+    the first, so that the table keeps one of them.
+
+    Args:
+        raw_outages: rows of `RawOutages`.
+        site_devices: rows of `SiteDevices`, of one site or several.
+        began_from: the cut-off.
+
+    Returns:
+        Rows of `SiteOutages` in the order of the API's answer.
+    """
+    recent = raw_outages[raw_outages["begin_at"] >= began_from]
+    named = recent.merge(site_devices, on="device_id", how="inner").sort_values(["site_id", "position"])
+    identity = ["site_id", "device_id", "begin_text", "end_text"]
+    outages = pd.DataFrame(
+        {
+            **{name: named[name] for name in identity},
+            "name": named["device_name"],
+            "begin_at": named["begin_at"],
+            "end_at": named["end_at"],
+            "position": named.groupby(identity)["position"].transform("min"),
+        }
+    )
+    outages["delivery_key"] = [
+        delivery_key(site, device, begin, end, name)
+        for site, device, begin, end, name in zip(*(outages[c] for c in [*identity, "name"]), strict=True)
+    ]
+    return outages[list(SiteOutages.columns)].reset_index(drop=True)
+
+
+def delivery_key(site: str, device: str, begin: str, end: str, name: str) -> str:
+    """What is delivered once: the hash of site, device, begin, end and name, the times as text."""
+    return hashlib.sha256(json.dumps([site, device, begin, end, name]).encode()).hexdigest()
+
+
+def payload(pending: pd.DataFrame) -> str:
+    """The body of a delivery: the outages in input order, times exactly as received.
+
+    Args:
+        pending: rows of `SiteOutages` of one site.
+    """
+    ordered = pending.sort_values("position")
+    columns = {"id": "device_id", "name": "name", "begin": "begin_text", "end": "end_text"}
+    rows = zip(*(ordered[column] for column in columns.values()), strict=True)
+    return json.dumps([dict(zip(columns, row, strict=True)) for row in rows])
+
+
+def batch_key(delivery_keys: Iterable[str]) -> str:
+    """Identity of a batch: the hash of its delivery keys in their order."""
+    return hashlib.sha256("\n".join(delivery_keys).encode()).hexdigest()

@@ -1,0 +1,186 @@
+"""The assets of the production system: wiring."""
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+
+from etl_assets.core.dagster.broker import BrokerResource
+from etl_assets.core.dagster.contract_types import NO_CONTRACT, RETRIES, classified, effect, loads, stored
+from etl_assets.core.dagster.database import PostgresResource
+from etl_assets.settings import load_settings
+from etl_assets.systems.production import metadata as shown
+from etl_assets.systems.production.contracts import AlignedWorkOrders, Metrics, ProductCorrelations, Workorders
+from etl_assets.systems.production.method import ReportMethod
+from etl_assets.systems.production.report.files import write_report
+from etl_assets.systems.production.report.findings import findings
+from etl_assets.systems.production.source import ProductionApiResource
+from etl_assets.systems.production.statistics.alignment import aligned
+from etl_assets.systems.production.statistics.correlation import correlations
+from etl_assets.systems.production.statistics.output import outputs
+from etl_assets.systems.production.streaming.drain import committed_position, drain
+from etl_assets.systems.production.streaming.relay import relay
+from etl_assets.systems.production.streaming.streams import METRICS, WORKORDERS, Stream
+from etl_assets.systems.production.tables import parameter_ids, rows_stored
+
+API_POOL = "production_api"
+# Two drains of one table would wait for each other and hold a slot each.
+DRAIN_POOL = "production_drain"
+
+
+def published(stream: Stream) -> dict[str, Any]:
+    """The arguments of `dg.asset` for a stream in the broker."""
+    return {
+        "name": f"{stream.name}_stream",
+        "group_name": stream.contract.schema_name(),
+        "kinds": {"redis", "python"},
+        "metadata": {NO_CONTRACT: "the records as the source sent them, in the broker until they are in their table"},
+        "retry_policy": RETRIES,
+        "pool": API_POOL,
+    }
+
+
+@dg.asset(**published(METRICS))
+@classified
+def metrics_stream(
+    production_api: ProductionApiResource, broker: BrokerResource, postgres: PostgresResource
+) -> dg.MaterializeResult[None]:
+    """Readings of machine parameters in the broker, from where the last relay stopped."""
+    return _relayed(METRICS, production_api, broker, postgres)
+
+
+@dg.asset(**published(WORKORDERS))
+@classified
+def workorders_stream(
+    production_api: ProductionApiResource, broker: BrokerResource, postgres: PostgresResource
+) -> dg.MaterializeResult[None]:
+    """Completed work orders in the broker, from where the last relay stopped."""
+    return _relayed(WORKORDERS, production_api, broker, postgres)
+
+
+@dg.asset(**effect(Metrics, kinds={"redis", "python"}), deps=[metrics_stream], pool=DRAIN_POOL)
+@classified
+def metrics(
+    context: dg.AssetExecutionContext, broker: BrokerResource, postgres: PostgresResource
+) -> dg.MaterializeResult[None]:
+    """Readings of machine parameters; the position in the stream is committed with the rows."""
+    return _drained(METRICS, broker, postgres, run_id=context.run.run_id)
+
+
+@dg.asset(**effect(Workorders, kinds={"redis", "python"}), deps=[workorders_stream], pool=DRAIN_POOL)
+@classified
+def workorders(
+    context: dg.AssetExecutionContext, broker: BrokerResource, postgres: PostgresResource
+) -> dg.MaterializeResult[None]:
+    """Work orders as they were completed; the position in the stream is committed with the rows."""
+    return _drained(WORKORDERS, broker, postgres, run_id=context.run.run_id)
+
+
+@dg.asset(
+    **stored(AlignedWorkOrders, mode="replace", mirrored=True),
+    ins={
+        "metrics": loads(Metrics, "parameter_id", "measured_at", "value", form=pa.RecordBatchReader, ordered=True),
+        "workorders": loads(Workorders, "product_id", "completed_at", "production"),
+    },
+)
+@classified
+def aligned_work_orders(
+    production_method: ReportMethod, metrics: pa.RecordBatchReader, workorders: pd.DataFrame
+) -> pa.RecordBatchReader:
+    """What each parameter was while each work order ran: its time-weighted mean, with the share of time that it covers."""
+    orders, _ = outputs(workorders)
+    return aligned(metrics, orders, production_method.alignment())
+
+
+@dg.asset(
+    **stored(ProductCorrelations, mode="replace", mirrored=True),
+    ins={
+        "aligned_work_orders": loads(AlignedWorkOrders, form=pa.Table),
+        "workorders": loads(Workorders, "product_id"),
+    },
+    deps=[metrics],
+)
+@classified
+def product_correlations(
+    production_method: ReportMethod,
+    postgres: PostgresResource,
+    aligned_work_orders: pa.Table,
+    workorders: pd.DataFrame,
+) -> pd.DataFrame:
+    """All parameters ranked by |r| with the output of each product, with what each r is worth."""
+    return correlations(
+        aligned_work_orders,
+        production_method.statistics(),
+        products=workorders["product_id"].unique().tolist(),
+        parameters=parameter_ids(postgres.database),
+    )
+
+
+@dg.asset(
+    group_name=Metrics.schema_name(),
+    kinds={"html", "python"},
+    metadata={NO_CONTRACT: "files for people, rendered from product_correlations"},
+    retry_policy=RETRIES,
+    ins={
+        "product_correlations": loads(ProductCorrelations),
+        "aligned_work_orders": loads(AlignedWorkOrders, form=pa.Table),
+        "workorders": loads(Workorders, "product_id", "completed_at", "production"),
+    },
+)
+@classified
+def correlation_report(
+    context: dg.AssetExecutionContext,
+    production_method: ReportMethod,
+    postgres: PostgresResource,
+    product_correlations: pd.DataFrame,
+    aligned_work_orders: pa.Table,
+    workorders: pd.DataFrame,
+) -> dg.MaterializeResult[None]:
+    """The three parameters that go best with the output of each product, as HTML, CSV and JSON."""
+    started = time.perf_counter()
+    found = findings(
+        postgres.database,
+        correlations=product_correlations,
+        aligned=aligned_work_orders,
+        products=outputs(workorders)[1],
+        rules=production_method.alignment(),
+        method=production_method.statistics(),
+        generated_at=datetime.now(UTC),
+        run_id=context.run.run_id,
+    )
+    files = write_report(load_settings().reports_dir / Metrics.schema_name(), found)
+    seconds = time.perf_counter() - started
+    return dg.MaterializeResult(metadata=shown.reported(files, product_correlations, seconds=seconds))
+
+
+def _relayed(
+    stream: Stream, api: ProductionApiResource, broker: BrokerResource, postgres: PostgresResource
+) -> dg.MaterializeResult[None]:
+    started = time.perf_counter()
+    done = relay(api.connect(), broker.broker, stream, committed=lambda: committed_position(postgres.database, stream))
+    return dg.MaterializeResult(metadata=shown.relayed(done, seconds=time.perf_counter() - started))
+
+
+def _drained(
+    stream: Stream, broker: BrokerResource, postgres: PostgresResource, *, run_id: str
+) -> dg.MaterializeResult[None]:
+    started = time.perf_counter()
+    done = drain(postgres.database, broker.broker, stream, run_id=run_id)
+    seconds = time.perf_counter() - started
+    return dg.MaterializeResult(
+        metadata=shown.drained(done, seconds=seconds, rows=rows_stored(postgres.database, stream.contract))
+    )
+
+
+ASSETS = [
+    metrics_stream,
+    workorders_stream,
+    metrics,
+    workorders,
+    aligned_work_orders,
+    product_correlations,
+    correlation_report,
+]

@@ -1,0 +1,215 @@
+"""`etl-assets production …` and `etl-assets relay`: the system as a script."""
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from etl_assets.errors import ConfigurationError
+from etl_assets.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from etl_assets.systems.production.api import ProductionApi
+    from etl_assets.systems.production.streaming.drain import Drained
+
+app = typer.Typer(no_args_is_help=True)
+FILE = "a JSON array or one object per line, like"
+# For an answer that is under way when the relay is told to end; a supervisor kills after ten seconds.
+GRACE_S = 2.0
+
+
+@app.callback()
+def production() -> None:
+    """Streams of readings and work orders, and the correlation report."""
+
+
+@app.command()
+def report(
+    metrics: Path | None = typer.Option(
+        None, help=f'Readings, with --workorders: {FILE} {{"id": 19, "val": 797.38, "time": 1624377478}}'
+    ),
+    workorders: Path | None = typer.Option(
+        None, help=f'Work orders, with --metrics: {FILE} {{"product": 0, "production": 15.68, "time": 1624383671}}'
+    ),
+    interpolation: Literal["last", "linear"] = typer.Option("last", help="What a parameter was between two readings."),
+    correction: Literal["bh", "by"] = typer.Option("bh", help="False discovery control; by is the cautious one."),
+    simulate: bool = typer.Option(False, "--simulate", help="Take generated data instead of PRODUCTION_API_URL."),
+) -> None:
+    """The whole way: streams, broker, Postgres, report. With two files, or from PRODUCTION_API_URL."""
+    from etl_assets.systems.production.script import report as run
+    from etl_assets.systems.production.statistics.alignment import AlignmentRules
+    from etl_assets.systems.production.statistics.correlation import Method
+
+    files = _both(metrics, workorders)
+    if files and simulate:
+        raise typer.BadParameter("give two files or --simulate, not both")
+    settings = load_settings()
+    with _api(settings, files, simulate=simulate) as api:
+        done = run(
+            rules=AlignmentRules(interpolation=interpolation),
+            method=Method(correction=correction),
+            settings=settings,
+            api=api,
+        )
+    for name, drains in done.copied.items():
+        print(f"{name}: {_become(drains)}")
+    if not done.files.document["products"]:
+        print("no product: there is no work order that could be read")
+    for product in done.files.document["products"]:
+        print(f"product {product['product']}: {product['answer']}")
+    print(f"report: {done.files.latest_html}")
+    _tell_quarantined(done.quarantined)
+
+
+def _become(drains: "Sequence[Drained]") -> str:
+    """What became of the records of a stream."""
+    from etl_assets.core.charts.numbers import counted
+
+    names = ("received", "inserted", "updated", "unchanged", "deduplicated", "superseded", "rejected")
+    total = {name: sum(getattr(done, name) for done in drains) for name in names}
+    shown = ", ".join(f"{count:,} {name}" for name, count in total.items() if count and name != "received")
+    return counted(total["received"], "new record") + (f" ({shown})" if shown else "")
+
+
+def _tell_quarantined(records: int) -> None:
+    """One line for people on stderr if there is something to look at."""
+    from etl_assets.core.charts.numbers import counted
+
+    if records:
+        print(f"{counted(records, 'record')} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
+
+
+@app.command()
+def drain() -> None:
+    """Store what waits in the broker."""
+    from etl_assets.core.servers import platform_broker, platform_database
+    from etl_assets.systems.production.streaming.drain import drain as run
+    from etl_assets.systems.production.streaming.streams import STREAMS
+
+    settings = load_settings()
+    database, broker = platform_database(settings), platform_broker(settings)
+    quarantined = 0
+    for stream in STREAMS:
+        done = run(database, broker, stream)
+        quarantined += done.superseded + done.rejected
+        print(f"{stream.name}: {_become([done])}, position {done.position:,}")
+    _tell_quarantined(quarantined)
+
+
+@app.command()
+def reset(
+    yes: bool = typer.Option(False, "--yes", help="Really delete the rows of metrics and workorders."),
+) -> None:
+    """Empty both tables and both streams in the broker, to begin with another source."""
+    from etl_assets.core.servers import platform_broker, platform_database
+    from etl_assets.systems.production.streaming.drain import reset as run
+    from etl_assets.systems.production.streaming.streams import STREAMS
+
+    if not yes:
+        raise typer.BadParameter("this deletes all rows of production.metrics and production.workorders: add --yes")
+    settings = load_settings()
+    database, broker = platform_database(settings), platform_broker(settings)
+    for stream in STREAMS:
+        run(database, broker, stream)
+        print(f"{stream.name}: empty")
+
+
+@app.command()
+def rewind() -> None:
+    """Empty both streams in the broker; the relay then goes on from where the tables are."""
+    from etl_assets.core.servers import platform_broker
+    from etl_assets.systems.production.streaming.streams import STREAMS
+
+    broker = platform_broker(load_settings())
+    for stream in STREAMS:
+        broker.delete(stream.name)
+        print(f"{stream.name}: the broker's stream is empty")
+
+
+def relay(
+    follow: bool = typer.Option(False, "--follow", help="Stay, and publish what comes, until SIGTERM or Ctrl-C."),
+) -> None:
+    """Publish the records of both production streams to the broker."""
+    from etl_assets.core.servers import platform_broker, platform_database
+    from etl_assets.systems.production.api import ProductionApi
+    from etl_assets.systems.production.streaming.drain import committed_position
+    from etl_assets.systems.production.streaming.relay import Relayed
+    from etl_assets.systems.production.streaming.relay import relay as run
+    from etl_assets.systems.production.streaming.streams import STREAMS, Stream
+
+    settings = load_settings()
+    api = ProductionApi.from_settings(settings)
+    database, broker = platform_database(settings), platform_broker(settings)
+    ended = threading.Event()
+    failures: list[BaseException] = []
+
+    def copy(stream: Stream) -> None:
+        try:
+            done: Relayed = run(
+                api,
+                broker,
+                stream,
+                committed=lambda: committed_position(database, stream),
+                follow=follow,
+                stop=ended,
+            )
+            full = ": the broker holds all that it may, go on after a drain" if done.waiting_room_full else ""
+            print(f"{stream.name}: {done.published:,} records published, position {done.position:,}{full}", flush=True)
+        except BaseException as failure:
+            failures.append(failure)
+            ended.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    # Daemons, so that one which waits for an answer that never comes does not hold the process. Nothing is lost by that: where
+    # the relay stands is in the broker.
+    workers = [threading.Thread(target=copy, args=(stream,), name=stream.name, daemon=True) for stream in STREAMS]
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers) and not ended.wait(0.1):
+        pass
+    for worker in workers:
+        worker.join(GRACE_S)
+    if failures:
+        raise failures[0]
+
+
+def _both(metrics: Path | None, workorders: Path | None) -> tuple[Path, Path] | None:
+    if metrics is None and workorders is None:
+        return None
+    if metrics is None or workorders is None:
+        missing = "--metrics" if metrics is None else "--workorders"
+        raise typer.BadParameter(f"a report needs both files: give {missing} as well")
+    return metrics, workorders
+
+
+@contextlib.contextmanager
+def _api(settings: Settings, files: tuple[Path, Path] | None, *, simulate: bool) -> "Iterator[ProductionApi]":
+    """The API of the settings, or one of our own over two files or generated data.
+
+    Raises:
+        ConfigurationError: if a file cannot be what it is given for; says which, what and where.
+    """
+    from etl_assets.systems.production.api import ProductionApi
+
+    if not files and not simulate:
+        yield ProductionApi.from_settings(settings)
+        return
+    from etl_assets.simulators.server import serve
+    from etl_assets.systems.production.simulator.api import ProductionSimulator
+    from etl_assets.systems.production.simulator.files import FileRefused, inspect
+    from etl_assets.systems.production.streaming.streams import METRICS, WORKORDERS
+
+    try:
+        for path, stream in zip(files or (), (METRICS, WORKORDERS), strict=False):
+            inspect(path, stream.fields)
+        simulator = ProductionSimulator(*(files or (None, None)))
+    except FileRefused as refused:
+        raise ConfigurationError(str(refused)) from None
+    with serve(simulator.app) as url:
+        yield ProductionApi(url)

@@ -1,0 +1,118 @@
+"""What can be said about a product in one sentence that claims no more than its rows do."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from etl_assets.core.charts.numbers import counted, listed
+from etl_assets.systems.production.report.numbers import compared, correlation, interval, probability
+
+if TYPE_CHECKING:
+    from etl_assets.systems.production.statistics.output import OutputSummary
+
+NAMED = 3
+# Why nothing can be measured, by the verdict that most rows have.
+UNMEASURED = {
+    "constant": "the output, or every parameter, never changes",
+    "low coverage": "the readings cover too little of the time in which work orders ran",
+}
+
+
+def answer(product: "OutputSummary", readings: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The answer for a product in one sentence, without its name.
+
+    For a running counter both readings have their say; else they are the same.
+
+    Args:
+        product: what is known of its output.
+        readings: rows of the document in rank order, by reading.
+    """
+    recorded, per_order = (_said(product, readings[reading]) for reading in ("as_recorded", "per_work_order"))
+    if not product.is_counter or recorded == per_order:
+        return f"{per_order[0].upper()}{per_order[1:]}."
+    return f"As recorded, {recorded}; per work order, {per_order}."
+
+
+def _said(product: "OutputSummary", rows: Sequence[Mapping[str, Any]]) -> str:
+    """What one reading says, as a clause."""
+    measured = [row for row in rows if row["r"] is not None]
+    supported = [row for row in measured if row["verdict"] == "supported"]
+    if not measured:
+        return f"nothing can be said: {_obstacle(product, rows)}"
+    top = measured[:NAMED]
+    if supported and all(row["verdict"] == "shared trend" for row in top):
+        return f"{_trend(top, rows)}, while {_support(supported)}"
+    if supported:
+        return _support(supported)
+    if all(row["verdict"] == "insufficient data" for row in top):
+        return f"nothing can be said: {_too_few(max(row['n'] for row in rows))}"
+    if all(row["verdict"] == "shared trend" for row in top):
+        return _trend(top, rows)
+    return _unsupported(top[0])
+
+
+def _obstacle(product: "OutputSummary", rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return (
+            "there is no machine parameter to compare with"
+            if product.work_orders > 1
+            else _too_few(product.work_orders)
+        )
+    verdicts = [row["verdict"] for row in rows]
+    # Of two that are as frequent the one that ranks first.
+    usual = max(dict.fromkeys(verdicts), key=verdicts.count)
+    return UNMEASURED.get(usual) or _too_few(max(row["n"] for row in rows))
+
+
+def _too_few(n: int) -> str:
+    return f"only {counted(n, 'work order')} can be used" if n else "no work order can be used"
+
+
+def _support(rows: Sequence[Mapping[str, Any]]) -> str:
+    if len(rows) == 1:
+        [row] = rows
+        return (
+            f"parameter {row['parameter']} is supported: {_strength(row)}, "
+            f"unlikely by chance ({compared('q', probability(row['q']))})"
+        )
+    described = [f"{row['parameter']} ({_strength(row, brief=True)})" for row in rows]
+    worst = max((row["q"] for row in rows if row["q"] is not None), default=None)
+    chance = "" if worst is None else f" (q at most {probability(worst).removeprefix('< ')})"
+    return f"parameters {listed(described, limit=NAMED)} are supported, unlikely by chance{chance}"
+
+
+def _strength(row: Mapping[str, Any], *, brief: bool = False) -> str:
+    """r with its interval; r beneath the drift where that is what the support rests on."""
+    low, high, treated = row["ci_low"], row["ci_high"], row["r_treated"]
+    said = compared("r", correlation(row["r"]))
+    if treated is not None and low is not None and (low <= 0 <= high or treated * row["r"] < 0):
+        beneath = f"{compared('r', correlation(treated))} beneath the drift"
+        return beneath if brief else f"{beneath}, {said} with it"
+    return said if brief or low is None else f"{said} ({interval(low, high)})"
+
+
+def _trend(top: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:
+    names = [row["parameter"] for row in top]
+    groups = {row["tie_group"] for row in top} - {None}
+    tied = [row for row in rows if row["tie_group"] in groups and row["parameter"] not in names]
+    among = f", in a tie with {len(tied):,} more," if tied else ""
+    size = correlation(max(abs(row["r"]) for row in top))
+    if len(top) == 1:
+        return f"parameter {names[0]} goes with the output most closely (|r| about {size}){among} but only shares its trend, which says nothing about cause"
+    every = "both" if len(top) == 2 else "all of them"
+    return (
+        f"parameters {listed(names)} go with the output most closely (|r| about {size}){among} "
+        f"but {every} only share its trend, which says nothing about cause"
+    )
+
+
+def _unsupported(first: Mapping[str, Any]) -> str:
+    named = f"the strongest is parameter {first['parameter']} ({compared('r', correlation(first['r']))})"
+    reasons = {
+        "shared trend": "it only shares the output's trend",
+        "low coverage": "readings cover too little of the work orders' time",
+        "insufficient data": f"only {counted(first['n'], 'work order')} can be used for it",
+    }
+    chance = (
+        "it may be chance" if first["q"] is None else f"it may be chance ({compared('q', probability(first['q']))})"
+    )
+    return f"no parameter is supported: {named}, and {reasons.get(first['verdict'], chance)}"

@@ -1,0 +1,123 @@
+"""The production system without an orchestrator: for the command line, a cron job, or a person with two files."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from etl_assets.core.contracts.validation import to_frame
+from etl_assets.core.dagster.io_managers.mirrored import mirror
+from etl_assets.core.database.connections import Database
+from etl_assets.core.servers import platform_broker, platform_database
+from etl_assets.core.slices import reading
+from etl_assets.core.slices.parquet.files import ParquetRoot
+from etl_assets.core.slices.slice import Slice
+from etl_assets.core.slices.writing import Data, Write, write
+from etl_assets.core.sources.streams.broker import Broker
+from etl_assets.settings import Settings, load_settings
+from etl_assets.systems.production.api import ProductionApi
+from etl_assets.systems.production.contracts import AlignedWorkOrders, Metrics, ProductCorrelations, Workorders
+from etl_assets.systems.production.report.files import ReportFiles, write_report
+from etl_assets.systems.production.report.findings import findings
+from etl_assets.systems.production.statistics.alignment import AlignmentRules, aligned
+from etl_assets.systems.production.statistics.correlation import Method, correlations
+from etl_assets.systems.production.statistics.output import outputs
+from etl_assets.systems.production.streaming.drain import Drained, committed_position, drain
+from etl_assets.systems.production.streaming.relay import relay
+from etl_assets.systems.production.streaming.streams import STREAMS, Stream
+from etl_assets.systems.production.tables import parameter_ids
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """What a report did.
+
+    Attributes:
+        copied: by stream, what its drains did, in their order.
+        files: where the report is.
+    """
+
+    copied: Mapping[str, Sequence[Drained]]
+    files: ReportFiles
+
+    @property
+    def quarantined(self) -> int:
+        """Records that are in quarantine, among them readings that a later one took the place of."""
+        return sum(done.superseded + done.rejected for drains in self.copied.values() for done in drains)
+
+
+def report(
+    *,
+    rules: AlignmentRules | None = None,
+    method: Method | None = None,
+    settings: Settings | None = None,
+    database: Database | None = None,
+    broker: Broker | None = None,
+    api: ProductionApi | None = None,
+) -> ReportResult:
+    """The whole way: both streams through the broker into their tables, aligned, correlated, reported.
+
+    Args:
+        rules, method: how to align, and how strict to be; by default as documented there.
+        settings: by default those of the environment.
+        database, broker, api: by default those that the settings name.
+
+    Raises:
+        ConfigurationError: if a setting is missing; names it.
+        TransientError: if the API, the broker or the database stays unavailable; nothing is lost, the next call goes on.
+        PermanentError: if the API refuses, or streams something else than what is stored.
+    """
+    settings = settings or load_settings()
+    database = database or platform_database(settings)
+    broker = broker or platform_broker(settings)
+    api = api or ProductionApi.from_settings(settings)
+    copied = {stream.name: copy(stream, api, broker, database) for stream in STREAMS}
+    files = write_findings(database, settings, rules=rules or AlignmentRules(), method=method or Method())
+    return ReportResult(copied, files)
+
+
+def copy(stream: Stream, api: ProductionApi, broker: Broker, database: Database) -> list[Drained]:
+    """Relay and drain a stream until everything that the API has is in the table.
+
+    What waits in the broker is drained first: a relay cannot go on behind an entry that is not its own.
+    """
+    drains = [drain(database, broker, stream)]
+    while True:
+        relayed = relay(api, broker, stream, committed=lambda: committed_position(database, stream))
+        drains.append(drain(database, broker, stream))
+        if not relayed.waiting_room_full:
+            return drains
+
+
+def write_findings(database: Database, settings: Settings, *, rules: AlignmentRules, method: Method) -> ReportFiles:
+    """Align, correlate and report what is in the tables."""
+    root = ParquetRoot(settings.storage_url)
+    workorders = to_frame(reading.read(database, [Slice(Workorders)]))
+    orders, products = outputs(workorders)
+    columns = ("parameter_id", "measured_at", "value")
+    metrics = reading.stream(database, [Slice(Metrics)], columns, ordered=True)
+
+    def store(contract: type[AlignedWorkOrders] | type[ProductCorrelations], data: Data) -> None:
+        write(database, data, [Slice(contract)], Write("replace"))
+        mirror(root, database, Slice(contract))
+
+    store(AlignedWorkOrders, aligned(metrics, orders, rules))
+    together = reading.read(database, [Slice(AlignedWorkOrders)])
+    ranked = correlations(
+        together,
+        method,
+        products=workorders["product_id"].unique().tolist(),
+        parameters=parameter_ids(database),
+    )
+    store(ProductCorrelations, ranked)
+    found = findings(
+        database,
+        correlations=ranked,
+        aligned=together,
+        products=products,
+        rules=rules,
+        method=method,
+        generated_at=datetime.now(UTC),
+        run_id=f"script-{uuid.uuid4().hex[:12]}",
+    )
+    return write_report(settings.reports_dir / Metrics.schema_name(), found)

@@ -1,0 +1,304 @@
+"""How each parameter goes with the output of each product, and what that is worth.
+
+Ranked is by |r| of Pearson, as asked. What stands beside it says how far to believe it: an interval and an effective number of
+work orders that respect dependence in time, p by surrogates after treatment for drift, q for having tried many
+parameters, stability and ties of the ranking, and a verdict. The method with its simulations: docs/production.md.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from etl_assets.systems.production.contracts import READINGS, ProductCorrelations
+from etl_assets.systems.production.statistics.dependence import (
+    DRIFTING,
+    TREATMENTS,
+    Array,
+    Dependence,
+    autocorrelation,
+    classify,
+    treatments_of,
+)
+from etl_assets.systems.production.statistics.resampling import Resampled, block_length, resample
+from etl_assets.systems.production.statistics.surrogates import FIRST_ROUND, significance, treat
+
+FEWEST = 10
+TOP = 3
+OUTPUT_OF = dict(zip(READINGS, ("production", "output"), strict=True))
+NORMAL_975 = 1.959963984540054
+# Values that differ by less than this, relative to their size, differ by rounding.
+ROUNDING = 16 * np.finfo(np.float64).eps
+
+
+@dataclass(frozen=True)
+class Method:
+    """Settings of the statistics.
+
+    Attributes:
+        level: largest q that `supported` has. A little below the 5 % that false discoveries are to stay under: q itself rests on
+            estimated models.
+        correction: `bh` (Benjamini and Hochberg) or the cautious `by` (Benjamini and Yekutieli).
+        min_coverage: share of a product's time that readings must cover.
+        resamples: of the block bootstrap.
+        seed: makes surrogates and resamples repeatable.
+    """
+
+    level: float = 0.04
+    correction: Literal["bh", "by"] = "bh"
+    min_coverage: float = 0.5
+    resamples: int = 999
+    seed: int = 20_260_101
+
+    def surrogates(self, family: int) -> int:
+        """Surrogates that let a single effect among so many p pass: twice the resolution that it needs."""
+        harmonic = float(np.sum(1 / np.arange(1, family + 1))) if self.correction == "by" else 1.0
+        return max(FIRST_ROUND, int(np.ceil(2 * max(family, 1) * harmonic / self.level)))
+
+    def described(self) -> dict[str, Any]:
+        """The settings by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class WorkOrders:
+    """The work orders of one product in time order, with the parameters while each ran.
+
+    Attributes:
+        outputs: by reading, (n,); NaN where it is not known.
+        parameter_ids: (k,).
+        values: (n, k), NaN where readings cover too little.
+        coverage: (k,), mean over the work orders; 0 where there are none.
+    """
+
+    product_id: int
+    outputs: dict[str, Array]
+    parameter_ids: NDArray[np.int64]
+    values: Array
+    coverage: Array
+
+
+def correlations(
+    aligned: pa.Table,
+    method: Method = Method(),
+    *,
+    products: Sequence[int] = (),
+    parameters: Sequence[int] = (),
+) -> pd.DataFrame:
+    """Rank all parameters for each product and reading.
+
+    Args:
+        aligned: columns of `AlignedWorkOrders`, in any order.
+        products, parameters: ids that get their rows even if nothing could be aligned for them.
+
+    Returns:
+        The columns of `ProductCorrelations`, by product, reading and rank.
+    """
+    columns = list(ProductCorrelations.columns)
+    frames = [
+        _of_product(orders, method, seed=method.seed + 1_000 * place)
+        for place, orders in enumerate(work_orders(aligned, products=products, parameters=parameters))
+        if len(orders.parameter_ids)
+    ]
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+
+
+def work_orders(
+    aligned: pa.Table, *, products: Sequence[int] = (), parameters: Sequence[int] = ()
+) -> Iterator[WorkOrders]:
+    """The rows of each product as matrices, products by id.
+
+    Raises:
+        ValueError: if a product has two rows for one instant and parameter.
+    """
+    product = aligned["product_id"].to_numpy()
+    known = np.union1d(aligned["parameter_id"].to_numpy(), np.array(parameters, dtype=np.int64)).astype(np.int64)
+    column = np.searchsorted(known, aligned["parameter_id"].to_numpy())
+    ended = aligned["completed_at"].cast(pa.int64()).to_numpy()
+    numbers = {name: _floats(aligned[name]) for name in ("production", "output", "value", "coverage")}
+    for product_id in np.union1d(product, np.array(products, dtype=np.int64)).astype(np.int64):
+        rows = np.flatnonzero(product == product_id)
+        instants, row = np.unique(ended[rows], return_inverse=True)
+        shape = (len(instants), len(known))
+        if len(np.unique(row * len(known) + column[rows])) < len(rows):
+            raise ValueError(f"product {product_id} has two rows for one instant and parameter")
+        outputs = {}
+        for reading, name in OUTPUT_OF.items():
+            outputs[reading] = np.full(len(instants), np.nan)
+            outputs[reading][row] = numbers[name][rows]
+        values, coverage = np.full(shape, np.nan), np.zeros(shape)
+        values[row, column[rows]] = numbers["value"][rows]
+        coverage[row, column[rows]] = numbers["coverage"][rows]
+        mean = coverage.mean(axis=0) if len(instants) else np.zeros(len(known))
+        yield WorkOrders(int(product_id), outputs, known, values, mean)
+
+
+def _floats(column: pa.ChunkedArray) -> Array:
+    values: Array = column.to_numpy().astype(np.float64)
+    return values
+
+
+def _of_product(orders: WorkOrders, method: Method, *, seed: int) -> pd.DataFrame:
+    """All parameters of one product in both readings, each by rank.
+
+    q counts both readings as one family: whoever reads the report sees both.
+    """
+    readings = [_measured(orders, reading, method, seed=seed + at) for at, reading in enumerate(READINGS)]
+    table = pd.concat(readings, ignore_index=True)
+    tested = table["p"].notna()
+    if tested.any():
+        from scipy import stats
+
+        table.loc[tested, "q"] = stats.false_discovery_control(table.loc[tested, "p"], method=method.correction)
+    rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
+    table["verdict"] = [_verdict(row, method) for row in rows]
+    table["size"] = table["r"].abs().fillna(-1.0)
+    table = table.sort_values(["reading", "size", "parameter_id"], ascending=[True, False, True], ignore_index=True)
+    return table.assign(rank=table.groupby("reading").cumcount() + 1)
+
+
+def _measured(orders: WorkOrders, reading: str, method: Method, *, seed: int) -> pd.DataFrame:
+    """All parameters of one product and reading, with what can be said of each by itself."""
+    known = ~np.isnan(orders.outputs[reading])
+    output, values = orders.outputs[reading][known], orders.values[known]
+    n = (~np.isnan(values)).sum(axis=0)
+    constant = _constant(output, values)
+    table = pd.DataFrame(
+        {
+            "product_id": orders.product_id,
+            "reading": reading,
+            "parameter_id": orders.parameter_ids,
+            "n": n,
+            "coverage": np.clip(orders.coverage, 0, 1),
+            "constant": constant,
+        }
+    )
+    for name in ("r", "ci_low", "ci_high", "rho", "n_effective", "p", "q", "stability", "p_naive", "r_treated"):
+        table[name] = np.nan
+    table["tie_group"] = pd.array([pd.NA] * len(table), dtype="Int64")
+    for name in ("dependence", "output_dependence", "treatment"):
+        table[name] = pd.Series([None] * len(table), dtype=object)
+    measured = np.flatnonzero((n >= FEWEST) & ~constant)
+    if len(measured):
+        _describe(table, measured, output, values[:, measured], method, seed=seed)
+        _test(table, measured, output, values[:, measured], method, seed=seed)
+    return table
+
+
+def _constant(output: Array, values: Array) -> NDArray[np.bool_]:
+    """Which parameters, or the output beside them, do not vary beyond rounding."""
+    present = ~np.isnan(values)
+
+    def still(numbers: Array) -> NDArray[np.bool_]:
+        low = np.where(present, numbers, np.inf).min(axis=0, initial=np.inf)
+        high = np.where(present, numbers, -np.inf).max(axis=0, initial=-np.inf)
+        size = np.where(present, np.abs(numbers), 0).max(axis=0, initial=0)
+        return present.any(axis=0) & (high - low <= ROUNDING * size)
+
+    return still(values) | still(np.broadcast_to(output[:, None], values.shape))
+
+
+def _describe(
+    table: pd.DataFrame, measured: NDArray[np.int64], output: Array, values: Array, method: Method, *, seed: int
+) -> None:
+    """r with interval, rank correlation, effective number, stability and ties of the measured parameters."""
+    from scipy import stats
+
+    r, rho, p_naive, effective = (np.full(len(measured), np.nan) for _ in range(4))
+    for at in range(len(measured)):
+        known = ~np.isnan(values[:, at])
+        x, y = values[known, at], output[known]
+        r[at], p_naive[at] = stats.pearsonr(x - x.mean(), y - y.mean())
+        rho[at] = stats.spearmanr(x, y).statistic
+        effective[at] = effective_number(x, y)
+    length = block_length(output, values)
+    resampled = resample(output, values, length=length, resamples=method.resamples, seed=seed)
+    low, high = _interval(r, effective, resampled)
+    ranking = np.lexsort((table["parameter_id"].to_numpy()[measured], -np.abs(r)))
+    columns = {
+        "r": r,
+        "rho": rho,
+        "p_naive": p_naive,
+        "n_effective": effective,
+        "ci_low": low,
+        "ci_high": high,
+        "stability": resampled.stability(TOP),
+        "tie_group": resampled.tie_groups(ranking.tolist()),
+    }
+    for name, column in columns.items():
+        table.loc[measured, name] = column
+
+
+def effective_number(x: Array, y: Array) -> float:
+    """How many independent pairs carry as much information on r as these dependent ones.
+
+    The smaller of two estimates of n / (1 + 2 Σ ρx(k) ρy(k)): the closed form for autoregressions of order one (Bayley and
+    Hammersley 1946), and the sum over the sample's lags for as long as their products are positive.
+    """
+    n = len(x)
+    lags = max(1, n // 4)
+    products = autocorrelation(x, lags) * autocorrelation(y, lags)
+    first = min(float(products[0]), 1 - 1e-9)
+    closed = n * (1 - first) / (1 + first)
+    positive = int(np.argmax(products <= 0)) if (products <= 0).any() else lags
+    summed = n / (1 + 2 * float(products[:positive].sum()))
+    return float(min(closed, summed, n))
+
+
+def _interval(r: Array, effective: Array, resampled: Resampled) -> tuple[Array, Array]:
+    """The 95 % interval of r on Fisher's scale, by the larger of the bootstrap's error and that of the effective number.
+
+    Where no more than three work orders are independent, r can be anything.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        by_number = np.where(effective > 3, 1 / np.sqrt(np.maximum(effective - 3, 1e-12)), np.inf)
+        z, error = np.arctanh(r), np.maximum(resampled.spread(), by_number)
+        # A correlation without any deviation has none in its interval either.
+        exact = np.abs(r) >= 1
+        low = np.where(exact, r, np.tanh(z - NORMAL_975 * error))
+        high = np.where(exact, r, np.tanh(z + NORMAL_975 * error))
+    return np.minimum(low, r), np.maximum(high, r)
+
+
+def _test(
+    table: pd.DataFrame, measured: NDArray[np.int64], output: Array, values: Array, method: Method, *, seed: int
+) -> None:
+    """p by surrogates after treatment, the largest of those that a parameter needs."""
+    of_output = classify(output)
+    of_values: list[Dependence] = [classify(column[~np.isnan(column)]) for column in values.T]
+    r, p = np.full((2, len(measured)), np.nan), np.full((2, len(measured)), np.nan)
+    wanted = [treatments_of(of_output, dependence) for dependence in of_values]
+    most = method.surrogates(len(READINGS) * len(measured))
+    for at, treatment in enumerate(TREATMENTS):
+        some = np.array([place for place, names in enumerate(wanted) if treatment in names], dtype=np.int64)
+        if len(some):
+            found = significance(treat(output, values[:, some], treatment), most=most, seed=seed + 500 + at)
+            r[at, some], p[at, some] = found.r, found.p
+    # What nothing is left of after one of its treatments has not outlasted it.
+    gone = np.array([any(np.isnan(p[at, place]) for at in range(len(names))) for place, names in enumerate(wanted)])
+    worst = np.where(np.nan_to_num(p[1], nan=-1.0) > np.nan_to_num(p[0], nan=-1.0), 1, 0)
+    places = np.arange(len(measured))
+    table.loc[measured, "p"] = np.where(gone, np.nan, p[worst, places])
+    table.loc[measured, "r_treated"] = np.where(gone, np.nan, r[worst, places])
+    table.loc[measured, "dependence"] = of_values
+    table.loc[measured, "output_dependence"] = of_output
+    table.loc[measured, "treatment"] = [" and ".join(names) for names in wanted]
+
+
+def _verdict(row: dict[str, Any], method: Method) -> str:
+    """What can be said of a parameter, the first that holds."""
+    significant = row["q"] == row["q"] and row["q"] <= method.level
+    drifting = row["dependence"] in DRIFTING and row["output_dependence"] in DRIFTING
+    if row["n"] < FEWEST:
+        return "insufficient data"
+    if row["constant"]:
+        return "constant"
+    if row["coverage"] < method.min_coverage:
+        return "low coverage"
+    if not significant and drifting and row["p_naive"] <= method.level:
+        return "shared trend"
+    return "supported" if significant else "not significant"

@@ -1,0 +1,69 @@
+"""What is asked of the tables of the system in SQL, for lack of a need to load them."""
+
+from collections.abc import Mapping, Sequence
+
+from psycopg import sql
+
+from etl_assets.core.contracts import Contract
+from etl_assets.core.database.connections import Database
+from etl_assets.core.slices.transaction import relation
+from etl_assets.systems.production.contracts import Metrics, Workorders
+
+
+def rows_stored(database: Database, contract: type[Contract]) -> int:
+    """How many rows a table has."""
+    with database.connect() as connection:
+        row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(relation(contract))).fetchone()
+    return int(row[0]) if row else 0
+
+
+def parameter_ids(database: Database) -> Sequence[int]:
+    """The parameters that have readings, in order; one step of the key's index for each."""
+    with database.connect() as connection:
+        rows = connection.execute(
+            "WITH RECURSIVE known AS ("
+            " (SELECT parameter_id FROM production.metrics ORDER BY parameter_id LIMIT 1)"
+            " UNION ALL SELECT (SELECT m.parameter_id FROM production.metrics AS m"
+            " WHERE m.parameter_id > known.parameter_id ORDER BY m.parameter_id LIMIT 1)"
+            " FROM known WHERE known.parameter_id IS NOT NULL)"
+            " SELECT parameter_id FROM known WHERE parameter_id IS NOT NULL"
+        ).fetchall()
+    return [row[0] for row in rows]
+
+
+def readings_without_value(database: Database) -> int:
+    """How many readings say that they are no number."""
+    with database.connect() as connection:
+        row = connection.execute("SELECT count(*) FROM production.metrics WHERE value IS NULL").fetchone()
+    return int(row[0]) if row else 0
+
+
+def quarantined(database: Database) -> Mapping[tuple[str, str], int]:
+    """Records in quarantine by table and outcome, of those that were read from the source that is in the table now.
+
+    Quarantine keeps what earlier sources left there; what counts was met after the last write of another source, or reset. A
+    source that was read twice has its records there once.
+    """
+    with database.connect() as connection:
+        rows = connection.execute(
+            "WITH written AS (SELECT asset, committed_at, source_position::json ->> 'source' AS source,"
+            " source_position::json ->> 'sequence' AS sequence FROM etl.ledger"
+            " WHERE asset = ANY(%(assets)s) AND partition = '' AND source_position IS NOT NULL),"
+            " newest AS (SELECT DISTINCT ON (asset) asset, source FROM written ORDER BY asset, committed_at DESC),"
+            " earlier AS (SELECT asset, max(committed_at) AS ended FROM written JOIN newest USING (asset)"
+            " WHERE written.source <> newest.source OR sequence = '0' GROUP BY asset)"
+            " SELECT asset, outcome, count(*) FROM etl.quarantine LEFT JOIN earlier USING (asset)"
+            " WHERE asset = ANY(%(assets)s) AND status = 'open' AND (ended IS NULL OR last_seen > ended)"
+            " GROUP BY asset, outcome",
+            {"assets": [Metrics.config.table, Workorders.config.table]},
+        ).fetchall()
+    return {(asset, outcome): count for asset, outcome, count in rows}
+
+
+def highest_sequence(database: Database, contract: type[Contract]) -> int:
+    """The last place in the stream that a row of the table comes from; 0 without rows."""
+    with database.connect() as connection:
+        row = connection.execute(
+            sql.SQL("SELECT coalesce(max(sequence), 0) FROM {}").format(relation(contract))
+        ).fetchone()
+    return int(row[0]) if row else 0

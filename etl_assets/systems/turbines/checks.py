@@ -1,0 +1,71 @@
+"""Checks of the turbines system beyond those that the contracts give.
+
+Those of the statistics are made by the asset itself: Dagster skips what follows an asset of which a day is not materialised,
+which is when `no_gaps` has something to say.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+
+import dagster as dg
+
+from etl_assets.core.dagster.checks import evaluated, has_rows
+from etl_assets.core.database.connections import Database
+from etl_assets.settings import load_settings
+from etl_assets.systems.turbines.contracts import RawTurbineSignals
+from etl_assets.systems.turbines.days import DAY, midnight
+from etl_assets.systems.turbines.target import days_there
+
+NAMED_AT_MOST = 31
+
+
+def no_gaps(target: Database) -> dg.AssetCheckResult:
+    """Every day from the first to the last that is over has statistics."""
+    settings = load_settings()
+    first = settings.turbines_start_date
+    last = min(datetime.now(UTC).date() - DAY, settings.turbines_end_date or date.max)
+    there = days_there(target, first=first, last=last)
+    missing = missing_days(first, last, list(there))
+    named = ", ".join(map(str, missing[:NAMED_AT_MOST])) + (", …" if len(missing) > NAMED_AT_MOST else "")
+    return evaluated(not missing, sum(there.values()), missing_days=len(missing), missing=named or "none")
+
+
+def missing_days(first: date, last: date, there: Sequence[date]) -> list[date]:
+    """The days from the first to the last that are not there."""
+    known = set(there)
+    days = [first + number * DAY for number in range((last - first).days + 1)]
+    return [day for day in days if day not in known]
+
+
+def statistics_are_in_order(target: Database) -> dg.AssetCheckResult:
+    """On the newest day each mean lies between the least and the greatest value; of directions there is no such order."""
+    with target.connect() as connection:
+        (newest,) = connection.execute("SELECT max(timestamp) FROM public.bin").fetchone() or (None,)
+        day = newest.astimezone(UTC).date() if newest else date.min
+        # The bounds as values: one that a query of its own finds does not reach the tables below the view.
+        row = connection.execute(
+            "SELECT count(*), count(*) FILTER (WHERE NOT (min <= mean AND mean <= max)) FROM public.ten_minute"
+            " WHERE timestamp >= %s AND timestamp < %s AND source_signal <> 'wind_direction'",
+            (midnight(day), midnight(day + DAY)),
+        ).fetchone()
+    rows, disordered = row or (0, 0)
+    return evaluated(disordered == 0, rows, disordered=disordered)
+
+
+OF_STATISTICS: Mapping[str, Callable[[Database], dg.AssetCheckResult]] = {
+    check.__name__: check for check in (no_gaps, statistics_are_in_order)
+}
+
+
+def specs(asset: str) -> list[dg.AssetCheckSpec]:
+    """What Dagster has to know of the checks of the statistics."""
+    return [dg.AssetCheckSpec(name, asset=asset, description=check.__doc__) for name, check in OF_STATISTICS.items()]
+
+
+def results(target: Database) -> Iterator[dg.AssetCheckResult]:
+    """The checks of the statistics, made now."""
+    for name, check in OF_STATISTICS.items():
+        yield check(target)._replace(check_name=name)
+
+
+CHECKS = [has_rows(RawTurbineSignals)]

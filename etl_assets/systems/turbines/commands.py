@@ -1,0 +1,111 @@
+"""`etl-assets turbines …`: the system as a script."""
+
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+
+import typer
+
+from etl_assets.errors import ConfigurationError
+from etl_assets.settings import Settings, load_settings
+
+app = typer.Typer(no_args_is_help=True)
+COLUMNS = "--columns"
+DAY = re.compile(r"\d{4}-")
+
+
+@app.callback()
+def turbines() -> None:
+    """Ten-minute statistics of wind turbines, by day."""
+
+
+@app.command()
+def load(
+    days: list[str] = typer.Argument(help="Days in UTC, like 2024-05-20.", metavar="DAY..."),
+    to: str | None = typer.Option(None, "--to", metavar="DAY", help="All days from the one given to this one."),
+    columns: list[str] = typer.Option(
+        ["wind_speed", "power"], COLUMNS, help="Signals to ask for: --columns power wind_speed ambient_temperature."
+    ),
+) -> None:
+    """Fetch days from the source, replace their statistics in the target database, draw their pages."""
+    from etl_assets.systems.turbines.api import UnknownColumns
+    from etl_assets.systems.turbines.page.day import DAYS_DRAWN
+    from etl_assets.systems.turbines.script import load as run
+
+    settings = load_settings()
+    try:
+        done = run(_days(days, to), columns=columns, settings=settings)
+    except UnknownColumns as error:
+        raise ConfigurationError(str(error)) from None
+    for stored in done.stored:
+        kept = stored.data.change
+        print(
+            f"{stored.day}: {stored.count:,} bins, {stored.data.received:,} values"
+            f" ({kept.inserted:,} inserted, {kept.updated:,} updated, {kept.deleted:,} deleted, {kept.unchanged:,} unchanged)"
+        )
+    for day in done.missing:
+        print(f"{day}: the source has no value of it; statistics that are there stay as they are", file=sys.stderr)
+    if done.outside:
+        rows = "1 row lies" if done.outside == 1 else f"{done.outside:,} rows lie"
+        print(f"{rows} outside of the days asked for, left out", file=sys.stderr)
+    if done.quarantined:
+        elements = "1 element" if done.quarantined == 1 else f"{done.quarantined:,} elements"
+        print(f"{elements} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
+    if len(done.stored) <= DAYS_DRAWN:
+        _draw([stored.day for stored in done.stored], settings)
+
+
+@app.command()
+def page(days: list[str] = typer.Argument(help="Days in UTC, like 2024-05-20.", metavar="DAY...")) -> None:
+    """Draw the page of days that are in the target database; asks no source."""
+    from etl_assets.systems.turbines.days import require_days
+
+    settings, wanted = load_settings(), _days(days, None)
+    require_days(wanted, first=settings.turbines_start_date, last=settings.turbines_end_date, now=datetime.now(UTC))
+    _draw(wanted, settings)
+
+
+def expanded(arguments: Sequence[str]) -> list[str]:
+    """A command line in which `--columns a b` is written `--columns a --columns b`, as the parser wants it."""
+    given: list[str] = []
+    listing = False
+    for argument in arguments:
+        if listing and not argument.startswith("-") and not DAY.match(argument):
+            # The first of a list has its option already.
+            given += [argument] if given[-1] == COLUMNS else [COLUMNS, argument]
+        else:
+            # Without a single column the option stays as it is: the parser says what is missing.
+            listing = argument == COLUMNS
+            given.append(argument)
+    return given
+
+
+def _draw(days: Sequence[date], settings: Settings) -> None:
+    from etl_assets.core.servers import turbines_target
+    from etl_assets.systems.turbines.page.day import write_day_page
+
+    target = turbines_target(settings)
+    for day in days:
+        page = write_day_page(target, day, settings=settings)
+        print(f"{day}: {page.files.html}" + ("" if page.bins else " (the target has nothing of it)"))
+
+
+def _days(texts: Sequence[str], to: str | None) -> list[date]:
+    days = [_day(text) for text in texts]
+    if to is None:
+        return days
+    if len(days) != 1 or _day(to) < days[0]:
+        raise typer.BadParameter("--to goes with one day, and is not before it")
+    return [days[0] + timedelta(days=number) for number in range((_day(to) - days[0]).days + 1)]
+
+
+def _day(text: str) -> date:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        day = None
+    # Python reads other forms as well: 20240520, 2024-W21-1.
+    if day is None or text != day.isoformat():
+        raise typer.BadParameter(f"{text!r} is no day: give one like 2024-05-20")
+    return day

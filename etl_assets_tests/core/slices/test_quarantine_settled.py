@@ -1,0 +1,178 @@
+"""What becomes of entries in quarantine when their slice is written again: gone from the source, there again, replayed and taken away."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from etl_assets.core.database.connections import Database
+from etl_assets.core.slices.ledger import store_records
+from etl_assets.core.slices.parquet.files import ParquetRoot, write_parquet
+from etl_assets.core.slices.quarantine import listed, replay
+from etl_assets.core.slices.slice import OneOf, Slice
+from etl_assets.core.slices.transaction import Transaction
+from etl_assets.core.slices.writing import Write, write
+from etl_assets.errors import PermanentError
+from etl_assets_tests.core.slices.readings import readings as in_store
+from etl_assets_tests.core.slices.tables import Readings, as_reader, create, quarantined, readings, rejected, site_slice
+
+BAD, WORSE, GOOD = ("4", 2000.0), ("5", 3000.0), ("6", 1.0)
+Store = Callable[..., None]
+
+
+InParquet = in_store("parquet", "settled")
+
+
+@pytest.fixture(params=["postgres", "parquet", pytest.param("stream", marks=pytest.mark.long)])
+def store(request: pytest.FixtureRequest, database: Database, tmp_path: Path) -> Store:
+    """Writes rows of a site, one way or another."""
+    create(database, Readings)
+    contract = InParquet if request.param == "parquet" else Readings
+
+    def stored(*rows: tuple[str, float], mode: str = "partition", site: str = "a", **how: bool) -> None:
+        frame, piece = readings(*rows, site=site), Slice(contract, site, {"site": site})
+        if request.param == "parquet":
+            write_parquet(ParquetRoot(f"{tmp_path}"), database, frame, [piece], Write(mode, **how))
+        elif request.param == "stream":
+            write(database, as_reader(Readings, frame, batch=1), [piece], Write(mode, **how))
+        else:
+            write(database, frame, [piece], Write(mode, **how))
+
+    return stored
+
+
+def statuses(database: Database) -> dict[str, str]:
+    entries, _ = listed(database, status="all")
+    return {f"{entry.raw['id']}@{entry.raw['site']}": entry.status for entry in entries}
+
+
+def set_replayed(database: Database) -> None:
+    with database.connect() as connection:
+        connection.execute("UPDATE etl.quarantine SET status = 'replayed'")
+
+
+def test_a_row_that_the_source_has_no_more_or_has_right_is_gone(store: Store, database: Database) -> None:
+    store(BAD, WORSE, GOOD)
+    store(WORSE, GOOD, ("4", 2.0))
+    assert statuses(database) == {"4@a": "gone", "5@a": "open"}
+    assert [entry.raw["id"] for entry in listed(database)[0]] == ["5"]
+
+
+def test_a_row_that_was_gone_and_is_met_again_is_open_again(store: Store, database: Database) -> None:
+    for rows in ((BAD,), (GOOD,), (BAD,)):
+        store(*rows)
+    assert statuses(database) == {"4@a": "open"}
+
+
+def test_the_entries_of_another_partition_are_left_alone(store: Store, database: Database) -> None:
+    store(BAD, site="a")
+    store(GOOD, site="b")
+    assert statuses(database) == {"4@a": "open"}
+
+
+def test_a_replayed_row_that_is_met_again_is_open_again_for_its_row_was_taken_away(
+    store: Store, database: Database
+) -> None:
+    store(BAD, WORSE)
+    set_replayed(database)
+    store(BAD)
+    assert statuses(database) == {"4@a": "open", "5@a": "replayed"}
+
+
+def test_a_replay_says_nothing_of_what_it_does_not_bring(store: Store, database: Database) -> None:
+    store(BAD)
+    set_replayed(database)
+    store(WORSE, is_replay=True)
+    store(BAD, is_replay=True)
+    assert statuses(database) == {"4@a": "replayed", "5@a": "open"}
+
+
+def test_rows_that_are_merged_say_nothing_of_those_that_do_not_come(database: Database) -> None:
+    create(database, Readings)
+    for rows in ((BAD,), (WORSE,)):
+        write(database, readings(*rows), [Slice(Readings)], Write("upsert"))
+    assert statuses(database) == {"4@a": "open", "5@a": "open"}
+
+
+def test_a_merged_row_that_was_gone_is_open_again(database: Database) -> None:
+    create(database, Readings)
+    for mode, row in (("replace", BAD), ("replace", GOOD), ("upsert", BAD)):
+        write(database, readings(row), [Slice(Readings)], Write(mode))
+    assert statuses(database) == {"4@a": "open"}
+
+
+def test_a_write_of_some_of_a_partition_says_nothing_of_the_rest(database: Database) -> None:
+    create(database, Readings)
+    for identity, value in (BAD, WORSE):
+        piece = Slice(Readings, "a", {"site": "a", "id": OneOf((identity,))})
+        write(database, readings((identity, value)), [piece], Write("partition"))
+    assert statuses(database) == {"4@a": "open", "5@a": "open"}
+
+
+def test_a_row_that_was_replayed_into_an_older_snapshot_is_open_again(database: Database, tmp_path: Path) -> None:
+    def snapshot(*rows: tuple[str, float]) -> None:
+        piece = Slice(InParquet, "a", {"site": "a"})
+        write_parquet(ParquetRoot(f"{tmp_path}"), database, readings(*rows), [piece], Write("snapshot"))
+
+    snapshot(BAD)
+    set_replayed(database)
+    snapshot(BAD, WORSE)
+    assert statuses(database) == {"4@a": "open", "5@a": "open"}
+    snapshot(WORSE)
+    assert statuses(database) == {"4@a": "gone", "5@a": "open"}
+
+
+Partial = in_store("postgres", "partial", partial_loads=True, partition_by="site")
+
+
+def test_a_table_that_is_loaded_in_part_closes_nothing_and_opens_what_it_takes_away(database: Database) -> None:
+    create(database, Partial)
+    piece = Slice(Partial, "a", {"site": "a"})
+    write(database, in_partial(BAD, WORSE), [piece], Write("partition"))
+    set_replayed(database)
+    write(database, in_partial(BAD, GOOD), [piece], Write("partition"))
+    assert statuses(database) == {"4@a": "open", "5@a": "replayed"}
+    write(database, in_partial(GOOD), [piece], Write("partition"))
+    assert statuses(database) == {"4@a": "open", "5@a": "replayed"}
+
+
+def in_partial(*rows: tuple[str, float]) -> pd.DataFrame:
+    return readings(*rows).astype({"id": "int64"})
+
+
+def test_a_writer_that_waited_for_another_knows_what_it_has_not_met(database: Database) -> None:
+    create(database, Readings)
+    waiting = threading.Event()
+    lock = Transaction.lock
+
+    def locked(self: Transaction, piece: Slice, **options: Any) -> None:
+        waiting.set()
+        lock(self, piece, **options)
+
+    with database.adbc() as connection, ThreadPoolExecutor(1) as pool:
+        first = Transaction(connection)
+        first.lock(site_slice("a"))
+        with pytest.MonkeyPatch.context() as watched:
+            watched.setattr(Transaction, "lock", locked)
+            second = pool.submit(write, database, readings(GOOD), [site_slice("a")], Write("partition"))
+            waiting.wait(10)
+        store_records(first, site_slice("a"), [rejected("4")], run_id="first")
+        connection.commit()
+        second.result()
+    assert [entry["status"] for entry in quarantined(database)] == ["gone"]
+
+
+def test_a_row_that_is_gone_from_its_source_is_not_replayed(database: Database, tmp_path: Path) -> None:
+    create(database, Readings)
+    for row in (BAD, GOOD):
+        write(database, readings(row), [Slice(Readings)], Write("replace", source="a file"))
+    ((entry,), _) = listed(database, status="gone")
+    with pytest.raises(
+        PermanentError,
+        match="is gone: its source .a file, row 0. was read again without it, so there is nothing to store",
+    ):
+        replay(database, f"{tmp_path}", entry, contract=Readings, corrections={"value": 1.0})
