@@ -47,12 +47,11 @@ def migrate() -> None:
     """Bring the databases to the shape that this version needs."""
     from etl_assets.core.servers import platform_database
 
-    settings = load_settings().model_copy(update={"etl_migrate": "auto"})
-    platform_database(settings).prepare()
+    platform_database(load_settings()).prepare(migrate="auto")
     print(f"the platform database is at revision {_heads(PLATFORM)}")
     for name, database in databases().items():
         try:
-            database(settings).prepare()
+            database().prepare(migrate="auto")
         except ConfigurationError as error:
             # Whoever does not use the system needs no database of it.
             print(f"the {name} database is left out: {error}", file=sys.stderr)

@@ -73,8 +73,11 @@ class Database:
         with translated(doing.format(self._name), secret=lambda: self._used):
             yield
 
-    def prepare(self) -> None:
+    def prepare(self, *, migrate: str | None = None) -> None:
         """Bring the schema to head, once per process.
+
+        Args:
+            migrate: in place of what the database was made with.
 
         Raises:
             PermanentError: with migrations off, if the database is behind; names the command.
@@ -84,7 +87,7 @@ class Database:
                 from etl_assets.core.migrations.upgrade import ensure_head
 
                 with self.translated("prepare the {} database"):
-                    ensure_head(self.url, database=self._name, migrate=self._migrate)
+                    ensure_head(self.url, database=self._name, migrate=migrate or self._migrate)
                 self._ready = True
 
     @contextlib.contextmanager
