@@ -3,11 +3,13 @@
 One file is written for each owner of tables that differ, to be read before it is kept.
 """
 
+import importlib.util
 import re
+import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import typer
@@ -118,7 +120,15 @@ def write(subject: str) -> list[Path]:
             code = _of_table(table, migrated, contracted, wanted)
             by_owner.setdefault(_owner(table, database), []).extend(code)
         written += [_file(owner, database, name, subject, code) for owner, code in by_owner.items() if code]
+    formatted(written)
     return written
+
+
+def formatted(paths: Sequence[Path]) -> None:
+    """Format what was written as the code base is, where the formatter is installed."""
+    if importlib.util.find_spec("ruff"):
+        for command in (["check", "--fix", "--quiet"], ["format", "--quiet"]):
+            subprocess.run([sys.executable, "-m", "ruff", *command, *map(str, paths)], check=False)
 
 
 def _two_databases_each() -> Iterator[tuple[str, list[str]]]:

@@ -15,6 +15,7 @@ import typer
 from etl_assets.core import registry
 from etl_assets.errors import ConfigurationError, PlatformError
 from etl_assets.local.generated import CHECKOUT
+from etl_assets.local.migrations import formatted
 
 TEMPLATES = Path(__file__).with_name("template")
 ENTRY_POINT = """\
@@ -55,6 +56,7 @@ def new_system(
         written = write(name, f"{name}_assets", into / f"{name}_assets")
         written += [into / "pyproject.toml"]
         written[-1].write_text(_filled(ENTRY_POINT, name, f"{name}_assets"), encoding="utf-8")
+    formatted([path for path in written if path.suffix == ".py"])
     for path in written:
         print(path)
     if into is None:
