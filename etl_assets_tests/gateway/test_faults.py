@@ -25,8 +25,9 @@ import yaml
 
 from etl_assets.cli.gateway import prepare_gateway_home
 from etl_assets.core.database.connections import Database
-from etl_assets.gateway import connections, security
-from etl_assets.gateway.orchestrator import LONGEST_RUN_S, CancelPolicy, CancelRefused, Orchestrator
+from etl_assets.gateway import middleware, server
+from etl_assets.gateway.graphql import CancelPolicy, CancelRefused
+from etl_assets.gateway.orchestrator import LONGEST_RUN_S, Orchestrator
 from etl_assets.gateway.own_dagster import OwnDagster
 from etl_assets.gateway.server import Server, _listener
 from etl_assets.settings import load_settings
@@ -87,13 +88,13 @@ def statuses(received: bytes) -> list[int]:
 def served(app: Any) -> Iterator[tuple[str, int]]:
     """The app behind the gateway's own server; its address."""
     listener = _listener("127.0.0.1", 0)
-    server = Server(app)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    serving = Server(app)
+    thread = threading.Thread(target=serving.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
         yield listener.getsockname()
     finally:
-        server.should_exit = True
+        serving.should_exit = True
         thread.join(timeout=10)
         app.state.stopping = False
 
@@ -107,8 +108,8 @@ def place(gateway_client: Client) -> Iterator[tuple[str, int]]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "HEAD_DEADLINE_S", SHORT_S)
-    monkeypatch.setattr(security, "BODY_DEADLINE_S", SHORT_S)
+    monkeypatch.setattr(server, "HEAD_DEADLINE_S", SHORT_S)
+    monkeypatch.setattr(middleware, "BODY_DEADLINE_S", SHORT_S)
 
 
 def healthy(place: tuple[str, int]) -> bool:
@@ -224,18 +225,19 @@ def test_a_client_that_resets_its_connection_leaves_the_gateway_serving(
 @pytest.mark.long
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the kernel cannot")
 def test_a_client_that_never_reads_its_answers_is_let_go(
-    place: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+    gateway_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "UNREAD_S", 1)
-    connection = Raw(place)
-    with contextlib.suppress(ConnectionError, TimeoutError):
-        connection.socket.settimeout(10)
-        while True:  # at last nothing more can be sent, and then the server has given up
-            connection.say(b"GET /openapi.json HTTP/1.1\r\n" + HOST + b"\r\n")
-    ours = connection.socket.getsockname()
-    until(lambda: ours not in {each.raddr for each in psutil.Process().net_connections("tcp4")})
-    connection.socket.close()
-    assert healthy(place)
+    monkeypatch.setattr(server, "UNREAD_S", 1)
+    with served(gateway_client.app) as place:
+        connection = Raw(place)
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            connection.socket.settimeout(10)
+            while True:  # at last nothing more can be sent, and then the server has given up
+                connection.say(b"GET /openapi.json HTTP/1.1\r\n" + HOST + b"\r\n")
+        ours = connection.socket.getsockname()
+        until(lambda: ours not in {each.raddr for each in psutil.Process().net_connections("tcp4")})
+        connection.socket.close()
+        assert healthy(place)
 
 
 # HTTP: bodies and paths
