@@ -217,7 +217,7 @@ def expected(answer: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     """The answer, if it is the member of its union that was hoped for.
 
     Raises:
-        OrchestratorDown: if it is another one; what Dagster said of it is logged, on one line.
+        OrchestratorDown: if it is another one; its message is logged, on one line.
     """
     received = answer["__typename"]
     if received == kind:

@@ -48,7 +48,7 @@ class Orchestrator:
 
     Args:
         url: of its GraphQL API.
-        timeout_s: within which each method answers or raises OrchestratorDown; a launch may take longer once Dagster
+        timeout_s: within which each method answers or raises OrchestratorDown; a launch may take longer after Dagster
             has answered.
         starting: whether a Dagster that does not answer is still starting.
 
@@ -114,7 +114,7 @@ class Orchestrator:
         tags: Mapping[str, str] | None = None,
         run_config: Mapping[str, Any] | None = None,
     ) -> Run:
-        """Start a run; it is started once or not at all unless OrchestratorDown says that this is not known.
+        """Start a run; exactly one is started, or none, unless OrchestratorDown says that this is not known.
 
         Args:
             partition: needed where the job is partitioned.

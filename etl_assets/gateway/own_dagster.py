@@ -62,7 +62,7 @@ class OwnDagster:
 
     @property
     def url(self) -> str:
-        """Where it answers, once it does."""
+        """Where it answers as soon as it is up."""
         return f"http://127.0.0.1:{self._port}"
 
     @property

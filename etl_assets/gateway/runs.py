@@ -118,7 +118,7 @@ async def start_run(
 ) -> RunDocument:
     """Start a run of any job.
 
-    With an `Idempotency-Key` it is started once, however often the request is sent: safe to repeat when an answer was lost.
+    With an `Idempotency-Key` one run is started, however often the request is sent: safe to repeat when an answer was lost.
     """
     if key is None:
         run, started = await _launch(dagster, requested, tags={}), True
@@ -275,7 +275,7 @@ async def _run_of_key(dagster: Orchestrator, store: Store, requested: RunRequest
 
 async def _found_or_launched(dagster: Orchestrator, store: Store, requested: RunRequest, key: str) -> tuple[Run, bool]:
     async with store.exclusive(f"runs/{key}") as connection:
-        with connection.elsewhere():
+        with connection.deadline_paused():
             for run in await dagster.runs(tags={KEY_TAG: key}, limit=1):
                 return run, False
             return await _launch(dagster, requested, tags={KEY_TAG: key, BODY_TAG: requested.fingerprint()}), True

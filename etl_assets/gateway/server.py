@@ -160,7 +160,7 @@ def _orchestrator(settings: Settings, own_dagster: OwnDagster | None) -> Orchest
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    # Only where TCP is said does asyncio switch off Nagle's algorithm, which costs 40 ms per request.
+    # Only where the protocol is TCP by name does asyncio switch off Nagle's algorithm, which costs 40 ms per request.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:

@@ -23,7 +23,7 @@ from etl_assets.gateway.routing import Words, words_documented, words_response
 from etl_assets.gateway.store import STORE_DOWN, Busy, Connection, Store, StoreDown
 from etl_assets.settings import Settings
 
-# A moment that lies ahead comes of a clock that was set back; to wait for it could take years.
+# A moment in the future comes of a clock that was set back; to wait for it could take years.
 CLAIM = f"""
     INSERT INTO {Triggers.config.table} AS last (name, triggered_at, run_id) VALUES (%(name)s, clock_timestamp(), '')
     ON CONFLICT (name) DO UPDATE SET triggered_at = excluded.triggered_at, run_id = excluded.run_id
@@ -166,14 +166,14 @@ async def take(trigger: Trigger, *, interval_s: float, store: Store, orchestrato
     try:
         async with store.exclusive(trigger.name) as connection:
             plan = await trigger.plan(connection, await _claim(connection, trigger, interval_s=interval_s))
-            with connection.elsewhere():
+            with connection.deadline_paused():
                 if await orchestrator.loading():
                     raise Loading
                 if await orchestrator.unfinished(trigger.job):
                     raise TooFrequent
             # The lock is ours for as long as the session lives; that it still does is checked as late as can be.
             await connection.execute("SELECT 1")
-            with connection.elsewhere():
+            with connection.deadline_paused():
                 run = await orchestrator.launch(trigger.job, partition=plan.partition, run_config=plan.run_config)
             await connection.execute(RECORD, {"name": trigger.name, "run_id": run.run_id})
     except Busy:

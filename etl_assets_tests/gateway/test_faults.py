@@ -398,7 +398,7 @@ def test_a_connection_that_is_cut_at_commit_leaves_one_run_that_is_said_to_be_st
     assert len(recorded(database)) == (1 if cut == "after" else 0)
 
 
-@pytest.mark.parametrize("cut", ["before", "after"])
+@pytest.mark.parametrize("cut", ["before", pytest.param("after", marks=pytest.mark.long)])
 def test_a_connection_that_is_cut_at_commit_lets_a_key_start_one_run(
     gateway_with: Callable[..., Client], database: Database, cut: Any
 ) -> None:
@@ -425,20 +425,13 @@ def test_more_requests_than_connections_all_have_their_answer_in_time(database: 
         assert ask(url).status_code == 404
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "DROP COLUMN days_since_signup",
-        "RENAME COLUMN user_id TO id",
-        "RENAME TO others",
-    ],
-)
-def test_a_table_that_was_changed_under_us_is_a_503_that_says_nothing_of_it(database: Database, change: str) -> None:
-    execute(database, f"ALTER TABLE {UserFeatures.config.table} {change}")
+def test_a_table_that_was_changed_under_us_is_a_503_that_says_nothing_of_it(database: Database) -> None:
     with serving(database) as url:
-        answer = ask(url, READING)
-        assert_down(answer, because="the platform's database failed: SQLSTATE 42")
-        assert "user_features" not in answer.text
+        for change in ("DROP COLUMN days_since_signup", "RENAME COLUMN user_id TO id", "RENAME TO others"):
+            execute(database, f"ALTER TABLE {UserFeatures.config.table} {change}")
+            answer = ask(url, READING)
+            assert_down(answer, because="the platform's database failed: SQLSTATE 42")
+            assert "user_features" not in answer.text, change
 
 
 def test_a_row_that_breaks_its_contract_spoils_its_page_and_no_other(database: Database) -> None:
@@ -451,6 +444,7 @@ def test_a_row_that_breaks_its_contract_spoils_its_page_and_no_other(database: D
     assert found == [200, 500]
 
 
+@pytest.mark.long
 def test_a_hostile_name_is_only_a_name(gateway_with: Callable[..., Client], database: Database) -> None:
     client = gateway_with(database=database.url)
     for name in ("'; DROP TABLE gateway.triggers; --", 'a"b', "%s", "$1", "\\", "{}", "a" * 255):
@@ -508,7 +502,7 @@ def test_the_longest_run_is_what_dagster_gives_a_run() -> None:
     assert monitoring["max_runtime_seconds"] == LONGEST_RUN_S
 
 
-@pytest.mark.parametrize("status", ["STARTED", "CANCELING"])
+@pytest.mark.parametrize("status", ["STARTED", pytest.param("CANCELING", marks=pytest.mark.long)])
 def test_a_run_whose_process_is_gone_can_be_marked_as_canceled(experiments: Client, status: str) -> None:
     run_id = experiments.dagster.add("experiments_job", status)
     experiments.dagster.gone = {run_id}
@@ -587,6 +581,7 @@ def test_a_dagster_of_the_gateways_own_that_is_killed_is_started_again_and_a_los
         orchestrator.close()
 
 
+@pytest.mark.long
 def test_dagster_that_cannot_write_its_event_log_is_503_and_uses_up_nothing(
     experiments: Client, dagster_api: DagsterApi
 ) -> None:
