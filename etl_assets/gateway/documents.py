@@ -1,19 +1,17 @@
-"""What goes in and out of the calls around runs: their documents, with an example each."""
+"""Jobs and runs: what the calls around them take and give, with an example each, and what Dagster tells of them."""
 
 import hashlib
 import json
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-
-from etl_assets.gateway.orchestrator import Job, Orchestrator, Run
 
 RESERVED_TAGS = ("dagster/", ".dagster/", "etl/")
 VISIBLE = r"^[^\x00-\x1f\x7f]+$"
 
 
-def _ours(tags: dict[str, str]) -> dict[str, str]:
+def _not_reserved(tags: dict[str, str]) -> dict[str, str]:
     for name in tags:
         if name.startswith(RESERVED_TAGS):
             raise ValueError(f"tags that begin with {' or '.join(RESERVED_TAGS)} are not free: name another")
@@ -34,18 +32,10 @@ def _storable(config: dict[str, Any] | None) -> dict[str, Any] | None:
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=VISIBLE)]
 TagName = Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9_.-]+)?$")]
 TagValue = Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Status = Literal[
-    "QUEUED",
-    "NOT_STARTED",
-    "STARTING",
-    "STARTED",
-    "CANCELING",
-    "MANAGED",
-    "SUSPENDED",
-    "SUCCESS",
-    "FAILURE",
-    "CANCELED",
-]
+Unfinished = Literal["QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"]
+Ended = Literal["SUCCESS", "FAILURE", "CANCELED"]
+Status = Literal[Unfinished, "MANAGED", "SUSPENDED", Ended]
+UNFINISHED, ENDED = get_args(Unfinished), get_args(Ended)
 
 
 class RunRequest(BaseModel):
@@ -60,7 +50,7 @@ class RunRequest(BaseModel):
 
     job: Name = Field(description="Job to run; GET /v1/jobs lists them")
     partition: Name | None = Field(None, description="Partition; needed where the job is partitioned")
-    tags: Annotated[dict[TagName, TagValue], AfterValidator(_ours)] = Field(
+    tags: Annotated[dict[TagName, TagValue], AfterValidator(_not_reserved)] = Field(
         default_factory=dict, max_length=20, description="Tags of the run"
     )
     run_config: Annotated[dict[str, Any] | None, AfterValidator(_storable)] = Field(
@@ -84,19 +74,16 @@ class RunDocument(BaseModel):
     ended_at: datetime | None = Field(description="When it ended, UTC")
     url: str = Field(description="Its page in Dagster's UI")
 
-    @staticmethod
-    def fields_of(run: Run, dagster: Orchestrator) -> dict[str, Any]:
-        """What there is to say of any run."""
-        return {
-            "run_id": run.run_id,
-            "job": run.job,
-            "partition": run.partition,
-            "status": run.status,
-            "created_at": run.created_at,
-            "started_at": run.started_at,
-            "ended_at": run.ended_at,
-            "url": dagster.page_of(run.run_id),
-        }
+
+class Run(RunDocument):
+    """A run with what the gateway needs of it beyond what it answers."""
+
+    tags: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def ended(self) -> bool:
+        """Whether its status is final."""
+        return self.status in ENDED
 
 
 class StepDocument(BaseModel):
@@ -136,10 +123,21 @@ class JobDocument(BaseModel):
     description: str | None = Field(description="What it does")
     partitioned: bool = Field(description="Whether a run needs a partition")
 
-    @classmethod
-    def of(cls, job: Job) -> Self:
-        """What there is to say of a job."""
-        return cls(name=job.name, description=job.description, partitioned=job.partitioned)
+
+class Job(JobDocument):
+    """A job and where Dagster has it."""
+
+    location: str
+    repository: str
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """As GraphQL's PipelineSelector."""
+        return {
+            "pipelineName": self.name,
+            "repositoryName": self.repository,
+            "repositoryLocationName": self.location,
+        }
 
 
 class JobsDocument(BaseModel):
