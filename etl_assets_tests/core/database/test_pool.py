@@ -12,9 +12,8 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from etl_assets.core.database import idle as database_idle
 from etl_assets.core.database.connections import Database
-from etl_assets.core.database.idle import KEPT_AT_MOST, KEPT_FOR_S
+from etl_assets.core.database.pool import KEPT_AT_MOST, REPLACED_AFTER_S
 from etl_assets.errors import PlatformError
 
 
@@ -93,12 +92,10 @@ def test_a_connection_that_the_server_has_ended_is_replaced(database: Database) 
 
 
 @pytest.mark.long
-def test_a_connection_that_nobody_has_used_for_long_is_closed(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_connection_that_is_old_is_replaced(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     first = server_process(database)
-    clock = database_idle.time.monotonic
-    monkeypatch.setattr(database_idle.time, "monotonic", lambda: clock() + KEPT_FOR_S + 1)
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + REPLACED_AFTER_S + 1)
     assert server_process(database) != first
 
 
@@ -125,6 +122,13 @@ def test_users_side_by_side_have_a_connection_each(database: Database) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(use, range(64)))
     assert eventually(lambda: len(others(database)) <= KEPT_AT_MOST)
+
+
+def test_a_database_whose_pool_is_closed_has_no_connections_and_is_used_again(database: Database) -> None:
+    pid = server_process(database)
+    database.close()
+    assert eventually(lambda: pid not in others(database))
+    assert server_process(database) != pid
 
 
 @pytest.mark.long
