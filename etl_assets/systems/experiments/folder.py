@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from etl_assets.errors import ConfigurationError, TransientError
-from etl_assets.systems.experiments.csv.files import COMPOUNDS, EXPERIMENTS, USERS, FileRefused
+from etl_assets.systems.experiments.csv.files import COMPOUNDS, EXPERIMENTS, USERS, RejectedFile
 
 if TYPE_CHECKING:
     from etl_assets.systems.experiments.transform import Loaded
@@ -49,7 +49,7 @@ class ExperimentFolder:
         """Digests of the files, each read once from end to end.
 
         Raises:
-            FileRefused: if one is missing or cannot be read; names it.
+            RejectedFile: if one is missing or cannot be read; names it.
             TransientError: if one changes meanwhile.
         """
         before = self._stamps()
@@ -61,7 +61,7 @@ class ExperimentFolder:
         """The rows of the three files, judged, and what the files were that they are from.
 
         Raises:
-            FileRefused: if a file is not what it has to be; names file and column.
+            RejectedFile: if a file is not what it has to be; names file and column.
             TransientError: if a file changes while it is read: it is being written.
         """
         from etl_assets.systems.experiments.csv.files import batches
@@ -126,8 +126,8 @@ def _blocks(path: Path) -> Iterator[bytes]:
             yield block
 
 
-def _refused(folder: Path, path: Path, error: OSError) -> FileRefused:
+def _refused(folder: Path, path: Path, error: OSError) -> RejectedFile:
     if isinstance(error, FileNotFoundError):
         there = ", ".join(sorted(file.name for file in folder.iterdir())[:10]) if folder.is_dir() else "no such folder"
-        return FileRefused(f"{path} is missing (there is: {there or 'nothing'})")
-    return FileRefused(f"{path} cannot be read: {error.strerror}")
+        return RejectedFile(f"{path} is missing (there is: {there or 'nothing'})")
+    return RejectedFile(f"{path} cannot be read: {error.strerror}")

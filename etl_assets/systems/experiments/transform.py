@@ -17,7 +17,7 @@ from etl_assets.core.contracts.cast import cast_column
 from etl_assets.core.contracts.contract import Kind
 from etl_assets.core.contracts.validation import broken_rules
 from etl_assets.systems.experiments.contracts import Compounds, ExperimentCompounds, UserExperiments, Users
-from etl_assets.systems.experiments.csv.files import COMPOUNDS, EXPERIMENTS, USERS, Batch, CsvFile, FileRefused
+from etl_assets.systems.experiments.csv.files import COMPOUNDS, EXPERIMENTS, USERS, Batch, CsvFile, RejectedFile
 from etl_assets.systems.experiments.csv.rejected import Found, Rejected
 from etl_assets.systems.experiments.references import References, cast_ids, compound_lists, shortened
 from etl_assets.systems.experiments.repeats import LINE, Holders, Settled
@@ -54,7 +54,7 @@ def loaded(users: Iterable[Batch], compounds: Iterable[Batch], experiments: Iter
         Valid rows in the contracts' schemas, each key once; records in the order of the lines.
 
     Raises:
-        FileRefused: if none of a file's rows can be loaded, or if there is no user or no compound at all; names the file.
+        RejectedFile: if none of a file's rows can be loaded, or if there is no user or no compound at all; names the file.
     """
     known_users, user_split = _referred_to(Users, USERS, users, noun="user")
     known_compounds, compound_split = _referred_to(Compounds, COMPOUNDS, compounds, noun="compound")
@@ -125,12 +125,12 @@ class _FileRows:
         """The rows to load, once all have been taken.
 
         Raises:
-            FileRefused: if there are rows and none to load.
+            RejectedFile: if there are rows and none to load.
         """
         if self._seen and not len(self._holders):
             record = self.rejected[0]
             fault = record.faults[0]
-            raise FileRefused(
+            raise RejectedFile(
                 f"no row of {self._file.name} can be loaded, for example"
                 f" {record.source.removeprefix(f'{self._file.name}, ')}:"
                 f" {fault.column or 'the line'} `{shortened(fault.raw or '')}`: {fault.rule}; nothing was changed"
@@ -147,7 +147,7 @@ def _referred_to(
         rows.add(batch, *_judged(contract, batch))
     table = _in_schema(contract, rows.in_key_order())
     if not table.num_rows:
-        raise FileRefused(
+        raise RejectedFile(
             f"{file.name} has its header and no {noun} below it: put the {noun}s there; nothing was changed"
         )
     key, lost = contract.config.key[0], rows.lost()

@@ -23,7 +23,7 @@ from etl_assets.systems import experiments
 from etl_assets.systems.experiments import folder as folders
 from etl_assets.systems.experiments import transform
 from etl_assets.systems.experiments.checks import every_user_has_features
-from etl_assets.systems.experiments.csv.files import FileRefused
+from etl_assets.systems.experiments.csv.files import RejectedFile
 from etl_assets.systems.experiments.folder import ExperimentFolder
 from etl_assets_tests.systems.experiments.test_assets import judged
 from etl_assets_tests.systems.experiments.test_automation import Sensor
@@ -203,7 +203,7 @@ def removed(path: Path) -> None:
 CHANGES: dict[Callable[[Path], None], tuple[type[Exception], str]] = {
     replaced: (TransientError, "users.csv in .* changed while it was read, nothing was changed in the tables"),
     grown: (TransientError, "users.csv in .* changed while it was read"),
-    removed: (FileRefused, r"users\.csv is missing \(there is: compounds\.csv, user_experiments\.csv\)"),
+    removed: (RejectedFile, r"users\.csv is missing \(there is: compounds\.csv, user_experiments\.csv\)"),
 }
 
 
@@ -239,7 +239,7 @@ def test_a_link_is_read_as_what_it_leads_to_and_is_missing_where_that_is_nowhere
     rows, _ = ExperimentFolder(folder).read()
     assert rows.users.valid.num_rows == 3
     (store / "users.csv").unlink()
-    with pytest.raises(FileRefused, match=r"users\.csv is missing"):
+    with pytest.raises(RejectedFile, match=r"users\.csv is missing"):
         ExperimentFolder(folder).read()
 
 
