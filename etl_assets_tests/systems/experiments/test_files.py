@@ -55,7 +55,7 @@ def lines(read: list[Batch]) -> list[int]:
 
 
 def texts(read: list[Batch]) -> list[str]:
-    return [batch.text(row) for batch in read for row in range(len(batch.rows))]
+    return [batch.block.text(line) for batch in read for line in batch.rows["line"].to_pylist()]
 
 
 def unreadable(read: list[Batch]) -> list[Unreadable]:

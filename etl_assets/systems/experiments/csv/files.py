@@ -81,7 +81,7 @@ class Block:
         return self.data[start : int(self.ends[place])]
 
     def text(self, line: int) -> str:
-        """A line as text; bytes that are not UTF-8 are shown as `\\xe9`."""
+        """A line as text; a byte that is not UTF-8 is written `\\xe9`."""
         return self.raw(line).decode("utf-8", "backslashreplace")
 
     def after(self, line: int) -> "Block":
@@ -134,10 +134,6 @@ class Batch:
     rows: pa.Table
     unreadable: Sequence[Unreadable]
     block: Block = field(repr=False)
-
-    def text(self, row: int) -> str:
-        """The line of a row exactly as it is in the file, without its end."""
-        return self.block.text(self.rows["line"][row].as_py())
 
 
 def batches(path: Path, file: CsvFile, *, block_bytes: int = 16 * 2**20) -> Iterator[Batch]:

@@ -52,7 +52,8 @@ def split(line: str, delimiter: Delimiter) -> Cells:
     Raises:
         RejectedLine: a quoted cell has no end, or goes on behind its end.
     """
-    values, clean, position = [], True, 0
+    values: list[str] = []
+    clean, position = True, 0
     separator, other = PATTERNS[delimiter], "," if delimiter is Delimiter.TAB else "\t"
     # A TAB before a cell is white space only if a comma separates.
     space = WHITE_SPACE if delimiter is Delimiter.COMMA else BLANKS
