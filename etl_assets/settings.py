@@ -79,6 +79,12 @@ def read_local_env(data_dir: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
 
 
+def simulated_sources(settings: "Settings") -> dict[str, str]:
+    """The variables that name the simulated sources of the local servers; those of databases and brokers are left out."""
+    offered = read_local_env(settings.etl_data_dir)
+    return {name: value for name, value in offered.items() if not name.startswith("ETL_")}
+
+
 def _split(value: Any) -> Any:
     """The different parts of a comma-separated text."""
     if not isinstance(value, str):

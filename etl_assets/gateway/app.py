@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.routing import Route
 
+from etl_assets.core import registry
 from etl_assets.gateway import health, runs
 from etl_assets.gateway.envelope import REQUEST_ID, Envelope, add_handlers
 from etl_assets.gateway.orchestrator import Orchestrator
@@ -25,8 +26,6 @@ from etl_assets.gateway.security import (
 )
 from etl_assets.gateway.store import Store
 from etl_assets.settings import Settings
-from etl_assets.systems.events import routes as events
-from etl_assets.systems.experiments import routes as experiments
 
 DESCRIPTION = """
 Starts runs of the platform's jobs, follows them, and serves what they made. It computes nothing itself: Dagster runs, Postgres keeps.
@@ -36,8 +35,6 @@ original exercises (`/trigger-etl`, `/check/…`, `/start-etl-job`, `/status`) a
 Wherever 503 is documented, the same request may succeed later.
 """
 TAGS = [
-    {"name": "experiments", "description": "The experiments system: trigger, checks, features of users"},
-    {"name": "events", "description": "The events system: status, trigger, the latest US events"},
     {"name": "runs", "description": "Runs of any job: start, list, follow, cancel"},
     {"name": "health", "description": "For those who run the gateway"},
 ]
@@ -55,7 +52,7 @@ def create_app(settings: Settings, *, orchestrator: Orchestrator, store: Store) 
         title="etl-assets gateway",
         description=DESCRIPTION,
         version=version("etl-assets"),
-        openapi_tags=TAGS,
+        openapi_tags=[*({"name": s.name, "description": s.summary} for s in registry.systems()), *TAGS],
         redirect_slashes=False,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
@@ -63,7 +60,8 @@ def create_app(settings: Settings, *, orchestrator: Orchestrator, store: Store) 
     )
     app.state.settings, app.state.orchestrator, app.state.store = settings, orchestrator, store
     app.state.stopping = False
-    routers = (experiments.router, events.router, runs.router, health.router)
+    of_systems = [router for system in registry.systems() if (router := system.part("routes", "router"))]
+    routers = (*of_systems, runs.router, health.router)
     routes = [route for each in (app, *routers) for route in each.routes if isinstance(route, Route)]
     for router in routers:
         app.include_router(router)

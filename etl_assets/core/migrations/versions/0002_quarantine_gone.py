@@ -2,8 +2,10 @@
 
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0002"
+down_revision = "0001"
+# The revision of the histories before this one in which the same was done.
+replaces = {"platform": "0006", "target": "0002"}
 
 
 def upgrade() -> None:

@@ -3,8 +3,10 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0001"
+down_revision = None
+# The revision of the histories before this one in which the same was done.
+replaces = {"platform": "0002"}
 
 
 def upgrade() -> None:
@@ -148,10 +150,3 @@ def upgrade() -> None:
     op.create_index(
         "delivery_batches_site_id_state_idx", "delivery_batches", ["site_id", "state"], unique=False, schema="outages"
     )
-
-
-def downgrade() -> None:
-    op.drop_table("site_outages", schema="outages")
-    op.drop_table("site_devices", schema="outages")
-    op.drop_table("delivery_batches", schema="outages")
-    op.drop_table("delivered_site_outages", schema="outages")

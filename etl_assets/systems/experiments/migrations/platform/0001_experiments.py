@@ -1,15 +1,16 @@
-"""The tables of the experiments system and of the gateway."""
+"""The tables of the experiments system."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0001"
+down_revision = None
+# The revision of the histories before this one in which the same was done.
+replaces = {"platform": "0004"}
 
 
 def upgrade() -> None:
     op.execute("CREATE SCHEMA IF NOT EXISTS experiments")
-    op.execute("CREATE SCHEMA IF NOT EXISTS gateway")
     op.create_table(
         "compounds",
         sa.Column("compound_id", sa.BigInteger(), nullable=False, comment="Compound, the id of compounds.csv"),
@@ -33,21 +34,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("experiment_id", "compound_id", name="experiment_compounds_pkey"),
         schema="experiments",
         comment="The compounds of each experiment: one row per experiment and compound, however often the list names it.",
-    )
-    op.create_table(
-        "triggers",
-        sa.Column("name", sa.Text(collation="C"), nullable=False, comment="What is triggered, like `experiments`"),
-        sa.Column(
-            "triggered_at",
-            sa.TIMESTAMP(timezone=True),
-            nullable=False,
-            comment="When it was last taken, by the database's clock",
-        ),
-        sa.Column("run_id", sa.Text(collation="C"), nullable=False, comment="The run that was started"),
-        sa.CheckConstraint('char_length("name") >= 1', name="triggers_name_min_length"),
-        sa.PrimaryKeyConstraint("name", name="triggers_pkey"),
-        schema="gateway",
-        comment="When each trigger was last taken, so that its rate limit holds across processes and restarts.",
     )
     op.create_table(
         "user_experiments",

@@ -5,6 +5,8 @@ from alembic import op
 
 revision = "0001"
 down_revision = None
+# The revision of the histories before this one in which the same was done.
+replaces = {"platform": "0001", "target": "0001"}
 
 
 def upgrade() -> None:
@@ -129,8 +131,3 @@ def upgrade() -> None:
         schema="etl",
     )
     op.create_index("quarantine_asset_status_idx", "quarantine", ["asset", "status"], unique=False, schema="etl")
-
-
-def downgrade() -> None:
-    op.drop_table("quarantine", schema="etl")
-    op.drop_table("ledger", schema="etl")

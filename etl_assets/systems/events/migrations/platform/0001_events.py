@@ -3,8 +3,10 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0001"
+down_revision = None
+# The revision of the histories before this one in which the same was done.
+replaces = {"platform": "0005"}
 
 
 def upgrade() -> None:

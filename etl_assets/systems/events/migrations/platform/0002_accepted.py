@@ -3,8 +3,10 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0002"
+down_revision = "0001"
+# The revision of the histories before this one in which the same was done.
+replaces = {"platform": "0007"}
 
 
 def upgrade() -> None:

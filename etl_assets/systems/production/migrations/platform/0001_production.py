@@ -3,8 +3,10 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0001"
+down_revision = None
+# The revision of the histories before this one in which the same was done.
+replaces = {"platform": "0003"}
 
 
 def upgrade() -> None:
