@@ -20,11 +20,10 @@ from etl_assets.cli import run
 from etl_assets.core.slices.writing import write
 from etl_assets.errors import TransientError
 from etl_assets.systems import experiments
-from etl_assets.systems.experiments import folder as folders
-from etl_assets.systems.experiments import transform
+from etl_assets.systems.experiments import source, transform
 from etl_assets.systems.experiments.checks import every_user_has_features
 from etl_assets.systems.experiments.csv.files import RejectedFile
-from etl_assets.systems.experiments.folder import ExperimentFolder
+from etl_assets.systems.experiments.source import ExperimentFolder
 from etl_assets_tests.systems.experiments.test_assets import judged
 from etl_assets_tests.systems.experiments.test_automation import Sensor
 from etl_assets_tests.systems.experiments.test_script import FEATURES, NEW_YEARS_EVE
@@ -213,7 +212,7 @@ def test_a_file_that_changes_under_a_load_stops_it_before_a_table_is_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None], moment: str
 ) -> None:
     folder = ExperimentFolder(write_sample(tmp_path / "files"))
-    owner, name = (folders, "_digest") if moment == "before it is read" else (transform, "_pairs")
+    owner, name = (source, "_digest") if moment == "before it is read" else (transform, "_pairs")
     original: Callable[..., Any] = getattr(owner, name)
     hurt: list[Path] = []
 
