@@ -22,7 +22,6 @@ def defs() -> "dg.Definitions":
     import dagster as dg
 
     from etl_assets.systems.experiments import assets, automation, checks
-    from etl_assets.systems.experiments.source import ExperimentFilesResource
 
     return dg.Definitions(
         assets=assets.ASSETS,
@@ -30,7 +29,7 @@ def defs() -> "dg.Definitions":
         jobs=[automation.experiments_job],
         schedules=[automation.experiments_every_day],
         sensors=[automation.experiment_files],
-        resources={"experiment_files": ExperimentFilesResource()},
+        resources={"experiment_files": assets.ExperimentFilesResource()},
     )
 
 
