@@ -106,7 +106,7 @@ def turbines(
 ) -> None:
     """The API over a source database of 1-minute signals of wind turbines."""
     from etl_assets.core.embedded import EmbeddedPostgres
-    from etl_assets.systems.turbines.simulator.api import TurbinesSimulator, fill
+    from etl_assets.systems.turbines.simulator import TurbinesSimulator, fill
 
     settings = load_settings() if turbines is None else load_settings(turbines=turbines)
     names = settings.turbines

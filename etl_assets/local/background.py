@@ -236,8 +236,7 @@ def simulated_turbines(settings: Settings) -> Iterator[dict[str, str]]:
     """The simulator of the turbines, whose source is a database of the embedded server; gives the variables that name it."""
     from etl_assets.core.embedded import EmbeddedPostgres
     from etl_assets.simulators.server import serve
-    from etl_assets.systems.turbines.simulator.api import TurbinesSimulator, fill
-    from etl_assets.systems.turbines.simulator.data import DAYS, START
+    from etl_assets.systems.turbines.simulator import DAYS, START, TurbinesSimulator, fill
 
     server = EmbeddedPostgres(settings.etl_data_dir)
     with server:

@@ -137,9 +137,9 @@ def _events(settings: Settings) -> str:
 
 def _turbines(settings: Settings) -> str:
     from etl_assets.core.sources.http.client import Limits
-    from etl_assets.systems.turbines.api import TurbinesApi
+    from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS
     from etl_assets.systems.turbines.days import midnight
-    from etl_assets.systems.turbines.signals import DEFAULT_COLUMNS
+    from etl_assets.systems.turbines.source import TurbinesApi
 
     api = TurbinesApi.from_settings(settings, limits=Limits(read_timeout_s=20, deadline_s=20))
     start, hour = midnight(settings.turbines_start_date), timedelta(hours=1)
