@@ -24,7 +24,7 @@ SHARES = {
     "source and transfer": ("etl_assets.systems.turbines.source", "TurbinesApi.minutes"),
     "of that parsing": ("etl_assets.systems.turbines.source", "read_minutes"),
     "waiting for the source": ("etl_assets.systems.turbines.assets", "fetched_days"),
-    "raw files": ("etl_assets.core.dagster.io_managers.parquet", "write_parquet"),
+    "raw files": ("etl_assets.core.dagster.io_managers", "write_parquet"),
     "computation": ("etl_assets.systems.turbines.transform", "ten_minute_statistics"),
     "writing": ("etl_assets.systems.turbines.assets", "store_days"),
     "what the UI shows": ("etl_assets.systems.turbines.assets", "metadata_of"),

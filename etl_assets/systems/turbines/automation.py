@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 
 from etl_assets.core.dagster.automation import earlier_runs, reason_to_wait
-from etl_assets.core.slices.parquet.files import ParquetRoot, read_parquet
+from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.slices.writing import hash_of
 from etl_assets.errors import PermanentError, PlatformError
 from etl_assets.settings import Settings, load_settings

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_database
-from etl_assets.core.slices.parquet.files import ParquetRoot, write_parquet
+from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
 from etl_assets.core.slices.writing import Outcome, Write
 from etl_assets.settings import Settings, load_settings
 from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS, RawTurbineSignals

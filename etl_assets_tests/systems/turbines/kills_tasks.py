@@ -20,8 +20,8 @@ STEPS: dict[str, tuple[str, str]] = {
     "ask the source": ("etl_assets.systems.turbines.source", "TurbinesApi.minutes"),
     "write a file": ("pyarrow.parquet", "write_table"),
     "sync to disk": ("os", "fsync"),
-    "publish": ("etl_assets.core.slices.parquet.files", "publish"),
-    "commit of a file": ("etl_assets.core.slices.parquet.files", "commit"),
+    "publish": ("etl_assets.core.slices.parquet", "publish"),
+    "commit of a file": ("etl_assets.core.slices.parquet", "commit"),
     "statistics": ("etl_assets.systems.turbines.transform", "ten_minute_statistics"),
     "signals": ("etl_assets.systems.turbines.target", "signal_ids"),
     "write together": ("etl_assets.systems.turbines.target", "write_together"),
@@ -34,8 +34,8 @@ STEPS: dict[str, tuple[str, str]] = {
 }
 AMID = ("ask the source", "write a file", "publish", "commit of a file", "write together", "bulk load", "commit")
 OF_THE_JOB: dict[str, tuple[str, str]] = {
-    "store the files": ("etl_assets.core.dagster.io_managers.parquet", "ParquetIOManager.handle_output"),
-    "load the files": ("etl_assets.core.dagster.io_managers.parquet", "ParquetIOManager.load_input"),
+    "store the files": ("etl_assets.core.dagster.io_managers", "ParquetIOManager.handle_output"),
+    "load the files": ("etl_assets.core.dagster.io_managers", "ParquetIOManager.load_input"),
     "show a day": ("etl_assets.systems.turbines.assets", "metadata_of"),
 }
 SCRIPT_STEPS: tuple[Step, ...] = (
