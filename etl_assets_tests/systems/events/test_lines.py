@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from etl_assets.systems.events.feed.member import LARGEST_CONTENT_BYTES
+from etl_assets.systems.events.feed.archive import LARGEST_CONTENT_BYTES
 from etl_assets.systems.events.feed.rejected import FileRefused
 from etl_assets.systems.events.format.detection import LARGE_BYTES, LONGEST_LINE_BYTES
 from etl_assets.systems.events.format.layout import valid_events
