@@ -21,8 +21,7 @@ from etl_assets.systems.events.feed.archive import (
     SMALL_CONTENT_BYTES,
     verified,
 )
-from etl_assets.systems.events.feed.rejected import FileRefused
-from etl_assets.systems.events.intervals import file_name
+from etl_assets.systems.events.files import FileRejected, file_name
 from etl_assets_tests.systems.events.event_files import MEMBER, Pipe, archive, large_archive, member, rows
 from etl_assets_tests.systems.events.raw_rows import INTERVAL, SHARED_FILE, needs_shared_file
 
@@ -47,12 +46,12 @@ def around(path: Path) -> list[Path]:
     return sorted([*path.parent.iterdir(), *path.parent.parent.iterdir()])
 
 
-def refusal(path: Path, data: bytes | None = None, *, size: int | None = None, md5: str | None = None) -> FileRefused:
+def refusal(path: Path, data: bytes | None = None, *, size: int | None = None, md5: str | None = None) -> FileRejected:
     """Why a file is refused; nothing is in its folder afterwards, or in the one above, that was not there before."""
     if data is not None:
         path.write_bytes(data)
     before = around(path)
-    with pytest.raises(FileRefused) as refused:
+    with pytest.raises(FileRejected) as refused:
         verified(path, interval=INTERVAL, size=size, md5=md5)
     assert around(path) == before
     assert str(refused.value).startswith(f"{NAME}: ")
@@ -160,7 +159,7 @@ def test_a_file_larger_than_any_of_the_feed_is_not_even_read(path: Path) -> None
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no file here that grows while it is read")
 def test_a_file_that_grows_while_it_is_read_is_refused() -> None:
-    with pytest.raises(FileRefused) as refused:
+    with pytest.raises(FileRejected) as refused:
         verified(Path("/proc/self/status"), interval=INTERVAL)
     assert refused.value.reason == "size"
 
@@ -216,7 +215,7 @@ def test_a_changed_byte_anywhere_is_refused_or_changes_nothing(path: Path, flip:
         path.write_bytes(changed)
         try:
             assert verified(path, interval=INTERVAL).content == ROWS
-        except FileRefused:
+        except FileRejected:
             refused += 1
     assert refused > len(GOOD) // 2
 

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from etl_assets.systems.events.feed.rejected import FileRefused, Reason, shown
-from etl_assets.systems.events.intervals import LEADS_AWAY, file_name, member_name
+from etl_assets.systems.events.files import LEADS_AWAY, FileRejected, Reason, file_name, member_name, quoted
 
 # Real files have about 100 kB. This is a hundred times as much, and little enough to hold in memory.
 LARGEST_FILE_BYTES = 16 * 2**20
@@ -68,20 +67,20 @@ def verified(path: Path, *, interval: datetime, size: int | None = None, md5: st
         md5: the MD5 digest that the feed says that it has, in hexadecimal.
 
     Raises:
-        FileRefused: if it cannot be read, is not what the feed says, or is anything but an archive of that one member.
+        FileRejected: if it cannot be read, is not what the feed says, or is anything but an archive of that one member.
     """
     name = file_name(interval)
     data = _read(path, name, size)
     found = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if md5 is not None and found != md5.strip().lower():
-        raise FileRefused(name, f"has the MD5 {found}, the feed says {md5.strip().lower()}", AGAIN, "md5")
+        raise FileRejected(name, f"has the MD5 {found}, the feed says {md5.strip().lower()}", AGAIN, "md5")
     return Archive(_unpacked(data, name, member_name(interval)), len(data), found)
 
 
-def too_large(name: str, counted: str) -> FileRefused:
+def too_large(name: str, counted: str) -> FileRejected:
     """The refusal of a file by its length alone, in words like `20 bytes`."""
     remedy = "see whether it is a file of the feed; if it is, report it, the bound is a fixed one of etl_assets"
-    return FileRefused(name, f"has {counted}", remedy, "size")
+    return FileRejected(name, f"has {counted}", remedy, "size")
 
 
 def _read(path: Path, name: str, size: int | None) -> bytes:
@@ -90,21 +89,21 @@ def _read(path: Path, name: str, size: int | None) -> bytes:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # to open a pipe would wait for ever
             what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-            raise FileRefused(name, f"{path} is {what}", "give the archive itself", "unreadable")
+            raise FileRejected(name, f"{path} is {what}", "give the archive itself", "unreadable")
         with path.open("rb") as file:
             length = os.fstat(file.fileno()).st_size
             if size is not None and length != size:
-                raise FileRefused(name, f"has {length:,} bytes, the feed says {size:,}", AGAIN, "size")
+                raise FileRejected(name, f"has {length:,} bytes, the feed says {size:,}", AGAIN, "size")
             if length > LARGEST_FILE_BYTES:
                 raise too_large(name, f"{length:,} bytes, more than the {LARGEST_FILE_BYTES:,} that are read")
             data = file.read(length + 1)
     except FileNotFoundError:
-        raise FileRefused(name, f"{path} is missing", "put the file there, or fetch it", "unreadable") from None
+        raise FileRejected(name, f"{path} is missing", "put the file there, or fetch it", "unreadable") from None
     except OSError as error:
         remedy = "make it readable for this process"
-        raise FileRefused(name, f"{path} cannot be read ({error.strerror})", remedy, "unreadable") from None
+        raise FileRejected(name, f"{path} cannot be read ({error.strerror})", remedy, "unreadable") from None
     if len(data) != length:
-        raise FileRefused(name, f"{path} changed while it was read", "wait until it is complete", "size")
+        raise FileRejected(name, f"{path} changed while it was read", "wait until it is complete", "size")
     return data
 
 
@@ -116,12 +115,12 @@ def _unpacked(data: bytes, name: str, member: str) -> bytes:
             fault = _fault(members, member, len(data))
             content = b"" if fault else _content(archive, members[0])
     except DAMAGED as error:
-        raise FileRefused(name, _damage(data, error), AGAIN, "archive") from None
+        raise FileRejected(name, _damage(data, error), AGAIN, "archive") from None
     if PACKED_AGAIN.match(content):
         fault = ("nested", "has another archive in it")
     if fault:
         reason, what = fault
-        raise FileRefused(name, what, NONE_OF_THE_FEED, reason)
+        raise FileRejected(name, what, NONE_OF_THE_FEED, reason)
     return content
 
 
@@ -141,9 +140,9 @@ def _fault(members: list[zipfile.ZipInfo], expected: str, length: int) -> tuple[
     member = members[0]
     name, kind = member.orig_filename, member.external_attr >> 16
     if LEADS_AWAY.search(name):
-        return "path", f"has a member with a path in its name, {shown(name)}"
+        return "path", f"has a member with a path in its name, {quoted(name)}"
     if name != expected:
-        return "member", f"has the member {shown(name)}, not {expected}"
+        return "member", f"has the member {quoted(name)}, not {expected}"
     if stat.S_IFMT(kind) not in (0, stat.S_IFREG):
         return "link", f"has a link or a device for its member, mode {kind:o}"
     if member.flag_bits & ENCRYPTED:
@@ -163,4 +162,4 @@ def _damage(data: bytes, error: Exception) -> str:
         return "has no byte"
     if data.startswith(b"PK"):
         return f"is a ZIP archive that breaks off after {len(data):,} bytes, or is damaged ({error})"
-    return f"is no ZIP archive, it begins with {shown(data[:40].decode('utf-8', 'backslashreplace'))}"
+    return f"is no ZIP archive, it begins with {quoted(data[:40].decode('utf-8', 'backslashreplace'))}"
