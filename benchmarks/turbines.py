@@ -113,7 +113,7 @@ def backfill(
         "platform and target database": cpu_of_server(folder.parent / "server") - before - of_source,
     }
     seconds, peak_mb = found["seconds"], found["peak_mb"]
-    met = "met" if seconds <= LIMIT_S and peak_mb <= LIMIT_MB else "NOT MET"
+    met = f"{'met' if seconds <= LIMIT_S and peak_mb <= LIMIT_MB else 'NOT MET'} (goals {LIMIT_S} s, {LIMIT_MB:,} MB)"
     values = counted(target)
     print(f"{form}: {seconds:.1f} s, peak {peak_mb:,.0f} MB {met}; {found['materialised']} days materialised; {values}")
     print(

@@ -14,7 +14,7 @@ from psycopg import sql
 from etl_assets.core.contracts import Contract
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.slices.difference import in_key_order
-from etl_assets.core.slices.keys import key_codes
+from etl_assets.core.slices.difference import key_codes
 from etl_assets.core.slices.merging import Change
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.transaction import Transaction, equal_keys, names, relation
