@@ -19,8 +19,7 @@ from etl_assets.systems import events, experiments, outages, production, turbine
 from etl_assets.systems.events.source import EventsFeedResource
 from etl_assets.systems.experiments.source import ExperimentFilesResource
 from etl_assets.systems.outages.source import OutagesApiResource
-from etl_assets.systems.production.method import ReportMethod
-from etl_assets.systems.production.source import ProductionApiResource
+from etl_assets.systems.production.resources import ProductionApiResource, ReportMethod
 from etl_assets.systems.turbines.source import TurbinesApiResource, TurbinesTargetResource
 
 SYSTEMS = (outages.defs, production.defs, experiments.defs, turbines.defs, events.defs)

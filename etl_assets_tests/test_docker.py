@@ -39,7 +39,7 @@ from etl_assets.core.migrations import HEADS
 from etl_assets.core.servers import TARGET
 from etl_assets.core.sources.streams.broker import Broker
 from etl_assets.settings import Settings
-from etl_assets.systems.production.streaming.streams import STREAMS
+from etl_assets.systems.production.contracts import STREAMS
 
 ROOT = Path(__file__).parent.parent
 DOCKER = ROOT / "docker"

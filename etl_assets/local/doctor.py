@@ -93,7 +93,7 @@ def _ping(url: str) -> str:
     import redis
 
     from etl_assets.core.sources.streams.broker import Broker
-    from etl_assets.systems.production.streaming.streams import STREAMS
+    from etl_assets.systems.production.contracts import STREAMS
 
     broker = Broker(url)
     held = ", ".join(f"{broker.held(stream.name):,} records of {stream.name}" for stream in STREAMS)
@@ -115,8 +115,8 @@ def _outages(settings: Settings) -> str:
 
 def _production(settings: Settings) -> str:
     from etl_assets.core.sources.http.client import Limits
-    from etl_assets.systems.production.api import ProductionApi
-    from etl_assets.systems.production.streaming.streams import STREAMS
+    from etl_assets.systems.production.contracts import STREAMS
+    from etl_assets.systems.production.source import ProductionApi
 
     api, sources = ProductionApi.from_settings(settings, limits=Limits(read_timeout_s=20, deadline_s=20)), {}
     for stream in STREAMS:
