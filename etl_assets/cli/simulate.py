@@ -26,7 +26,7 @@ def simulators() -> None:
 @app.command()
 def outages(host: str = HOST, port: int = typer.Option(8001, help="Port to listen on; 0 takes a free one.")) -> None:
     """The outage API; its key is OUTAGES_API_KEY."""
-    from etl_assets.systems.outages.simulator.api import OutagesSimulator
+    from etl_assets.systems.outages.simulator import OutagesSimulator
 
     settings = load_settings()
     key = SecretStr(settings.required("outages_api_key"))

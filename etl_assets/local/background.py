@@ -215,7 +215,7 @@ def simulators(settings: Settings) -> Iterator[dict[str, str]]:
     """The simulators of all sources; gives the variables that name them."""
     from etl_assets.simulators.server import serve
     from etl_assets.systems.experiments.simulator.files import write_files
-    from etl_assets.systems.outages.simulator.api import OutagesSimulator
+    from etl_assets.systems.outages.simulator import OutagesSimulator
     from etl_assets.systems.production.simulator.api import ProductionSimulator
 
     outages = OutagesSimulator(sites=settings.outages_sites)

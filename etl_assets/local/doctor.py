@@ -107,7 +107,7 @@ def _ping(url: str) -> str:
 
 def _outages(settings: Settings) -> str:
     from etl_assets.core.sources.http.client import Limits
-    from etl_assets.systems.outages.api import OutagesApi
+    from etl_assets.systems.outages.source import OutagesApi
 
     api = OutagesApi.from_settings(settings, limits=Limits(deadline_s=20))
     return f"{len(api.outages())} outages"
