@@ -43,8 +43,9 @@ def cells(line: str) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """What is in the folder, also under names that are hidden."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    """The files in the folder and below, also under names that are hidden."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def data(path: Path) -> list[list[str]]:
@@ -165,7 +166,7 @@ def test_a_layout_is_as_its_name_says(layout: str, header: bytes, line: bytes, e
 
 
 def test_lines_are_in_the_styles_of_a_layout_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    styles = (Style(";", end="\r\n"), Style("|"), Style("/", end="\r\r\r"))
+    styles = (Style(";", "\r\n"), Style("|"), Style("/", "\r\r\r"))
     monkeypatch.setattr(experiments, "LAYOUTS", {"turns": Layout(styles, blank_line=True, ended=False)})
     for users, ends in ((1, rb"\d"), (2, rb"\r\r\r2;[^;]+;[^;]+;[-\d]+\d"), (3, rb"\r\n3\|[^|]+\|[^|]+\|[-\d]+\d")):
         text = write_files(tmp_path, users=users, experiments=0, layout="turns").users.read_bytes()
@@ -279,7 +280,7 @@ def test_a_failure_in_the_middle_leaves_the_files_as_they_were_and_nothing_else(
     with pytest.raises(RuntimeError, match="no more"):
         write_files(tmp_path, seed=7)
     assert contents(tmp_path) == before
-    assert set(before) == set(COLUMNS)
+    assert {path.name for path in tmp_path.iterdir()} == set(COLUMNS)
 
 
 @pytest.mark.long
@@ -293,7 +294,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_the_files_as_they_were(
     writer = subprocess.Popen([sys.executable, "-c", code])
     try:
         end = time.monotonic() + 60
-        while not any(path.stat().st_size for path in tmp_path.glob(f".{EXPERIMENTS}.*.tmp")):
+        while not any(path.stat().st_size for path in tmp_path.glob(f".*/{EXPERIMENTS}")):
             assert writer.poll() is None
             assert time.monotonic() < end
             time.sleep(0.005)
