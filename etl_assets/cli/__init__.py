@@ -15,7 +15,7 @@ import typer
 from etl_assets.cli import gateway, quarantine
 from etl_assets.core import registry
 from etl_assets.errors import ConfigurationError, PlatformError
-from etl_assets.local import background, demo, doctor, migrations
+from etl_assets.local import background, demo, doctor, migrations, new_system
 
 app = typer.Typer(
     name="etl-assets",
@@ -29,6 +29,7 @@ background.register(app)
 demo.register(app)
 doctor.register(app)
 migrations.register(app)
+app.command("new-system")(new_system.new_system)
 app.command("gateway")(gateway.gateway)
 app.add_typer(quarantine.app, name="quarantine", help="Rows that broke their contract, and rows with a remark.")
 app.add_typer(simulate, name="simulate")

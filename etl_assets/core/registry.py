@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from etl_assets.errors import ConfigurationError, ContractError
+from etl_assets.settings import Settings
 
 if TYPE_CHECKING:
     from etl_assets.core.contracts import Contract
@@ -67,6 +68,11 @@ class System:
     def folder(self) -> Path:
         """The folder of the package."""
         return Path(str(importlib.import_module(self.package).__file__)).parent
+
+    def settings(self, given: Settings) -> Settings:
+        """The settings of the system, for the data folder of settings that were read already."""
+        kind: type[Settings] = self.part("settings", "SETTINGS", Settings)
+        return kind.load(etl_data_dir=given.etl_data_dir)
 
     @property
     def contracts(self) -> "tuple[type[Contract], ...]":
@@ -150,8 +156,8 @@ def contract_of(table: str) -> "type[Contract]":
     return known[table]
 
 
-def databases() -> Mapping[str, Callable[[Any], Any]]:
-    """By name, what gives a database of the systems beside the platform's, made of the settings."""
+def databases() -> Mapping[str, Callable[[], Any]]:
+    """By name, what gives a database of the systems beside the platform's, by the settings of this process."""
     return {name: make for known in systems() for name, make in known.part("databases", "DATABASES", {}).items()}
 
 

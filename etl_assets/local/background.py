@@ -206,7 +206,7 @@ def _servers(settings: Settings) -> Iterator[dict[str, str]]:
             offered["ETL_BROKER_URL"] = stack.enter_context(EmbeddedBroker(settings.etl_data_dir))
         for system in registry.systems():
             if simulated := system.part("local", "simulated"):
-                offered.update(stack.enter_context(simulated(settings)))
+                offered.update(stack.enter_context(simulated(system.settings(settings))))
         yield offered
 
 
@@ -217,7 +217,7 @@ def register_partitions(settings: Settings) -> None:
     with dg.DagsterInstance.from_config(str(dagster_home(settings))) as instance:
         for system in registry.systems():
             if partitions := system.part("local", "partitions"):
-                for name, keys in partitions(settings).items():
+                for name, keys in partitions(system.settings(settings)).items():
                     instance.add_dynamic_partitions(name, keys)
 
 

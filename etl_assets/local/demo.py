@@ -151,7 +151,7 @@ def demo_runs(settings: Settings) -> dict[str, dict[str, str]]:
         job: tags
         for system in registry.systems()
         if (runs := system.part("local", "demo_runs"))
-        for job, tags in runs(settings).items()
+        for job, tags in runs(system.settings(settings)).items()
     }
 
 

@@ -1,5 +1,6 @@
 """`etl-assets doctor`."""
 
+import functools
 from collections.abc import Callable
 
 import typer
@@ -24,7 +25,8 @@ def doctor() -> None:
         "broker": _broker,
     }
     for system in registry.systems():
-        checks |= system.part("local", "CHECKS", {})
+        for name, check in system.part("local", "CHECKS", {}).items():
+            checks[name] = functools.partial(_of_system, system, check)
     failed = 0
     for name, check in checks.items():
         try:
@@ -34,6 +36,10 @@ def doctor() -> None:
             print(f"failed  {name}: {error}")
     if failed:
         raise typer.Exit(1)
+
+
+def _of_system(system: registry.System, check: Callable[[Settings], str], settings: Settings) -> str:
+    return check(system.settings(settings))
 
 
 def _systems() -> str:

@@ -3,11 +3,13 @@
 One file is written for each owner of tables that differ, to be read before it is kept.
 """
 
+import importlib.util
 import re
+import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import typer
@@ -47,12 +49,11 @@ def migrate() -> None:
     """Bring the databases to the shape that this version needs."""
     from etl_assets.core.servers import platform_database
 
-    settings = load_settings().model_copy(update={"etl_migrate": "auto"})
-    platform_database(settings).prepare()
+    platform_database(load_settings()).prepare(migrate="auto")
     print(f"the platform database is at revision {_heads(PLATFORM)}")
     for name, database in databases().items():
         try:
-            database(settings).prepare()
+            database().prepare(migrate="auto")
         except ConfigurationError as error:
             # Whoever does not use the system needs no database of it.
             print(f"the {name} database is left out: {error}", file=sys.stderr)
@@ -119,7 +120,15 @@ def write(subject: str) -> list[Path]:
             code = _of_table(table, migrated, contracted, wanted)
             by_owner.setdefault(_owner(table, database), []).extend(code)
         written += [_file(owner, database, name, subject, code) for owner, code in by_owner.items() if code]
+    formatted(written)
     return written
+
+
+def formatted(paths: Sequence[Path]) -> None:
+    """Format what was written as the code base is, where the formatter is installed."""
+    if importlib.util.find_spec("ruff"):
+        for command in (["check", "--fix", "--quiet"], ["format", "--quiet"]):
+            subprocess.run([sys.executable, "-m", "ruff", *command, *map(str, paths)], check=False)
 
 
 def _two_databases_each() -> Iterator[tuple[str, list[str]]]:

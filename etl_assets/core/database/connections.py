@@ -6,16 +6,18 @@ Bulk work goes over ADBC (`adbc`), everything else over psycopg (`connect`). Nei
 import contextlib
 import re
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from etl_assets.core.database.idle import IdleConnections, close
 from etl_assets.errors import PermanentError, PlatformError, TransientError
 
 if TYPE_CHECKING:
     import psycopg
     from adbc_driver_postgresql.dbapi import Connection
+
+    from etl_assets.core.database.pool import AdbcPool
 
 # SQLSTATE by prefix: what may succeed when tried again. Everything else needs a change first.
 TRANSIENT_STATES = {
@@ -52,7 +54,7 @@ class Database:
         self._ready = False
         self._used = ""
         self._lock = threading.Lock()
-        self._idle = IdleConnections()
+        self._adbc_pool: AdbcPool | None = None
 
     def __repr__(self) -> str:
         return f"Database({self._name})"
@@ -73,8 +75,11 @@ class Database:
         with translated(doing.format(self._name), secret=lambda: self._used):
             yield
 
-    def prepare(self) -> None:
+    def prepare(self, *, migrate: str | None = None) -> None:
         """Bring the schema to head, once per process.
+
+        Args:
+            migrate: in place of what the database was made with.
 
         Raises:
             PermanentError: with migrations off, if the database is behind; names the command.
@@ -84,7 +89,7 @@ class Database:
                 from etl_assets.core.migrations.upgrade import ensure_head
 
                 with self.translated("prepare the {} database"):
-                    ensure_head(self.url, database=self._name, migrate=self._migrate)
+                    ensure_head(self.url, database=self._name, migrate=migrate or self._migrate)
                 self._ready = True
 
     @contextlib.contextmanager
@@ -119,17 +124,31 @@ class Database:
 
         It may have served others before, and is kept for others unless an exception passes.
         """
-        from adbc_driver_postgresql import dbapi
-
         self.prepare()
         with self.translated("use the {} database"):
-            connection = self._idle.take() or dbapi.connect(self.url)
+            pooled = self._pool().connect()
             try:
-                yield connection
+                yield pooled.driver_connection
             except BaseException:
-                close(connection)
+                pooled.invalidate()
                 raise
-            self._idle.give(connection)
+            pooled.close()
+
+    def _pool(self) -> "AdbcPool":
+        # Imported where a connection is wanted, since SQLAlchemy takes its time.
+        from etl_assets.core.database.pool import AdbcPool
+
+        with self._lock:
+            if self._adbc_pool is None:
+                # It closes with the database, and so must not keep it alive.
+                this = weakref.proxy(self)
+                self._adbc_pool = AdbcPool(lambda: this.url)
+                weakref.finalize(self, self._adbc_pool.close)
+            return self._adbc_pool
+
+    def close(self) -> None:
+        """Close the ADBC connections that nobody uses; the next use opens new ones."""
+        self._pool().close()
 
 
 @contextlib.contextmanager
