@@ -131,7 +131,7 @@ def as_binary(database: Database, contract: type[Contract], frame: pd.DataFrame)
         connection.commit()
     with database.connect() as connection, connection.cursor() as cursor:
         with cursor.copy("COPY bench.scratch TO STDOUT (FORMAT binary)") as copy:
-            return b"".join(bytes(piece) for piece in copy)
+            return b"".join(bytes(block) for block in copy)
 
 
 def bare_copy(database: Database, contract: type[Contract], data: bytes) -> float:
@@ -148,9 +148,9 @@ def bare_copy(database: Database, contract: type[Contract], data: bytes) -> floa
 def ours(database: Database, case: Case, frame: pd.DataFrame) -> float:
     """Seconds of our write from the frame to after the commit; the ledger must have counted every row."""
     contract = CONTRACTS[case.table]
-    piece = Slice(contract, "newest", {"at": Span(MONTHS[4], MONTHS[5])}) if case.sliced else Slice(contract)
+    slice_ = Slice(contract, "newest", {"at": Span(MONTHS[4], MONTHS[5])}) if case.sliced else Slice(contract)
     started = time.perf_counter()
-    (outcome,) = write(database, frame, [piece], Write(case.mode))
+    (outcome,) = write(database, frame, [slice_], Write(case.mode))
     seconds = time.perf_counter() - started
     assert outcome.received == len(frame), outcome.counts()
     return seconds
@@ -164,7 +164,7 @@ def read_beside_copy(arena: Arena) -> tuple[float, float]:
             cursor.execute(f"SELECT count(*) FROM ({query}) AS t WHERE value IS NOT NULL")
             started = time.perf_counter()
             with cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT binary)") as copy:
-                size = sum(len(piece) for piece in copy)
+                size = sum(len(block) for block in copy)
             limit = time.perf_counter() - started
         with database.adbc() as connection, connection.cursor() as cursor:
             started = time.perf_counter()

@@ -14,9 +14,7 @@ from etl_assets.core.dagster.broker import BrokerResource
 from etl_assets.core.dagster.contract_types import quiet
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.dagster.housekeeping import housekeeping_definitions
-from etl_assets.core.dagster.io_managers.mirrored import MirroredIOManager
-from etl_assets.core.dagster.io_managers.parquet import ParquetIOManager
-from etl_assets.core.dagster.io_managers.postgres import PostgresIOManager
+from etl_assets.core.dagster.io_managers import MirroredIOManager, ParquetIOManager, PostgresIOManager
 from etl_assets.settings import load_settings
 
 log = logging.getLogger("etl_assets")

@@ -7,7 +7,7 @@ import typer
 
 from etl_assets.core import registry
 from etl_assets.core.servers import platform_database
-from etl_assets.core.slices.quarantine import Entry, Replay, listed, replay, shown
+from etl_assets.core.slices.quarantine import Entry, Replay, find_entry, list_entries, replay
 from etl_assets.errors import ConfigurationError
 from etl_assets.settings import load_settings
 
@@ -22,7 +22,7 @@ def list_command(
     as_json: bool = typer.Option(False, "--json", help="As JSON lines."),
 ) -> None:
     """What is in quarantine, the newest first."""
-    entries, total = listed(platform_database(load_settings()), asset=asset, status=status, limit=limit)
+    entries, total = list_entries(platform_database(load_settings()), asset=asset, status=status, limit=limit)
     if as_json:
         for entry in entries:
             print(json.dumps(entry.as_dict()))
@@ -34,7 +34,7 @@ def list_command(
 @app.command()
 def show(entry: str = typer.Argument(help="The entry's id, or its beginning.")) -> None:
     """One entry with all its faults and the raw row."""
-    print(json.dumps(shown(platform_database(load_settings()), entry).as_dict(), indent=2))
+    print(json.dumps(find_entry(platform_database(load_settings()), entry).as_dict(), indent=2))
 
 
 @app.command("replay")
@@ -56,7 +56,7 @@ def replay_command(
     corrected = dict(_correction(text) for text in corrections)
     still_bad = 0
     for identity in entries:
-        entry = shown(database, identity)
+        entry = find_entry(database, identity)
         how = replays.get(entry.asset, Replay())
         how.require(entry, corrected)
         with how.locked(database, entry) as storing:
@@ -64,7 +64,7 @@ def replay_command(
                 database,
                 settings.storage_url,
                 # As it is now that nobody else changes its slice.
-                shown(database, entry.id),
+                find_entry(database, entry.id),
                 contract=registry.contract_of(entry.asset),
                 read_raw=how.read_raw,
                 corrections=corrected,

@@ -92,7 +92,7 @@ def difference(
     incoming = incoming.select(existing.column_names)
     compared = [name for name in incoming.column_names if name not in (*key, *disregarded)]
     if existing.num_rows == incoming.num_rows and all(existing[name].equals(incoming[name]) for name in key):
-        same = equal_rows(existing.select(compared), incoming.select(compared))
+        same = equal_rows(existing.num_rows, existing.select(compared), incoming.select(compared))
         return Difference(
             new=incoming.slice(0, 0),
             changed=in_key_order(take(incoming, np.flatnonzero(~same)), key),
@@ -108,7 +108,9 @@ def difference(
     partner = np.full(len(coming), -1, dtype=np.int64)
     partner[order[found]] = by_key[at[found]]
     matched = np.flatnonzero(partner >= 0)
-    same = equal_rows(take(existing.select(compared), partner[matched]), take(incoming.select(compared), matched))
+    same = equal_rows(
+        len(matched), take(existing.select(compared), partner[matched]), take(incoming.select(compared), matched)
+    )
     changed, gone = np.zeros(len(coming), dtype=bool), np.ones(len(there), dtype=bool)
     changed[matched[~same]], gone[partner[matched]] = True, False
     return Difference(
@@ -119,9 +121,9 @@ def difference(
     )
 
 
-def equal_rows(ours: pa.Table, theirs: pa.Table) -> np.ndarray:
-    """For each row whether all columns are the same on both sides, NULL being equal to NULL."""
-    same = np.ones(ours.num_rows, dtype=bool)
+def equal_rows(count: int, ours: pa.Table, theirs: pa.Table) -> np.ndarray:
+    """For each of so many rows whether all columns are the same on both sides, NULL being equal to NULL."""
+    same = np.ones(count, dtype=bool)
     for left, right in zip(ours.columns, theirs.columns, strict=True):
         equal = pc.fill_null(pc.equal(left, right), False)
         if left.null_count or right.null_count:

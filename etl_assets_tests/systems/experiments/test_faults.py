@@ -385,7 +385,7 @@ def test_a_step_that_is_interrupted_is_tried_again_and_stores_nothing_twice(
             raise DagsterExecutionInterruptedError
         return write(*args)
 
-    monkeypatch.setattr("etl_assets.core.dagster.io_managers.postgres.write", interrupted)
+    monkeypatch.setattr("etl_assets.core.dagster.io_managers.write", interrupted)
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda *_: 0.001)
     result = definitions.resolve_job_def("experiments_job").execute_in_process(
         instance=instance, partition_key="2023-12-31", run_config=dict(QUIET), raise_on_error=False

@@ -20,12 +20,20 @@ CHUNK_ROWS = 250_000
 
 @dataclass(frozen=True)
 class Load:
-    """What a stream of batches brought."""
+    """What loading the rows of a slice did.
+
+    Attributes:
+        received: rows, those that were rejected while they were loaded included.
+        quarantined: how many of them were rejected.
+        size: bytes of the valid ones in Arrow.
+        content_hash: of the valid ones; none of batches.
+    """
 
     change: Change
     received: int
     quarantined: int
     size: int
+    content_hash: str | None = None
 
 
 class Chunks:
@@ -41,32 +49,42 @@ class Chunks:
 
     def __iter__(self) -> Iterator[pa.Table]:
         self.begun = True
-        return _chunks(self._reader)
+        waiting: list[pa.RecordBatch] = []
+        rows = 0
+        for batch in self._reader:
+            for at in range(0, batch.num_rows, CHUNK_ROWS):
+                waiting.append(batch.slice(at, CHUNK_ROWS))
+                rows += waiting[-1].num_rows
+                if rows >= CHUNK_ROWS:
+                    yield pa.Table.from_batches(waiting)
+                    waiting, rows = [], 0
+        if rows:
+            yield pa.Table.from_batches(waiting)
 
 
-def load(
-    transaction: Transaction, piece: Slice, chunks: Iterable[pa.Table], *, mode: str, source: str, run_id: str
+def load_chunks(
+    transaction: Transaction, slice_: Slice, chunks: Iterable[pa.Table], *, mode: str, source: str, run_id: str
 ) -> Load:
     """Store all chunks within the open transaction."""
-    key = piece.contract.config.key
+    key = slice_.contract.config.key
     merged = mode != "append" and bool(key)
     stage = None
     received = quarantined = size = appended = duplicates = deleted = 0
     if mode in ("replace", "partition") and not merged:
-        deleted = merging.write_anew(transaction, piece, Rows(_nothing(piece), ())).deleted
+        deleted = merging.write_anew(transaction, slice_, Rows(_nothing(slice_), ())).deleted
     for number, chunk in enumerate(chunks):
-        judged = split_arrow(piece.contract, chunk, source=source, first_row=received)
-        divide(judged.valid, [piece])
-        store_records(transaction, piece, judged.records, run_id=run_id)
+        judged = split_arrow(slice_.contract, chunk, source=source, first_row=received)
+        divide(judged.valid, [slice_])
+        store_records(transaction, slice_, judged.records, run_id=run_id)
         received += chunk.num_rows
         quarantined += len(judged.records)
         size += judged.valid.nbytes
         rows = Rows(judged.valid, key)
         duplicates += rows.duplicates
         if not merged:
-            appended += merging.append(transaction, piece, rows).inserted
+            appended += merging.append(transaction, slice_, rows).inserted
             continue
-        native.table_for(transaction, piece, rows.table)
+        native.table_for(transaction, slice_, rows.table)
         numbered = _numbered(in_key_order(rows.table, key), number)
         if stage is None:
             stage = transaction.stage(numbered)
@@ -74,33 +92,18 @@ def load(
             transaction.extend(stage, numbered)
     if not merged:
         return Load(Change(inserted=appended, deleted=deleted, deduplicated=duplicates), received, quarantined, size)
-    stage = stage or transaction.stage(_numbered(_nothing(piece), 0))
+    stage = stage or transaction.stage(_numbered(_nothing(slice_), 0))
     transaction.analyse(stage)
     change = merging.merge_stage(
-        transaction, piece, stage, rows=received - quarantined - duplicates, delete=mode != "upsert"
+        transaction, slice_, stage, rows=received - quarantined - duplicates, delete=mode != "upsert"
     )
     return Load(replace(change, deduplicated=change.deduplicated + duplicates), received, quarantined, size)
 
 
-def _nothing(piece: Slice) -> pa.Table:
-    return arrow_schema(piece.contract).empty_table()
+def _nothing(slice_: Slice) -> pa.Table:
+    return arrow_schema(slice_.contract).empty_table()
 
 
 def _numbered(table: pa.Table, chunk: int) -> pa.Table:
     """The rows with the number of their chunk: where the server puts a row says nothing about when it came."""
     return table.append_column(CHUNK, pa.repeat(pa.scalar(chunk, pa.int64()), table.num_rows))
-
-
-def _chunks(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
-    """Batches gathered or cut to a size that is worth a bulk load and fits into memory many times over."""
-    waiting: list[pa.RecordBatch] = []
-    rows = 0
-    for batch in reader:
-        for at in range(0, batch.num_rows, CHUNK_ROWS):
-            waiting.append(batch.slice(at, CHUNK_ROWS))
-            rows += waiting[-1].num_rows
-            if rows >= CHUNK_ROWS:
-                yield pa.Table.from_batches(waiting)
-                waiting, rows = [], 0
-    if rows:
-        yield pa.Table.from_batches(waiting)
