@@ -43,13 +43,13 @@ class Database:
 
     Args:
         url: `postgresql://…`, or a function that gives it when it is first needed (it may start a server).
-        history: the migration history that shapes it.
+        name: which of the databases it is, for messages and for its migrations.
         migrate: `auto` brings an older database to head; `off` stops and names the command.
     """
 
-    def __init__(self, url: str | Callable[[], str], *, history: str = "platform", migrate: str = "auto") -> None:
+    def __init__(self, url: str | Callable[[], str], *, name: str = "platform", migrate: str = "auto") -> None:
         self._url = url
-        self._history = history
+        self._name = name
         self._migrate = migrate
         self._ready = False
         self._used = ""
@@ -57,7 +57,7 @@ class Database:
         self._adbc_pool: AdbcPool | None = None
 
     def __repr__(self) -> str:
-        return f"Database({self._history})"
+        return f"Database({self._name})"
 
     @property
     def url(self) -> str:
@@ -72,11 +72,14 @@ class Database:
         Args:
             doing: with `{}` for the name of the database.
         """
-        with translated(doing.format(self._history), secret=lambda: self._used):
+        with translated(doing.format(self._name), secret=lambda: self._used):
             yield
 
-    def prepare(self) -> None:
+    def prepare(self, *, migrate: str | None = None) -> None:
         """Bring the schema to head, once per process.
+
+        Args:
+            migrate: in place of what the database was made with.
 
         Raises:
             PermanentError: with migrations off, if the database is behind; names the command.
@@ -86,7 +89,7 @@ class Database:
                 from etl_assets.core.migrations.upgrade import ensure_head
 
                 with self.translated("prepare the {} database"):
-                    ensure_head(self.url, history=self._history, migrate=self._migrate)
+                    ensure_head(self.url, database=self._name, migrate=migrate or self._migrate)
                 self._ready = True
 
     @contextlib.contextmanager
@@ -104,6 +107,16 @@ class Database:
             psycopg.connect(self.url, autocommit=autocommit, connect_timeout=10) as connection,
         ):
             yield connection
+
+    def described(self, kind: str) -> str:
+        """What server this is, for people.
+
+        Args:
+            kind: how it was named, to stand behind it.
+        """
+        with self.connect() as connection:
+            row = connection.execute("SELECT current_setting('server_version'), current_database()").fetchone()
+        return f"PostgreSQL {row[0]}, database {row[1]} ({kind})" if row else kind
 
     @contextlib.contextmanager
     def adbc(self) -> "Iterator[Connection]":

@@ -5,7 +5,8 @@ Stored by the writers in the transaction that stores the rest of the slice; list
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +22,7 @@ from etl_assets.core.slices.ledger import Quarantine, entry_of
 from etl_assets.core.slices.parquet import ParquetRoot, read_parquet, stored_mode, write_parquet
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Write, write
-from etl_assets.errors import PermanentError
+from etl_assets.errors import ConfigurationError, PermanentError
 
 # Makes rows of a contract from raw rows whose fields have other names; gets the rows that are stored already.
 RawReader = Callable[[Sequence[Mapping[str, Any]], pd.DataFrame], Split[pd.DataFrame]]
@@ -172,3 +173,36 @@ def not_replayed(database: Database, slice_: Slice, records: Sequence[Record]) -
 def _frame(contract: type[Contract], raw: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     columns = {name: pd.Series([row.get(name) for row in raw], dtype=object) for name in contract.columns}
     return pd.DataFrame(columns)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How rows of a table are replayed.
+
+    Attributes:
+        read_raw: makes a row of the table of the raw record; None where the raw record is the row.
+        reload: why a row is not replayed but its source loaded again, with `{entry}` for the entry; None where it is replayed.
+        fixed: fields that cannot be corrected, with the reason.
+        lock: holds what has to be held while a row is judged and stored; gives what is called before it is stored.
+    """
+
+    read_raw: RawReader | None = None
+    reload: str | None = None
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    lock: Callable[[Database, Entry], AbstractContextManager[Callable[[], None] | None]] | None = None
+
+    def require(self, entry: Entry, corrections: Mapping[str, object]) -> None:
+        """Refuse what the next load of its source would take away again, and a correction of what is fixed.
+
+        Raises:
+            ConfigurationError: says what to do instead.
+        """
+        if self.reload is not None:
+            raise ConfigurationError(f"{entry.id} {self.reload.format(entry=entry)}")
+        for name, reason in self.fixed.items():
+            if name in corrections:
+                raise ConfigurationError(f"{entry.id} {reason.format(entry=entry)}")
+
+    def locked(self, database: Database, entry: Entry) -> AbstractContextManager[Callable[[], None] | None]:
+        """What is held meanwhile, beside the lock of the slice."""
+        return self.lock(database, entry) if self.lock else nullcontext()

@@ -68,6 +68,8 @@ def page(days: list[str] = typer.Argument(help="Days in UTC, like 2024-05-20.", 
 
 def expanded(arguments: Sequence[str]) -> list[str]:
     """A command line in which `--columns a b` is written `--columns a --columns b`, as the parser wants it."""
+    if list(arguments[:2]) != ["turbines", "load"]:
+        return list(arguments)
     given: list[str] = []
     listing = False
     for argument in arguments:
@@ -82,7 +84,7 @@ def expanded(arguments: Sequence[str]) -> list[str]:
 
 
 def _draw(days: Sequence[date], settings: Settings) -> None:
-    from etl_assets.core.servers import turbines_target
+    from etl_assets.systems.turbines.databases import turbines_target
     from etl_assets.systems.turbines.page.day import write_day_page
 
     target = turbines_target(settings)

@@ -7,12 +7,13 @@ from datetime import UTC, date, datetime
 import pyarrow as pa
 
 from etl_assets.core.database.connections import Database
-from etl_assets.core.servers import platform_database, turbines_target
+from etl_assets.core.servers import platform_database
 from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
 from etl_assets.core.slices.writing import Outcome, Write
 from etl_assets.settings import Settings, load_settings
 from etl_assets.systems.turbines.api import TurbinesApi
 from etl_assets.systems.turbines.contracts import RawTurbineSignals
+from etl_assets.systems.turbines.databases import turbines_target
 from etl_assets.systems.turbines.days import day_slice, require_days
 from etl_assets.systems.turbines.fetching import fetched_days, require_columns
 from etl_assets.systems.turbines.signals import DEFAULT_COLUMNS

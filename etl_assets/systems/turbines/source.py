@@ -6,9 +6,9 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from etl_assets.core.database.connections import Database
-from etl_assets.core.servers import turbines_target
 from etl_assets.settings import load_settings
 from etl_assets.systems.turbines.api import TurbinesApi
+from etl_assets.systems.turbines.databases import turbines_target
 
 
 class TurbinesApiResource(dg.ConfigurableResource[Any]):
@@ -35,5 +35,5 @@ class TurbinesTargetResource(dg.ConfigurableResource[Any]):
     def database(self) -> Database:
         """The database; the same object for as long as the resource lives."""
         if self._database is None:
-            self._database = Database(self.url, history="target") if self.url else turbines_target()
+            self._database = Database(self.url, name="target") if self.url else turbines_target()
         return self._database

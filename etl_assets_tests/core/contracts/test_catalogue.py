@@ -6,13 +6,15 @@ import pandas as pd
 import psycopg
 import pytest
 
-from etl_assets.catalogue import CONTRACTS, ROOMS
+from etl_assets.core import registry
 from etl_assets.core.contracts import Contract, Fault
 from etl_assets.core.contracts.cast import NOT_OF_KIND
 from etl_assets.core.contracts.contract import Kind
 from etl_assets.core.database.connections import Database
+from etl_assets.local.migrations import all_contracts
 from etl_assets_tests.core.contracts.rows import NO_VALUE, broken_constraints, good_row
 
+CONTRACTS = {database: all_contracts(database) for database in ("platform", "target")}
 ALL = list(dict.fromkeys(contract for contracts in CONTRACTS.values() for contract in contracts))
 IN_POSTGRES = [
     pytest.param(contract, fixture, id=f"{history}-{contract.config.table}")
@@ -112,12 +114,12 @@ def test_the_table_refuses_what_the_contract_refuses(
     assert tried > 0
 
 
-def test_every_contract_of_every_room_is_in_the_catalogue_once() -> None:
+def test_every_contract_of_every_system_is_among_them_once() -> None:
     for history, table in (("platform", "outages.site_outages"), ("target", "public.data")):
         tables = [contract.config.table for contract in CONTRACTS[history]]
         assert len(tables) == len(set(tables))
         assert {"etl.ledger", "etl.quarantine", table} <= set(tables)
-    assert {c for room in ROOMS for c in room} <= set(ALL)
+    assert {c for owner in registry.owners() for c in owner.contracts} <= set(ALL)
 
 
 def insert(connection: Any, contract: type[Contract], row: dict[str, Any]) -> None:

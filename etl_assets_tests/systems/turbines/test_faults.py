@@ -66,7 +66,7 @@ def proxy(world: World) -> Iterator[Proxy]:
 
 def through(url: str, world: World) -> World:
     """The same world with another way to the target, and new connections."""
-    return World(world.database, Database(url, history="target"), world.simulator, world.url)
+    return World(world.database, Database(url, name="target"), world.simulator, world.url)
 
 
 def faulty(world: World, fault: str, *, when: str = "= 500") -> None:
