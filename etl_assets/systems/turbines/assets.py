@@ -10,7 +10,7 @@ from pydantic import Field
 
 from etl_assets.core.contracts import ByPartition
 from etl_assets.core.dagster.contract_types import classified, effect, loads, stored
-from etl_assets.core.prefetch import one_ahead
+from etl_assets.core.prefetch import prefetched
 from etl_assets.errors import PermanentError
 from etl_assets.settings import load_settings
 from etl_assets.systems.turbines import checks
@@ -95,7 +95,7 @@ def ten_minute_statistics(
             )
 
     # Dagster takes as long to note that a day is there as the database to store it.
-    for some, days in one_ahead(stored_days()):
+    for some, days in prefetched(stored_days()):
         for stored_day in days:
             day = stored_day.day
             missing.pop(day.isoformat(), None)

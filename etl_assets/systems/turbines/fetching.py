@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from etl_assets.core.contracts import Record, Split
 from etl_assets.core.contracts.arrow import arrow_schema
-from etl_assets.core.prefetch import one_ahead
+from etl_assets.core.prefetch import prefetched
 from etl_assets.errors import ConfigurationError
 from etl_assets.systems.turbines.api import Minutes, TurbinesApi
 from etl_assets.systems.turbines.contracts import RawTurbineSignals
@@ -54,7 +54,7 @@ def fetched_days(
     columns = tuple(dict.fromkeys(columns))
     asked = stretches(days, longest=LONGEST_STRETCH_DAYS)
     fetched = (list(_fetched(api, some, turbines=turbines or ("",), columns=columns)) for some in asked)
-    for ready in one_ahead(fetched):
+    for ready in prefetched(fetched):
         yield from ready
 
 

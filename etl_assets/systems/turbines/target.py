@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.database.connections import Database
-from etl_assets.core.database.locks import limit_waits, take_turn
+from etl_assets.core.database.locks import advisory_lock, limit_waits
 from etl_assets.core.slices.slice import OneOf, Slice, Span
 from etl_assets.core.slices.writing import Outcome, Write, write_together
 from etl_assets.systems.turbines.contracts import Bin, Data, Signal
@@ -82,7 +82,7 @@ def signal_ids(
         missing = [key for key in wanted if key not in known]
         if missing:
             # Of two that enter the same signal the second finds it.
-            take_turn(connection, Signal.config.table)
+            advisory_lock(connection, Signal.config.table)
             known = _known(connection, turbines)
             missing = [key for key in wanted if key not in known]
             next_id = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM public.signal").fetchone()[0]  # type: ignore[index]
