@@ -11,7 +11,7 @@ from pydantic import Field
 
 from etl_assets.core.contracts import ByPartition
 from etl_assets.core.dagster.contract_types import classified, effect, loads, stored
-from etl_assets.core.prefetch import one_ahead
+from etl_assets.core.prefetch import prefetched
 from etl_assets.errors import PermanentError
 from etl_assets.settings import load_settings
 from etl_assets.systems.turbines import checks
@@ -91,7 +91,7 @@ def ten_minute_statistics(
             yield some, store_days(target, some, run_id=context.run.run_id)
 
     # Dagster takes as long to record that a day is materialised as the database to store it.
-    for some, days in one_ahead(stored_days()):
+    for some, days in prefetched(stored_days()):
         for done in days:
             missing.pop(done.day.isoformat(), None)
             page = write_day_page(target, done.day, settings=settings) if draws else None

@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from etl_assets.core.database.connections import Database
-from etl_assets.core.prefetch import one_ahead
+from etl_assets.core.prefetch import prefetched
 from etl_assets.core.sources.http.client import ApiClient, ApiRefused, Limits
 from etl_assets.errors import ConfigurationError
 from etl_assets.settings import Settings, load_settings
@@ -145,7 +145,7 @@ def fetched_days(
         answers = {name: api.minutes(start=start, end=end, columns=columns, turbine=name) for name in turbines or ("",)}
         return raw_days(answers, stretch, columns=columns)
 
-    for ready in one_ahead(fetched(stretch) for stretch in stretches(days, longest=LONGEST_STRETCH_DAYS)):
+    for ready in prefetched(fetched(stretch) for stretch in stretches(days, longest=LONGEST_STRETCH_DAYS)):
         yield from ready
 
 
