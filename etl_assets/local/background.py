@@ -15,11 +15,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import typer
 
+from etl_assets.core import registry
 from etl_assets.errors import PlatformError
 from etl_assets.settings import LOCAL_ENV, LOCAL_LOCK, Settings, load_settings, local_servers_live, read_local_env
 
@@ -204,59 +204,10 @@ def _servers(settings: Settings) -> Iterator[dict[str, str]]:
             Database(offered["ETL_POSTGRES_URL"]).prepare()
         if settings.etl_broker_url is None:
             offered["ETL_BROKER_URL"] = stack.enter_context(EmbeddedBroker(settings.etl_data_dir))
-        offered.update(stack.enter_context(simulators(settings)))
-        offered.update(stack.enter_context(simulated_turbines(settings)))
-        offered.update(stack.enter_context(simulated_events()))
+        for system in registry.systems():
+            if simulated := system.part("local", "simulated"):
+                offered.update(stack.enter_context(simulated(system.settings(settings))))
         yield offered
-
-
-@contextlib.contextmanager
-def simulators(settings: Settings) -> Iterator[dict[str, str]]:
-    """The simulators of all sources; gives the variables that name them."""
-    from etl_assets.simulators.server import serve
-    from etl_assets.systems.experiments.simulator.files import write_files
-    from etl_assets.systems.outages.simulator.api import OutagesSimulator
-    from etl_assets.systems.production.simulator.api import ProductionSimulator
-
-    outages = OutagesSimulator(sites=settings.outages_sites)
-    production = ProductionSimulator(settings.production_metrics_file, settings.production_workorders_file)
-    files = settings.etl_data_dir / "simulated" / "experiments"
-    write_files(files, faults=True)
-    with serve(outages.app) as outages_url, serve(production.app) as production_url:
-        yield {
-            "OUTAGES_API_URL": outages_url,
-            "OUTAGES_API_KEY": outages.api_key,
-            "PRODUCTION_API_URL": production_url,
-            "EXPERIMENTS_DIR": str(files),
-        }
-
-
-@contextlib.contextmanager
-def simulated_turbines(settings: Settings) -> Iterator[dict[str, str]]:
-    """The simulator of the turbines, whose source is a database of the embedded server; gives the variables that name it."""
-    from etl_assets.core.embedded import EmbeddedPostgres
-    from etl_assets.simulators.server import serve
-    from etl_assets.systems.turbines.simulator.api import TurbinesSimulator, fill
-    from etl_assets.systems.turbines.simulator.data import DAYS, START
-
-    server = EmbeddedPostgres(settings.etl_data_dir)
-    with server:
-        source = server.create_database("fonte")
-        fill(source, turbines=settings.turbines)
-        with serve(TurbinesSimulator(source, turbines=settings.turbines).app) as url:
-            last = START + timedelta(days=DAYS - 1)
-            yield {"TURBINES_API_URL": url, "TURBINES_START_DATE": f"{START}", "TURBINES_END_DATE": f"{last}"}
-
-
-@contextlib.contextmanager
-def simulated_events() -> Iterator[dict[str, str]]:
-    """The simulated feed of events, from yesterday on; gives the variables that name it."""
-    from etl_assets.simulators.server import serve
-    from etl_assets.systems.events.simulator.feed import EventsSimulator
-
-    first = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
-    with serve(EventsSimulator(first).app) as url:
-        yield {"EVENTS_FEED_URL": url, "EVENTS_START_DATE": f"{first:%Y-%m-%d}"}
 
 
 def register_partitions(settings: Settings) -> None:
@@ -264,7 +215,10 @@ def register_partitions(settings: Settings) -> None:
     import dagster as dg
 
     with dg.DagsterInstance.from_config(str(dagster_home(settings))) as instance:
-        instance.add_dynamic_partitions("outages_sites", list(settings.outages_sites))
+        for system in registry.systems():
+            if partitions := system.part("local", "partitions"):
+                for name, keys in partitions(system.settings(settings)).items():
+                    instance.add_dynamic_partitions(name, keys)
 
 
 def _offer(path: Path, variables: dict[str, str]) -> None:

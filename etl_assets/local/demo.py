@@ -7,15 +7,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from etl_assets.core import registry
 from etl_assets.errors import ConfigurationError, PlatformError
 from etl_assets.local import background as local
-from etl_assets.settings import SOURCE_VARIABLES, Settings, load_settings, read_local_env
+from etl_assets.settings import Settings, load_settings, simulated_sources
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -111,8 +111,7 @@ def demo_servers(*, simulate: bool) -> Iterator[Settings]:
     started = local.ensure_up(given)
     try:
         if simulate:
-            offered = read_local_env(given.etl_data_dir)
-            os.environ.update({n: offered[n] for names in SOURCE_VARIABLES.values() for n in names})
+            os.environ.update(simulated_sources(given))
         yield load_settings()
     finally:
         if started:
@@ -148,18 +147,11 @@ def materialise_everything(settings: Settings) -> list[Row]:
 
 def demo_runs(settings: Settings) -> dict[str, dict[str, str]]:
     """By job, the tags that say which partitions its demo run is for."""
-    from etl_assets.systems.outages.automation import RANGE_END, RANGE_START
-
-    sites = settings.outages_sites
     return {
-        "events_job": {"dagster/partition": f"{settings.events_start_date}"},
-        "outages_job": {RANGE_START: sites[0], RANGE_END: sites[-1]},
-        "production_job": {},
-        "experiments_job": {"dagster/partition": f"{datetime.now(UTC):%Y-%m-%d}"},
-        "turbines_job": {
-            RANGE_START: f"{settings.turbines_start_date}",
-            RANGE_END: f"{settings.turbines_end_date or settings.turbines_start_date}",
-        },
+        job: tags
+        for system in registry.systems()
+        if (runs := system.part("local", "demo_runs"))
+        for job, tags in runs(system.settings(settings)).items()
     }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from etl_assets.core.slices.parquet.files import ParquetRoot, read_parquet
+from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.slices.slice import Slice
 from etl_assets.errors import PermanentError
 from etl_assets.settings import load_settings

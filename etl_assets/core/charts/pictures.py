@@ -6,6 +6,7 @@ second of CPU and 90 MB; each picture some 60 ms then), so whoever only imports 
 
 import html
 import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from etl_assets.core.charts.pages import printable
@@ -27,21 +28,26 @@ def svg(
     name: str,
     title: str,
     description: str = "",
+    data: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     colours: Palette | None = None,
 ) -> str:
     """A chart as an `<svg>` for a page whose style contains that of the palette.
 
     Args:
-        chart: an Altair chart, or its Vega-Lite specification; it carries its data.
+        chart: an Altair chart, or its Vega-Lite specification.
         name: of the picture, unique within its page; ids within the picture begin with it.
         title: what it shows.
         description: what can be seen in it, for who does not see it.
+        data: rows of what the chart names as `altair.NamedData`. Rows that a chart carries itself, but for those of a data
+            frame, are checked against Vega-Lite's schema one by one, which takes longer than drawing them.
         colours: those of the chart, if it has more than all have in common.
     """
     import vl_convert
 
     # Vega-Lite's schema is not checked at each picture: that takes as long as drawing it does.
     specification = chart if isinstance(chart, dict) else chart.to_dict(validate=False)
+    if data:
+        specification = {**specification, "datasets": data}
     drawn = vl_convert.vegalite_to_svg(
         _harmless(specification), config=config(colours or palette()), allowed_base_urls=[]
     )
@@ -78,7 +84,7 @@ def figure(wide: str, narrow: str | None = None, *, caption: str = "", kind: str
 
 def _harmless(value: Any) -> Any:
     """A specification whose texts are printable: at others the engine ends the process."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {_harmless(key): _harmless(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_harmless(item) for item in value]

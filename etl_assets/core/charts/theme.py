@@ -89,7 +89,7 @@ def config(colours: Palette) -> dict[str, Any]:
         "header": {**text, "labelColor": ink, "titleColor": ink, "labelAnchor": "start"},
         "axis": {
             **text, "labelColor": quiet, "titleColor": ink, "gridColor": faint, "domainColor": quiet, "tickColor": quiet,
-            "tickSize": 4, "tickCount": 4, "labelLimit": 0, "titleLimit": 0,
+            "tickSize": 4, "labelLimit": 0, "titleLimit": 0,
         },
         "axisX": {"grid": False, "labelFlush": True, "labelOverlap": "greedy", "labelSeparation": 8},
         "axisY": {"ticks": False, "domain": False, "labelPadding": 6},

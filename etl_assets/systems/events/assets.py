@@ -9,7 +9,7 @@ from pydantic import Field
 
 from etl_assets.core.dagster.contract_types import classified, effect
 from etl_assets.core.dagster.database import PostgresResource
-from etl_assets.core.slices.parquet.files import ParquetRoot
+from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.settings import load_settings
 from etl_assets.systems.events import metadata as shown
 from etl_assets.systems.events.contracts import RawEvents, UsEventData

@@ -10,7 +10,7 @@ import dagster as dg
 import pyarrow as pa
 
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices.parquet.files import ParquetRoot
+from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Outcome
 from etl_assets.systems.events.contracts import RawEvents, UsEventData

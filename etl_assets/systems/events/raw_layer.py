@@ -12,8 +12,7 @@ import pyarrow.compute as pc
 from etl_assets.core.contracts import Split
 from etl_assets.core.database.connections import Database
 from etl_assets.core.prefetch import one_ahead
-from etl_assets.core.slices.parquet.files import ParquetRoot, is_stored, read_parquet, write_parquet
-from etl_assets.core.slices.parquet.form import DamagedFile
+from etl_assets.core.slices.parquet import DamagedFile, ParquetRoot, is_stored, read_parquet, write_parquet
 from etl_assets.core.slices.quarantine import not_replayed
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Outcome, Write

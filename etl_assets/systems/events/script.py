@@ -7,7 +7,7 @@ from pathlib import Path
 
 from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_database
-from etl_assets.core.slices.parquet.files import ParquetRoot
+from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.settings import Settings, load_settings
 from etl_assets.systems.events.feed.client import EventsFeed, all_listed, listed_alone, newest
 from etl_assets.systems.events.files import INTERVAL, FileRejected, interval_of, quarters

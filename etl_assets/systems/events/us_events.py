@@ -18,8 +18,7 @@ import pyarrow.compute as pc
 from etl_assets.core.contracts import Split
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices.parquet.files import NothingStored, read_parquet
-from etl_assets.core.slices.parquet.form import DamagedFile
+from etl_assets.core.slices.parquet import DamagedFile, NothingStored, read_parquet
 from etl_assets.core.slices.slice import OneOf, Slice
 from etl_assets.core.slices.writing import Outcome, Write, write_together
 from etl_assets.errors import PermanentError, PlatformError, combined

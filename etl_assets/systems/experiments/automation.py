@@ -7,10 +7,9 @@ import dagster as dg
 
 from etl_assets.core.dagster.automation import earlier_runs, reason_to_wait
 from etl_assets.errors import PlatformError
-from etl_assets.systems.experiments.assets import FILES, TABLES
+from etl_assets.systems.experiments.assets import FILES, TABLES, ExperimentFilesResource
 from etl_assets.systems.experiments.contracts import UserFeatures, Users
-from etl_assets.systems.experiments.folder import Content, ExperimentFolder
-from etl_assets.systems.experiments.source import ExperimentFilesResource
+from etl_assets.systems.experiments.source import Content, ExperimentFolder
 
 FILES_TAG = "etl/files"
 # So long after its last change a file is taken for complete: whoever copies it writes all the time.

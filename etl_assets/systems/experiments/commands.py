@@ -33,7 +33,7 @@ def load(
     for outcome in done.tables:
         told = ("inserted", "updated", "deleted", "unchanged", "deduplicated", "quarantined")
         counts = ", ".join(f"{outcome.counts()[name]:,} {name}" for name in told if outcome.counts()[name])
-        print(f"{outcome.piece}: {counts or 'no rows'}")
+        print(f"{outcome.slice}: {counts or 'no rows'}")
     repeated, quarantined = done.repeated_compound_ids, done.quarantined
     if repeated:
         one = repeated == 1

@@ -8,7 +8,7 @@ import pandas as pd
 
 from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_database
-from etl_assets.core.slices.parquet.files import ParquetRoot, write_parquet
+from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Outcome, Write, write
 from etl_assets.errors import PlatformError, combined

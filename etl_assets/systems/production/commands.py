@@ -213,3 +213,6 @@ def _api(settings: Settings, files: tuple[Path, Path] | None, *, simulate: bool)
         raise ConfigurationError(str(refused)) from None
     with serve(simulator.app) as url:
         yield ProductionApi(url)
+
+
+ALONE = {"relay": relay}

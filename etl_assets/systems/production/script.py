@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from etl_assets.core.contracts.validation import to_frame
-from etl_assets.core.dagster.io_managers.mirrored import mirror
 from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_broker, platform_database
 from etl_assets.core.slices import reading
-from etl_assets.core.slices.parquet.files import ParquetRoot
+from etl_assets.core.slices.parquet import ParquetRoot, mirror
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Data, Write, write
 from etl_assets.core.sources.streams.broker import Broker

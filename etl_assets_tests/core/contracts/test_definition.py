@@ -50,7 +50,7 @@ def test_partition_columns_are_by_dimension() -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "config", "said"),
+    ("columns", "config", "message"),
     [
         ({"id": ID}, {"table": "rows"}, "lower-case identifiers"),
         ({"id": ID}, {"table": "Room.rows"}, "lower-case identifiers"),
@@ -81,17 +81,17 @@ def test_partition_columns_are_by_dimension() -> None:
         ({"id": ID}, {"key": ("id",), "partition_by": "id", "native": "day"}, "spans of time need a time"),
         ({"id": ID, "at": AT}, {"key": ("at",), "partition_by": "at", "native": "hour"}, "native partition 'hour'"),
         ({"config": ID}, {}, "hides what every contract has under this name"),
-        ({"split": ID}, {}, "hides what every contract has under this name"),
+        ({"table_name": ID}, {}, "hides what every contract has under this name"),
         ({}, {}, "has no columns"),
     ],
 )
-def test_a_definition_that_does_not_hold_together_is_refused(columns: Any, config: Any, said: str) -> None:
-    with pytest.raises(ContractError, match=said):
+def test_a_definition_that_does_not_hold_together_is_refused(columns: Any, config: Any, message: str) -> None:
+    with pytest.raises(ContractError, match=message):
         define(columns, **config)
 
 
 @pytest.mark.parametrize(
-    ("hint", "rules", "said"),
+    ("hint", "rules", "message"),
     [
         (int, {"pattern": "a"}, "Rows.x is int64, for which there is no rule pattern"),
         (bool, {"ge": False}, "there is no rule ge"),
@@ -114,8 +114,8 @@ def test_a_definition_that_does_not_hold_together_is_refused(columns: Any, confi
         (str, {"pattern": "("}, r"'\(' is no regular expression"),
     ],
 )
-def test_a_rule_that_does_not_fit_its_column_is_refused(hint: Any, rules: dict[str, Any], said: str) -> None:
-    with pytest.raises(ContractError, match=said):
+def test_a_rule_that_does_not_fit_its_column_is_refused(hint: Any, rules: dict[str, Any], message: str) -> None:
+    with pytest.raises(ContractError, match=message):
         define({"x": (hint, column("X", **rules))})
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from etl_assets.core.slices.parquet.files import ParquetRoot
+from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.errors import TransientError
 from etl_assets.settings import load_settings
 from etl_assets.systems.events import raw_layer as intake
@@ -52,7 +52,7 @@ def test_what_is_taken_is_said_in_the_order_that_it_was_asked_for(world: World) 
     ]
     first, _, last = found
     assert first.outcome is not None
-    assert (first.outcome.change.inserted, first.outcome.piece) == (ROWS, interval_slice(quarter(2)))
+    assert (first.outcome.change.inserted, first.outcome.slice) == (ROWS, interval_slice(quarter(2)))
     assert last.outcome is None
     assert world.book() == {(one.entry.interval - FIRST) // timedelta(minutes=15): one.entry for one in found}
     assert world.query("SELECT DISTINCT run_id FROM etl.ledger") == [("a run",)]

@@ -12,7 +12,7 @@ import pytest
 
 from etl_assets.cli import run
 from etl_assets.core.slices import quarantine
-from etl_assets.core.slices.parquet.files import ParquetRoot, write_parquet
+from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
 from etl_assets.core.slices.writing import Write
 from etl_assets.errors import PermanentError, PlatformError, TransientError
 from etl_assets.settings import load_settings
@@ -215,7 +215,7 @@ def test_a_replayed_row_that_somebody_took_away_is_open_again_when_its_file_is_l
     )
     world.load_own(0, 0, BROKEN, 1, worse, 2)
     assert world.us().keys() == {8, 817930293, 817930294, 817930295}
-    assert quarantine.listed(world.database)[1] == 2
+    assert quarantine.list_entries(world.database)[1] == 2
 
 
 @pytest.mark.long

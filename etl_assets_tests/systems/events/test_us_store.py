@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices.parquet.files import ParquetRoot
+from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.errors import PermanentError
 from etl_assets.settings import load_settings
 from etl_assets.systems.events import us_events as us_store

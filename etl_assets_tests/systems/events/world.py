@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from etl_assets.cli import run
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices.parquet.files import ParquetRoot, read_parquet
+from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.sources.http.client import Limits
 from etl_assets.settings import load_settings
 from etl_assets.systems.events import assets, automation, checks, script

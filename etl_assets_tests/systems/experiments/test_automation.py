@@ -7,8 +7,8 @@ import dagster as dg
 import pytest
 
 from etl_assets.errors import TransientError
-from etl_assets.systems.experiments import assets, automation, folder
-from etl_assets.systems.experiments.source import ExperimentFilesResource
+from etl_assets.systems.experiments import assets, automation, source
+from etl_assets.systems.experiments.assets import ExperimentFilesResource
 from etl_assets_tests.systems.experiments.world import EXPERIMENTS, USERS, World, touch
 from etl_assets_tests.systems.outages.runs import QUIET
 
@@ -136,7 +136,7 @@ def test_after_another_failure_the_same_files_are_asked_for_with_growing_waits_a
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda *_: 0.001)
     keys = set()
     with monkeypatch.context() as broken:
-        broken.setattr(folder.ExperimentFolder, "read", unavailable)
+        broken.setattr(source.ExperimentFolder, "read", unavailable)
         for wait_s in (60, 120):
             request = sensor.tick()
             assert not sensor.run(request).success

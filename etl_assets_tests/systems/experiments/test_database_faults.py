@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from etl_assets.cli import run
-from etl_assets.core.dagster.io_managers import postgres
+from etl_assets.core.dagster import io_managers
 from etl_assets.core.database.connections import Database
 from etl_assets.core.embedded import EmbeddedPostgres
 from etl_assets.core.slices import session, transaction, writing
@@ -297,7 +297,7 @@ def test_a_run_between_whose_steps_other_files_were_loaded_says_so_and_the_next_
     with monkeypatch.context() as meanwhile:
         at_call(
             meanwhile,
-            postgres,
+            io_managers,
             "write",
             3,
             lambda: experiments.load(other, as_of=NEW_YEARS_EVE, database=world.database),

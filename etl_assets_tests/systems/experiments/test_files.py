@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from etl_assets.systems.experiments.csv.blocks import LONGEST_LINE
 from etl_assets.systems.experiments.csv.files import (
     COMPOUNDS,
     EXPERIMENTS,
+    LONGEST_LINE,
     USERS,
     Batch,
     CsvFile,
-    FileRefused,
+    RejectedFile,
     Unreadable,
     batches,
 )
@@ -55,7 +55,7 @@ def lines(read: list[Batch]) -> list[int]:
 
 
 def texts(read: list[Batch]) -> list[str]:
-    return [batch.text(row) for batch in read for row in range(len(batch.rows))]
+    return [batch.block.text(line) for batch in read for line in batch.rows["line"].to_pylist()]
 
 
 def unreadable(read: list[Batch]) -> list[Unreadable]:
@@ -71,7 +71,7 @@ def refusal(path: Path, content: bytes | None = None, file: CsvFile = ABC) -> st
     """Why a file is refused, behind its path, before any batch of it is there."""
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(FileRefused) as refused:
+    with pytest.raises(RejectedFile) as refused:
         next(batches(path, file))
     assert str(refused.value).startswith(str(path))
     return str(refused.value).removeprefix(str(path))
@@ -268,7 +268,7 @@ def test_a_line_of_very_many_special_characters_is_read_in_linear_time(path: Pat
 @pytest.mark.parametrize("end", ["", "\n3,x,y"])
 def test_a_file_without_line_ends_is_refused_before_it_fills_the_memory(path: Path, end: str) -> None:
     path.write_text("a,b,c\n1,x,y\n2,x," + "y" * LONGEST_LINE + end)
-    with pytest.raises(FileRefused, match=re.escape(f"{path}, line 3 is longer than 16 MiB")):
+    with pytest.raises(RejectedFile, match=re.escape(f"{path}, line 3 is longer than 16 MiB")):
         list(batches(path, ABC, block_bytes=1_000_000))
 
 

@@ -12,8 +12,8 @@ import pytest
 from etl_assets.cli import run
 from etl_assets.errors import ConfigurationError, TransientError
 from etl_assets.systems import experiments
-from etl_assets.systems.experiments import folder as folders
-from etl_assets.systems.experiments.folder import ExperimentFolder
+from etl_assets.systems.experiments import source
+from etl_assets.systems.experiments.source import ExperimentFolder
 from etl_assets_tests.systems.experiments import layouts
 from etl_assets_tests.systems.experiments.world import COMPOUNDS, EXPERIMENTS, USERS, World, touch, write_sample
 
@@ -215,7 +215,7 @@ def test_a_file_that_is_refused_is_named_and_nothing_changes(
 def test_a_file_that_changes_while_it_is_read_is_transient_and_nothing_changes(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest = folders._digest
+    digest = source._digest
 
     def copied_meanwhile(path: Path) -> str:
         found = digest(path)
@@ -223,7 +223,7 @@ def test_a_file_that_changes_while_it_is_read_is_transient_and_nothing_changes(
             touch(path, later_s=5)
         return found
 
-    monkeypatch.setattr(folders, "_digest", copied_meanwhile)
+    monkeypatch.setattr(source, "_digest", copied_meanwhile)
     with pytest.raises(TransientError, match=r"compounds\.csv in .* changed while it was read"):
         experiments.load(world.folder, as_of=NEW_YEARS_EVE)
     assert world.ledger() == []

@@ -86,7 +86,7 @@ STEPS: dict[str, tuple[str, str]] = {
     "commit": ("adbc_driver_manager.dbapi", "Connection.commit"),
     "refuse drift": ("etl_assets.core.slices.writing", "refuse_drift"),
     "store records": ("etl_assets.core.slices.writing", "store_records"),
-    "store records of a file": ("etl_assets.core.slices.parquet.files", "store_records"),
+    "store records of a file": ("etl_assets.core.slices.parquet", "store_records"),
     "ledger": ("etl_assets.core.slices.writing", "insert_ledger"),
     "write parquet": ("pyarrow.parquet", "write_table"),
     "sync to disk": ("os", "fsync"),
@@ -102,10 +102,10 @@ STEPS: dict[str, tuple[str, str]] = {
     "SQL": ("psycopg", "Cursor.execute"),
     "SQL of many rows": ("psycopg", "Cursor.executemany"),
     "end of a transaction": ("psycopg", "Transaction.__exit__"),
-    "store a table": ("etl_assets.core.dagster.io_managers.postgres", "PostgresIOManager.handle_output"),
-    "store a file": ("etl_assets.core.dagster.io_managers.parquet", "ParquetIOManager.handle_output"),
-    "load a table": ("etl_assets.core.dagster.io_managers.postgres", "PostgresIOManager.load_input"),
-    "load a file": ("etl_assets.core.dagster.io_managers.parquet", "ParquetIOManager.load_input"),
+    "store a table": ("etl_assets.core.dagster.io_managers", "PostgresIOManager.handle_output"),
+    "store a file": ("etl_assets.core.dagster.io_managers", "ParquetIOManager.handle_output"),
+    "load a table": ("etl_assets.core.dagster.io_managers", "PostgresIOManager.load_input"),
+    "load a file": ("etl_assets.core.dagster.io_managers", "ParquetIOManager.load_input"),
 }
 
 

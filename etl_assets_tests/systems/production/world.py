@@ -18,7 +18,7 @@ from psycopg.rows import dict_row, tuple_row
 
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices.parquet.files import ParquetRoot, read_parquet
+from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.sources.http.client import Limits
 from etl_assets.core.sources.streams.broker import Broker

@@ -15,15 +15,15 @@ import pyarrow.compute as pc
 import pytest
 
 from etl_assets.errors import PermanentError
+from etl_assets.systems.turbines.contracts import FLAGS, SIGNALS
 from etl_assets.systems.turbines.page import charts as page_charts
 from etl_assets.systems.turbines.page.charts import BIN, BOTTOM, LEFT, RIGHT, TOP, Chart, chart_of
 from etl_assets.systems.turbines.page.files import MEANINGS, write_page
 from etl_assets.systems.turbines.page.series import MISSING, rows_of_day, series_of
 from etl_assets.systems.turbines.page.svg import as_markdown, day_svg
-from etl_assets.systems.turbines.signals import FLAGS, SIGNALS
 from etl_assets.systems.turbines.simulator.data import SIGNALS as SIMULATED
+from etl_assets.systems.turbines.statistics import OUTPUT
 from etl_assets.systems.turbines.statistics.quality import summary
-from etl_assets.systems.turbines.statistics.ten_minutes import OUTPUT
 from etl_assets_tests.outline import Outline
 from etl_assets_tests.systems.turbines.minute_tables import at
 from etl_assets_tests.systems.turbines.simulated_bins import simulated_bins

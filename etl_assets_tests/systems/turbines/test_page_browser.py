@@ -7,11 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from etl_assets.systems.turbines.contracts import FLAGS
 from etl_assets.systems.turbines.page.files import write_page
 from etl_assets.systems.turbines.page.svg import as_markdown, day_svg
-from etl_assets.systems.turbines.signals import FLAGS
 from etl_assets.systems.turbines.simulator.data import SIGNALS
-from etl_assets.systems.turbines.statistics.ten_minutes import OUTPUT
+from etl_assets.systems.turbines.statistics import OUTPUT
 from etl_assets_tests.chromium import CONTRAST, CUT_OFF, OPEN_ALL, OVERFLOW, Browser, chromium, running
 from etl_assets_tests.systems.turbines.minute_tables import at
 from etl_assets_tests.systems.turbines.simulated_bins import TURBINES, simulated_bins

@@ -18,6 +18,7 @@ import pandas as pd
 from etl_assets.core.charts import numbers
 from etl_assets.core.charts.files import safe_name, write_text
 from etl_assets.core.charts.pages import template
+from etl_assets.core.charts.pictures import figure, svg
 from etl_assets.systems.production.report import numbers as report_numbers
 from etl_assets.systems.production.report import words as report_words
 from etl_assets.systems.production.report.answer import answer
@@ -77,8 +78,14 @@ def _page(report: Mapping[str, Any], findings: Findings) -> str:
         words=report_words,
         columns=report_words.columns(),
         interval=report_numbers.interval,
+        drawing=_drawing,
     )
     return text
+
+
+def _drawing(chart: Chart, name: str) -> str:
+    picture = svg(chart.drawing, name=name, title=chart.title, description=chart.description, data=chart.data)
+    return figure(picture, caption=chart.caption, kind=chart.kind)
 
 
 @functools.cache

@@ -8,9 +8,9 @@ import numpy as np
 
 from etl_assets.core.charts.axes import Axis, Numbers, Tick
 from etl_assets.core.charts.numbers import counted, listed, quantity
+from etl_assets.systems.turbines.contracts import FLAGS, SIGNALS
 from etl_assets.systems.turbines.page.axes import FULL_CIRCLE, Laid, laid_out
 from etl_assets.systems.turbines.page.series import BINS, MISSING, Mask, Series, clock, runs
-from etl_assets.systems.turbines.signals import FLAGS, SIGNALS
 
 # Left is room for the longest name of a flag; a bin is 2.5 wide.
 WIDTH, LEFT, RIGHT = 462.0, 94.0, 454.0

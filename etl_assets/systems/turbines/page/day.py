@@ -1,19 +1,19 @@
 """The page of a day that is in the target database: all its turbines and signals, whichever run has stored them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from etl_assets.core.database.connections import Database
 from etl_assets.settings import Settings
-from etl_assets.systems.turbines.contracts import RawTurbineSignals
+from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS, SIGNALS, RawTurbineSignals
 from etl_assets.systems.turbines.days import DAY, midnight
-from etl_assets.systems.turbines.page.files import PageFiles, write_page
-from etl_assets.systems.turbines.signals import DEFAULT_COLUMNS, SIGNALS
-from etl_assets.systems.turbines.statistics.ten_minutes import OUTPUT
+from etl_assets.systems.turbines.page.files import write_page
+from etl_assets.systems.turbines.statistics import OUTPUT
 
 # A run of more days draws none: pages are for looking at, and those of a year take as long as its statistics.
 DAYS_DRAWN = 31
@@ -25,13 +25,12 @@ class DayPage:
 
     Attributes:
         bins: how many the page shows; 0 for a day without statistics.
-        turbines: in the order of the page.
+        svg: the picture of each turbine, in the order of the page.
     """
 
-    day: date
-    files: PageFiles
+    html: Path
+    svg: Mapping[str, Path]
     bins: int
-    turbines: Sequence[str]
 
 
 def write_day_page(target: Database, day: date, *, settings: Settings) -> DayPage:
@@ -50,7 +49,7 @@ def write_day_page(target: Database, day: date, *, settings: Settings) -> DayPag
         turbines=settings.turbines,
         generated_at=datetime.now(UTC),
     )
-    return DayPage(day, files, bins.num_rows, list(files.svg))
+    return DayPage(files.html, files.svg, bins.num_rows)
 
 
 def stored_bins(target: Database, day: date) -> pa.Table:

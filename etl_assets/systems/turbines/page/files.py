@@ -20,12 +20,12 @@ import pyarrow.compute as pc
 from etl_assets.core.charts.files import safe_name, write_text
 from etl_assets.core.charts.numbers import amount, counted, instant, share
 from etl_assets.core.charts.pages import printable, template
+from etl_assets.systems.turbines.contracts import FLAGS
 from etl_assets.systems.turbines.page import charts as page_charts
 from etl_assets.systems.turbines.page.charts import Chart, spoken
 from etl_assets.systems.turbines.page.series import BINS, MISSING, rows_of_day, series_of
 from etl_assets.systems.turbines.page.svg import EMPTY, charts, spoken_day, turbine_name, turbine_svg
-from etl_assets.systems.turbines.signals import FLAGS
-from etl_assets.systems.turbines.statistics.quality import (
+from etl_assets.systems.turbines.statistics import (
     FROZEN_SAMPLES,
     FROZEN_SAMPLES_ELSE,
     LOW_COVERAGE,

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from etl_assets.core.charts.axes import Numbers
-from etl_assets.systems.turbines.signals import FLAGS, STATISTICS
-from etl_assets.systems.turbines.statistics.samples import BIN_US, DAY_US
+from etl_assets.systems.turbines.contracts import FLAGS, STATISTICS
+from etl_assets.systems.turbines.statistics import BIN_US, DAY_US
 
 BINS = DAY_US // BIN_US
 BIN_MINUTES = BIN_US // 60_000_000
