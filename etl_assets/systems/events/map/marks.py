@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl_assets.systems.events.cameo import ROOT_CLASSES
+from etl_assets.systems.events.transform import ROOT_CLASSES
 
 Numbers = npt.NDArray[np.float64]
 

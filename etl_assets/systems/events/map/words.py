@@ -6,8 +6,8 @@ import numpy as np
 
 from etl_assets.core.charts.numbers import counted, listed, share
 from etl_assets.core.charts.pages import printable
-from etl_assets.systems.events.cameo import ROOT_CLASSES
 from etl_assets.systems.events.map.marks import CLASSES, CODES, QUAD_CLASSES, Located, Marks
+from etl_assets.systems.events.transform import ROOT_CLASSES
 
 EMPTY = "There are no events."
 UNKNOWN_CLASS = "Not in CAMEO"
