@@ -13,8 +13,8 @@ from etl_assets.systems.events.feed.client import EventsFeed, all_listed, listed
 from etl_assets.systems.events.files import INTERVAL, FileRejected, interval_of, quarters
 from etl_assets.systems.events.manifest import Entry, enter, entries, entry_of, turn
 from etl_assets.systems.events.raw_layer import Clock, Stores, Taken, read_file, store_raw, take
+from etl_assets.systems.events.transform import UsRule, us_rule
 from etl_assets.systems.events.us_events import StoredIntervals, store_us_events
-from etl_assets.systems.events.us_rule import UsRule, us_rule
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from etl_assets.systems.events.feed import archive
 from etl_assets.systems.events.files import INTERVAL, FileRejected
 from etl_assets.systems.events.manifest import enter, entry_of, turn
 from etl_assets.systems.events.raw_layer import Stores, interval_slice, read_file, store_raw
+from etl_assets.systems.events.transform import us_rule
 from etl_assets.systems.events.us_events import store_us_events
-from etl_assets.systems.events.us_rule import us_rule
 from etl_assets_tests.systems.events.test_command import lost
 from etl_assets_tests.systems.events.world import FIRST, World, quarter
 

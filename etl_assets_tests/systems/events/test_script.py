@@ -18,8 +18,8 @@ from etl_assets.systems.events.files import INTERVAL, FileRejected, file_name, q
 from etl_assets.systems.events.format.layout import corrected_events
 from etl_assets.systems.events.raw_layer import Stores
 from etl_assets.systems.events.simulator.files import BAD_LINES, DEFECTS
+from etl_assets.systems.events.transform import us_rule
 from etl_assets.systems.events.us_events import Totals, store_us_events
-from etl_assets.systems.events.us_rule import us_rule
 from etl_assets_tests.systems.events.world import ROWS, Changes, World, quarter, us_changes
 
 EVERY = (0, 1, 2, 3)
