@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.systems.events.contracts import UsEventData
-from etl_assets.systems.events.transform import stored_once
+from etl_assets.systems.events.transform import deduplicated_events
 from etl_assets_tests.systems.events.world import FIRST, quarter
 
 SCHEMA = arrow_schema(UsEventData, ("global_event_id", "file_interval"))
@@ -31,7 +31,7 @@ def once(
     rows: list[tuple[int, int]], held: list[tuple[int, int]], intervals: set[int], *left_out: int
 ) -> tuple[list[tuple[int, int]], bool]:
     had = pa.chunked_array([[*(event for event, _ in rows), *left_out]], pa.int64())
-    shared = stored_once(table(rows), table(held), [quarter(at) for at in sorted(intervals)], had=had)
+    shared = deduplicated_events(table(rows), table(held), [quarter(at) for at in sorted(intervals)], known_ids=had)
     return pairs(shared.rows), shared.given_up
 
 
