@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl_assets.core.contracts.arrow import arrow_schema
@@ -57,6 +57,7 @@ def test_nothing_of_nothing() -> None:
     assert once([], [], {0}) == ([], False)
 
 
+@settings(max_examples=25)
 @given(rows=PAIRS, held=PAIRS, intervals=st.sets(st.integers(0, 5), min_size=1))
 def test_what_is_stored_is_what_a_loop_over_the_rows_finds(
     rows: list[tuple[int, int]], held: list[tuple[int, int]], intervals: set[int]
