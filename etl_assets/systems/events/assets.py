@@ -10,7 +10,7 @@ from pydantic import Field
 from etl_assets.core.dagster.contract_types import classified, effect
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.slices.parquet import ParquetRoot
-from etl_assets.systems.events import metadata as shown
+from etl_assets.systems.events import metadata
 from etl_assets.systems.events.contracts import RawEvents, UsEventData
 from etl_assets.systems.events.feed.client import all_listed, newest
 from etl_assets.systems.events.files import quarters
@@ -27,7 +27,7 @@ FEED_POOL = "events_feed"
 DAYS = dg.DailyPartitionsDefinition(start_date=f"{EventsSettings.load().events_start_date}", end_offset=1)
 
 
-class Asking(dg.Config):
+class FetchConfig(dg.Config):
     """What a run asks the feed for."""
 
     master_list: bool = Field(
@@ -36,7 +36,7 @@ class Asking(dg.Config):
     )
 
 
-class Deriving(dg.Config):
+class DeriveConfig(dg.Config):
     """What a run derives."""
 
     only_fetched: bool = Field(
@@ -48,9 +48,9 @@ class Deriving(dg.Config):
 @dg.asset(**effect(RawEvents, kinds={"python"}), partitions_def=DAYS, pool=FEED_POOL)
 @classified
 def raw_events(
-    context: dg.AssetExecutionContext, config: Asking, events_feed: EventsFeedResource, postgres: PostgresResource
+    context: dg.AssetExecutionContext, config: FetchConfig, events_feed: EventsFeedResource, postgres: PostgresResource
 ) -> dg.MaterializeResult[None]:
-    """The files of the feed as they came, each verified and read as a whole; an interval at a time, noted in the book."""
+    """The files of the feed as they came, each verified and read as a whole; an interval at a time, recorded in the manifest."""
     settings = EventsSettings.load()
     stores = Stores(postgres.database, ParquetRoot(settings.storage_url), context.run.run_id)
     feed = events_feed.connect()
@@ -61,15 +61,15 @@ def raw_events(
     taken = list(take(feed, stores, wanted, known=known, clock=_now, late=late))
     for day in context.partition_keys:
         begin = midnight(date.fromisoformat(day))
-        book = entries(postgres.database, begin, begin + DAY)
-        context.add_asset_metadata(shown.of_day(day, taken, book, root=stores.root), partition_key=day)
+        manifest = entries(postgres.database, begin, begin + DAY)
+        context.add_asset_metadata(metadata.of_day(day, taken, manifest, root=stores.root), partition_key=day)
     return dg.MaterializeResult()
 
 
 @dg.asset(**effect(UsEventData, kinds={"python"}), partitions_def=DAYS, deps=[raw_events])
 @classified
 def us_event_data(
-    context: dg.AssetExecutionContext, config: Deriving, postgres: PostgresResource
+    context: dg.AssetExecutionContext, config: DeriveConfig, postgres: PostgresResource
 ) -> dg.MaterializeResult[None]:
     """The events in the United States by the rule that is set, each once, named by the class of its root code."""
     settings = EventsSettings.load()
@@ -78,7 +78,7 @@ def us_event_data(
     intervals = _intervals(context.partition_keys)
     stored = list(store_us_events(stores, intervals, rule=rule, clock=_now, only_fetched=config.only_fetched))
     for day in context.partition_keys:
-        context.add_asset_metadata(shown.us_events_of_day(postgres.database, day, stored), partition_key=day)
+        context.add_asset_metadata(metadata.us_events_of_day(postgres.database, day, stored), partition_key=day)
     return dg.MaterializeResult()
 
 

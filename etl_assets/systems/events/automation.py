@@ -105,20 +105,20 @@ def _is_new(entry: Entry, file: FeedFile, now: datetime) -> bool:
     return entry.refused_md5 is not None or entry.reason is None or asked is None or now - asked >= pause
 
 
-def _late(postgres: PostgresResource, settings: EventsSettings, now: datetime, *, beside: FeedFile | None) -> Wanted:
-    """The newest days of which something is left to do, by what the book has of them.
+def _late(postgres: PostgresResource, settings: Settings, now: datetime, *, beside: FeedFile | None) -> Wanted:
+    """The newest days of which something is left to do, by what the manifest has of them.
 
     That are intervals that nobody has derived, or whose file is sought and was not asked for within the hour; and, in the
-    time since the first that is known of the last week, those that are not in the book. A platform that was just set up has no past to
+    time since the first that is known of the last week, those that are not in the manifest. A platform that was just set up has no past to
     catch up with, and what a longer pause has left out is a person's to ask for.
 
     Args:
         beside: a file that is asked for by itself.
     """
     first = midnight(settings.events_start_date)
-    book = entries(postgres.database, max(midnight((now - CAUGHT_UP).date()), first), now)
-    known = quarters(min(book), now - LOOK_AGAIN) if book else ()
-    left = [at for at in known if at not in book]
+    manifest = entries(postgres.database, max(midnight((now - CAUGHT_UP).date()), first), now)
+    known = quarters(min(manifest), now - LOOK_AGAIN) if manifest else ()
+    left = [at for at in known if at not in manifest]
     left += [
         entry.interval
         for entry in unsettled(postgres.database)

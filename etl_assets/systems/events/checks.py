@@ -22,7 +22,7 @@ LOOKED_FOR = timedelta(hours=2)
 )
 @classified
 def no_interval_is_lost(postgres: PostgresResource) -> dg.AssetCheckResult:
-    """Of all intervals in the book; one that may still come is not lost."""
+    """Of all intervals in the manifest; one that may still come is not lost."""
     overdue = datetime.now(UTC) - timedelta(hours=EventsSettings.load().events_late_hours) - LOOKED_FOR
     with postgres.database.connect() as connection:
         rows, accepted = connection.execute("SELECT count(*), count(accepted) FROM events.intervals").fetchone() or (
@@ -44,7 +44,7 @@ def no_interval_is_lost(postgres: PostgresResource) -> dg.AssetCheckResult:
 
 @dg.asset_check(
     asset="us_event_data",
-    description="Each interval of the newest day that is loaded has as many US events as the book says.",
+    description="Each interval of the newest day that is loaded has as many US events as the manifest says.",
 )
 @classified
 def the_book_is_right(postgres: PostgresResource) -> dg.AssetCheckResult:

@@ -112,9 +112,9 @@ def _require_order(begin: datetime, end: datetime) -> None:
 
 
 def _entries(results: list["LoadResult"]) -> list["Entry"]:
-    """What there is of the intervals that were asked for, in their order; one that may still come is not in the book."""
+    """What there is of the intervals that were asked for, in their order; one that may still come is not in the manifest."""
     found = {one.entry.interval: one.entry for result in results for one in result.taken}
-    found |= {entry.interval: entry for result in results for entry in result.book}
+    found |= {entry.interval: entry for result in results for entry in result.manifest}
     return [found[interval] for interval in sorted(found)]
 
 

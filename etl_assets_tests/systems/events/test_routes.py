@@ -130,7 +130,7 @@ def test_a_trigger_that_fails_is_a_problem_and_uses_up_nothing(
     assert said(url, "/start-etl-job") == STARTED
 
 
-def test_without_the_book_nothing_is_decided_and_nothing_launched(
+def test_without_the_manifest_nothing_is_decided_and_nothing_launched(
     url: str, dagster: FakeDagster, database: Database
 ) -> None:
     execute(database, "ALTER TABLE events.intervals RENAME TO others")

@@ -149,13 +149,13 @@ class World:
         """The upload date of each US event."""
         return dict(self.query("SELECT global_event_id, upload_date FROM events.us_event_data"))
 
-    def book(self) -> dict[int, Entry]:
-        """What the book says, by the number of the interval."""
+    def manifest(self) -> dict[int, Entry]:
+        """What the manifest says, by the number of the interval."""
         return {(at - FIRST) // INTERVAL: entry for at, entry in entries(self.database, *ALL_TIME).items()}
 
     def states(self) -> dict[int, str]:
-        """The states of the intervals in the book."""
-        return {number: entry.state for number, entry in self.book().items()}
+        """The states of the intervals in the manifest."""
+        return {number: entry.state for number, entry in self.manifest().items()}
 
     def raw(self, number: int) -> pa.Table:
         """The raw layer of an interval."""
@@ -168,11 +168,11 @@ class World:
 
     def raw_versions(self) -> dict[int, int]:
         """When the file of each interval in the raw layer was written, as the disk says it."""
-        numbers = [number for number in self.book() if self.raw_file(number).exists()]
+        numbers = [number for number in self.manifest() if self.raw_file(number).exists()]
         return {number: self.raw_file(number).stat().st_mtime_ns for number in numbers}
 
     def tables(self) -> dict[str, list[tuple[Any, ...]]]:
-        """US events and book in key order; with `xmin`, by which a row that was written again differs."""
+        """US events and manifest in key order; with `xmin`, by which a row that was written again differs."""
         return {
             "us_event_data": self.query("SELECT *, xmin::text FROM events.us_event_data ORDER BY global_event_id"),
             "intervals": self.query("SELECT *, xmin::text FROM events.intervals ORDER BY interval"),
