@@ -72,8 +72,8 @@ def _page(report: Mapping[str, Any], findings: Findings) -> str:
         products=list(_products(report, findings)),
         settings=list(_settings(report["method"])),
         notes=_notes(report["method"]),
-        words=words,
-        columns=columns(),
+        columns=COLUMNS,
+        meanings={NAMES.get(name, name): column.description for name, column in ProductCorrelations.columns.items()},
         interval=words.interval,
         drawing=_drawing,
     )
@@ -154,13 +154,3 @@ def _setting(value: Any) -> str:
     if value is None:
         return numbers.UNDEFINED
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def columns() -> list[tuple[str, str, str]]:
-    """Title, meaning and reading aid of every column; the meaning is the contract's."""
-    sources = {name: source for source, name in NAMES.items()}
-    described = ProductCorrelations.columns
-    return [
-        (words.TITLES[name], described[sources.get(name, name)].description, words.COLUMN_SAYS[name])
-        for name in COLUMNS
-    ]
