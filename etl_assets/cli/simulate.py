@@ -43,7 +43,7 @@ def production(
     source: str | None = typer.Option(None, help="Identity of what is streamed; default: by its content."),
 ) -> None:
     """The two production streams, over files or generated."""
-    from etl_assets.systems.production.simulator.api import ProductionSimulator
+    from etl_assets.systems.production.simulator import ProductionSimulator
 
     settings = load_settings()
     simulator = ProductionSimulator(

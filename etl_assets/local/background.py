@@ -216,7 +216,7 @@ def simulators(settings: Settings) -> Iterator[dict[str, str]]:
     from etl_assets.simulators.server import serve
     from etl_assets.systems.experiments.simulator.files import write_files
     from etl_assets.systems.outages.simulator.api import OutagesSimulator
-    from etl_assets.systems.production.simulator.api import ProductionSimulator
+    from etl_assets.systems.production.simulator import ProductionSimulator
 
     outages = OutagesSimulator(sites=settings.outages_sites)
     production = ProductionSimulator(settings.production_metrics_file, settings.production_workorders_file)

@@ -100,17 +100,17 @@ def _products(report: Mapping[str, Any], findings: Findings) -> Iterator[dict[st
         number = product["product"]
         readings = []
         for reading, rows in product["readings"].items():
-            shown = []
+            top = []
             for row in (row for row in rows if row["top"]):
                 aligned = findings.aligned.iloc[places.get((number, row["parameter"]), [])]
-                shown.append(
+                top.append(
                     {
                         **row,
                         "remarks": words.remarks(row, _tied(row, rows)),
                         "charts": _charts(row, aligned, reading, marks),
                     }
                 )
-            readings.append({"name": reading, "rows": rows, "shown": shown})
+            readings.append({"name": reading, "rows": rows, "top": top})
         yield {"number": number, "answer": product["answer"], "summary": summary, "readings": readings}
 
 

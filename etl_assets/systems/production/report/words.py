@@ -70,13 +70,13 @@ def answer(product: OutputSummary, readings: Mapping[str, Sequence[Mapping[str, 
         product: what is known of its output.
         readings: rows of the document in rank order, by reading.
     """
-    recorded, per_order = (_said(product, readings[reading]) for reading in ("as_recorded", "per_work_order"))
+    recorded, per_order = (_clause(product, readings[reading]) for reading in ("as_recorded", "per_work_order"))
     if not product.is_counter or recorded == per_order:
         return f"{per_order[0].upper()}{per_order[1:]}."
     return f"As recorded, {recorded}; per work order, {per_order}."
 
 
-def _said(product: OutputSummary, rows: Sequence[Mapping[str, Any]]) -> str:
+def _clause(product: OutputSummary, rows: Sequence[Mapping[str, Any]]) -> str:
     """What one reading says, as a clause."""
     measured = [row for row in rows if row["r"] is not None]
     supported = [row for row in measured if row["verdict"] == "supported"]
@@ -127,11 +127,11 @@ def _support(rows: Sequence[Mapping[str, Any]]) -> str:
 def _strength(row: Mapping[str, Any], *, brief: bool = False) -> str:
     """r with its interval; r beneath the drift where that is what the support rests on."""
     low, high, treated = row["ci_low"], row["ci_high"], row["r_treated"]
-    said = compared("r", correlation(row["r"]))
+    whole = compared("r", correlation(row["r"]))
     if treated is not None and low is not None and (low <= 0 <= high or treated * row["r"] < 0):
         beneath = f"{compared('r', correlation(treated))} beneath the drift"
-        return beneath if brief else f"{beneath}, {said} with it"
-    return said if brief or low is None else f"{said} ({interval(low, high)})"
+        return beneath if brief else f"{beneath}, {whole} with it"
+    return whole if brief or low is None else f"{whole} ({interval(low, high)})"
 
 
 def _trend(top: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -169,17 +169,17 @@ def remarks(row: Mapping[str, Any], others: list[int]) -> list[str]:
         row: of the document.
         others: parameters that it is tied with, in rank order.
     """
-    said = []
+    found = []
     if row["r"] is not None and is_unbounded(row["ci_low"], row["ci_high"]):
-        said.append("Too few independent work orders: r could be anything.")
+        found.append("Too few independent work orders: r could be anything.")
     if row["r_treated"] is not None:
-        said.append(f"With drift and memory taken out, {compared('r', correlation(row['r_treated']))}.")
+        found.append(f"With drift and memory taken out, {compared('r', correlation(row['r_treated']))}.")
     if row["verdict"] == "not significant" and row["q"] is not None:
-        said.append(f"It may be chance: {compared('q', probability(row['q']))}.")
+        found.append(f"It may be chance: {compared('q', probability(row['q']))}.")
     if row["verdict"] == "supported" and row["q"] is not None:
-        said.append(f"Unlikely by chance: {compared('q', probability(row['q']))}.")
+        found.append(f"Unlikely by chance: {compared('q', probability(row['q']))}.")
     if row["verdict"] == "insufficient data":
-        said.append(f"Only {counted(row['n'], 'work order')} can be used.")
+        found.append(f"Only {counted(row['n'], 'work order')} can be used.")
     if others:
-        said.append(f"Cannot be told apart from {counted(len(others), 'other parameter')}.")
-    return said
+        found.append(f"Cannot be told apart from {counted(len(others), 'other parameter')}.")
+    return found
