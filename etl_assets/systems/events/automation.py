@@ -105,7 +105,7 @@ def _is_new(entry: Entry, file: FeedFile, now: datetime) -> bool:
     return entry.refused_md5 is not None or entry.reason is None or asked is None or now - asked >= pause
 
 
-def _late(postgres: PostgresResource, settings: Settings, now: datetime, *, beside: FeedFile | None) -> Wanted:
+def _late(postgres: PostgresResource, settings: EventsSettings, now: datetime, *, beside: FeedFile | None) -> Wanted:
     """The newest days of which something is left to do, by what the manifest has of them.
 
     That are intervals that nobody has derived, or whose file is sought and was not asked for within the hour; and, in the

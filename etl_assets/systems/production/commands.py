@@ -62,7 +62,7 @@ def report(
     for product in done.files.document["products"]:
         print(f"product {product['product']}: {product['answer']}")
     print(f"report: {done.files.latest_html}")
-    _tell_quarantined(done.quarantined)
+    _warn_of_quarantine(done.quarantined)
 
 
 def _become(drains: "Sequence[Drained]") -> str:
@@ -71,11 +71,11 @@ def _become(drains: "Sequence[Drained]") -> str:
 
     names = ("received", "inserted", "updated", "unchanged", "deduplicated", "superseded", "rejected")
     total = {name: sum(getattr(done, name) for done in drains) for name in names}
-    shown = ", ".join(f"{count:,} {name}" for name, count in total.items() if count and name != "received")
-    return counted(total["received"], "new record") + (f" ({shown})" if shown else "")
+    changes = ", ".join(f"{count:,} {name}" for name, count in total.items() if count and name != "received")
+    return counted(total["received"], "new record") + (f" ({changes})" if changes else "")
 
 
-def _tell_quarantined(records: int) -> None:
+def _warn_of_quarantine(records: int) -> None:
     """One line for people on stderr if there is something to look at."""
     from etl_assets.core.charts.numbers import counted
 
@@ -97,7 +97,7 @@ def drain() -> None:
         done = run(database, broker, stream)
         quarantined += done.superseded + done.rejected
         print(f"{stream.name}: {_become([done])}, position {done.position:,}")
-    _tell_quarantined(quarantined)
+    _warn_of_quarantine(quarantined)
 
 
 @app.command()
@@ -200,15 +200,14 @@ def _api(settings: ProductionSettings, files: tuple[Path, Path] | None, *, simul
         return
     from etl_assets.simulators.server import serve
     from etl_assets.systems.production.contracts import METRICS, WORKORDERS
-    from etl_assets.systems.production.simulator.api import ProductionSimulator
-    from etl_assets.systems.production.simulator.files import FileRefused, inspect
+    from etl_assets.systems.production.simulator import FileRejected, ProductionSimulator, inspect
 
     try:
         for path, stream in zip(files or (), (METRICS, WORKORDERS), strict=False):
             inspect(path, stream.fields)
         simulator = ProductionSimulator(*(files or (None, None)))
-    except FileRefused as refused:
-        raise ConfigurationError(str(refused)) from None
+    except FileRejected as rejection:
+        raise ConfigurationError(str(rejection)) from None
     with serve(simulator.app) as url:
         yield ProductionApi(url)
 

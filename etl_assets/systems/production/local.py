@@ -13,7 +13,7 @@ from etl_assets.systems.production.settings import ProductionSettings
 def simulated(settings: ProductionSettings) -> Iterator[dict[str, str]]:
     """The two simulated streams; gives the variables that name them."""
     from etl_assets.simulators.server import serve
-    from etl_assets.systems.production.simulator.api import ProductionSimulator
+    from etl_assets.systems.production.simulator import ProductionSimulator
 
     simulator = ProductionSimulator(settings.production_metrics_file, settings.production_workorders_file)
     with serve(simulator.app) as url:
@@ -29,7 +29,7 @@ def simulate(
 ) -> None:
     """The two production streams, over files or generated."""
     from etl_assets.simulators.server import serve_in_foreground
-    from etl_assets.systems.production.simulator.api import ProductionSimulator
+    from etl_assets.systems.production.simulator import ProductionSimulator
 
     settings = ProductionSettings.load()
     simulator = ProductionSimulator(

@@ -15,13 +15,13 @@ SOURCE_HEADER = "X-Stream-Source"
 
 @dataclass(frozen=True)
 class Records:
-    """An open stream: what it is read from ("" if the API does not say), and its NDJSON in pieces of any size."""
+    """An open stream: what it is read from ("" if the API does not say), and its NDJSON in chunks of any size."""
 
     source: str
-    pieces: ByteStream
+    chunks: ByteStream
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self.pieces)
+        return iter(self.chunks)
 
 
 class ProductionApi:
@@ -64,6 +64,6 @@ class ProductionApi:
         params = {"after": after, **({"follow": "true"} if follow else {})}
         with (
             StreamClient(_NAME, self._base_url, url_variable="PRODUCTION_API_URL", limits=self.limits) as client,
-            client.get_stream(f"/{stream}", params=params, accept="application/x-ndjson") as pieces,
+            client.get_stream(f"/{stream}", params=params, accept="application/x-ndjson") as chunks,
         ):
-            yield Records(pieces.headers.get(SOURCE_HEADER, "").strip(), pieces)
+            yield Records(chunks.headers.get(SOURCE_HEADER, "").strip(), chunks)

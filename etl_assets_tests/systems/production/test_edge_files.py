@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from etl_assets.systems.production.settings import ProductionSettings
-from etl_assets.systems.production.simulator.data import write_files
+from etl_assets.systems.production.simulator import write_files
 from etl_assets_tests.systems.production.world import (
     METRICS_IN_FILES,
     ORDER_S,

@@ -17,7 +17,7 @@ from etl_assets.systems.production import script
 from etl_assets.systems.production.contracts import METRICS, STREAMS
 from etl_assets.systems.production.report.findings import described
 from etl_assets.systems.production.settings import ProductionSettings
-from etl_assets.systems.production.simulator.api import ProductionSimulator
+from etl_assets.systems.production.simulator import ProductionSimulator
 from etl_assets.systems.production.source import ProductionApi
 from etl_assets.systems.production.statistics.alignment import AlignmentRules
 from etl_assets.systems.production.statistics.correlation import Method

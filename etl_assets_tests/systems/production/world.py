@@ -26,7 +26,7 @@ from etl_assets.definitions import platform_definitions, resources
 from etl_assets.systems.production.contracts import READINGS, VERDICTS, AlignedWorkOrders, ProductCorrelations
 from etl_assets.systems.production.resources import ProductionApiResource
 from etl_assets.systems.production.settings import ProductionSettings
-from etl_assets.systems.production.simulator.api import ProductionSimulator
+from etl_assets.systems.production.simulator import ProductionSimulator
 from etl_assets.systems.production.source import ProductionApi
 
 # Short pauses; the time-outs stay longer than a busy machine needs for an answer.
