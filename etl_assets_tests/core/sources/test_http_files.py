@@ -271,7 +271,9 @@ def test_an_interruption_leaves_nothing(serving: Serving, tmp_path: Path, monkey
 
 def test_a_folder_that_is_not_there_is_named_and_nothing_asked_for(serving: Serving, tmp_path: Path) -> None:
     server = serving(Canned(body=BODY))
-    with pytest.raises(NotStored, match=f"{tmp_path}/no/a.zip cannot be written \\(No such file or directory\\): make"):
+    with pytest.raises(
+        NotStored, match=f"{tmp_path}/no/a.zip cannot be written \\(No such file or directory\\): free space"
+    ):
         fetched(server, tmp_path / "no" / "a.zip")
     assert server.requests == []
 
@@ -281,7 +283,7 @@ def test_a_disk_that_takes_no_more_is_no_failure_of_the_server(serving: Serving,
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
-        with pytest.raises(NotStored, match="a.zip cannot be written \\(File too large\\): make room"):
+        with pytest.raises(NotStored, match="a.zip cannot be written \\(File too large\\): free space"):
             fetched(server, tmp_path / "a.zip", Expected())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
