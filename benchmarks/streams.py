@@ -23,11 +23,11 @@ import psycopg
 from etl_assets.core.database.connections import Database
 from etl_assets.core.embedded import EmbeddedBroker, EmbeddedPostgres
 from etl_assets.core.sources.streams.broker import Broker
-from etl_assets.systems.production.api import ProductionApi
+from etl_assets.systems.production.contracts import METRICS
 from etl_assets.systems.production.simulator.data import write_files
-from etl_assets.systems.production.streaming.drain import committed_position, drain
-from etl_assets.systems.production.streaming.relay import relay
-from etl_assets.systems.production.streaming.streams import METRICS
+from etl_assets.systems.production.source import ProductionApi
+from etl_assets.systems.production.streaming.draining import committed_position, drain
+from etl_assets.systems.production.streaming.relaying import relay
 
 GOAL = 200_000
 
@@ -50,8 +50,8 @@ def as_services(api: str, broker_url: str, database: Database, records: int) -> 
     """A relay in a process of its own, and drains until everything is in the table."""
     broker, started = Broker(broker_url), time.perf_counter()
     code = (
-        "import sys; from etl_assets.systems.production.api import ProductionApi; from etl_assets.systems.production.streaming.relay import relay;"
-        "from etl_assets.systems.production.streaming.streams import METRICS; from etl_assets.core.sources.streams.broker import Broker;"
+        "import sys; from etl_assets.systems.production.source import ProductionApi; from etl_assets.systems.production.streaming.relaying import relay;"
+        "from etl_assets.systems.production.contracts import METRICS; from etl_assets.core.sources.streams.broker import Broker;"
         "relay(ProductionApi(sys.argv[1]), Broker(sys.argv[2]), METRICS)"
     )
     relaying = subprocess.Popen([sys.executable, "-c", code, api, broker_url])
@@ -160,7 +160,7 @@ def print_table(records: int, times: dict[str, list[float]], published: float, s
     rates = {name: records / statistics.median(seconds) for name, seconds in times.items()}
     rates = {"one message at a time, published": published, "one message at a time, stored": stored_one, **rates}
     for name, rate in rates.items():
-        verdict = "" if not name.startswith("as ") else "met" if rate >= GOAL else f"NOT MET (goal {GOAL:,})"
+        verdict = "" if not name.startswith("as ") else f"{'met' if rate >= GOAL else 'NOT MET'} (goal {GOAL:,})"
         print(
             f"{name:34s} {rate:12,.0f} records/s {rate / rates['COPY']:6.2f} of COPY {rate / stored_one:8.1f} x {verdict}"
         )

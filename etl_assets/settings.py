@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -79,6 +79,12 @@ def read_local_env(data_dir: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
 
 
+def simulated_sources(settings: "Settings") -> dict[str, str]:
+    """The variables that name the simulated sources of the local servers; those of databases and brokers are left out."""
+    offered = read_local_env(settings.etl_data_dir)
+    return {name: value for name, value in offered.items() if not name.startswith("ETL_")}
+
+
 def _split(value: Any) -> Any:
     """The different parts of a comma-separated text."""
     if not isinstance(value, str):
@@ -92,6 +98,7 @@ class LocalServers(PydanticBaseSettingsSource):
     def __init__(self, settings_cls: type[BaseSettings], given: Mapping[str, Any]) -> None:
         super().__init__(settings_cls)
         self._given = given
+        self._system: type[Settings] = settings_cls  # type: ignore[assignment]
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         raise NotImplementedError("values are read in one go")
@@ -103,6 +110,9 @@ class LocalServers(PydanticBaseSettingsSource):
         for system, variables in OWN.items():
             if "ETL_POSTGRES_URL" in given or not given.keys().isdisjoint(variables):
                 offered = {name: value for name, value in offered.items() if name not in SOURCE_VARIABLES[system]}
+        own = {*self._system.source_variables, *self._system.own_variables}
+        if "ETL_POSTGRES_URL" in given or not own.isdisjoint(given):
+            offered = {name: value for name, value in offered.items() if name not in self._system.source_variables}
         known = self.settings_cls.model_fields
         return {name.lower(): value for name, value in offered.items() if value and name.lower() in known}
 
@@ -112,6 +122,11 @@ class Settings(BaseSettings):
 
     What may carry a secret is masked or left out where settings are shown: keys, and URLs with user and password.
     """
+
+    # Variables that say where the source of the system is; the local servers offer them for its simulator.
+    source_variables: ClassVar[tuple[str, ...]] = ()
+    # Further variables that give a source or a store of one's own: simulated data have no place beside them.
+    own_variables: ClassVar[tuple[str, ...]] = ()
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
 
@@ -222,6 +237,26 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings, env_settings, LocalServers(settings_cls, init_settings()))
 
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Read the settings of this process.
+
+        Args:
+            overrides: fields that win over the environment, by field name.
+
+        Raises:
+            ConfigurationError: if a value is not valid; names the variable, never the value.
+        """
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            # A fault of two settings together has no location: its message names both.
+            faults = "; ".join(
+                ": ".join([*(str(n).upper() for n in fault["loc"][:1]), fault["msg"].removeprefix("Value error, ")])
+                for fault in error.errors()
+            )
+            raise ConfigurationError(f"bad setting {faults}") from None
+
     @property
     def storage_url(self) -> str:
         """Root of the parquet layers: a folder or an fsspec URL."""
@@ -249,20 +284,5 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings of this process.
-
-    Args:
-        overrides: fields that win over the environment, by field name.
-
-    Raises:
-        ConfigurationError: if a value is not valid; names the variable, never the value.
-    """
-    try:
-        return Settings(**overrides)
-    except ValidationError as error:
-        # A fault of two settings together has no location: its message names both.
-        faults = "; ".join(
-            ": ".join([*(str(name).upper() for name in fault["loc"][:1]), fault["msg"].removeprefix("Value error, ")])
-            for fault in error.errors()
-        )
-        raise ConfigurationError(f"bad setting {faults}") from None
+    """The settings that all systems share; as `Settings.load`."""
+    return Settings.load(**overrides)

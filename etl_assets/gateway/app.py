@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.routing import Route
 
+from etl_assets.core import registry
 from etl_assets.gateway import monitoring, runs
 from etl_assets.gateway.middleware import REQUEST_ID, Envelope, add_handlers, too_long, too_slow
 from etl_assets.gateway.orchestrator import Orchestrator
@@ -34,10 +35,8 @@ BEARER = "bearer"
 
 def routers_of_systems() -> Sequence[APIRouter]:
     """The routers of the systems, each with the system's name as its tag."""
-    from etl_assets.systems.events import routes as events
-    from etl_assets.systems.experiments import routes as experiments
-
-    return (experiments.router, events.router)
+    found = (system.part("routes", "router") for system in registry.systems())
+    return [router for router in found if router]
 
 
 def create_app(

@@ -5,15 +5,18 @@ from where the faults take it.
 """
 
 import asyncio
+import signal
 import socket
 import threading
 from asyncio import BaseTransport
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from etl_assets.errors import ConfigurationError
 
 TRANSPORT = "transport"
 _POLL_S = 0.002
@@ -96,3 +99,21 @@ def _await_start(server: uvicorn.Server, thread: threading.Thread) -> None:
         if not thread.is_alive():
             raise RuntimeError("the simulator did not start: its log says why")
         thread.join(timeout=_POLL_S)
+
+
+def serve_in_foreground(app: Any, name: str, *, host: str, port: int) -> None:
+    """Serve an app until Ctrl-C or SIGTERM, and print its address.
+
+    Raises:
+        ConfigurationError: if the port is taken.
+    """
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(serve(app, host=host, port=port))
+        except OSError as error:
+            raise ConfigurationError(f"{error.strerror} by --port") from None
+        print(f"{name} on {url}", flush=True)
+        ended.wait()

@@ -1,4 +1,4 @@
-"""What pages with charts are made of in every system: axes, numbers as people read them, templates, and files that appear whole.
+"""What pictures and pages of every system have in common: theme, SVG, numbers as people read them, templates, whole files.
 
-What is drawn and said is the system's own; nothing here knows a domain.
+What is drawn, and in which words, is the system's own; nothing here knows a domain.
 """

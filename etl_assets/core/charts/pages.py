@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from etl_assets.core.charts.theme import palette
+
 # What XML has no place for, and marks that turn the direction of the text behind them.
 UNPRINTABLE = re.compile(
     "[^\\t\\n\\r\\x20-\\x7e\\xa0-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]|[\\u202a-\\u202e\\u2066-\\u2069]"
@@ -32,5 +34,6 @@ def template(path: Path, *filters: Callable[..., Any]) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["palette"] = palette()
     environment.filters.update({function.__name__: function for function in filters})
     return environment.get_template(path.name)

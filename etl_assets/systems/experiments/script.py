@@ -22,7 +22,7 @@ from etl_assets.systems.experiments.contracts import (
     Users,
 )
 from etl_assets.systems.experiments.features import experience, user_features
-from etl_assets.systems.experiments.folder import folder_at
+from etl_assets.systems.experiments.source import folder_at
 
 
 @dataclass(frozen=True)

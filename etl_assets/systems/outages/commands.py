@@ -10,7 +10,7 @@ import typer
 from pydantic import SecretStr
 
 from etl_assets.settings import Settings, load_settings
-from etl_assets.systems.outages.api import OutagesApi
+from etl_assets.systems.outages.source import OutagesApi
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -73,7 +73,7 @@ def _api(settings: Settings, *, simulate: bool) -> Iterator[OutagesApi]:
     if not simulate:
         yield OutagesApi.from_settings(settings)
         return
-    from etl_assets.local.background import simulators
+    from etl_assets.systems.outages.local import simulated
 
-    with simulators(settings) as offered:
+    with simulated(settings) as offered:
         yield OutagesApi(offered["OUTAGES_API_URL"], SecretStr(offered["OUTAGES_API_KEY"]))

@@ -8,14 +8,14 @@ import pandas as pd
 
 from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_database
-from etl_assets.core.slices.parquet.files import ParquetRoot, write_parquet
+from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Outcome, Write, write
 from etl_assets.errors import PlatformError, combined
 from etl_assets.settings import Settings, load_settings
 from etl_assets.systems.outages import delivery as outbox
-from etl_assets.systems.outages.api import OutagesApi
 from etl_assets.systems.outages.contracts import RawOutages, RawSiteInfo, SiteDevices, SiteOutages
+from etl_assets.systems.outages.source import OutagesApi
 from etl_assets.systems.outages.transform import (
     CUTOFF,
     devices_of_sites,

@@ -14,7 +14,7 @@ import pytest
 from etl_assets.core.contracts import Split
 from etl_assets.core.dagster.checks import has_rows
 from etl_assets.core.dagster.database import PostgresResource
-from etl_assets.core.slices.parquet.files import ParquetRoot, read_parquet
+from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.slices.slice import Slice
 from etl_assets.settings import load_settings
 from etl_assets.simulators.controls import Refusal

@@ -18,10 +18,9 @@ from etl_assets.core.slices.session import Session
 from etl_assets.core.slices.transaction import Transaction
 from etl_assets.core.sources.streams.broker import Broker, Lag, Position
 from etl_assets.errors import ContractError, PermanentError, TransientError
-from etl_assets.systems.production.contracts import Metrics
-from etl_assets.systems.production.streaming import drain as module
-from etl_assets.systems.production.streaming.drain import committed_position, drain, reset
-from etl_assets.systems.production.streaming.streams import WORKORDERS
+from etl_assets.systems.production.contracts import WORKORDERS, Metrics
+from etl_assets.systems.production.streaming import draining as module
+from etl_assets.systems.production.streaming.draining import committed_position, drain, reset
 from etl_assets_tests.core.slices.proxy import proxied
 from etl_assets_tests.systems.outages.world import Crash, crashing
 from etl_assets_tests.systems.production.drains import SOURCE, T0, Line, batch, metric
@@ -649,7 +648,7 @@ def test_a_reader_sees_the_rows_of_the_old_source_until_the_new_ones_are_there(
 
 
 def replayed(line: Line, sequence: int, **corrections: Any) -> list[str]:
-    (entry,) = [one for one in quarantine.listed(line.database)[0] if one.raw["sequence"] == sequence]
+    (entry,) = [one for one in quarantine.list_entries(line.database)[0] if one.raw["sequence"] == sequence]
     return quarantine.replay(line.database, "", entry, contract=Metrics, corrections=corrections)
 
 

@@ -6,29 +6,37 @@ import itertools
 import json
 import math
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from etl_assets.core.charts.pictures import svg
 from etl_assets.errors import PermanentError
 from etl_assets.systems.production.contracts import READINGS, VERDICTS, AlignedWorkOrders, ProductCorrelations
-from etl_assets.systems.production.report import files as report
-from etl_assets.systems.production.report import numbers as report_numbers
-from etl_assets.systems.production.report import words as report_words
+from etl_assets.systems.production.report import Findings, LeftOut, page, words, write_report
 from etl_assets.systems.production.report.charts import Chart, charts_of
-from etl_assets.systems.production.report.document import COLUMNS, as_csv, as_json
-from etl_assets.systems.production.report.files import Findings, LeftOut, document, write_report
+from etl_assets.systems.production.report.findings import COLUMNS, as_csv, as_json, document
 from etl_assets_tests.outline import Outline
 from etl_assets_tests.systems.production.findings import aligned, drifting, findings, nothing, output, row
 
+SVG = "{http://www.w3.org/2000/svg}"
 
-def page(found: Findings, folder: Path) -> Outline:
+
+def page_of(found: Findings, folder: Path) -> Outline:
     """The page that a report of these findings is."""
     return Outline(write_report(folder, found).html.read_text())
+
+
+@pytest.fixture(scope="module")
+def drifting_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a report with the shapes of real data."""
+    return write_report(tmp_path_factory.mktemp("drifting"), drifting(orders=30)).html.read_text()
 
 
 def said(*rows: dict[str, Any], **summary: Any) -> str:
@@ -248,7 +256,7 @@ def test_an_answer_claims_no_more_than_the_rows(rows: Any, summary: Any, answer:
     ],
 )  # fmt: skip
 def test_a_correlation_is_never_rounded_to_one(value: float | None, text: str) -> None:
-    assert report_numbers.correlation(value) == text
+    assert words.correlation(value) == text
 
 
 @pytest.mark.parametrize(
@@ -256,66 +264,89 @@ def test_a_correlation_is_never_rounded_to_one(value: float | None, text: str) -
     [(None, "–"), (0.0, "< 0.001"), (0.00099, "< 0.001"), (0.0031, "0.003"), (0.12, "0.12"), (1.0, "1.00")],
 )
 def test_a_small_probability_has_three_decimals_and_is_never_zero(value: float | None, text: str) -> None:
-    assert report_numbers.probability(value) == text
+    assert words.probability(value) == text
 
 
 # Charts
 
 
-def chart(values: Any, outputs: Any, reading: str = "per_work_order", **more: Any) -> tuple[Chart, Chart]:
+@dataclass(frozen=True)
+class Drawn:
+    """A chart, and its picture read back.
+
+    Attributes:
+        panels: where the marks of each panel are, in the picture's own pixels, in their order.
+        labels: of its axes and panels.
+        breaks: how many parts the line of each panel has.
+    """
+
+    chart: Chart
+    panels: list[list[tuple[float, float]]]
+    labels: list[str]
+    breaks: list[int]
+
+
+def drawn(one: Chart) -> Drawn:
+    """Draw a chart, and read its picture."""
+    root = ElementTree.fromstring(svg(one.drawing, name="one", title=one.title, data=one.data))
+    panels, breaks = [], []
+    for group in root.iter(f"{SVG}g"):
+        if (group.get("class") or "").startswith(("mark-line role-mark marks", "mark-line role-mark concat")):
+            paths = [path.get("d") or "" for path in group.iter(f"{SVG}path")]
+            panels.append([(float(x), float(y)) for d in paths for x, y in re.findall(r"[ML]([\d.-]+),([\d.-]+)", d)])
+            breaks.append(sum(d.count("M") for d in paths))
+    if one.kind == "scatter":
+        # One line for each quarter of the time.
+        panels, breaks = [list(itertools.chain(*panels))], [sum(breaks)]
+    return Drawn(one, panels, [text.text or "" for text in root.iter(f"{SVG}text")], breaks)
+
+
+def chart(values: Any, outputs: Any, reading: str = "per_work_order", **more: Any) -> tuple[Drawn, Drawn]:
     """Scatter and over-time chart of a parameter."""
     scatter, over_time = charts_of({"parameter": 7, "r": 0.5}, aligned(values, outputs, **more), reading)
-    return scatter, over_time
-
-
-def places(one: Chart, panel: int = 0) -> list[tuple[float, float]]:
-    """Where a panel's marks are."""
-    d = "".join(path.d for path in one.panels[panel].paths)
-    return [(float(x), float(y)) for x, y in re.findall(r"[ML](\S+?) (-?[\d.]+)", d)]
+    return drawn(scatter), drawn(over_time)
 
 
 def test_a_dot_is_where_parameter_and_output_meet() -> None:
     scatter, _ = chart([1, 2, 3], [30, 20, 10])
-    (x1, y1), (x2, y2), (x3, y3) = places(scatter)
+    [[(x1, y1), (x2, y2), (x3, y3)]] = scatter.panels
     assert x1 < x2 < x3 and x2 - x1 == pytest.approx(x3 - x2, abs=0.11)
     assert y1 < y2 < y3, "a larger output is higher up"
-    by_label = {tick.label: tick.at for tick in scatter.panels[0].ticks}
-    assert [by_label["30"], by_label["10"]] == pytest.approx([y1, y3], abs=0.06)
+    assert y2 - y1 == pytest.approx(y3 - y2, abs=0.11)
+    assert {"Parameter 7", "Output per work order", "1.0", "3.0", "10", "30"} <= set(scatter.labels)
 
 
 def test_as_recorded_draws_the_output_as_recorded() -> None:
     recorded, _ = chart([1, 2, 3], [10, 10, 10], reading="as_recorded")
-    assert [y for _, y in places(recorded)] == sorted((y for _, y in places(recorded)), reverse=True)
-    assert "output from 10 to 30 upwards" in recorded.description
+    heights = [y for _, y in recorded.panels[0]]
+    assert heights == sorted(heights, reverse=True) and len(set(heights)) == 3
+    assert "output from 10 to 30 upwards" in recorded.chart.description
 
 
 def test_work_orders_are_drawn_in_time_order_whatever_the_order_of_the_rows() -> None:
     frame = aligned([1, 2, 3, 4], [1, 2, 3, 4]).iloc[[2, 0, 3, 1]]
     _, over_time = charts_of({"parameter": 7, "r": 1.0}, frame, "per_work_order")
-    assert [x for x, _ in places(over_time)] == sorted(x for x, _ in places(over_time))
+    for panel in drawn(over_time).panels:
+        assert [x for x, _ in panel] == sorted(x for x, _ in panel)
 
 
 def test_a_missing_value_breaks_the_line_and_has_no_dot() -> None:
     scatter, over_time = chart([1, math.nan, 3, 4], [1, 2, 3, math.nan])
-    assert len(places(scatter)) == 2
-    output, value = (panel.paths[0].d for panel in over_time.panels)
-    assert [d.count("M") for d in (output, value)] == [1, 2]
-    assert "Where a line is broken there is no value." in over_time.caption
+    assert len(scatter.panels[0]) == 2
+    assert over_time.breaks == [1, 2]
+    assert "Where a line is broken there is no value." in over_time.chart.caption
 
 
 def test_twenty_thousand_work_orders_are_at_most_eight_hundred_marks_and_the_page_says_which() -> None:
     random = np.random.default_rng(1)
     values, outputs = random.standard_normal((2, 20_000))
     values[777], outputs[12_345] = 60.0, -60.0
-    both = chart(values, outputs)
-    for one in both:
-        assert all(700 < len(places(one, panel)) <= 800 for panel in range(len(one.panels)))
-    scatter = both[0]
-    assert max(x for x, _ in places(scatter)) > max(sorted(x for x, _ in places(scatter))[:-1]) + 100, (
-        "the outlier is there"
-    )
-    assert re.match(r"7\d\d of 20,000 work orders are drawn: at equal distances", scatter.caption)
-    assert scatter.description.startswith("20,000 work orders: Parameter 7 from")
+    scatter, over_time = chart(values, outputs)
+    assert all(700 < len(panel) <= 800 for one in (scatter, over_time) for panel in one.panels)
+    across = sorted(x for x, _ in scatter.panels[0])
+    assert across[-1] > across[-2] + 100, "the outlier is there"
+    assert re.match(r"7\d\d of 20,000 work orders are drawn: at equal distances", scatter.chart.caption)
+    assert scatter.chart.description.startswith("20,000 work orders: Parameter 7 from")
 
 
 def test_a_parameter_without_a_pair_has_no_chart() -> None:
@@ -326,37 +357,48 @@ def test_a_parameter_without_a_pair_has_no_chart() -> None:
 def test_nullable_floats_of_pandas_are_drawn() -> None:
     frame = aligned([1, 2, 3], [1, math.nan, 3]).convert_dtypes()
     scatter, _ = charts_of({"parameter": 7, "r": None}, frame, "per_work_order")
-    assert len(places(scatter)) == 2
+    assert len(drawn(scatter).panels[0]) == 2
     assert scatter.description.endswith("There is no correlation to state.")
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        [5.0], [5.0, 5.0, 5.0], [0.0, 0.0], [1e300, 2e300], [-1.7e308, 1.7e308], [5e-324, 1e-323], [1e-12, 3e-12],
-        [1e9, 1e9 + 1e-6], [123456.0000001, 123456.0000002], [-3, 8], [0, 5729.3], [1e-5, 1e5], [-1e-3, 0],
-    ],
-)  # fmt: skip
-def test_values_of_any_size_stay_on_the_chart_with_short_labels(values: list[float]) -> None:
-    scatter, over_time = chart(values, values[::-1])
-    for one in (scatter, over_time):
-        for number, panel in enumerate(one.panels):
-            assert all(one.left <= x <= one.right for x, _ in places(one, number))
-            assert all(panel.top <= y <= panel.bottom for _, y in places(one, number))
-            labels = [tick.label for tick in panel.ticks]
-            assert labels and len(set(labels)) == len(labels), labels
-            assert all(len(label) <= 9 for label in labels), labels
-            assert all(panel.top <= tick.at <= panel.bottom for tick in panel.ticks)
-        assert one.left < 90
+def test_values_of_any_size_stay_on_the_chart_with_short_labels() -> None:
+    for values, labels in (
+        ([5.0], {"5"}), ([5.0, 5.0, 5.0], {"5"}), ([0.0, 0.0], {"0"}), ([1e300, 2e300], {"Parameter 7 (× 10³⁰⁰)", "1.0", "2.0"}),
+        ([-1.7e308, 1.7e308], {"Parameter 7 (× 10³⁰⁸)", "−1", "1"}), ([5e-324, 1e-323], {"lowest", "highest"}),
+        ([1e-12, 3e-12], {"Parameter 7 (× 10⁻¹²)", "1.0", "3.0"}), ([1e9, 1e9 + 1e-6], {"Parameter 7 (× 10⁹)"}),
+        ([123456.0000001, 123456.0000002], {"123,456"}), ([1e5, 1e5 + 1e-4], {"lowest", "highest"}),
+        ([999.9, 1000.2], {"1,000.0", "1,000.2"}), ([-3, 8], {"0"}), ([0, 5729.3], {"0", "4,000"}),
+        ([8.5, 31.0], {"10", "30"}), ([1e-5, 1e5], {"0", "100,000"}), ([-1e-3, 0], {"0.0000", "−0.0010"}),
+    ):  # fmt: skip
+        for one in chart(values, values[::-1]):
+            assert labels <= set(one.labels), (values, one.chart.kind, one.labels)
+            assert all(len(label) <= 9 for label in one.labels if not re.match("Param|Output|UTC", label)), one.labels
+            for panel in one.panels:
+                assert panel and all(0 <= x <= 350 and 0 <= y <= 296 for x, y in panel), (values, panel)
+
+
+def test_time_is_labelled_in_steps_that_people_use() -> None:
+    for span, labels in (
+        (None, {"16:00", "UTC, 22 Jun 2021"}),
+        (timedelta(milliseconds=1), {"UTC, 22 Jun 2021"}),
+        (timedelta(minutes=3), {"16:17", "16:18", "UTC, 22 Jun 2021"}),
+        (timedelta(hours=9), {"18:00", "23 Jun", "UTC, 2021"}),
+        (timedelta(days=16.6), {"27 Jun", "4 Jul", "UTC, 2021"}),
+        (timedelta(days=100), {"Jul 2021", "Sep 2021", "UTC, 2021"}),
+        (timedelta(days=1500), {"2022", "2024", "UTC, 2021–2025"}),
+        (timedelta(days=36500), {"2040", "2100", "UTC, 2021–2121"}),
+    ):
+        frame = aligned([1, 2], [1, 2], every_s=span.total_seconds()) if span else aligned([1], [1])
+        _, over_time = charts_of({"parameter": 7, "r": None}, frame, "per_work_order")
+        assert labels <= set(drawn(over_time).labels), (span, drawn(over_time).labels)
 
 
 # The page
 
 
-def test_the_page_answers_first_and_then_shows_the_rows_of_both_readings(tmp_path: Path) -> None:
-    found = drifting()
-    outline = page(found, tmp_path)
-    answers = [product["answer"] for product in document(found)["products"]]
+def test_the_page_answers_first_and_then_shows_the_rows_of_both_readings(drifting_page: str) -> None:
+    outline = Outline(drifting_page)
+    answers = [product["answer"] for product in document(drifting(orders=30))["products"]]
     where = [outline.text.index(answer) for answer in answers]
     assert where == sorted(where) and where[-1] < outline.text.index("As recorded The output")
     assert (outline.count("figure", "scatter"), outline.count("figure", "over-time")) == (12, 12)
@@ -366,9 +408,8 @@ def test_the_page_answers_first_and_then_shows_the_rows_of_both_readings(tmp_pat
     assert outline.text.index("What was left out") < outline.text.index("Method") < outline.text.index("The verdicts")
 
 
-def test_the_page_is_whole_html_without_script_or_anything_to_fetch(tmp_path: Path) -> None:
-    outline = page(drifting(orders=30), tmp_path)
-    text = (tmp_path / "latest.html").read_text()
+def test_the_page_is_whole_html_without_script_or_anything_to_fetch(drifting_page: str) -> None:
+    outline, text = Outline(drifting_page), drifting_page
     assert text.startswith('<!DOCTYPE html>\n<html lang="en">')
     names = {name for name, _ in outline.tags}
     assert not names & {"script", "img", "iframe", "object", "embed", "video", "use", "image"}
@@ -380,8 +421,8 @@ def test_the_page_is_whole_html_without_script_or_anything_to_fetch(tmp_path: Pa
     ]
 
 
-def test_what_refers_to_a_part_of_the_page_finds_it_and_every_chart_has_words(tmp_path: Path) -> None:
-    tags = page(drifting(orders=30), tmp_path).tags
+def test_what_refers_to_a_part_of_the_page_finds_it_and_every_chart_has_words(drifting_page: str) -> None:
+    tags = Outline(drifting_page).tags
     ids = [given["id"] for _, given in tags if "id" in given]
     assert len(ids) == len(set(ids))
     links = [(given["href"] or "")[1:] for name, given in tags if name == "a"]
@@ -395,25 +436,25 @@ def test_what_refers_to_a_part_of_the_page_finds_it_and_every_chart_has_words(tm
 
 def test_a_verdict_is_a_word_and_a_symbol_of_its_own(tmp_path: Path) -> None:
     rows = [row(number, number, verdict=verdict) for number, verdict in enumerate(VERDICTS, 1)]
-    text = page(findings(*rows), tmp_path).text
-    assert len(set(report_words.SYMBOLS.values())) == len(VERDICTS)
+    text = page_of(findings(*rows), tmp_path).text
+    assert len(set(words.SYMBOLS.values())) == len(VERDICTS)
     for verdict in VERDICTS:
-        assert f"{report_words.SYMBOLS[verdict]}{verdict}" in text
+        assert f"{words.SYMBOLS[verdict]}{verdict}" in text
 
 
 def test_every_column_every_verdict_and_every_reading_is_explained(tmp_path: Path) -> None:
-    assert tuple(report_words.VERDICT_SAYS) == VERDICTS
-    assert set(report_words.READING_SAYS) == {(reading, counter) for reading in READINGS for counter in (True, False)}
-    text = page(findings(), tmp_path).text
-    assert [title for title, _, _ in report_words.columns()] == [report_words.TITLES[name] for name in COLUMNS]
-    for title, meaning, aid in report_words.columns():
+    assert tuple(words.VERDICT_SAYS) == VERDICTS
+    assert set(words.READING_SAYS) == {(reading, counter) for reading in READINGS for counter in (True, False)}
+    text = page_of(findings(), tmp_path).text
+    assert [title for title, _, _ in page.columns()] == [words.TITLES[name] for name in COLUMNS]
+    for title, meaning, aid in page.columns():
         assert f"{title}{meaning}. {aid}" in text.replace(f"{title} {meaning}", f"{title}{meaning}")
-    assert all(says in text for says in report_words.VERDICT_SAYS.values())
+    assert all(says in text for says in words.VERDICT_SAYS.values())
 
 
 def test_a_row_says_what_remains_of_r_and_how_many_it_is_tied_with(tmp_path: Path) -> None:
     rows = [row(7, 1, 0.9, tie_group=1, r_treated=0.03, treatment="detrended", q=0.7), row(8, 2, 0.8, tie_group=1)]
-    text = page(findings(*rows), tmp_path).text
+    text = page_of(findings(*rows), tmp_path).text
     assert "With drift and memory taken out, r = 0.03." in text
     assert "It may be chance: q = 0.70." in text
     assert text.count("Cannot be told apart from 1 other parameter.") == 2
@@ -422,14 +463,14 @@ def test_a_row_says_what_remains_of_r_and_how_many_it_is_tied_with(tmp_path: Pat
 @pytest.mark.parametrize("is_counter", [True, False])
 def test_the_page_says_whether_the_output_is_a_counter(is_counter: bool, tmp_path: Path) -> None:
     summary = output(is_counter=is_counter, resets=1, decreases=2, missing=3)
-    text = page(findings(row(7, 1, 0.5), summary=summary), tmp_path).text
+    text = page_of(findings(row(7, 1, 0.5), summary=summary), tmp_path).text
     assert ("recorded as a running counter, with 2 decreases and 1 reset." in text) == is_counter
     assert ("both readings are the same" in text) != is_counter
     assert "3 work orders have no number as output." in text
 
 
 def test_without_any_product_the_page_says_so(tmp_path: Path) -> None:
-    outline = page(nothing(), tmp_path)
+    outline = page_of(nothing(), tmp_path)
     assert "There is no work order, so there is no product to report on." in outline.text
     assert "Nothing was left out." in outline.text
     assert json.loads((tmp_path / "latest.json").read_text())["products"] == []
@@ -437,20 +478,20 @@ def test_without_any_product_the_page_says_so(tmp_path: Path) -> None:
 
 
 def test_a_product_without_parameters_says_so_in_both_readings(tmp_path: Path) -> None:
-    outline = page(findings(), tmp_path)
+    outline = page_of(findings(), tmp_path)
     assert outline.text.count("There is no parameter to compare with.") == 2
     assert outline.count("figure") == 0
 
 
 def test_one_parameter_has_one_row_with_its_charts(tmp_path: Path) -> None:
-    outline = page(findings(row(7, 1, 0.5), aligned=aligned([1, 2, 3], [1, 2, 1])), tmp_path)
+    outline = page_of(findings(row(7, 1, 0.5), aligned=aligned([1, 2, 3], [1, 2, 1])), tmp_path)
     assert (outline.count("figure"), outline.count("tr", "top")) == (2, 1)
     assert "The only parameter, with all its numbers" in outline.text
 
 
 def test_rows_without_r_are_shown_with_dashes_and_still_drawn(tmp_path: Path) -> None:
     rows = [row(number, number, n=3, verdict="constant") for number in (1, 2, 3)]
-    outline = page(findings(*rows, aligned=aligned([5, 5, 5], [1, 2, 1], parameter=1)), tmp_path)
+    outline = page_of(findings(*rows, aligned=aligned([5, 5, 5], [1, 2, 1], parameter=1)), tmp_path)
     assert outline.text.count("r = –95 % interval: –") == 3
     assert outline.count("figure") == 2
     assert outline.text.count("Nothing to draw") == 2
@@ -472,9 +513,9 @@ def test_hostile_text_is_text(tmp_path: Path) -> None:
 
 
 def test_many_products_share_the_marks_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "MARKS_PER_PAGE", 1000)
+    monkeypatch.setattr(page, "MARKS_PER_PAGE", 1000)
     rows = [row(7, 1, 0.5, reading=reading) for reading in READINGS]
-    text = page(findings(*rows, aligned=aligned(range(900), range(900))), tmp_path).text
+    text = page_of(findings(*rows, aligned=aligned(range(900), range(900))), tmp_path).text
     assert re.search(r"2\d\d of 900 work orders are drawn", text)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from etl_assets.systems.production.report.files import LeftOut, write_report
+from etl_assets.systems.production.report import LeftOut, write_report
 from etl_assets_tests.chromium import CONTRAST, CUT_OFF, LAUNCH, OPEN_ALL, OVERFLOW, Browser, Page, chromium, running
 from etl_assets_tests.systems.production.findings import aligned, drifting, findings, row
 
@@ -89,7 +89,7 @@ def test_three_rows_with_their_charts_can_be_seen_for_each_reading(browser: Brow
         """[...document.querySelectorAll('.reading')].map(reading => [...reading.querySelectorAll('.rows > li')].map(row =>
           [...row.querySelectorAll('figure svg')].filter(svg => {
             const {width, height} = svg.getBoundingClientRect();
-            return width > 250 && height > 150 && svg.querySelector('.dots, .line').getTotalLength() >= 0;
+            return width > 250 && height > 150 && svg.querySelector('.mark-line path').getTotalLength() >= 0;
           }).length))"""
     )
     assert seen == [[2, 2, 2]] * 4

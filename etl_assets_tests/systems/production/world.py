@@ -18,16 +18,16 @@ from psycopg.rows import dict_row, tuple_row
 
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices.parquet.files import ParquetRoot, read_parquet
+from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.sources.http.client import Limits
 from etl_assets.core.sources.streams.broker import Broker
 from etl_assets.definitions import platform_definitions, resources
 from etl_assets.settings import load_settings
-from etl_assets.systems.production.api import ProductionApi
 from etl_assets.systems.production.contracts import READINGS, VERDICTS, AlignedWorkOrders, ProductCorrelations
+from etl_assets.systems.production.resources import ProductionApiResource
 from etl_assets.systems.production.simulator.api import ProductionSimulator
-from etl_assets.systems.production.source import ProductionApiResource
+from etl_assets.systems.production.source import ProductionApi
 
 # Short pauses; the time-outs stay longer than a busy machine needs for an answer.
 QUICK = Limits(

@@ -1,26 +1,34 @@
-"""The two charts of a row: a parameter against the output, and both over time; as shapes that a template writes as SVG."""
+"""The two charts of a row: a parameter against the output, and both over time."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from etl_assets.core.charts.axes import Axis, Numbers, Tick, seconds, time_axis, time_label, value_axis
-from etl_assets.core.charts.numbers import counted, instant, quantity
-from etl_assets.systems.production.report.numbers import compared, correlation
+from etl_assets.core.charts.numbers import counted, instant, quantity, raised
+from etl_assets.core.charts.theme import TIME_FORMAT, palette
+from etl_assets.systems.production.report.words import compared, correlation
+
+if TYPE_CHECKING:
+    import altair as alt
 
 MARKS = 800
-HEIGHT = 296
-TOP, RIGHT, FOOT = 24, 8, 44
-GAP = 34
-CHARACTER = 7.2
+WIDTH, HEIGHT = 350, 296
+PANEL_WIDTH, PANEL_HEIGHT = 304, 90
+# So many intervals that a scale has two labels at least, whatever its ends are.
+TICKS, LONGEST_LABEL = 4, 9
+# Values between these are written out; others share a power of ten that the axis names.
+WRITTEN_OUT = (1e-3, 1e6)
 # Dots are pale to strong by quarter of the time, so that a drift shows as a gradient.
-SHADES = 4
+SHADES = (0.24, 0.42, 0.66, 0.95)
 OUTPUT_OF = {"as_recorded": "production", "per_work_order": "output"}
 OUTPUT_NAMES = {"as_recorded": "Output as recorded", "per_work_order": "Output per work order"}
+
+Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -58,46 +66,82 @@ class Orders:
 
 
 @dataclass(frozen=True)
-class Path:
-    """A shape of SVG and its class."""
-
-    kind: str
-    d: str
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A field of a chart with a vertical axis of its own."""
-
-    label: str
-    top: float
-    bottom: float
-    ticks: tuple[Tick, ...]
-    paths: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
 class Chart:
-    """A drawing and its words.
+    """A chart and its words.
 
     Attributes:
+        kind: of the two.
         title: what it shows.
         description: what can be seen in it, for who does not see it.
         caption: what a reader must know about the marks.
-        ticks: of the horizontal axis, which all panels share.
+        drawing: the chart.
+        data: rows of what it draws.
     """
 
     kind: str
     title: str
     description: str
     caption: str
-    width: float
-    height: float
-    left: float
-    right: float
-    panels: tuple[Panel, ...]
-    ticks: tuple[Tick, ...]
-    label: str
+    drawing: "alt.TopLevelMixin"
+    data: Mapping[str, list[dict[str, float | None]]]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How values of any size are written on an axis.
+
+    Attributes:
+        low, high: ends of the values, in units of 10 ** exponent.
+        labels: what is written at which values; where there is none, round values are chosen when it is drawn.
+    """
+
+    low: float
+    high: float
+    exponent: int
+    labels: Mapping[float, str]
+
+    @classmethod
+    def of(cls, values: Numbers) -> "Scale":
+        """For the finite values among these, of which there is one."""
+        values = values[np.isfinite(values)]
+        low, high = float(values.min()), float(values.max())
+        size = max(abs(low), abs(high))
+        written_out = size == 0 or WRITTEN_OUT[0] <= size < WRITTEN_OUT[1]
+        # The smallest floats of all have no power of ten of their own.
+        exponent = 0 if written_out else max(math.floor(math.log10(size)), -307)
+        low, high, size = (number / 10.0**exponent for number in (low, high, size))
+        if high - low <= size * 1e-12:
+            pad = abs(low) / 10 or 1.0
+            return cls(low - pad, high + pad, exponent, {low: quantity(low)})
+        decimals = max(0, -math.floor(math.log10((high - low) / TICKS)))
+        # A small difference between large values: the digits that differ do not fit.
+        too_long = len(f"{size:,.{decimals}f}") > LONGEST_LABEL
+        return cls(low, high, exponent, {low: "lowest", high: "highest"} if too_long else {})
+
+    @property
+    def unit(self) -> str:
+        """What is written behind the name of the axis where its labels are not the values themselves."""
+        return f" (× 10{raised(self.exponent)})" if self.exponent else ""
+
+    def scaled(self, values: Numbers) -> list[float | None]:
+        """Values in units of the axis; None where one is undefined."""
+        return [value if math.isfinite(value) else None for value in (values / 10.0**self.exponent).tolist()]
+
+    def encoding(self, field: str, **axis: Any) -> dict[str, Any]:
+        """A channel of the chart with this scale."""
+        if self.labels:
+            highest = max(self.labels)
+            axis["values"] = list(self.labels)
+            axis["labelExpr"] = (
+                f"datum.value < {highest!r} ? '{self.labels[min(self.labels)]}' : '{self.labels[highest]}'"
+            )
+        return {
+            "field": field,
+            "type": "quantitative",
+            "scale": {"domain": [self.low, self.high], "nice": False, "zero": False, "padding": 6},
+            "axis": {"tickCount": TICKS, **axis},
+            "title": None,
+        }
 
 
 def charts_of(row: Mapping[str, Any], aligned: pd.DataFrame, reading: str, marks: int = MARKS) -> list[Chart]:
@@ -118,90 +162,91 @@ def charts_of(row: Mapping[str, Any], aligned: pd.DataFrame, reading: str, marks
 
 
 def _scatter(orders: Orders, name: str, reading: str, r: float | None, marks: int) -> Chart:
+    import altair as alt
+
     drawn = orders.thinned(marks)
-    x_axis, y_axis = value_axis(orders.values), value_axis(orders.outputs)
-    width, bottom = 340, HEIGHT - FOOT
-    left, right = _left(y_axis), width - RIGHT
-    x, y = x_axis.places(drawn.values, left, right), y_axis.places(drawn.outputs, bottom, TOP)
-    quarters = np.array_split(np.arange(len(x)), SHADES)
-    dots = tuple(Path(f"dots shade{shade}", _dots(x[q], y[q])) for shade, q in enumerate(quarters, 1) if len(q))
-    said = f" {compared('r', correlation(r))}." if r is not None else " There is no correlation to state."
+    x, y = Scale.of(orders.values), Scale.of(orders.outputs)
+    quarters = np.arange(len(drawn.times)) * len(SHADES) // len(drawn.times)
+    points = zip(x.scaled(drawn.values), y.scaled(drawn.outputs), quarters.tolist(), strict=True)
+    # Dots as a line that breaks behind each: one path for each quarter, a tenth of what as many circles are.
+    rows = [{"x": x, "y": y, "q": q} for a, b, q in points for x, y in ((a, b), (a, None))]
+    chart = (
+        alt.Chart(alt.NamedData(name="orders"), width=WIDTH, height=HEIGHT)
+        .mark_line(strokeWidth=4.6)
+        .encode(
+            x=alt.X(**x.encoding("x", titleAnchor="end")).title(name + x.unit),
+            y=alt.Y(**y.encoding("y")),
+            order=alt.OrderValue(None),
+            opacity=alt.Opacity("q:O", scale=alt.Scale(type="ordinal", range=SHADES), legend=None),
+        )
+        .properties(title=OUTPUT_NAMES[reading] + y.unit, autosize={"type": "fit", "contains": "padding"})
+    )
+    strength = f"{compared('r', correlation(r))}." if r is not None else "There is no correlation to state."
     return Chart(
         kind="scatter",
         title=f"{name} against {_lower(OUTPUT_NAMES[reading])}",
         description=f"{counted(len(orders.times), 'work order')}: {name} from {_range(orders.values)} across, "
-        f"output from {_range(orders.outputs)} upwards.{said}",
+        f"output from {_range(orders.outputs)} upwards. {strength}",
         caption=f"{_drawn(orders, drawn)} Across, the mean while each ran. Pale: early; strong: late.",
-        width=width,
-        height=HEIGHT,
-        left=left,
-        right=right,
-        panels=(Panel(OUTPUT_NAMES[reading] + y_axis.unit, TOP, bottom, y_axis.ticks(bottom, TOP), dots),),
-        ticks=x_axis.ticks(left, right),
-        label=name + x_axis.unit,
+        drawing=chart,
+        data={"orders": rows},
     )
 
 
 def _over_time(orders: Orders, name: str, reading: str, marks: int) -> Chart:
-    there = orders.where(np.isfinite(orders.values) | np.isfinite(orders.outputs))
-    drawn = there.thinned(marks)
-    axes = [value_axis(series[np.isfinite(series)], intervals=2) for series in (there.outputs, there.values)]
-    width, time = 400, time_axis(there.times)
-    left, right = max(map(_left, axes)), width - RIGHT
-    x = time.places(seconds(drawn.times), left, right)
-    height = (HEIGHT - TOP - GAP - FOOT) / 2
-    labels = (OUTPUT_NAMES[reading], name)
-    panels = []
-    for label, axis, series, top in zip(
-        labels, axes, (drawn.outputs, drawn.values), (TOP, TOP + height + GAP), strict=True
-    ):
-        line = Path(
-            "line output" if axis is axes[0] else "line value", _line(x, axis.places(series, top + height, top))
-        )
-        panels.append(Panel(label + axis.unit, top, top + height, axis.ticks(top + height, top), (line,)))
-    first, last = there.times.min(), there.times.max()
+    import altair as alt
+
+    known = orders.where(np.isfinite(orders.values) | np.isfinite(orders.outputs))
+    drawn = known.thinned(marks)
+    first, last = known.times.min(), known.times.max()
+    outputs, values = Scale.of(drawn.outputs), Scale.of(drawn.values)
+    times = (drawn.times.to_numpy(dtype="datetime64[us]").astype(np.int64) / 1000).tolist()
+    named = ("time", "output", "value")
+    columns = zip(times, outputs.scaled(drawn.outputs), values.scaled(drawn.values), strict=True)
+    pad = (times[-1] - times[0]) * 0.01 or 1_800_000.0
+    time = alt.X("time:T").scale(type="utc", domain=[times[0] - pad, times[-1] + pad])
+    below = time.axis(format=TIME_FORMAT, tickCount=TICKS, titleAnchor="end").title(_time_label(first, last))
+    panels = [
+        _panel("output", outputs, OUTPUT_NAMES[reading], "series", time.axis(None)),
+        _panel("value", values, name, "accent", below),
+    ]
     gaps = " Where a line is broken there is no value." if np.isnan([drawn.values, drawn.outputs]).any() else ""
     return Chart(
         kind="over-time",
         title=f"{_lower(OUTPUT_NAMES[reading]).capitalize()} and {_lower(name)} over time",
-        description=f"{counted(len(there.times), 'work order')} from {instant(first)} to {instant(last)}. Above, the output, "
-        f"from {_range(there.outputs)}; below, {_lower(name)}, from {_range(there.values)}.",
+        description=f"{counted(len(known.times), 'work order')} from {instant(first)} to {instant(last)}. Above, the output, "
+        f"from {_range(known.outputs)}; below, {_lower(name)}, from {_range(known.values)}.",
         caption=f"Two axes, each in its own unit; one time.{gaps}",
-        width=width,
-        height=HEIGHT,
-        left=left,
-        right=right,
-        panels=tuple(panels),
-        ticks=time.ticks(left, right),
-        label=time_label(there.times),
+        drawing=alt.vconcat(*panels, spacing=10),
+        data={"orders": [dict(zip(named, row, strict=True)) for row in columns]},
     )
 
 
-def _left(axis: Axis) -> float:
-    """Room for the labels of a vertical axis."""
-    return 12 + CHARACTER * max((len(label) for _, label in axis.marks), default=1)
+def _panel(field: str, scale: Scale, name: str, colour: str, time: "alt.X") -> "alt.Chart":
+    """A line over time."""
+    import altair as alt
+
+    chart: alt.Chart = (
+        alt.Chart(alt.NamedData(name="orders"), width=PANEL_WIDTH, height=PANEL_HEIGHT)
+        .mark_line(stroke=palette()[colour])
+        .encode(x=time, y=alt.Y(**scale.encoding(field, minExtent=44)), order=alt.OrderValue(None))
+        .properties(title=name + scale.unit)
+    )
+    return chart
 
 
-def _dots(x: Numbers, y: Numbers) -> str:
-    return "".join(f"M{a:.1f} {b:.1f}h0" for a, b in zip(x, y, strict=True))
-
-
-def _line(x: Numbers, y: Numbers) -> str:
-    """A line through the points that breaks where one is undefined; a lone point is a dot."""
-    parts, pen_down = [], False
-    for a, b in zip(x, y, strict=True):
-        defined = math.isfinite(b)
-        if defined:
-            parts.append(f"L{a:.1f} {b:.1f}" if pen_down else f"M{a:.1f} {b:.1f}h0")
-        pen_down = defined
-    return "".join(parts)
+def _time_label(first: pd.Timestamp, last: pd.Timestamp) -> str:
+    """What the labels of a time axis leave unsaid: the zone, and the day or the years."""
+    if first.date() == last.date():
+        return f"UTC, {first:%d %b %Y}"
+    return f"UTC, {first.year}" if first.year == last.year else f"UTC, {first.year}–{last.year}"
 
 
 def _drawn(orders: Orders, drawn: Orders) -> str:
-    total, shown = len(orders.times), len(drawn.times)
-    if total == shown:
+    total, some = len(orders.times), len(drawn.times)
+    if total == some:
         return f"{counted(total, 'work order')}."
-    return f"{shown:,} of {total:,} work orders are drawn: at equal distances in their order, and the lowest and highest values."
+    return f"{some:,} of {total:,} work orders are drawn: at equal distances in their order, and the lowest and highest values."
 
 
 def _range(values: Numbers) -> str:

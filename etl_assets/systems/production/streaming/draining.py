@@ -1,0 +1,389 @@
+"""From the broker to the database, each record once.
+
+How far the drain has come is in the ledger row of the transaction that stored the rows, so that it can be killed anywhere: what
+was committed is not stored again, what was not is still in the broker. There it is dropped only below that position.
+"""
+
+import dataclasses
+import functools
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl_assets.core.contracts import Fault, Record
+from etl_assets.core.contracts.arrow import arrow_schema
+from etl_assets.core.database.connections import Database
+from etl_assets.core.slices.ledger import store_records
+from etl_assets.core.slices.merging import Change
+from etl_assets.core.slices.session import Session, retried
+from etl_assets.core.slices.slice import Slice
+from etl_assets.core.slices.superseding import SUPERSEDED_BY, KeysThere, store_latest
+from etl_assets.core.slices.transaction import Transaction, refuse_drift
+from etl_assets.core.slices.writing import Outcome, Write, finish
+from etl_assets.core.sources.streams.broker import Batch, Broker, Foreign, Lag, Position
+from etl_assets.errors import PermanentError
+from etl_assets.systems.production.contracts import Stream
+from etl_assets.systems.production.streaming.position import (
+    BEGINNING,
+    committed_position,
+    emptied,
+    is_committed,
+    read_position,
+)
+from etl_assets.systems.production.streaming.relaying import begins_anew
+from etl_assets.systems.production.transform import SEQUENCE, parsed
+
+__all__ = ["Drained", "Position", "committed_position", "drain", "reset"]
+
+# About a hundred thousand records per transaction: more gains nothing, and is in memory twice.
+BATCHES = 100
+AGAIN = (
+    "`etl-assets production rewind` empties the broker's streams, and the relay then goes on from where the tables are; where"
+    " its API no longer has these records, begin anew with `etl-assets production reset --yes`"
+)
+
+
+@dataclass(frozen=True)
+class Drained:
+    """What a drain did.
+
+    Attributes:
+        received: records that were in the broker above the committed position, entries that are not ours included.
+        superseded: rows that gave way to a later one of the same key, in the table or on the way there; all are in quarantine.
+            received = inserted + unchanged + deduplicated + superseded + rejected; what was updated took a superseded row's place.
+        position: sequence of the last record that is stored.
+        source: what that was read from.
+        lag_before, lag: what waited in the broker before and after.
+    """
+
+    stream: str
+    received: int
+    inserted: int
+    updated: int
+    unchanged: int
+    deduplicated: int
+    superseded: int
+    rejected: int
+    position: int
+    source: str
+    transactions: int
+    lag_before: Lag
+    lag: Lag
+
+
+def drain(database: Database, broker: Broker, stream: Stream, *, run_id: str = "script") -> Drained:
+    """Store what waits in the broker, in transactions of about a hundred thousand records, until nothing waits.
+
+    Of rows with the same key the one with the highest sequence is in the table. Records that cannot be rows, and entries that
+    no relay of ours wrote, go to quarantine. When the records are of another source than the table's, and that can be read
+    again at any time (`begins_anew`), they take the place of all its rows.
+
+    Args:
+        run_id: for ledger and quarantine.
+
+    Raises:
+        PermanentError: if records are missing before those that wait, or the table has records of another source.
+        TransientError: if broker or database stay unavailable; what was committed stays, the next drain goes on from there.
+    """
+    position = committed_position(database, stream)
+    newest = broker.newest(stream.name)
+    other_source = isinstance(newest, Batch) and newest.source != position.source
+    after = 0 if other_source else position.sequence
+    lag_before = broker.lag(stream.name, committed=after)
+    done: list[_Stored] = []
+    if lag_before.batches:
+        with Session(database) as session:
+            done = list(_stored(_Writer(session, broker, stream, run_id), broker, stream, after))
+    else:
+        # What a drain that was killed between commit and trim has left.
+        broker.trim(stream.name, committed=position.sequence, source=position.source)
+    position = done[-1].position if done else position
+    return _drained(stream, done, position, lag_before, broker.lag(stream.name, committed=position.sequence))
+
+
+def _stored(writer: "_Writer", broker: Broker, stream: Stream, after: int) -> "Iterator[_Stored]":
+    """Store what waits; one result for each transaction."""
+    foreign: frozenset[str] = frozenset()
+    fetched = _fetch(broker, stream, after, foreign)
+    while not fetched.is_empty:
+        known = foreign | {entry.entry_id for entry in fetched.foreign}
+        # Read and judged while the server loads what is there.
+        following = writer.session.background(functools.partial(_fetch, broker, stream, fetched.last, known))
+        stored = writer.store(fetched)
+        if isinstance(stored, _Stale):
+            fetched = _fetch(broker, stream, stored.after, foreign)
+            continue
+        yield stored
+        foreign, position = known, stored.position
+        broker.trim(stream.name, committed=position.sequence, source=position.source)
+        fetched = following.result()
+    if foreign and isinstance(broker.newest(stream.name), Foreign):
+        # All before it is stored, and it is in quarantine. After such an entry the stream refuses ours; without it the relay
+        # goes on from the committed position.
+        broker.delete(stream.name)
+
+
+def reset(database: Database, broker: Broker, stream: Stream, *, run_id: str = "script") -> None:
+    """Empty the table and the broker's stream; both begin again from the first record of whatever the API streams then.
+
+    Quarantine stays; what was replayed from there into the table is open again.
+    """
+    piece, started, commit_id = Slice(stream.contract), time.perf_counter(), uuid.uuid4().hex
+
+    def attempt() -> None:
+        with session.transaction() as transaction:
+            transaction.lock(piece)
+            if is_committed(transaction, commit_id):
+                return
+            read_position(transaction, stream)
+            change = Change(deleted=emptied(transaction, stream))
+            outcome = Outcome(piece, commit_id, change, 0, 0, 0, 0, None, time.perf_counter() - started)
+            position = dataclasses.asdict(BEGINNING)
+            finish(transaction, outcome, Write("replace", run_id=run_id, source_position=position))
+            broker.delete(stream.name)
+            session.commit(commit_id)
+
+    with Session(database) as session:
+        retried(attempt)
+    # A relay may have gone on from the old position meanwhile.
+    broker.delete(stream.name)
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """Consecutive records of one source from the broker, read and judged.
+
+    Attributes:
+        after: the position after which they were asked for.
+        first, last: their sequences; last = after when there are none.
+        foreign: entries that are not ours.
+    """
+
+    after: int
+    source: str
+    first: int
+    last: int
+    rows: pa.Table
+    rejected: Sequence[Record]
+    foreign: Sequence[Foreign] = field(default=())
+
+    @property
+    def count(self) -> int:
+        """How many records."""
+        return max(0, self.last - self.first + 1)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.count and not self.foreign
+
+    def beyond(self, sequence: int) -> "_Fetched":
+        """Those after a sequence."""
+        if sequence < self.first:
+            return self
+        rows = self.rows.filter(pc.greater(self.rows[SEQUENCE], sequence))
+        rejected = [record for record in self.rejected if record.raw[SEQUENCE] > sequence]
+        return dataclasses.replace(self, first=sequence + 1, rows=rows, rejected=rejected)
+
+
+def _fetch(broker: Broker, stream: Stream, after: int, known: frozenset[str]) -> _Fetched:
+    """The next records, up to the first hole or the first record of another source.
+
+    Args:
+        known: entries that are not ours and were met before.
+    """
+    entries = broker.read(stream.name, after=after, batches=BATCHES + len(known))
+    foreign = [entry for entry in entries if isinstance(entry, Foreign) and entry.entry_id not in known]
+    batches = [entry for entry in entries if isinstance(entry, Batch)]
+    if not batches:
+        nothing = arrow_schema(stream.contract).empty_table()
+        return _Fetched(after, "", after + 1, after, nothing, (), foreign)
+    source, first = batches[0].source, max(batches[0].first, after + 1)
+    last, lines = first - 1, []
+    for batch in batches:
+        if batch.source != source or batch.first > last + 1:
+            break
+        lines.append(_lines_after(stream, batch, last))
+        last = batch.last
+    judged = parsed(stream, b"".join(lines), first=first)
+    return _Fetched(after, source, first, last, judged.valid, judged.records, foreign)
+
+
+def _lines_after(stream: Stream, batch: Batch, sequence: int) -> bytes:
+    """The lines of a batch without those of the records up to a sequence."""
+    count = batch.lines.count(b"\n")
+    if count != batch.count:
+        raise PermanentError(
+            f"the broker's entry {batch.last}-0 of {stream.name} says that it has {batch.count} records and has {count}"
+            f" lines: {AGAIN}"
+        )
+    known = max(0, sequence + 1 - batch.first)
+    return batch.lines.split(b"\n", known)[known] if known else batch.lines
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What a transaction did; no outcome if all its records were stored before."""
+
+    position: Position
+    outcome: Outcome | None = None
+    superseded: int = 0
+    met: bool = False
+
+
+@dataclass(frozen=True)
+class _Stale:
+    """The records do not go on from where the table is, which somebody else has moved: read again, after this sequence."""
+
+    after: int
+
+
+class _Writer:
+    """Stores what was fetched, each time in one transaction with the position that it leads to."""
+
+    def __init__(self, session: Session, broker: Broker, stream: Stream, run_id: str) -> None:
+        self.session = session
+        self._broker = broker
+        self._stream = stream
+        self._piece = Slice(stream.contract)
+        self._run_id = run_id
+        # Where one lot has keys that are in the table, the next is likely to have some too.
+        self._look_first = False
+
+    def store(self, fetched: _Fetched) -> _Stored | _Stale:
+        """Store records after those that are stored, if they go on from there."""
+        commit_id, earlier = uuid.uuid4().hex, list[_Stored]()
+
+        def attempt() -> _Stored | _Stale:
+            with self.session.transaction() as transaction:
+                transaction.lock(self._piece)
+                if earlier and is_committed(transaction, commit_id):
+                    return earlier[-1]
+                refuse_drift(transaction, self._stream.contract)
+                there = read_position(transaction, self._stream)
+                begin = self._begin(there, fetched)
+                if isinstance(begin, _Stale):
+                    return begin
+                new = fetched.beyond(begin.sequence)
+                if new.is_empty:
+                    return _Stored(there)
+                deleted = emptied(transaction, self._stream) if there.sequence and begin.source != there.source else 0
+                earlier.append(self._write(transaction, new, begin, deleted, commit_id))
+                self.session.commit(commit_id)
+            return earlier[-1]
+
+        while True:
+            try:
+                stored = retried(attempt)
+            except KeysThere:
+                self._look_first = True
+            else:
+                self._look_first = isinstance(stored, _Stored) and stored.met
+                return stored
+
+    def _begin(self, there: Position, fetched: _Fetched) -> Position | _Stale:
+        """From where the records count.
+
+        Raises:
+            PermanentError: if some are missing, or they must not take the place of those that are there.
+        """
+        if not fetched.count:
+            return there
+        begin = Position(fetched.source, there.sequence)
+        if there.sequence and fetched.source != there.source:
+            newest = self._broker.newest(self._stream.name)
+            if newest is None or (isinstance(newest, Batch) and newest.source != fetched.source):
+                return _Stale(there.sequence if newest and newest.source == there.source else 0)
+            self._require_replaceable(there.source, fetched.source)
+            begin = Position(fetched.source, 0)
+        if fetched.first <= begin.sequence + 1:
+            return begin
+        if fetched.after != begin.sequence:
+            return _Stale(begin.sequence)
+        raise PermanentError(
+            f"stream {self._stream.name}: records {begin.sequence + 1} to {fetched.first - 1} are missing: the table has"
+            f" those before, the broker those after, nothing was written beyond the hole: {AGAIN}"
+        )
+
+    def _require_replaceable(self, there: str, given: str) -> None:
+        if not begins_anew(there):
+            table = self._stream.contract.config.table
+            raise PermanentError(
+                f"{table} has records of {there or 'a source without a name'!r}, and the broker those of {given!r}: relay"
+                f" from the former, or begin anew with `etl-assets production reset --yes`"
+            )
+
+    def _write(self, transaction: Transaction, new: _Fetched, begin: Position, deleted: int, commit_id: str) -> _Stored:
+        started = time.perf_counter()
+        stored = store_latest(transaction, self._piece, new.rows, sequence=SEQUENCE, look_first=self._look_first)
+        gave_way = [*_superseded(self._stream, stored.gave_way), *_superseded(self._stream, stored.taken_out)]
+        rejected = [*new.rejected, *(_not_ours(self._stream, entry) for entry in new.foreign)]
+        position = Position(begin.source, new.last) if new.count else begin
+        records = [_from_source(record, position.source) for record in (*rejected, *gave_way)]
+        store_records(transaction, self._piece, records, run_id=self._run_id)
+        outcome = Outcome(
+            slice=self._piece,
+            commit_id=commit_id,
+            change=dataclasses.replace(stored.change, deleted=deleted),
+            received=new.count + len(new.foreign),
+            # A row that was taken out of the table was received in an earlier write.
+            quarantined=len(rejected) + stored.gave_way.num_rows,
+            flagged=0,
+            size=new.rows.nbytes,
+            content_hash=None,
+            seconds=time.perf_counter() - started,
+        )
+        how = Write("upsert", run_id=self._run_id, source_position=dataclasses.asdict(position))
+        finish(transaction, outcome, how)
+        return _Stored(position, outcome, len(gave_way), stored.met)
+
+
+def _from_source(record: Record, source: str) -> Record:
+    """A record that says which source it is from: after another one it can still be told whose it was."""
+    return dataclasses.replace(record, source=f"{record.source} of {source}") if source else record
+
+
+def _superseded(stream: Stream, rows: pa.Table) -> list[Record]:
+    """Rows that gave way, for quarantine."""
+    key = ", ".join(stream.contract.config.key)
+    records = []
+    for row in rows.to_pylist():
+        fault = Fault(key, f"superseded by sequence {row.pop(SUPERSEDED_BY)}", None)
+        raw = {name: cell.isoformat() if isinstance(cell, datetime) else cell for name, cell in row.items()}
+        records.append(Record((fault,), raw, f"stream {stream.name}, sequence {row[SEQUENCE]}", "superseded"))
+    return records
+
+
+def _not_ours(stream: Stream, entry: Foreign) -> Record:
+    """An entry that no relay of ours wrote, for quarantine."""
+    raw = {**dict.fromkeys(stream.contract.columns), "entry": entry.entry_id, "fields": dict(entry.fields)}
+    fault = Fault("entry", "not written by a relay of ours, or damaged", entry.entry_id)
+    return Record((fault,), raw, f"stream {stream.name}, entry {entry.entry_id}")
+
+
+def _drained(stream: Stream, done: Sequence[_Stored], position: Position, before: Lag, after: Lag) -> Drained:
+    """The sum of all transactions."""
+    outcomes = [stored.outcome for stored in done if stored.outcome]
+    superseded = sum(stored.superseded for stored in done)
+    changes = [outcome.change for outcome in outcomes]
+    updated = sum(change.updated for change in changes)
+    return Drained(
+        stream=stream.name,
+        received=sum(outcome.received for outcome in outcomes),
+        inserted=sum(change.inserted for change in changes),
+        updated=updated,
+        unchanged=sum(change.unchanged for change in changes),
+        deduplicated=sum(change.deduplicated for change in changes),
+        superseded=superseded,
+        # Of the superseded rows as many were in the table as were updated.
+        rejected=sum(outcome.quarantined for outcome in outcomes) - (superseded - updated),
+        position=position.sequence,
+        source=position.source,
+        transactions=len(outcomes),
+        lag_before=before,
+        lag=after,
+    )
