@@ -32,7 +32,7 @@ import turbines_parts as parts
 from turbines_parts import COLUMNS, START, cpu_of, cpu_of_server
 
 from etl_assets.core.embedded import EmbeddedPostgres
-from etl_assets.systems.turbines.simulator.api import fill
+from etl_assets.systems.turbines.simulator import fill
 
 LIMIT_S, LIMIT_MB = 45, 1_000
 FORMS = ("arrow", "json")

@@ -90,7 +90,7 @@ def test_loading_the_definitions_does_no_io_and_imports_nothing_heavy(tmp_path: 
         etl_assets.defs().get_repository_def()
         # The system's zone database is no input of ours.
         outside = [s for s in seen if s[0] != "open" or not ("/proc/" in s[1] or "/zoneinfo/" in s[1])]
-        heavy = [m for m in ("scipy", "pandera", "alembic", "adbc_driver_postgresql", "requests", "redis", "uvicorn") if m in sys.modules]
+        heavy = [m for m in ("scipy", "alembic", "adbc_driver_postgresql", "requests", "redis", "uvicorn") if m in sys.modules]
         print(outside, heavy)
         """
     )

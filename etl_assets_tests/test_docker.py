@@ -38,7 +38,7 @@ from etl_assets.core.embedded.broker import broker_binary
 from etl_assets.core.registry import histories
 from etl_assets.core.sources.streams.broker import Broker
 from etl_assets.settings import Settings
-from etl_assets.systems.production.streaming.streams import STREAMS
+from etl_assets.systems.production.contracts import STREAMS
 from etl_assets.systems.turbines.databases import TARGET
 
 ROOT = Path(__file__).parent.parent

@@ -18,7 +18,7 @@ import pytest
 from etl_assets.core.database.connections import Database
 from etl_assets.settings import load_settings
 from etl_assets.simulators.server import serve
-from etl_assets.systems.events.intervals import INTERVAL
+from etl_assets.systems.events.files import INTERVAL
 from etl_assets.systems.events.simulator.feed import EventsSimulator
 from etl_assets_tests.systems.events.kills import (
     BAD_ROWS,

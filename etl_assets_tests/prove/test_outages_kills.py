@@ -236,13 +236,14 @@ def test_a_run_that_is_killed_at_a_step_is_made_good_by_the_next(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", ["settle", "keep frozen", "end of a transaction"])
-def test_a_run_that_is_killed_while_it_records_a_failure_is_made_good(bench: Bench, step: str, when: str) -> None:
-    prepare = another_time if step == "keep frozen" else left_behind
+@pytest.mark.parametrize("failure", ["refused", "unavailable", "transaction"])
+def test_a_run_that_is_killed_while_it_records_a_failure_is_made_good(bench: Bench, failure: str, when: str) -> None:
+    prepare = another_time if failure == "unavailable" else left_behind
+    step = "end of a transaction" if failure == "transaction" else "record outcome"
     bench.task = "script"
     bench.learn(prepare)
     prepare(bench)
-    if step == "keep frozen":
+    if failure == "unavailable":
         bench.world.simulator.faults.script("site-outages", ["503"] * 3)
     assert bench.run(kill=[step, 1, when]).code == KILLED
     bench.judge((step, when))

@@ -13,13 +13,13 @@ from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.settings import load_settings
 from etl_assets.systems.events import metadata as shown
 from etl_assets.systems.events.contracts import RawEvents, UsEventData
-from etl_assets.systems.events.feed.listing import all_listed, newest
-from etl_assets.systems.events.intervals import quarters
+from etl_assets.systems.events.feed.client import all_listed, newest
+from etl_assets.systems.events.files import quarters
 from etl_assets.systems.events.manifest import DAY, entries, midnight
 from etl_assets.systems.events.raw_layer import Stores, take
 from etl_assets.systems.events.source import EventsFeedResource
+from etl_assets.systems.events.transform import us_rule
 from etl_assets.systems.events.us_events import store_us_events
-from etl_assets.systems.events.us_rule import us_rule
 
 # How many steps may ask the feed at once is set by `dagster instance concurrency set events_feed N`.
 FEED_POOL = "events_feed"

@@ -14,7 +14,7 @@ from etl_assets.errors import PlatformError
 from etl_assets.settings import Settings, load_settings
 from etl_assets.systems.events.assets import raw_events, us_event_data
 from etl_assets.systems.events.feed.client import FeedFile
-from etl_assets.systems.events.intervals import INTERVAL, quarters
+from etl_assets.systems.events.files import INTERVAL, quarters
 from etl_assets.systems.events.manifest import DAY, Entry, entries, midnight, unsettled
 from etl_assets.systems.events.source import EventsFeedResource
 

@@ -15,7 +15,7 @@ from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Outcome
 from etl_assets.systems.events.contracts import RawEvents, UsEventData
 from etl_assets.systems.events.manifest import DAY, Entry, midnight
-from etl_assets.systems.events.map.picture import as_markdown, us_map_svg
+from etl_assets.systems.events.map import as_markdown, us_map_svg
 from etl_assets.systems.events.raw_layer import Taken
 from etl_assets.systems.events.us_events import StoredIntervals, Totals
 

@@ -32,7 +32,7 @@ from etl_assets.gateway.routing import (
 from etl_assets.gateway.store import STORE_DOWN, Connection
 from etl_assets.gateway.triggers import Outcome, Plan, Trigger, TriggerCall
 from etl_assets.systems.events.contracts import UsEventData
-from etl_assets.systems.events.intervals import INTERVAL
+from etl_assets.systems.events.files import INTERVAL
 
 STATUS: Words = {"message": "Public status check endpoint is operational", "success": True}
 # What the feed did not list is not looked for anew within this time, as the sensor of the events has it.

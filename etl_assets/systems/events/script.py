@@ -9,14 +9,12 @@ from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_database
 from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.settings import Settings, load_settings
-from etl_assets.systems.events.feed.client import EventsFeed
-from etl_assets.systems.events.feed.listing import all_listed, listed_alone, newest
-from etl_assets.systems.events.feed.rejected import FileRefused
-from etl_assets.systems.events.intervals import INTERVAL, interval_of, quarters
+from etl_assets.systems.events.feed.client import EventsFeed, all_listed, listed_alone, newest
+from etl_assets.systems.events.files import INTERVAL, FileRejected, interval_of, quarters
 from etl_assets.systems.events.manifest import Entry, enter, entries, entry_of, turn
 from etl_assets.systems.events.raw_layer import Clock, Stores, Taken, read_file, store_raw, take
+from etl_assets.systems.events.transform import UsRule, us_rule
 from etl_assets.systems.events.us_events import StoredIntervals, store_us_events
-from etl_assets.systems.events.us_rule import UsRule, us_rule
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def load_file(
 
     Raises:
         ConfigurationError: for a rule that cannot be right; nothing was written.
-        FileRefused: for a file that is not taken; nothing was written.
+        FileRejected: for a file that is not taken; nothing was written.
     """
     settings, clock = settings or load_settings(), _clock(now)
     rule = us_rule(settings.events_us_rule, settings.events_us_country_codes)
@@ -125,4 +123,4 @@ def _stores(settings: Settings, database: Database | None) -> Stores:
     return Stores(database or platform_database(settings), ParquetRoot(settings.storage_url))
 
 
-__all__ = ["FileRefused", "LoadResult", "load", "load_file"]
+__all__ = ["FileRejected", "LoadResult", "load", "load_file"]

@@ -23,12 +23,10 @@ from etl_assets.core.slices.slice import OneOf, Slice
 from etl_assets.core.slices.writing import Outcome, Write, write_together
 from etl_assets.errors import PermanentError, PlatformError, combined
 from etl_assets.systems.events.contracts import Intervals, UsEventData
-from etl_assets.systems.events.deduplication import stored_once
-from etl_assets.systems.events.intervals import INTERVAL
+from etl_assets.systems.events.files import INTERVAL
 from etl_assets.systems.events.manifest import Entry, as_table, enter, entries, turn, with_repeated
 from etl_assets.systems.events.raw_layer import Clock, Stores, interval_slice
-from etl_assets.systems.events.transform import TAKEN_OVER, UsEvents, us_events
-from etl_assets.systems.events.us_rule import UsRule
+from etl_assets.systems.events.transform import TAKEN_OVER, UsEvents, UsRule, stored_once, us_events
 
 if TYPE_CHECKING:
     import psycopg

@@ -23,7 +23,7 @@ from etl_assets.systems.experiments.features import user_features as features_of
 from etl_assets.systems.experiments.source import ExperimentFolder, folder_at
 
 FILES = "files"  # on each table, the digest of the files that it is from
-# Any day may be asked for. The present one is a partition before it is over: it is known who has signed up.
+# Any day may be a partition. The present one is a partition before it is over: it is known who has signed up.
 DAYS = dg.DailyPartitionsDefinition(start_date="1970-01-01", end_offset=1)
 TABLES = (Users, Compounds, UserExperiments, ExperimentCompounds)
 Stored: TypeAlias = dg.Output[Any]

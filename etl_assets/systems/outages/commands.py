@@ -10,7 +10,7 @@ import typer
 from pydantic import SecretStr
 
 from etl_assets.settings import Settings, load_settings
-from etl_assets.systems.outages.api import OutagesApi
+from etl_assets.systems.outages.source import OutagesApi
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -48,7 +48,7 @@ def demo_runs(settings: Settings) -> dict[str, dict[str, str]]:
 
 def _api(settings: Settings) -> str:
     from etl_assets.core.sources.http.client import Limits
-    from etl_assets.systems.outages.api import OutagesApi
+    from etl_assets.systems.outages.source import OutagesApi
 
     api = OutagesApi.from_settings(settings, limits=Limits(deadline_s=20))
     return f"{len(api.outages())} outages"

@@ -14,8 +14,8 @@ from etl_assets.core.slices.writing import Outcome, Write, write
 from etl_assets.errors import PlatformError, combined
 from etl_assets.settings import Settings, load_settings
 from etl_assets.systems.outages import delivery as outbox
-from etl_assets.systems.outages.api import OutagesApi
 from etl_assets.systems.outages.contracts import RawOutages, RawSiteInfo, SiteDevices, SiteOutages
+from etl_assets.systems.outages.source import OutagesApi
 from etl_assets.systems.outages.transform import (
     CUTOFF,
     devices_of_sites,

@@ -8,9 +8,8 @@ from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.database.connections import Database
 from etl_assets.core.sources.streams.broker import Batch, Broker, Lag
 from etl_assets.systems.production.assets import metrics, workorders
-from etl_assets.systems.production.contracts import Metrics
-from etl_assets.systems.production.streaming.drain import committed_position
-from etl_assets.systems.production.streaming.streams import STREAMS, Stream
+from etl_assets.systems.production.contracts import STREAMS, Metrics, Stream
+from etl_assets.systems.production.streaming import committed_position
 
 # Few runs for many small arrivals: a run is worth its while for so many records, or when one has waited for so long.
 ENOUGH_RECORDS = 50_000

@@ -14,8 +14,8 @@ from etl_assets.errors import ConfigurationError
 from etl_assets.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from etl_assets.systems.production.api import ProductionApi
-    from etl_assets.systems.production.streaming.drain import Drained
+    from etl_assets.systems.production.source import ProductionApi
+    from etl_assets.systems.production.streaming import Drained
 
 app = typer.Typer(no_args_is_help=True)
 FILE = "a JSON array or one object per line, like"
@@ -42,8 +42,7 @@ def report(
 ) -> None:
     """The whole way: streams, broker, Postgres, report. With two files, or from PRODUCTION_API_URL."""
     from etl_assets.systems.production.script import report as run
-    from etl_assets.systems.production.statistics.alignment import AlignmentRules
-    from etl_assets.systems.production.statistics.correlation import Method
+    from etl_assets.systems.production.statistics import AlignmentRules, Method
 
     files = _both(metrics, workorders)
     if files and simulate:
@@ -88,8 +87,8 @@ def _tell_quarantined(records: int) -> None:
 def drain() -> None:
     """Store what waits in the broker."""
     from etl_assets.core.servers import platform_broker, platform_database
-    from etl_assets.systems.production.streaming.drain import drain as run
-    from etl_assets.systems.production.streaming.streams import STREAMS
+    from etl_assets.systems.production.contracts import STREAMS
+    from etl_assets.systems.production.streaming import drain as run
 
     settings = load_settings()
     database, broker = platform_database(settings), platform_broker(settings)
@@ -107,8 +106,8 @@ def reset(
 ) -> None:
     """Empty both tables and both streams in the broker, to begin with another source."""
     from etl_assets.core.servers import platform_broker, platform_database
-    from etl_assets.systems.production.streaming.drain import reset as run
-    from etl_assets.systems.production.streaming.streams import STREAMS
+    from etl_assets.systems.production.contracts import STREAMS
+    from etl_assets.systems.production.streaming import reset as run
 
     if not yes:
         raise typer.BadParameter("this deletes all rows of production.metrics and production.workorders: add --yes")
@@ -123,7 +122,7 @@ def reset(
 def rewind() -> None:
     """Empty both streams in the broker; the relay then goes on from where the tables are."""
     from etl_assets.core.servers import platform_broker
-    from etl_assets.systems.production.streaming.streams import STREAMS
+    from etl_assets.systems.production.contracts import STREAMS
 
     broker = platform_broker(load_settings())
     for stream in STREAMS:
@@ -136,11 +135,10 @@ def relay(
 ) -> None:
     """Publish the records of both production streams to the broker."""
     from etl_assets.core.servers import platform_broker, platform_database
-    from etl_assets.systems.production.api import ProductionApi
-    from etl_assets.systems.production.streaming.drain import committed_position
-    from etl_assets.systems.production.streaming.relay import Relayed
-    from etl_assets.systems.production.streaming.relay import relay as run
-    from etl_assets.systems.production.streaming.streams import STREAMS, Stream
+    from etl_assets.systems.production.contracts import STREAMS, Stream
+    from etl_assets.systems.production.source import ProductionApi
+    from etl_assets.systems.production.streaming import Relayed, committed_position
+    from etl_assets.systems.production.streaming import relay as run
 
     settings = load_settings()
     api = ProductionApi.from_settings(settings)
@@ -158,7 +156,7 @@ def relay(
                 follow=follow,
                 stop=ended,
             )
-            full = ": the broker holds all that it may, go on after a drain" if done.waiting_room_full else ""
+            full = ": the broker holds all that it may, go on after a drain" if done.backlog_full else ""
             print(f"{stream.name}: {done.published:,} records published, position {done.position:,}{full}", flush=True)
         except BaseException as failure:
             failures.append(failure)
@@ -195,15 +193,15 @@ def _api(settings: Settings, files: tuple[Path, Path] | None, *, simulate: bool)
     Raises:
         ConfigurationError: if a file cannot be what it is given for; says which, what and where.
     """
-    from etl_assets.systems.production.api import ProductionApi
+    from etl_assets.systems.production.source import ProductionApi
 
     if not files and not simulate:
         yield ProductionApi.from_settings(settings)
         return
     from etl_assets.simulators.server import serve
+    from etl_assets.systems.production.contracts import METRICS, WORKORDERS
     from etl_assets.systems.production.simulator.api import ProductionSimulator
     from etl_assets.systems.production.simulator.files import FileRefused, inspect
-    from etl_assets.systems.production.streaming.streams import METRICS, WORKORDERS
 
     try:
         for path, stream in zip(files or (), (METRICS, WORKORDERS), strict=False):

@@ -47,8 +47,8 @@ def demo_runs(settings: Settings) -> dict[str, dict[str, str]]:
 
 def _api(settings: Settings) -> str:
     from etl_assets.core.sources.http.client import Limits
-    from etl_assets.systems.production.api import ProductionApi
-    from etl_assets.systems.production.streaming.streams import STREAMS
+    from etl_assets.systems.production.contracts import STREAMS
+    from etl_assets.systems.production.source import ProductionApi
 
     api, sources = ProductionApi.from_settings(settings, limits=Limits(read_timeout_s=20, deadline_s=20)), {}
     for stream in STREAMS:
@@ -61,7 +61,7 @@ def _api(settings: Settings) -> str:
 
 def _backlog(settings: Settings) -> str:
     from etl_assets.core.servers import platform_broker
-    from etl_assets.systems.production.streaming.streams import STREAMS
+    from etl_assets.systems.production.contracts import STREAMS
 
     broker = platform_broker(settings)
     try:

@@ -23,7 +23,7 @@ from etl_assets.core.contracts.cast import FIRST_US, LAST_US, NUMBER, cast_colum
 from etl_assets.core.contracts.contract import Kind
 from etl_assets.core.contracts.validation import broken_rules, split_arrow
 from etl_assets.errors import PermanentError
-from etl_assets.systems.production.streaming.streams import Stream
+from etl_assets.systems.production.contracts import Stream
 
 SEQUENCE = "sequence"
 DOUBTFUL = "doubtful"

@@ -29,8 +29,8 @@ def load(
     ),
 ) -> None:
     """Fetch days from the source, replace their statistics in the target database, draw their pages."""
-    from etl_assets.systems.turbines.api import UnknownColumns
-    from etl_assets.systems.turbines.page.day import DAYS_DRAWN
+    from etl_assets.systems.turbines.answers import UnknownColumns
+    from etl_assets.systems.turbines.page import DAYS_DRAWN
     from etl_assets.systems.turbines.script import load as run
 
     settings = load_settings()
@@ -39,10 +39,10 @@ def load(
     except UnknownColumns as error:
         raise ConfigurationError(str(error)) from None
     for stored in done.stored:
-        kept = stored.data.change
+        change = stored.data.change
         print(
             f"{stored.day}: {stored.count:,} bins, {stored.data.received:,} values"
-            f" ({kept.inserted:,} inserted, {kept.updated:,} updated, {kept.deleted:,} deleted, {kept.unchanged:,} unchanged)"
+            f" ({change.inserted:,} inserted, {change.updated:,} updated, {change.deleted:,} deleted, {change.unchanged:,} unchanged)"
         )
     for day in done.missing:
         print(f"{day}: the source has no value of it; statistics that are there stay as they are", file=sys.stderr)
@@ -85,12 +85,12 @@ def expanded(arguments: Sequence[str]) -> list[str]:
 
 def _draw(days: Sequence[date], settings: Settings) -> None:
     from etl_assets.systems.turbines.databases import turbines_target
-    from etl_assets.systems.turbines.page.day import write_day_page
+    from etl_assets.systems.turbines.page import write_day_page
 
     target = turbines_target(settings)
     for day in days:
         page = write_day_page(target, day, settings=settings)
-        print(f"{day}: {page.files.html}" + ("" if page.bins else " (the target has nothing of it)"))
+        print(f"{day}: {page.html}" + ("" if page.bins else " (the target has nothing of it)"))
 
 
 def _days(texts: Sequence[str], to: str | None) -> list[date]:

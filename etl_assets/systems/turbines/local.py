@@ -14,8 +14,7 @@ def simulated(settings: Settings) -> Iterator[dict[str, str]]:
     """The simulated API, whose source is a database of the embedded server; gives the variables that name it."""
     from etl_assets.core.embedded import EmbeddedPostgres
     from etl_assets.simulators.server import serve
-    from etl_assets.systems.turbines.simulator.api import TurbinesSimulator, fill
-    from etl_assets.systems.turbines.simulator.data import DAYS, START
+    from etl_assets.systems.turbines.simulator import DAYS, START, TurbinesSimulator, fill
 
     server = EmbeddedPostgres(settings.etl_data_dir)
     with server:
@@ -43,7 +42,7 @@ def simulate(
     """The API over a source database of 1-minute signals of wind turbines."""
     from etl_assets.core.embedded import EmbeddedPostgres
     from etl_assets.simulators.server import serve_in_foreground
-    from etl_assets.systems.turbines.simulator.api import TurbinesSimulator, fill
+    from etl_assets.systems.turbines.simulator import TurbinesSimulator, fill
 
     settings = load_settings() if turbines is None else load_settings(turbines=turbines)
     names = settings.turbines
@@ -68,9 +67,9 @@ def demo_runs(settings: Settings) -> dict[str, dict[str, str]]:
 
 def _api(settings: Settings) -> str:
     from etl_assets.core.sources.http.client import Limits
-    from etl_assets.systems.turbines.api import TurbinesApi
+    from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS
     from etl_assets.systems.turbines.days import midnight
-    from etl_assets.systems.turbines.signals import DEFAULT_COLUMNS
+    from etl_assets.systems.turbines.source import TurbinesApi
 
     api = TurbinesApi.from_settings(settings, limits=Limits(read_timeout_s=20, deadline_s=20))
     start, hour = midnight(settings.turbines_start_date), timedelta(hours=1)

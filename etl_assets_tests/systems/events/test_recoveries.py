@@ -20,12 +20,11 @@ from etl_assets.systems.events import manifest as book
 from etl_assets.systems.events import raw_layer as intake
 from etl_assets.systems.events import us_events as us_store
 from etl_assets.systems.events.feed import archive
-from etl_assets.systems.events.feed.rejected import FileRefused
-from etl_assets.systems.events.intervals import INTERVAL
+from etl_assets.systems.events.files import INTERVAL, FileRejected
 from etl_assets.systems.events.manifest import enter, entry_of, turn
 from etl_assets.systems.events.raw_layer import Stores, interval_slice, read_file, store_raw
+from etl_assets.systems.events.transform import us_rule
 from etl_assets.systems.events.us_events import store_us_events
-from etl_assets.systems.events.us_rule import us_rule
 from etl_assets_tests.systems.events.test_command import lost
 from etl_assets_tests.systems.events.world import FIRST, World, quarter
 
@@ -78,7 +77,7 @@ def test_a_fault_of_this_machine_is_no_refusal_of_the_file(world: World, monkeyp
     world.simulator.republish(quarter(1))
 
     def unreadable(*_: object) -> bytes:
-        raise FileRefused("a file", "cannot be read (Too many open files)", "close some", "unreadable")
+        raise FileRejected("a file", "cannot be read (Too many open files)", "close some", "unreadable")
 
     with monkeypatch.context() as broken:
         broken.setattr(archive, "_whole", unreadable)

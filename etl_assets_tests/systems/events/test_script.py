@@ -14,13 +14,12 @@ from etl_assets.errors import ConfigurationError, PermanentError, PlatformError,
 from etl_assets.settings import load_settings
 from etl_assets.systems.events.contracts import RawEvents
 from etl_assets.systems.events.feed.client import EventsFeed, FeedFile
-from etl_assets.systems.events.feed.rejected import FileRefused
+from etl_assets.systems.events.files import INTERVAL, FileRejected, file_name, quarters
 from etl_assets.systems.events.format.layout import corrected_events
-from etl_assets.systems.events.intervals import INTERVAL, file_name, quarters
 from etl_assets.systems.events.raw_layer import Stores
 from etl_assets.systems.events.simulator.files import BAD_LINES, DEFECTS
+from etl_assets.systems.events.transform import us_rule
 from etl_assets.systems.events.us_events import Totals, store_us_events
-from etl_assets.systems.events.us_rule import us_rule
 from etl_assets_tests.systems.events.world import ROWS, Changes, World, quarter, us_changes
 
 EVERY = (0, 1, 2, 3)
@@ -728,6 +727,6 @@ def test_a_replayed_row_of_a_raw_file_that_was_damaged_is_open_again(world: Worl
 def test_a_file_of_which_most_rows_break_the_contract_is_refused_whole(world: World, field: dict[str, str]) -> None:
     world.load_own(0, 0, 1, 2)
     before = world.tables()
-    with pytest.raises(FileRefused, match=r"2 of 3 rows cannot be taken \(line 2: "):
+    with pytest.raises(FileRejected, match=r"2 of 3 rows cannot be taken \(line 2: "):
         world.load_own(0, 0, *({"global_event_id": f"{number}", **field} for number in (7, 8)))
     assert world.tables() == before

@@ -15,8 +15,8 @@ from etl_assets.settings import load_settings
 from etl_assets.systems.events import us_events as us_store
 from etl_assets.systems.events.manifest import Entry, enter, turn
 from etl_assets.systems.events.raw_layer import Stores, read_file, store_raw
+from etl_assets.systems.events.transform import InBox, UsRule, us_rule
 from etl_assets.systems.events.us_events import StoredIntervals, Totals, store_us_events
-from etl_assets.systems.events.us_rule import InBox, UsRule, us_rule
 from etl_assets_tests.systems.events.world import World, quarter
 
 ID = 817930293

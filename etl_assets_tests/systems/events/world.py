@@ -18,8 +18,8 @@ from etl_assets.core.sources.http.client import Limits
 from etl_assets.settings import load_settings
 from etl_assets.systems.events import assets, automation, checks, script
 from etl_assets.systems.events.feed.client import EventsFeed
-from etl_assets.systems.events.format.columns import RAW_COLUMNS
-from etl_assets.systems.events.intervals import INTERVAL, file_name, member_name
+from etl_assets.systems.events.files import INTERVAL, file_name, member_name
+from etl_assets.systems.events.format.layout import RAW_COLUMNS
 from etl_assets.systems.events.manifest import Entry, entries
 from etl_assets.systems.events.raw_layer import interval_slice
 from etl_assets.systems.events.script import LoadResult, load, load_file

@@ -16,11 +16,10 @@ from etl_assets.core.sources.streams.broker import Batch
 from etl_assets.settings import load_settings
 from etl_assets.simulators.server import serve
 from etl_assets.systems.production import automation, checks
-from etl_assets.systems.production.contracts import CONTRACTS
+from etl_assets.systems.production.contracts import CONTRACTS, METRICS
 from etl_assets.systems.production.simulator.api import ProductionSimulator
 from etl_assets.systems.production.simulator.data import PLANTED
-from etl_assets.systems.production.streaming.drain import committed_position, drain
-from etl_assets.systems.production.streaming.streams import METRICS
+from etl_assets.systems.production.streaming.draining import committed_position, drain
 from etl_assets_tests.systems.outages.runs import attempts, failed_steps, failure, metadata
 from etl_assets_tests.systems.outages.runs import checks as check_results
 from etl_assets_tests.systems.production.world import (

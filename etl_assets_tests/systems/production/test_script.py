@@ -15,14 +15,14 @@ from etl_assets.settings import load_settings
 from etl_assets.simulators.server import serve
 from etl_assets.systems import production
 from etl_assets.systems.production import script
-from etl_assets.systems.production.api import ProductionApi
+from etl_assets.systems.production.contracts import METRICS, STREAMS
 from etl_assets.systems.production.report.findings import described
 from etl_assets.systems.production.simulator.api import ProductionSimulator
+from etl_assets.systems.production.source import ProductionApi
 from etl_assets.systems.production.statistics.alignment import AlignmentRules
 from etl_assets.systems.production.statistics.correlation import Method
-from etl_assets.systems.production.streaming.drain import committed_position
-from etl_assets.systems.production.streaming.relay import relay
-from etl_assets.systems.production.streaming.streams import METRICS, STREAMS
+from etl_assets.systems.production.streaming.draining import committed_position
+from etl_assets.systems.production.streaming.relaying import relay
 from etl_assets_tests.systems.production.world import (
     METRICS_IN_FILES,
     ORDERS,
@@ -212,11 +212,11 @@ def test_the_function_and_the_assets_report_the_same(world: World, api: Producti
     assert {**of_script["method"], "statistics": None} == {**of_run["method"], "statistics": None}
 
 
-def test_a_waiting_room_that_is_full_is_emptied_until_everything_is_there(
+def test_a_backlog_that_is_full_is_emptied_until_everything_is_there(
     world: World, api: ProductionApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.simulator.append("metrics", readings(4, range(5_000), every=1))
-    monkeypatch.setattr(script, "relay", lambda *args, **options: relay(*args, **options, waiting_room=2_000))
+    monkeypatch.setattr(script, "relay", lambda *args, **options: relay(*args, **options, backlog=2_000))
     drains = script.copy(METRICS, api, world.broker, world.database)
     assert len(drains) > 3
     assert sum(drained.inserted for drained in drains) == METRICS_IN_FILES + 5_000

@@ -24,10 +24,10 @@ from etl_assets.core.sources.http.client import Limits
 from etl_assets.core.sources.streams.broker import Broker
 from etl_assets.definitions import platform_definitions, resources
 from etl_assets.settings import load_settings
-from etl_assets.systems.production.api import ProductionApi
 from etl_assets.systems.production.contracts import READINGS, VERDICTS, AlignedWorkOrders, ProductCorrelations
+from etl_assets.systems.production.resources import ProductionApiResource
 from etl_assets.systems.production.simulator.api import ProductionSimulator
-from etl_assets.systems.production.source import ProductionApiResource
+from etl_assets.systems.production.source import ProductionApi
 
 # Short pauses; the time-outs stay longer than a busy machine needs for an answer.
 QUICK = Limits(

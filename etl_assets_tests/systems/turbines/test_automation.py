@@ -16,7 +16,7 @@ from etl_assets_tests.systems.outages.runs import QUIET, failed_steps
 from etl_assets_tests.systems.turbines.world import FIRST, QuickTurbinesApiResource, World, assert_same, at
 
 LAST = FIRST + 3 * DAY
-QUIET_TICK = "the source says of the last days what it said"
+QUIET_TICK = "the source has nothing new of the last days"
 
 
 class Sensor:

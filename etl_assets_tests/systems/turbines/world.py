@@ -15,12 +15,11 @@ from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.sources.http.client import Limits
 from etl_assets.settings import load_settings
-from etl_assets.systems.turbines.api import TurbinesApi
 from etl_assets.systems.turbines.contracts import RawTurbineSignals
 from etl_assets.systems.turbines.days import DAY, day_slice
 from etl_assets.systems.turbines.script import LoadResult, load
-from etl_assets.systems.turbines.simulator.api import Quirks, TurbinesSimulator
-from etl_assets.systems.turbines.source import TurbinesApiResource
+from etl_assets.systems.turbines.simulator import Quirks, TurbinesSimulator
+from etl_assets.systems.turbines.source import TurbinesApi, TurbinesApiResource
 
 FIRST = date(2024, 5, 20)
 DEFAULT = ("wind_speed", "power")

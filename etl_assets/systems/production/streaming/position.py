@@ -9,7 +9,7 @@ from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.transaction import Transaction, relation
 from etl_assets.core.sources.streams.broker import Position
 from etl_assets.errors import TransientError
-from etl_assets.systems.production.streaming.streams import Stream
+from etl_assets.systems.production.contracts import Stream
 
 BEGINNING = Position("", 0)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.systems.events.contracts import UsEventData
-from etl_assets.systems.events.deduplication import stored_once
+from etl_assets.systems.events.transform import stored_once
 from etl_assets_tests.systems.events.world import FIRST, quarter
 
 SCHEMA = arrow_schema(UsEventData, ("global_event_id", "file_interval"))

@@ -27,6 +27,7 @@ from etl_assets.core.slices.transaction import Transaction, refuse_drift
 from etl_assets.core.slices.writing import Outcome, Write, finish
 from etl_assets.core.sources.streams.broker import Batch, Broker, Foreign, Lag, Position
 from etl_assets.errors import PermanentError
+from etl_assets.systems.production.contracts import Stream
 from etl_assets.systems.production.streaming.position import (
     BEGINNING,
     committed_position,
@@ -34,8 +35,7 @@ from etl_assets.systems.production.streaming.position import (
     is_committed,
     read_position,
 )
-from etl_assets.systems.production.streaming.relay import begins_anew
-from etl_assets.systems.production.streaming.streams import Stream
+from etl_assets.systems.production.streaming.relaying import begins_anew
 from etl_assets.systems.production.transform import SEQUENCE, parsed
 
 __all__ = ["Drained", "Position", "committed_position", "drain", "reset"]

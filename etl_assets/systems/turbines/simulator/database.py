@@ -5,13 +5,13 @@ do, and how a table that somebody else made is left alone. Everything goes over 
 """
 
 import contextlib
-import threading
 from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from psycopg import sql
+from sqlalchemy.pool import QueuePool
 
 from etl_assets.errors import ConfigurationError, PlatformError
 from etl_assets.systems.turbines.simulator.data import DAYS, SCHEMA, SEED, START, VERSION, rows
@@ -141,8 +141,7 @@ class Source:
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
-        self._lock = threading.Lock()
-        self._idle: list[Connection] = []
+        self._pool = QueuePool(self._open, pool_size=_IDLE_CONNECTIONS, max_overflow=-1, reset_on_return=None)
 
     @contextlib.contextmanager
     def batches(self, query: sql.Composable) -> Iterator[pa.RecordBatchReader]:
@@ -151,37 +150,32 @@ class Source:
         Raises:
             SourceFailed: also where the batches are read.
         """
-        connection: Connection | None = None
+        with _translated(self._url):
+            pooled = self._pool.connect()
         ended = False
         try:
-            with _translated(self._url):
-                connection = self._take()
-                with connection.cursor() as cursor:
-                    cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
-                    cursor.execute(query.as_string(None))
-                    reader = cursor.fetch_record_batch()
-                    yield reader
-                    # Otherwise rows may still be under way, and the connection is no good for anything else.
-                    ended = next(iter(reader), None) is None
+            with _translated(self._url), contextlib.closing(pooled.cursor()) as cursor:
+                cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
+                cursor.execute(query.as_string(None))
+                reader = cursor.fetch_record_batch()
+                yield reader
+                # Otherwise rows may still be under way, and the connection is no good for anything else.
+                ended = next(iter(reader), None) is None
         except SourceFailed:
             # A server that went away took the idle connections with it.
             self.close()
             raise
         finally:
-            if connection:
-                self._give_back(connection, usable=ended)
+            if not ended:
+                pooled.invalidate()
+            pooled.close()
 
     def close(self) -> None:
         """Closes what is idle; what is in use is closed by whoever uses it, or is kept."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        self._pool.dispose()
+        self._pool = self._pool.recreate()
 
-    def _take(self) -> "Connection":
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
+    def _open(self) -> Any:
         from adbc_driver_postgresql import dbapi
 
         connection = dbapi.connect(self._url, autocommit=True)
@@ -189,11 +183,3 @@ class Source:
             # Rows in the order of the table, and a core left for those who read them.
             cursor.execute("SET max_parallel_workers_per_gather = 0")
         return connection
-
-    def _give_back(self, connection: "Connection", *, usable: bool) -> None:
-        with self._lock:
-            kept = usable and len(self._idle) < _IDLE_CONNECTIONS
-            if kept:
-                self._idle.append(connection)
-        if not kept:
-            connection.close()

@@ -4,31 +4,31 @@ Killed at any point it goes on from there, and of two relays at once the broker 
 """
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from etl_assets.core.sources.http.client import ApiRefused
+from etl_assets.core.sources.http.client import ApiRefused, Limits
 from etl_assets.core.sources.http.stream import StreamInterrupted
 from etl_assets.core.sources.streams.broker import Batch, Broker, Foreign, Position, StreamMoved
-from etl_assets.errors import ConfigurationError, PermanentError, TransientError
-from etl_assets.systems.production.api import ProductionApi, Records
-from etl_assets.systems.production.streaming.backoff import Patience
+from etl_assets.errors import ConfigurationError, PermanentError, PlatformError, TransientError
+from etl_assets.systems.production.contracts import Stream
+from etl_assets.systems.production.source import ProductionApi, Records
 from etl_assets.systems.production.streaming.lines import Cut, Lines
-from etl_assets.systems.production.streaming.streams import Stream
 
 _log = logging.getLogger(__name__)
 
 # What such a source streamed can be read from it again, whatever was stored of it.
 REPLAYABLE = ("simulated:", "files:")
 # Records that wait in the broker at most: some hundred megabytes there.
-WAITING_ROOM = 5_000_000
+BACKLOG = 5_000_000
 BEGINNING = Position("", 0)
 # How long a record waits for its batch to fill up.
 MAX_AGE_S = 1.0
-_ROOM_POLL_S = 0.2
+BACKLOG_POLL_S = 0.2
 _BEYOND_THE_END = 416
 
 
@@ -41,14 +41,14 @@ class Relayed:
         source: what was read; "" if the API does not say.
         published: records that this relay added to the broker.
         position: sequence of the last record in the broker, or before it.
-        waiting_room_full: whether it ended because too many records wait in the broker.
+        backlog_full: whether it ended because too many records wait in the broker.
     """
 
     stream: str
     source: str
     published: int
     position: int
-    waiting_room_full: bool
+    backlog_full: bool
 
 
 def relay(
@@ -59,7 +59,7 @@ def relay(
     committed: Callable[[], Position] = lambda: BEGINNING,
     follow: bool = False,
     stop: threading.Event | None = None,
-    waiting_room: int = WAITING_ROOM,
+    backlog: int = BACKLOG,
 ) -> Relayed:
     """Publish the records of a stream that the broker does not have yet, in batches.
 
@@ -70,18 +70,79 @@ def relay(
         committed: how far the table is; asked when the broker's stream is empty.
         follow: stay until `stop`, through every transient failure.
         stop: ends the relay after what has arrived is published.
-        waiting_room: records in the broker that are not trimmed yet, from which on the relay waits (follow) or ends.
+        backlog: records in the broker that are not trimmed yet, from which on the relay waits (follow) or ends.
 
     Raises:
         TransientError: without progress for longer than the limits of the API allow; never with `follow`.
         PermanentError: the API refuses, reports an error, left records out, or streams something else than before.
     """
-    return _Relay(api, broker, stream, committed, follow, stop or threading.Event(), waiting_room).run()
+    return _Relay(api, broker, stream, committed, follow, stop or threading.Event(), backlog).run()
 
 
 def begins_anew(source: str) -> bool:
     """Whether records of another source may take the place of those of this one."""
     return source.startswith(REPLAYABLE)
+
+
+class Backoff:
+    """Pauses between attempts, capped and with full jitter; attempts and deadline count from the last progress.
+
+    Args:
+        what: what is tried, for messages.
+        limits: attempts, delays and deadline.
+        endless: go on for ever.
+        stop: ends a pause.
+        clock: for tests.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        limits: Limits,
+        *,
+        endless: bool,
+        stop: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._what = what
+        self._limits = limits
+        self._endless = endless
+        self._stop = stop
+        self._clock = clock
+        self.progressed()
+
+    def progressed(self) -> None:
+        """Begin to count anew."""
+        self._attempts = 0
+        self._since = self._clock()
+
+    def is_over(self) -> bool:
+        """Whether there was no progress for longer than the deadline."""
+        return not self._endless and self._clock() - self._since >= self._limits.deadline_s
+
+    def pause(self, failure: PlatformError) -> None:
+        """Wait before the next attempt; not shorter than the failure asks for.
+
+        Raises:
+            TransientError: if the attempts or the time are used up; says the failure.
+        """
+        self._attempts += 1
+        # Beyond some exponent only the cap matters, and the power would overflow.
+        ceiling = min(self._limits.max_delay_s, self._limits.base_delay_s * 2.0 ** min(self._attempts - 1, 60))
+        wait_s = max(random.uniform(0.0, ceiling), getattr(failure, "retry_after_s", None) or 0.0)
+        elapsed_s = self._clock() - self._since
+        if not self._endless and (
+            self._attempts >= self._limits.max_attempts or elapsed_s + wait_s >= self._limits.deadline_s
+        ):
+            times = "once" if self._attempts == 1 else f"{self._attempts} times"
+            raise TransientError(
+                f"{self._what}: tried {times} in {elapsed_s:.1f} s without progress (deadline"
+                f" {self._limits.deadline_s:g} s), at last: {failure}"
+            ) from failure
+        _log.warning(
+            "%s: %s; attempt %d without progress, again in %.2f s", self._what, failure, self._attempts, wait_s
+        )
+        self._stop.wait(wait_s)
 
 
 class _OtherSource(Exception):
@@ -97,7 +158,7 @@ class _Relay:
         committed: Callable[[], Position],
         follow: bool,
         stop: threading.Event,
-        waiting_room: int,
+        backlog: int,
     ) -> None:
         self._api = api
         self._broker = broker
@@ -105,8 +166,8 @@ class _Relay:
         self._committed = committed
         self._follow = follow
         self._stop = stop
-        self._waiting_room = waiting_room
-        self._patience = Patience(f"relay of {stream.name}", api.limits, endless=follow, stop=stop)
+        self._backlog = backlog
+        self._backoff = Backoff(f"relay of {stream.name}", api.limits, endless=follow, stop=stop)
         # Where the broker's stream, or the table, was found to be; another relay's progress counts too.
         self._seen: Position | None = None
         # What the broker's stream ends with, from where the API is to go on, of what source (None: not known yet), and
@@ -118,7 +179,7 @@ class _Relay:
         self._published = 0
         self._published_at = 0.0
         # Records that may be published before the broker is asked again how many wait.
-        self._room = 0
+        self._spare = 0
         self._full = False
 
     def run(self) -> Relayed:
@@ -126,9 +187,9 @@ class _Relay:
             try:
                 if self._round():
                     break
-                self._patience.pause(TransientError(f"the API ended the stream {self._name} although it is followed"))
+                self._backoff.pause(TransientError(f"the API ended the stream {self._name} although it is followed"))
             except (TransientError, StreamMoved) as error:
-                self._patience.pause(error)
+                self._backoff.pause(error)
         return Relayed(self._name, self._source or "", self._published, self._position, self._full)
 
     def _round(self) -> bool:
@@ -157,7 +218,7 @@ class _Relay:
         self._newest = Position(newest.source, newest.last) if newest else None
         found = self._newest or self._committed()
         if found != self._seen:
-            self._patience.progressed()
+            self._backoff.progressed()
         self._seen, self._position, self._anew = found, found.sequence, False
         self._source = found.source if found.sequence else None
 
@@ -206,7 +267,7 @@ class _Relay:
                 self._publish(lines, lines.feed(piece))
                 if _is_quiet(piece) or time.monotonic() - self._published_at > MAX_AGE_S:
                     self._publish(lines, lines.flush())
-                if self._patience.is_over():
+                if self._backoff.is_over():
                     raise TransientError(f"the API's stream {self._name} brings no complete record")
                 if self._is_full() or self._stop.is_set():
                     break
@@ -228,22 +289,26 @@ class _Relay:
             self._broker.publish(self._name, batches, newest=self._newest, anew=self._anew)
             self._newest, self._anew = Position(source, batches[-1].last), False
             count = sum(batch.count for batch in batches)
-            self._position, self._published, self._room = batches[-1].last, self._published + count, self._room - count
+            self._position, self._published, self._spare = (
+                batches[-1].last,
+                self._published + count,
+                self._spare - count,
+            )
             self._published_at = time.monotonic()
-            self._patience.progressed()
+            self._backoff.progressed()
         if lines.fault is not None:
             raise lines.fault
 
     def _is_full(self) -> bool:
         """Whether too many records wait in the broker; with `follow` it waits until they do not."""
-        while self._room <= 0:
-            self._room = self._waiting_room - self._broker.held(self._name)
-            if self._room > 0:
+        while self._spare <= 0:
+            self._spare = self._backlog - self._broker.held(self._name)
+            if self._spare > 0:
                 break
             if not self._follow:
                 self._full = True
                 return True
-            if self._stop.wait(_ROOM_POLL_S):
+            if self._stop.wait(BACKLOG_POLL_S):
                 return True
         return False
 
