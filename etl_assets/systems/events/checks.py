@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from etl_assets.core.dagster.checks import evaluated, has_rows
-from etl_assets.core.dagster.contract_types import classified
+from etl_assets.core.dagster.contract_types import asset_key, classified
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.systems.events.contracts import RawEvents, UsEventData
 from etl_assets.systems.events.manifest import LOST
@@ -17,7 +17,7 @@ LOOKED_FOR = timedelta(hours=2)
 
 
 @dg.asset_check(
-    asset="raw_events",
+    asset=asset_key(RawEvents),
     description="No interval is refused, absent or damaged, has a newer version that could not be had, or waits for longer than it may, unless somebody has accepted that: else the newest are named.",
 )
 @classified
@@ -43,7 +43,7 @@ def no_interval_is_lost(postgres: PostgresResource) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(
-    asset="us_event_data",
+    asset=asset_key(UsEventData),
     description="Each interval of the newest day that is loaded has as many US events as the manifest says.",
 )
 @classified

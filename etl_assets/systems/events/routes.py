@@ -92,8 +92,8 @@ def run_config(*, master_list: bool) -> dict[str, Any]:
     """How a run of the job is told what to read, as the sensor of the events does it."""
     return {
         "ops": {
-            "raw_events": {"config": {"master_list": master_list}},
-            "us_event_data": {"config": {"only_fetched": True}},
+            "events__raw_events": {"config": {"master_list": master_list}},
+            "events__us_event_data": {"config": {"only_fetched": True}},
         }
     }
 

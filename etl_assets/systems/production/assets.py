@@ -39,6 +39,7 @@ BEST = ["product_id", "reading", "rank", "parameter_id", "r", "ci_low", "ci_high
 def published(stream: Stream) -> dict[str, Any]:
     """The arguments of `dg.asset` for a stream in the broker."""
     return {
+        "key_prefix": [stream.contract.schema_name()],
         "name": f"{stream.name}_stream",
         "group_name": stream.contract.schema_name(),
         "kinds": {"redis", "python"},
@@ -125,6 +126,7 @@ def product_correlations(
 
 
 @dg.asset(
+    key_prefix=[Metrics.schema_name()],
     group_name=Metrics.schema_name(),
     kinds={"html", "python"},
     metadata={NO_CONTRACT: "files for people, rendered from product_correlations"},

@@ -65,10 +65,15 @@ def raw_turbine_signals(
 
 
 @dg.asset(
-    **{**effect(Data, kinds={"python"}), "name": "ten_minute_statistics", "group_name": "turbines"},
+    **{
+        **effect(Data, kinds={"python"}),
+        "key_prefix": ["turbines"],
+        "name": "ten_minute_statistics",
+        "group_name": "turbines",
+    },
     partitions_def=DAYS,
     ins={"raw_turbine_signals": loads(RawTurbineSignals, form=pa.RecordBatchReader)},
-    check_specs=checks.specs("ten_minute_statistics"),
+    check_specs=checks.specs(dg.AssetKey(["turbines", "ten_minute_statistics"])),
     output_required=False,
 )
 @classified

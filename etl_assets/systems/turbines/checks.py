@@ -49,7 +49,7 @@ def statistics_are_in_order(target: Database) -> dg.AssetCheckResult:
 OF_STATISTICS = {check.__name__: check for check in (no_gaps, statistics_are_in_order)}
 
 
-def specs(asset: str) -> list[dg.AssetCheckSpec]:
+def specs(asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     """What Dagster has to know of the checks of the statistics."""
     return [dg.AssetCheckSpec(name, asset=asset, description=check.__doc__) for name, check in OF_STATISTICS.items()]
 

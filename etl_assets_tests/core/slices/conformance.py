@@ -60,7 +60,7 @@ class IOManagerConformance:
     def reader(
         self, contract: type[Contract], form: type, seen: list[Any], *columns: str, partitions: Any = None
     ) -> Any:
-        wanted = loads(contract, *columns, form=form)._replace(key=dg.AssetKey(contract.table_name()))
+        wanted = loads(contract, *columns, form=form)
 
         @dg.asset(
             name=f"{contract.table_name()}_reader",

@@ -33,7 +33,7 @@ class Job:
         return self.definitions.resolve_job_def("events_job").execute_in_process(
             instance=self.instance,
             tags=tags if until else {"dagster/partition": day},
-            run_config={**QUIET, "ops": {RAW: {"config": {"master_list": master_list}}}},
+            run_config={**QUIET, "ops": {f"events__{RAW}": {"config": {"master_list": master_list}}}},
             raise_on_error=False,
         )
 
@@ -41,7 +41,7 @@ class Job:
         """Runs the US events of a day alone."""
         return dg.materialize(
             assets.ASSETS,
-            selection=[US],
+            selection=[dg.AssetKey(["events", US])],
             partition_key=day,
             instance=self.instance,
             resources=self.definitions.resources,
@@ -50,7 +50,7 @@ class Job:
 
     def there(self, asset: str = US) -> list[str]:
         """The partitions of an asset that Dagster shows as materialised."""
-        return sorted(self.instance.get_materialized_partitions(dg.AssetKey(asset)))
+        return sorted(self.instance.get_materialized_partitions(dg.AssetKey(["events", asset])))
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def checked(job: Job) -> list[dg.AssetCheckEvaluation]:
     """What the checks alone say of what is there."""
     result = dg.materialize(
         [*assets.ASSETS, *CHECKS],
-        selection=dg.AssetSelection.checks_for_assets(US, RAW),
+        selection=dg.AssetSelection.checks_for_assets(dg.AssetKey(["events", US]), dg.AssetKey(["events", RAW])),
         instance=job.instance,
         resources=job.definitions.resources,
         run_config=QUIET,

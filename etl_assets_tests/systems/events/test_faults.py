@@ -496,7 +496,7 @@ def test_a_run_that_is_cancelled_leaves_whole_intervals_and_another_run_does_the
         "run_config": QUIET,
         "raise_on_error": False,
     }
-    us_event_data = dg.AssetKey("us_event_data")
+    us_event_data = dg.AssetKey(["events", "us_event_data"])
     with monkeypatch.context() as patched:
         stop = ended(write_together, since=3, end=dg.DagsterExecutionInterruptedError)
         patched.setattr(us_store, "write_together", stop)

@@ -173,7 +173,7 @@ def plan(database: Database, now: datetime) -> tuple[str, bool]:
     """The day, and whether the list of all files is read."""
     planned = asyncio.run(plan_at(database, now))
     assert planned.run_config is not None
-    return planned.partition, planned.run_config["ops"]["raw_events"]["config"]["master_list"]
+    return planned.partition, planned.run_config["ops"]["events__raw_events"]["config"]["master_list"]
 
 
 def noted(database: Database, *intervals: datetime, state: str = "loaded", asked: datetime | None = None) -> None:

@@ -295,9 +295,16 @@ def test_a_hundred_sites_in_one_run_fetch_the_outages_once(world: World) -> None
     result = Runs.of(world, parquet_io=kept, postgres_io=kept)(*sites)
     assert result.success
     assert world.simulator.faults.counts() == {"outages": {"none": 1}, "site-info": {"none": 100}}
-    assert len(kept.kept[dg.AssetKey("site_outages")]) == 100
+    assert len(kept.kept[dg.AssetKey(["outages", "site_outages"])]) == 100
     assert (
-        len([e for e in result.get_asset_materialization_events() if e.asset_key == dg.AssetKey("site_outages")]) == 100
+        len(
+            [
+                e
+                for e in result.get_asset_materialization_events()
+                if e.asset_key == dg.AssetKey(["outages", "site_outages"])
+            ]
+        )
+        == 100
     )
 
 

@@ -49,7 +49,9 @@ def said(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
 def test_a_run_takes_both_streams_to_the_report(world: World) -> None:
     result = world.run()
     assert result.success
-    assert {event.asset_key for event in result.get_asset_materialization_events()} == set(map(dg.AssetKey, ASSETS))
+    assert {event.asset_key for event in result.get_asset_materialization_events()} == {
+        dg.AssetKey(["production", name]) for name in ASSETS
+    }
     assert world.counts() == (METRICS_IN_FILES, 2 * ORDERS)
     assert (world.count("production.aligned_work_orders"), world.count("production.product_correlations")) == (
         ALIGNED,
@@ -407,4 +409,4 @@ def test_the_whole_way_is_asked_for_every_hour(world: World) -> None:
 
 def test_the_job_of_the_schedule_has_all_assets(world: World) -> None:
     job = world.definitions.resolve_job_def("production_job")
-    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == set(ASSETS)
+    assert {key.path[-1] for key in job.asset_layer.executable_asset_keys} == set(ASSETS)

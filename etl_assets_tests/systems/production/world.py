@@ -149,7 +149,7 @@ class World(Store):
             config["resources"] = {"production_method": {"config": method}}
         return self.definitions.resolve_job_def(job).execute_in_process(
             instance=self.instance,
-            asset_selection=[dg.AssetKey(name) for name in assets] or None,
+            asset_selection=[dg.AssetKey(["production", name]) for name in assets] or None,
             run_config=config,
             raise_on_error=False,
         )
