@@ -29,7 +29,7 @@ def rows(*values: float, site: str = "north", at: datetime = DAY) -> pd.DataFram
     )
 
 
-class IOManagerConformance:
+class IOManagerWorld:
     """Inherited by the test class of each IO manager, which gives contracts that live in its store, and its resources.
 
     Attributes:
@@ -77,37 +77,34 @@ class IOManagerConformance:
         with quiet():
             return dg.materialize(list(assets), resources=resources, raise_on_error=False, **options)
 
-    @pytest.mark.parametrize("form", [pd.DataFrame, pa.Table, pa.RecordBatchReader])
-    def test_what_was_stored_is_loaded_in_each_form(self, resources: dict[str, Any], form: type) -> None:
-        seen: list[Any] = []
-        made = self.asset(self.whole, rows(1.5, 2.5), mode="replace")
-        assert self.run([made, self.reader(self.whole, form, seen)], resources).success
-        kind, value = seen[0]
-        assert issubclass(kind, form)
-        frame = value if isinstance(value, pd.DataFrame) else value.to_pandas()
-        assert sorted(frame["value"]) == [1.5, 2.5]
-        assert str(frame["at"].dtype) == "datetime64[us, UTC]"
+    def metadata(self, result: dg.ExecuteInProcessResult) -> dict[str | None, dict[str, Any]]:
+        """What was reported, by partition."""
+        return {
+            event.partition: {
+                name: value.value for name, value in event.step_materialization_data.materialization.metadata.items()
+            }
+            for event in result.get_asset_materialization_events()
+            if not event.asset_key.to_user_string().endswith("_reader")  # type: ignore[union-attr]
+        }
 
-    @pytest.mark.parametrize(
-        "given",
-        [
-            lambda f: f,
-            lambda f: pa.Table.from_pandas(f, preserve_index=False),
-            lambda f: pa.Table.from_pandas(f, preserve_index=False).to_reader(),
-            lambda f: Split(f, []),
-        ],
-        ids=["frame", "table", "batches", "split"],
-    )
-    def test_each_form_of_output_is_stored(self, resources: dict[str, Any], given: Any) -> None:
-        result = self.run([self.asset(self.whole, lambda: given(rows(3.0, 4.0)), mode="replace")], resources)
-        assert result.success
-        assert self.stored_values(resources, self.whole) == [3.0, 4.0]
+    def failure(self, result: dg.ExecuteInProcessResult) -> str:
+        """The text of the failed step."""
+        (failed,) = [event for event in result.all_events if event.is_step_failure]
+        return str(failed.step_failure_data.error_display_string) + str(failed.step_failure_data.user_failure_data)
 
-    def test_an_input_asks_only_for_its_columns(self, resources: dict[str, Any]) -> None:
-        seen: list[Any] = []
-        made = self.asset(self.whole, rows(1.0), mode="replace")
-        assert self.run([made, self.reader(self.whole, pd.DataFrame, seen, "value", "id")], resources).success
-        assert sorted(seen[0][1].columns) == ["id", "value"]
+    def quarantine(self, resources: dict[str, Any]) -> list[dict[str, Any]]:
+        """All entries of the quarantine."""
+        from psycopg.rows import dict_row
+
+        with (
+            resources["postgres"].database.connect() as connection,
+            connection.cursor(row_factory=dict_row) as cursor,
+        ):
+            return cursor.execute("SELECT * FROM etl.quarantine").fetchall()
+
+
+class StoreConformance(IOManagerWorld):
+    """What depends on the store: forms, rows, rejected rows, slices."""
 
     def test_a_bad_row_is_in_quarantine_and_the_others_are_loaded(self, resources: dict[str, Any]) -> None:
         result = self.run([self.asset(self.whole, rows(1.0, 101.0, 3.0), mode="replace")], resources)
@@ -169,6 +166,65 @@ class IOManagerConformance:
             "2024-05-22": 1,
         }
 
+    def test_a_row_outside_its_partition_is_an_error_and_nothing_is_written(self, resources: dict[str, Any]) -> None:
+        made = self.asset(self.by_site, rows(1.0, site="south"), mode="partition", partitions=SITES)
+        result = self.run([made], resources, partition_key="north")
+        assert not result.success
+        assert "outside partition north" in self.failure(result)
+        assert self.stored_values(resources, self.by_site) == []
+
+    def test_an_empty_frame_empties_the_table(self, resources: dict[str, Any]) -> None:
+        self.run([self.asset(self.whole, rows(1.0), mode="replace")], resources)
+        result = self.run([self.asset(self.whole, rows().astype(rows(1.0).dtypes), mode="replace")], resources)
+        assert result.success
+        assert self.stored_values(resources, self.whole) == []
+
+    def test_the_counts_balance(self, resources: dict[str, Any]) -> None:
+        frame = pd.concat([rows(1.0, 2.0, 101.0), rows(9.0)], ignore_index=True)
+        self.run([self.asset(self.whole, frame, mode="replace")], resources)
+        with resources["postgres"].database.connect() as connection:
+            counts = connection.execute(
+                "SELECT received, inserted, updated, unchanged, deduplicated, quarantined FROM etl.ledger"
+            ).fetchall()
+        assert counts == [(4, 2, 0, 0, 1, 1)]
+        assert self.stored_values(resources, self.whole) == [2.0, 9.0]
+
+    @pytest.mark.parametrize("form", [pd.DataFrame, pa.Table, pa.RecordBatchReader])
+    def test_what_was_stored_is_loaded_in_each_form(self, resources: dict[str, Any], form: type) -> None:
+        seen: list[Any] = []
+        made = self.asset(self.whole, rows(1.5, 2.5), mode="replace")
+        assert self.run([made, self.reader(self.whole, form, seen)], resources).success
+        kind, value = seen[0]
+        assert issubclass(kind, form)
+        frame = value if isinstance(value, pd.DataFrame) else value.to_pandas()
+        assert sorted(frame["value"]) == [1.5, 2.5]
+        assert str(frame["at"].dtype) == "datetime64[us, UTC]"
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            lambda f: f,
+            lambda f: pa.Table.from_pandas(f, preserve_index=False),
+            lambda f: pa.Table.from_pandas(f, preserve_index=False).to_reader(),
+            lambda f: Split(f, []),
+        ],
+        ids=["frame", "table", "batches", "split"],
+    )
+    def test_each_form_of_output_is_stored(self, resources: dict[str, Any], given: Any) -> None:
+        result = self.run([self.asset(self.whole, lambda: given(rows(3.0, 4.0)), mode="replace")], resources)
+        assert result.success
+        assert self.stored_values(resources, self.whole) == [3.0, 4.0]
+
+    def test_an_input_asks_only_for_its_columns(self, resources: dict[str, Any]) -> None:
+        seen: list[Any] = []
+        made = self.asset(self.whole, rows(1.0), mode="replace")
+        assert self.run([made, self.reader(self.whole, pd.DataFrame, seen, "value", "id")], resources).success
+        assert sorted(seen[0][1].columns) == ["id", "value"]
+
+
+class ContextConformance(IOManagerWorld):
+    """What the managers share: partitions, failures and metadata between Dagster and whichever store."""
+
     def test_partitions_made_one_after_another_are_each_stored_before_the_next_is_made(
         self, resources: dict[str, Any]
     ) -> None:
@@ -213,13 +269,6 @@ class IOManagerConformance:
         assert self.run([made], resources, partition_key=key).success
         assert self.stored_values(resources, self.by_both) == [1.0, 2.0]
 
-    def test_a_row_outside_its_partition_is_an_error_and_nothing_is_written(self, resources: dict[str, Any]) -> None:
-        made = self.asset(self.by_site, rows(1.0, site="south"), mode="partition", partitions=SITES)
-        result = self.run([made], resources, partition_key="north")
-        assert not result.success
-        assert "outside partition north" in self.failure(result)
-        assert self.stored_values(resources, self.by_site) == []
-
     def test_an_additional_column_fails_before_anything_is_deleted(self, resources: dict[str, Any]) -> None:
         self.run([self.asset(self.whole, rows(1.0), mode="replace")], resources)
         result = self.run([self.asset(self.whole, rows(2.0).assign(extra=1), mode="replace")], resources)
@@ -243,22 +292,6 @@ class IOManagerConformance:
         assert not self.run([self.asset(self.whole, fail, mode="replace")], resources).success
         assert len(attempts) == 1
 
-    def test_an_empty_frame_empties_the_table(self, resources: dict[str, Any]) -> None:
-        self.run([self.asset(self.whole, rows(1.0), mode="replace")], resources)
-        result = self.run([self.asset(self.whole, rows().astype(rows(1.0).dtypes), mode="replace")], resources)
-        assert result.success
-        assert self.stored_values(resources, self.whole) == []
-
-    def test_the_counts_balance(self, resources: dict[str, Any]) -> None:
-        frame = pd.concat([rows(1.0, 2.0, 101.0), rows(9.0)], ignore_index=True)
-        self.run([self.asset(self.whole, frame, mode="replace")], resources)
-        with resources["postgres"].database.connect() as connection:
-            counts = connection.execute(
-                "SELECT received, inserted, updated, unchanged, deduplicated, quarantined FROM etl.ledger"
-            ).fetchall()
-        assert counts == [(4, 2, 0, 0, 1, 1)]
-        assert self.stored_values(resources, self.whole) == [2.0, 9.0]
-
     def test_the_materialisation_tells_where_and_how_much(self, resources: dict[str, Any]) -> None:
         metadata = self.metadata(self.run([self.asset(self.whole, rows(1.0, 2.0), mode="replace")], resources))[None]
         assert metadata["dagster/row_count"] == 2
@@ -266,27 +299,6 @@ class IOManagerConformance:
         assert self.whole.table_name() in metadata["relation"]
         assert "| 0 | north |" in metadata["preview"]
 
-    def metadata(self, result: dg.ExecuteInProcessResult) -> dict[str | None, dict[str, Any]]:
-        """What was reported, by partition."""
-        return {
-            event.partition: {
-                name: value.value for name, value in event.step_materialization_data.materialization.metadata.items()
-            }
-            for event in result.get_asset_materialization_events()
-            if not event.asset_key.to_user_string().endswith("_reader")  # type: ignore[union-attr]
-        }
 
-    def failure(self, result: dg.ExecuteInProcessResult) -> str:
-        """The text of the failed step."""
-        (failed,) = [event for event in result.all_events if event.is_step_failure]
-        return str(failed.step_failure_data.error_display_string) + str(failed.step_failure_data.user_failure_data)
-
-    def quarantine(self, resources: dict[str, Any]) -> list[dict[str, Any]]:
-        """All entries of the quarantine."""
-        from psycopg.rows import dict_row
-
-        with (
-            resources["postgres"].database.connect() as connection,
-            connection.cursor(row_factory=dict_row) as cursor,
-        ):
-            return cursor.execute("SELECT * FROM etl.quarantine").fetchall()
+class IOManagerConformance(StoreConformance, ContextConformance):
+    """All of it."""

@@ -10,7 +10,13 @@ from etl_assets.core.contracts import Contract
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.dagster.io_managers import ParquetIOManager, PostgresIOManager
 from etl_assets.core.database.connections import Database
-from etl_assets_tests.core.slices.conformance import IOManagerConformance, rows
+from etl_assets_tests.core.slices.conformance import (
+    ContextConformance,
+    IOManagerConformance,
+    IOManagerWorld,
+    StoreConformance,
+    rows,
+)
 from etl_assets_tests.core.slices.readings import family
 from etl_assets_tests.core.slices.tables import create
 
@@ -33,7 +39,7 @@ class TestPostgresIOManager(IOManagerConformance):
         return [value for (value,) in found]
 
 
-class TestParquetIOManager(IOManagerConformance):
+class ParquetWorld(IOManagerWorld):
     whole, by_site, by_day, by_both = IN_PARQUET.values()
 
     @pytest.fixture
@@ -49,8 +55,14 @@ class TestParquetIOManager(IOManagerConformance):
             values += pyarrow.dataset.dataset(file).to_table()["value"].to_pylist()
         return sorted(values)
 
+
+class TestParquetIOManager(ParquetWorld, StoreConformance):
     def test_nothing_but_whole_files_is_left_in_the_store(self, resources: dict[str, Any]) -> None:
         self.run([self.asset(self.whole, rows(1.0), mode="replace")], resources)
         self.run([self.asset(self.whole, rows(2.0).assign(extra=1), mode="replace")], resources)
         files = [path.name for path in Path(resources["parquet_io"].url).rglob("*") if path.is_file()]
         assert files == ["data.parquet"]
+
+
+@pytest.mark.long  # the code is that of the manager above, which is tested every day
+class TestParquetIOManagerInContext(ParquetWorld, ContextConformance): ...
