@@ -17,6 +17,8 @@ from etl_assets.simulators.server import serve
 from etl_assets_tests.gateway.dagster_api import DagsterApi
 
 TOKEN = "correct-horse-battery-staple"
+# Far longer than the gateway's own: a busy machine must not decide; the deadline has tests of its own.
+DAGSTER_TIMEOUT_S = 6.0
 NOWHERE = "postgresql://nobody:hidden@127.0.0.1:1/none"
 
 
@@ -48,7 +50,7 @@ class Client:
 @contextmanager
 def gateway(dagster: DagsterApi, url: str, *, database: str = NOWHERE, **settings: Any) -> Iterator[Client]:
     """A gateway before the Dagster at this URL."""
-    orchestrator = Orchestrator(url)
+    orchestrator = Orchestrator(url, timeout_s=DAGSTER_TIMEOUT_S)
     app = create_app(Settings(**settings), orchestrator=orchestrator, store=Store(Database(database)))
     try:
         with serve(app) as served:
@@ -105,6 +107,6 @@ def gateway_with(dagster_api: DagsterApi, _dagster_served: tuple[DagsterApi, str
 @pytest.fixture
 def orchestrator(dagster_api: DagsterApi, _dagster_served: tuple[DagsterApi, str]) -> Iterator[Orchestrator]:
     """An orchestrator before `dagster_api`."""
-    made = Orchestrator(f"{_dagster_served[1]}/graphql")
+    made = Orchestrator(f"{_dagster_served[1]}/graphql", timeout_s=DAGSTER_TIMEOUT_S)
     yield made
     made.close()

@@ -26,7 +26,8 @@ from etl_assets_tests.gateway.serving import FakeDagster, serving
 from etl_assets_tests.gateway.test_health import samples
 from etl_assets_tests.gateway.test_store import assert_down, locked
 from etl_assets_tests.gateway.test_triggers import execute, recorded
-from etl_assets_tests.systems.experiments.test_routes import nodes, plan_of, said
+from etl_assets_tests.systems.experiments.test_routes import answer as answered
+from etl_assets_tests.systems.experiments.test_routes import nodes, plan_of
 
 PATH = "/latest-event-data"
 STARTED = (200, {"success": True, "message": "Job has started"})
@@ -68,7 +69,7 @@ def stored(database: Database, *rows: dict[str, Any]) -> None:
 
 
 def ids(url: str, query: str = "") -> list[int]:
-    status, page = said(url, PATH + query)
+    status, page = answered(url, PATH + query)
     assert (status, page["success"]) == (200, True)
     return [found["global_event_id"] for found in page["data"]]
 
@@ -96,8 +97,8 @@ def test_the_other_calls_ask_for_the_token(guarded_client: Client, path: str) ->
 def test_a_trigger_starts_the_job_and_the_next_comes_too_soon(
     url: str, dagster: FakeDagster, database: Database, method: str
 ) -> None:
-    assert said(url, "/start-etl-job", method) == STARTED
-    assert said(url, "/start-etl-job", method) == FREQUENT
+    assert answered(url, "/start-etl-job", method) == STARTED
+    assert answered(url, "/start-etl-job", method) == FREQUENT
     assert [job for job, _ in dagster.launched] == ["events_job"]
     assert recorded(database) == [("events", "run-0")]
 
@@ -105,19 +106,19 @@ def test_a_trigger_starts_the_job_and_the_next_comes_too_soon(
 def test_a_job_that_runs_holds_off_the_next_and_none_of_another_system(database: Database) -> None:
     dagster = FakeDagster(runs_last=True)
     with serving(database, dagster, interval_s=0) as url:
-        assert said(url, "/start-etl-job") == STARTED
-        assert said(url, "/start-etl-job") == FREQUENT
+        assert answered(url, "/start-etl-job") == STARTED
+        assert answered(url, "/start-etl-job") == FREQUENT
         dagster.launched.clear()
-        assert said(url, "/trigger-etl")[0] == 200
+        assert answered(url, "/trigger-etl")[0] == 200
         dagster.launched.clear()
-        assert said(url, "/start-etl-job") == STARTED
+        assert answered(url, "/start-etl-job") == STARTED
 
 
 def test_a_trigger_is_refused_while_the_code_is_loading(url: str, dagster: FakeDagster) -> None:
     dagster.still_loading = True
-    assert said(url, "/start-etl-job") == LOADING
+    assert answered(url, "/start-etl-job") == LOADING
     dagster.still_loading = False
-    assert said(url, "/start-etl-job") == STARTED
+    assert answered(url, "/start-etl-job") == STARTED
 
 
 @pytest.mark.parametrize(("failure", "status"), [(OrchestratorDown(), 503), (LaunchRefused("no such day"), 422)])
@@ -127,7 +128,7 @@ def test_a_trigger_that_fails_is_a_problem_and_uses_up_nothing(
     dagster.failure = failure
     answer = requests.get(f"{url}/start-etl-job", timeout=30)
     assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
-    assert said(url, "/start-etl-job") == STARTED
+    assert answered(url, "/start-etl-job") == STARTED
 
 
 def test_without_the_manifest_nothing_is_decided_and_nothing_launched(
@@ -274,7 +275,7 @@ def test_an_event_has_every_column_and_its_times_in_utc(url: str, database: Data
         "date_added": "2019-01-21T22:00:00Z",
         "upload_date": "2019-01-21T22:16:00.125000Z",
     }
-    status, page = said(url, PATH)
+    status, page = answered(url, PATH)
     assert (status, page) == (200, {"success": True, "data": [iso], "next": None})
     assert list(page["data"][0]) == list(UsEventData.columns)
     http = {
@@ -284,14 +285,14 @@ def test_an_event_has_every_column_and_its_times_in_utc(url: str, database: Data
         "date_added": "Mon, 21 Jan 2019 22:00:00 GMT",
         "upload_date": "Mon, 21 Jan 2019 22:16:00 GMT",
     }
-    assert said(url, f"{PATH}?dates=http") == (200, {"success": True, "data": [http], "next": None})
-    assert said(url, f"{PATH}?dates=iso") == (200, page)
+    assert answered(url, f"{PATH}?dates=http") == (200, {"success": True, "data": [http], "next": None})
+    assert answered(url, f"{PATH}?dates=iso") == (200, page)
 
 
 def test_what_is_not_known_of_an_event_is_null(url: str, database: Database) -> None:
     stored(database, event(1, flags="unknown_root_code;no_coordinates"))
     for query in ("", "?dates=http"):
-        (found,) = said(url, PATH + query)[1]["data"]
+        (found,) = answered(url, PATH + query)[1]["data"]
         unknown = {name for name, value in found.items() if value is None}
         assert unknown == {name for name, column in UsEventData.columns.items() if column.nullable}
         assert found["flags"] == "unknown_root_code;no_coordinates"
@@ -308,7 +309,7 @@ def test_following_next_gives_every_event_once_the_newest_first(url: str, databa
     stored(database, *(event(event_id, added) for event_id, added in places[::2] + places[1::2]))
     found, path, pages = [], f"{PATH}?limit=2&dates={dates}", 0
     while path:
-        status, page = said(url, path)
+        status, page = answered(url, path)
         assert status == 200
         assert all(each["date_added"].endswith("GMT" if dates == "http" else "Z") for each in page["data"])
         found += [each["global_event_id"] for each in page["data"]]
@@ -318,26 +319,26 @@ def test_following_next_gives_every_event_once_the_newest_first(url: str, databa
 
 def test_a_page_is_bounded_and_a_last_one_that_is_full_leads_nowhere(url: str, database: Database) -> None:
     stored(database, *(event(event_id) for event_id in range(101)))
-    status, page = said(url, PATH)
+    status, page = answered(url, PATH)
     assert (status, len(page["data"])) == (200, 100)
     assert page["next"] == f"{PATH}?limit=100&after=2019-01-21T22:00:00Z,1"
     assert ids(url, "?limit=1000") == list(reversed(range(101)))
-    assert said(url, f"{PATH}?limit=101")[1]["next"] is None
+    assert answered(url, f"{PATH}?limit=101")[1]["next"] is None
 
 
 def test_without_events_and_behind_the_oldest_there_is_an_empty_page(url: str, database: Database) -> None:
     nothing = (200, {"success": True, "data": [], "next": None})
-    assert said(url, PATH) == nothing
+    assert answered(url, PATH) == nothing
     stored(database, event(5))
-    assert said(url, f"{PATH}?after=2019-01-21T22:00:00Z,5") == nothing
-    assert said(url, f"{PATH}?after=2019-01-21T22:00:00.000000Z,{SMALLEST}") == nothing
+    assert answered(url, f"{PATH}?after=2019-01-21T22:00:00Z,5") == nothing
+    assert answered(url, f"{PATH}?after=2019-01-21T22:00:00.000000Z,{SMALLEST}") == nothing
     assert ids(url, "?after=2019-01-21T22:00:00Z,6") == [5]
     assert ids(url, f"?after=9999-12-31T23:59:59Z,{LARGEST}") == [5]
 
 
 def test_events_that_are_added_while_pages_are_read_move_none(url: str, database: Database) -> None:
     stored(database, event(1), event(2), event(3))
-    path = said(url, f"{PATH}?limit=2")[1]["next"]
+    path = answered(url, f"{PATH}?limit=2")[1]["next"]
     stored(database, event(4), event(5, ADDED + QUARTER))
     assert ids(url, path.removeprefix(PATH)) == [1]
     assert ids(url, "?limit=2") == [5, 4]
