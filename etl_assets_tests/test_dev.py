@@ -116,7 +116,7 @@ def test_its_url_is_printed_when_it_answers_and_ctrl_c_twice_ends_everything(dev
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("when", ["the servers start", "the demo runs"])
 def test_a_signal_that_comes_early_ends_everything(dev: Dev, when: str, number: signal.Signals) -> None:
     if when == "the servers start":
