@@ -100,14 +100,16 @@ def run(first: str, last: str) -> None:
             instance=instance,
             tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
             run_config={
-                "ops": {"raw_turbine_signals": {"config": {"columns": list(COLUMNS)}}},
+                "ops": {"turbines__raw_turbine_signals": {"config": {"columns": list(COLUMNS)}}},
                 "loggers": {"console": {"config": {"log_level": "WARNING"}}},
             },
         )
         seconds, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
         assert result.success
         assets = ("raw_turbine_signals", "ten_minute_statistics")
-        materialised = {name: len(instance.get_materialized_partitions(dg.AssetKey(name))) for name in assets}
+        materialised = {
+            name: len(instance.get_materialized_partitions(dg.AssetKey(["turbines", name]))) for name in assets
+        }
     found = {
         "seconds": seconds,
         "cpu_s": cpu,

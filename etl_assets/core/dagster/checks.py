@@ -4,7 +4,7 @@ import dagster as dg
 from psycopg import sql
 
 from etl_assets.core.contracts import Contract
-from etl_assets.core.dagster.contract_types import classified
+from etl_assets.core.dagster.contract_types import asset_key, classified
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.slices.parquet import rows_stored
 from etl_assets.core.slices.transaction import relation
@@ -30,7 +30,7 @@ def has_rows(contract: type[Contract]) -> dg.AssetChecksDefinition:
     """The check that a table is not empty, or may be."""
 
     @dg.asset_check(
-        asset=contract.table_name(),
+        asset=asset_key(contract),
         name="has_rows",
         description="The table has rows, or its contract says that it may be empty.",
     )

@@ -128,6 +128,11 @@ def _require(contract: type[Contract], chosen: tuple[str, ...], given: Sequence[
         raise ContractError(f"{contract.config.table}: columns {', '.join(chosen)} expected, got {', '.join(given)}")
 
 
+def asset_key(contract: type[Contract]) -> dg.AssetKey:
+    """The key of the asset of a table in the platform's database or in files: system and table."""
+    return dg.AssetKey([contract.schema_name(), contract.table_name()])
+
+
 def stored(contract: type[Contract], *, mode: str, mirrored: bool = False) -> dict[str, Any]:
     """The arguments of `dg.asset` for a table with a contract.
 
@@ -145,6 +150,7 @@ def stored(contract: type[Contract], *, mode: str, mirrored: bool = False) -> di
         )
     stores = {contract.config.store, *(("parquet",) if mirrored else ())}
     return {
+        "key_prefix": [contract.schema_name()],
         "name": contract.table_name(),
         "group_name": contract.schema_name(),
         "kinds": {*stores, "python"},
@@ -189,6 +195,7 @@ def loads(contract: type[Contract], *columns: str, form: type = pd.DataFrame, or
     if ordered and not (contract.config.key and contract.config.store == "postgres"):
         raise ContractError(f"{contract.config.table} has no order: only tables in Postgres with a key do")
     return dg.AssetIn(
+        key=asset_key(contract),
         dagster_type=contract_type(contract, form, columns),
         metadata={COLUMNS: list(columns), ORDERED: ordered},
         # By the table's own store: an asset that stores its table by itself has no IO manager to ask.

@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from etl_assets.core.dagster.checks import evaluated, has_rows
-from etl_assets.core.dagster.contract_types import classified
+from etl_assets.core.dagster.contract_types import asset_key, classified
 from etl_assets.core.dagster.database import PostgresResource
-from etl_assets.settings import load_settings
 from etl_assets.systems.events.contracts import RawEvents, UsEventData
 from etl_assets.systems.events.manifest import LOST
+from etl_assets.systems.events.settings import EventsSettings
 
 NAMED_AT_MOST = 12
 # What is missing is looked for every hour, and derived by the same run.
@@ -17,13 +17,13 @@ LOOKED_FOR = timedelta(hours=2)
 
 
 @dg.asset_check(
-    asset="raw_events",
+    asset=asset_key(RawEvents),
     description="No interval is refused, absent or damaged, has a newer version that could not be had, or waits for longer than it may, unless somebody has accepted that: else the newest are named.",
 )
 @classified
 def no_interval_is_lost(postgres: PostgresResource) -> dg.AssetCheckResult:
-    """Of all intervals in the book; one that may still come is not lost."""
-    overdue = datetime.now(UTC) - timedelta(hours=load_settings().events_late_hours) - LOOKED_FOR
+    """Of all intervals in the manifest; one that may still come is not lost."""
+    overdue = datetime.now(UTC) - timedelta(hours=EventsSettings.load().events_late_hours) - LOOKED_FOR
     with postgres.database.connect() as connection:
         rows, accepted = connection.execute("SELECT count(*), count(accepted) FROM events.intervals").fetchone() or (
             0,
@@ -43,8 +43,8 @@ def no_interval_is_lost(postgres: PostgresResource) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(
-    asset="us_event_data",
-    description="Each interval of the newest day that is loaded has as many US events as the book says.",
+    asset=asset_key(UsEventData),
+    description="Each interval of the newest day that is loaded has as many US events as the manifest says.",
 )
 @classified
 def the_book_is_right(postgres: PostgresResource) -> dg.AssetCheckResult:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from etl_assets.core.dagster.automation import earlier_runs, reason_to_wait
+from etl_assets.core.dagster.contract_types import asset_key
 from etl_assets.errors import PlatformError
 from etl_assets.systems.experiments.assets import FILES, TABLES, ExperimentFilesResource
 from etl_assets.systems.experiments.contracts import UserFeatures, Users
@@ -40,7 +41,7 @@ def experiment_files(
     """Requests a run when the content of the files is another than that of the tables, whatever their times are.
 
     Files that were written to a moment ago are looked at again: one that is being copied would load with its last row cut off.
-    What a run has refused is not asked for again before it changes; after another failure it is, with growing waits.
+    What a run has rejected is not requested again before it changes; after another failure it is, after growing waits.
     """
     try:
         folder = experiment_files.connect()
@@ -78,8 +79,8 @@ def is_being_written(folder: ExperimentFolder, content: Content, *, now: float) 
 
 def loaded_digest(instance: dg.DagsterInstance) -> str | None:
     """The digest of the files that all tables are from and the features were derived after; none if a run did not get so far."""
-    events = [instance.get_latest_materialization_event(dg.AssetKey(contract.table_name())) for contract in TABLES]
-    features = instance.get_latest_materialization_event(dg.AssetKey(UserFeatures.table_name()))
+    events = [instance.get_latest_materialization_event(asset_key(contract)) for contract in TABLES]
+    features = instance.get_latest_materialization_event(asset_key(UserFeatures))
     digests = set()
     for event in events:
         if (

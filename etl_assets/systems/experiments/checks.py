@@ -3,12 +3,12 @@
 import dagster as dg
 
 from etl_assets.core.dagster.checks import evaluated, has_rows
-from etl_assets.core.dagster.contract_types import classified
+from etl_assets.core.dagster.contract_types import asset_key, classified
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.systems.experiments.contracts import CONTRACTS, ExperimentCompounds, UserExperiments, UserFeatures
 
 
-@dg.asset_check(asset=UserExperiments.table_name())
+@dg.asset_check(asset=asset_key(UserExperiments))
 @classified
 def experiments_belong_to_users(postgres: PostgresResource) -> dg.AssetCheckResult:
     """Every experiment is of a user who is in the table."""
@@ -19,7 +19,7 @@ def experiments_belong_to_users(postgres: PostgresResource) -> dg.AssetCheckResu
     )
 
 
-@dg.asset_check(asset=ExperimentCompounds.table_name())
+@dg.asset_check(asset=asset_key(ExperimentCompounds))
 @classified
 def compounds_are_known(postgres: PostgresResource) -> dg.AssetCheckResult:
     """Every row joins an experiment and a compound that are in their tables."""
@@ -31,7 +31,7 @@ def compounds_are_known(postgres: PostgresResource) -> dg.AssetCheckResult:
     )
 
 
-@dg.asset_check(asset=UserFeatures.table_name())
+@dg.asset_check(asset=asset_key(UserFeatures))
 @classified
 def every_user_has_features(postgres: PostgresResource) -> dg.AssetCheckResult:
     """On the day that was computed last there is one row per user, and their counts add up to all experiments."""

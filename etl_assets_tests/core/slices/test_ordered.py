@@ -49,7 +49,7 @@ def test_an_ordered_input_comes_in_key_order_in_each_form(
 ) -> None:
     lying_unsorted(resources["postgres"].database)
     suite, seen = IOManagerConformance(), []
-    given = loads(Whole, *columns, form=form, ordered=True)._replace(key=dg.AssetKey(Whole.table_name()))
+    given = loads(Whole, *columns, form=form, ordered=True)
 
     @dg.asset(ins={"given": given})
     def consumer(given: Any) -> None:

@@ -57,5 +57,5 @@ class Sensor:
 
 def by_list(request: dg.RunRequest) -> bool:
     """Whether a run reads the list of all files."""
-    wanted: bool = request.run_config["ops"]["raw_events"]["config"]["master_list"]
+    wanted: bool = request.run_config["ops"]["events__raw_events"]["config"]["master_list"]
     return wanted

@@ -33,7 +33,7 @@ class Job:
         return self.definitions.resolve_job_def("events_job").execute_in_process(
             instance=self.instance,
             tags=tags if until else {"dagster/partition": day},
-            run_config={**QUIET, "ops": {RAW: {"config": {"master_list": master_list}}}},
+            run_config={**QUIET, "ops": {f"events__{RAW}": {"config": {"master_list": master_list}}}},
             raise_on_error=False,
         )
 
@@ -41,7 +41,7 @@ class Job:
         """Runs the US events of a day alone."""
         return dg.materialize(
             assets.ASSETS,
-            selection=[US],
+            selection=[dg.AssetKey(["events", US])],
             partition_key=day,
             instance=self.instance,
             resources=self.definitions.resources,
@@ -50,7 +50,7 @@ class Job:
 
     def there(self, asset: str = US) -> list[str]:
         """The partitions of an asset that Dagster shows as materialised."""
-        return sorted(self.instance.get_materialized_partitions(dg.AssetKey(asset)))
+        return sorted(self.instance.get_materialized_partitions(dg.AssetKey(["events", asset])))
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_a_backfill_of_days_in_one_run_has_each_day_with_its_own_counts(job: Job
     assert result.success
     assert world.us() == world.in_the_us(*range(100))
     assert set(world.states().values()) == {"loaded"}
-    assert (len(world.book()), world.lists(), world.asked()) == (100, 1, 100)
+    assert (len(world.manifest()), world.lists(), world.asked()) == (100, 1, 100)
     for day, numbers in ((DAY, range(96)), (NEXT, range(96, 100))):
         raw, us = metadata(result, RAW, day), metadata(result, US, day)
         expected = len(world.in_the_us(*numbers))
@@ -232,7 +232,7 @@ def test_a_wrong_rule_is_refused_at_once_and_what_is_stored_stays(
 
 
 @pytest.mark.long
-def test_a_book_that_is_wrong_fails_its_check(job: Job, world: World) -> None:
+def test_a_manifest_that_is_wrong_fails_its_check(job: Job, world: World) -> None:
     job()
     world.execute("UPDATE events.intervals SET rows_us = rows_us + 1 WHERE interval = '2019-01-21T00:15Z'")
     (check,) = [check for check in checked(job) if check.check_name == "the_book_is_right"]
@@ -243,7 +243,7 @@ def checked(job: Job) -> list[dg.AssetCheckEvaluation]:
     """What the checks alone say of what is there."""
     result = dg.materialize(
         [*assets.ASSETS, *CHECKS],
-        selection=dg.AssetSelection.checks_for_assets(US, RAW),
+        selection=dg.AssetSelection.checks_for_assets(dg.AssetKey(["events", US]), dg.AssetKey(["events", RAW])),
         instance=job.instance,
         resources=job.definitions.resources,
         run_config=QUIET,

@@ -7,15 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.contracts.validation import split_arrow
-from etl_assets.systems.events.cameo import ROOT_CLASSES
 from etl_assets.systems.events.contracts import FLAGS, UsEventData
-from etl_assets.systems.events.transform import us_events
-from etl_assets.systems.events.us_rule import ByCountryCode, InBox, UsRule
+from etl_assets.systems.events.transform import ROOT_CLASSES, ByCountryCode, InBox, UsRule, us_events
 from etl_assets_tests.systems.events.raw_rows import INTERVAL, event, needs_shared_file, raw_table, shared_table
 
 NOW = datetime(2019, 1, 21, 22, 16, 3, 123456, tzinfo=UTC)
@@ -207,6 +205,7 @@ EVENTS = st.fixed_dictionaries(
 RULES = st.sampled_from([ByCountryCode(("US",)), ByCountryCode(("US", "RQ")), ByCountryCode(("VQ",)), InBox()])
 
 
+@settings(max_examples=25)
 @given(st.lists(st.lists(EVENTS, max_size=6), max_size=3), RULES)
 def test_every_event_is_there_or_counted_as_left_out_in_however_many_chunks_they_come(
     chunks: Sequence[Sequence[Mapping[str, Any]]], rule: UsRule

@@ -8,8 +8,8 @@ import dagster as dg
 
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.definitions import platform_definitions, resources
-from etl_assets.settings import load_settings
 from etl_assets.systems.outages.automation import RANGE_END, RANGE_START
+from etl_assets.systems.outages.settings import OutagesSettings
 from etl_assets_tests.systems.outages.world import SITE, QuickApiResource, World
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -30,7 +30,7 @@ class Runs:
         return cls(
             world,
             platform_definitions(overrides),
-            dg.DagsterInstance.ephemeral(tempdir=str(load_settings().etl_data_dir)),
+            dg.DagsterInstance.ephemeral(tempdir=str(OutagesSettings.load().etl_data_dir)),
         )
 
     def __call__(self, *sites: str, job: str = "outages_job", since: str | None = None) -> dg.ExecuteInProcessResult:
@@ -39,7 +39,7 @@ class Runs:
         self.instance.add_dynamic_partitions("outages_sites", list(chosen))
         config: dict[str, Any] = dict(QUIET)
         if since is not None:
-            config["ops"] = {"site_outages": {"config": {"since": since}}}
+            config["ops"] = {"outages__site_outages": {"config": {"since": since}}}
         return self.definitions.resolve_job_def(job).execute_in_process(
             instance=self.instance,
             tags={RANGE_START: chosen[0], RANGE_END: chosen[-1]},
@@ -53,7 +53,7 @@ def metadata(result: dg.ExecuteInProcessResult, asset: str, site: str | None = S
     events = [
         event
         for event in result.get_asset_materialization_events()
-        if event.asset_key == dg.AssetKey(asset) and event.partition == site
+        if event.asset_key.path[-1] == asset and event.partition == site
     ]
     assert len(events) == 1, [(event.asset_key, event.partition) for event in result.get_asset_materialization_events()]
     found = events[0].step_materialization_data.materialization.metadata
@@ -63,14 +63,18 @@ def metadata(result: dg.ExecuteInProcessResult, asset: str, site: str | None = S
 def checks(result: dg.ExecuteInProcessResult) -> dict[tuple[str, str], bool]:
     """Whether each check passed, by asset and name."""
     return {
-        (check.asset_key.to_user_string(), check.check_name): check.passed
-        for check in result.get_asset_check_evaluations()
+        (check.asset_key.path[-1], check.check_name): check.passed for check in result.get_asset_check_evaluations()
     }
+
+
+def asset_of(event: dg.DagsterEvent) -> str:
+    """The asset of a step, without its system."""
+    return str(event.step_key).rpartition("__")[2]
 
 
 def failure(result: dg.ExecuteInProcessResult, step: str) -> str:
     """All that a failed step says."""
-    [event] = [event for event in result.all_events if event.is_step_failure and event.step_key == step]
+    [event] = [event for event in result.all_events if event.is_step_failure and asset_of(event) == step]
     data = event.step_failure_data
     texts = [data.error.message if data.error else ""]
     cause = data.error.cause if data.error else None
@@ -84,10 +88,10 @@ def failure(result: dg.ExecuteInProcessResult, step: str) -> str:
 
 def attempts(result: dg.ExecuteInProcessResult, step: str) -> int:
     """How often a step was tried."""
-    retried = [event for event in result.all_events if event.is_step_up_for_retry and event.step_key == step]
+    retried = [event for event in result.all_events if event.is_step_up_for_retry and asset_of(event) == step]
     return 1 + len(retried)
 
 
 def failed_steps(result: dg.ExecuteInProcessResult) -> Sequence[str]:
     """Steps that failed for good."""
-    return sorted(event.step_key for event in result.all_events if event.is_step_failure and event.step_key)
+    return sorted(asset_of(event) for event in result.all_events if event.is_step_failure and event.step_key)

@@ -33,7 +33,7 @@ class Job:
         tags = {"dagster/asset_partition_range_start": f"{day}", "dagster/asset_partition_range_end": f"{until}"}
         config: dict[str, Any] = dict(QUIET)
         if columns:
-            config["ops"] = {RAW: {"config": {"columns": list(columns)}}}
+            config["ops"] = {f"turbines__{RAW}": {"config": {"columns": list(columns)}}}
         return self.definitions.resolve_job_def("turbines_job").execute_in_process(
             instance=self.instance,
             tags=tags if until else {"dagster/partition": f"{day}"},
@@ -43,11 +43,11 @@ class Job:
 
     def there(self, asset: str = STATISTICS) -> list[str]:
         """The partitions of an asset that Dagster shows as materialised."""
-        return sorted(self.instance.get_materialized_partitions(dg.AssetKey(asset)))
+        return sorted(self.instance.get_materialized_partitions(dg.AssetKey(["turbines", asset])))
 
     def events(self, asset: str = STATISTICS) -> int:
         """How often a day of an asset was materialised."""
-        return len(self.instance.fetch_materializations(dg.AssetKey(asset), limit=100).records)
+        return len(self.instance.fetch_materializations(dg.AssetKey(["turbines", asset]), limit=100).records)
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ def test_the_statistics_alone_are_computed_of_the_raw_signals_that_are_there(job
     asked = world.asked()
     result = dg.materialize(
         assets.ASSETS,
-        selection=[STATISTICS],
+        selection=[dg.AssetKey(["turbines", STATISTICS])],
         partition_key="2024-05-20",
         instance=job.instance,
         resources=job.definitions.resources,

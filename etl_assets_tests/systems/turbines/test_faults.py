@@ -287,7 +287,7 @@ def test_a_run_that_is_cancelled_leaves_whole_days_and_another_run_does_the_rest
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda *_: 0.001)
     job = definitions_of(world).resolve_job_def("turbines_job")
     days = {"dagster/asset_partition_range_start": f"{FIRST}", "dagster/asset_partition_range_end": f"{THIRD}"}
-    statistics = dg.AssetKey("ten_minute_statistics")
+    statistics = dg.AssetKey(["turbines", "ten_minute_statistics"])
     run = {"instance": instance, "tags": days, "run_config": QUIET, "raise_on_error": False}
     with monkeypatch.context() as patched:
         stop = ended(Transaction.append, since=4, end=dg.DagsterExecutionInterruptedError)

@@ -16,8 +16,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from etl_assets.systems.events.simulator.data import VERSIONS, events
-from etl_assets.systems.events.simulator.places import TAB
+from etl_assets.systems.events.simulator.data import TAB, VERSIONS, events
 
 _LEVEL = 1  # a quarter larger than real archives, in less than half of the time
 _BOMB_BYTES = 128 * 2**20
@@ -133,10 +132,10 @@ def _link(interval: datetime, content: bytes) -> bytes:
 def _bomb(interval: datetime, content: bytes) -> bytes:
     member = zipfile.ZipInfo(_member(interval), interval.timetuple()[:6])
     member.compress_type = zipfile.ZIP_DEFLATED
-    packed, piece = io.BytesIO(), bytes(2**20)
+    packed, block = io.BytesIO(), bytes(2**20)
     with zipfile.ZipFile(packed, "w") as made, made.open(member, "w") as file:
-        for _ in range(_BOMB_BYTES // len(piece)):
-            file.write(piece)
+        for _ in range(_BOMB_BYTES // len(block)):
+            file.write(block)
     return packed.getvalue()
 
 
