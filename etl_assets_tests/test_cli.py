@@ -17,6 +17,7 @@ import psutil
 import psycopg
 import pytest
 
+from etl_assets import cli
 from etl_assets.settings import LOCAL_LOCK, read_local_env
 
 BIN = Path(sys.executable).parent
@@ -59,7 +60,7 @@ def until(condition: object, timeout_s: float = 60) -> bool:
 def home(data_dir: Path) -> Iterator[Path]:
     """A data folder in which nothing is running afterwards."""
     yield data_dir
-    run("down", "--purge")
+    cli.run(["down", "--purge"])
 
 
 @pytest.mark.long
@@ -192,15 +193,18 @@ def test_a_wrong_setting_is_wrong_usage(home: Path) -> None:
     assert "ETL_EXECUTOR" in ran.stderr
 
 
-def test_doctor_names_what_is_missing(home: Path) -> None:
-    ran = run("doctor", EVENTS_FEED_URL="http://127.0.0.1:1")
-    assert ran.returncode == 1
-    assert "ok      database: PostgreSQL" in ran.stdout
-    assert "failed  outages API: OUTAGES_API_URL is not set" in ran.stdout
-    assert "failed  production API: PRODUCTION_API_URL is not set" in ran.stdout
-    assert "failed  turbines API: TURBINES_API_URL is not set" in ran.stdout
-    assert "failed  events feed: events API, GET /lastupdate.txt: tried 2 times" in ran.stdout
-    assert re.search(r"ok      target database: PostgreSQL \S+, database alvo \(beside the platform's\)", ran.stdout)
+def test_doctor_names_what_is_missing(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EVENTS_FEED_URL", "http://127.0.0.1:1")
+    assert cli.run(["doctor"]) == 1
+    output = capsys.readouterr().out
+    assert "ok      database: PostgreSQL" in output
+    assert "failed  outages API: OUTAGES_API_URL is not set" in output
+    assert "failed  production API: PRODUCTION_API_URL is not set" in output
+    assert "failed  turbines API: TURBINES_API_URL is not set" in output
+    assert "failed  events feed: events API, GET /lastupdate.txt: tried 2 times" in output
+    assert re.search(r"ok      target database: PostgreSQL \S+, database alvo \(beside the platform's\)", output)
 
 
 @pytest.mark.long

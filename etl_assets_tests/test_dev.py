@@ -1,6 +1,8 @@
 """`etl-assets dev` as its user meets it: the ports it takes, and what is left when a signal ends it."""
 
+import contextlib
 import os
+import random
 import re
 import signal
 import socket
@@ -29,8 +31,11 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """A free port below those of outgoing connections, which take any of them while the demo runs."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -116,7 +121,7 @@ def test_its_url_is_printed_when_it_answers_and_ctrl_c_twice_ends_everything(dev
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("when", ["the servers start", "the demo runs"])
 def test_a_signal_that_comes_early_ends_everything(dev: Dev, when: str, number: signal.Signals) -> None:
     if when == "the servers start":

@@ -166,7 +166,7 @@ class EmbeddedServer(ABC):
                 if not is_locked(self._file("state")):
                     self._end_leftovers()
                     self._start_supervisor(self._prepare())
-                if self._wait_until_ready():
+                if self._became_ready_in_time():
                     return
             raise EmbeddedServerError(
                 f"the {self.name} of {self.data_dir} did not start ({self.start_attempts} attempts): "
@@ -192,7 +192,8 @@ class EmbeddedServer(ABC):
         if done.returncode:
             raise EmbeddedServerError(f"the supervisor of {self.name} did not start: see {log}")
 
-    def _wait_until_ready(self) -> bool:
+    def _became_ready_in_time(self) -> bool:
+        """Wait for a start; returns False when the server has ended."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._became_ready():
             if not is_locked(self._file("state")):

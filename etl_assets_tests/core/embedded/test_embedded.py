@@ -27,7 +27,7 @@ from etl_assets.core.embedded import EmbeddedBroker, EmbeddedPostgres, EmbeddedS
 
 # For user processes, whichever interpreter runs them.
 IMPORT_PATH = f"{Path(__file__).parents[3]}{os.pathsep}{Path(psycopg.__file__).parents[1]}"
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 # A process that uses a server until its standard input is closed.
 USER_PROCESS = """
 import sys
@@ -43,9 +43,9 @@ pytestmark = pytest.mark.long
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE_S} s: {what}"
+        assert time.monotonic() < deadline, f"not within {TIMEOUT_S} s: {what}"
         time.sleep(0.01)
 
 
@@ -371,12 +371,12 @@ def test_entries_that_the_broker_acknowledged_survive_its_kill(used_dir):
 
 def test_the_settings_that_keep_data_safe_are_on(shared):
     with shared as url, psycopg.connect(url) as connection:
-        shown = {
+        settings = {
             name: connection.execute("SELECT current_setting(%s)", [name]).fetchone()[0]
             for name in ("fsync", "synchronous_commit", "full_page_writes", "dynamic_shared_memory_type", "timezone")
         }
         encoding = connection.execute("SELECT pg_encoding_to_char(encoding) FROM pg_database").fetchall()
-    assert shown == {
+    assert settings == {
         "fsync": "on",
         "synchronous_commit": "on",
         "full_page_writes": "on",
