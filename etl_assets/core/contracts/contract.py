@@ -38,7 +38,8 @@ KINDS: Mapping[type, Kind] = {
     datetime: Kind.TIMESTAMP,
 }
 
-BOUNDS = ("ge", "gt", "le", "lt")
+SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+BOUNDS = tuple(SIGNS)
 CHECKED = (*BOUNDS, "isin", "pattern", "min_length", "max_length")
 # Rules that a column of each kind can have, beside `unit`.
 RULES: Mapping[Kind, tuple[str, ...]] = {

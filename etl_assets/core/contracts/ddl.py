@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from etl_assets.core.contracts.contract import Column, Contract, Kind
+from etl_assets.core.contracts.contract import SIGNS, Column, Contract, Kind
 
 SQL_TYPES: Mapping[Kind, Callable[[], Any]] = {
     Kind.INT: sa.BigInteger,
@@ -67,10 +67,9 @@ def _comment(c: Column) -> str:
 
 def _conditions(c: Column) -> dict[str, str]:
     name = f'"{c.name}"'  # quoted: `user` alone would be the current user
-    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     conditions = {
         rule: f"{name} {sign} {_literal(getattr(c, rule))}"
-        for rule, sign in signs.items()
+        for rule, sign in SIGNS.items()
         if getattr(c, rule) is not None
     }
     if c.isin is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from etl_assets.core.contracts.contract import Column, Contract
+from etl_assets.core.contracts.contract import SIGNS, Column, Contract
 
 HEAD = """# Tables of {name}
 
@@ -56,7 +56,7 @@ def _row(c: Column) -> str:
 
 
 def _rules(c: Column) -> list[str]:
-    bounds = ((">=", c.ge), (">", c.gt), ("<=", c.le), ("<", c.lt))
+    bounds = [(sign, getattr(c, rule)) for rule, sign in SIGNS.items()]
     rules = [f"{_plain(sign)} {_plain(str(bound))}" for sign, bound in bounds if bound is not None]
     if c.isin is not None:
         rules.append("one of " + ", ".join(_code(str(value)) for value in c.isin))

@@ -15,11 +15,13 @@ import pyarrow.compute as pc
 
 from etl_assets.core.contracts.arrow import ARROW_TYPES, arrow_schema
 from etl_assets.core.contracts.cast import Cast, cast_column, missing_cells
-from etl_assets.core.contracts.contract import Column, Contract, Kind
+from etl_assets.core.contracts.contract import SIGNS, Column, Contract, Kind
 from etl_assets.core.contracts.split import Fault, Record, Split
 from etl_assets.errors import ContractError
 
 Raw = Sequence[Mapping[str, Any]]
+Found = tuple[int, str, str]  # a row, one of its columns, and the rule that its cell breaks
+COMPARE = {"ge": pc.greater_equal, "gt": pc.greater, "le": pc.less_equal, "lt": pc.less}
 
 
 def split(
@@ -61,12 +63,14 @@ def split_arrow(
     rows = len(data) if isinstance(data, pd.DataFrame) else data.num_rows
     if raw is not None and len(raw) != rows:
         raise ValueError(f"{contract.config.table}: {len(raw)} raw rows are given for {rows} rows")
-    casts = {name: _cast(contract, data, name) for name in contract.columns}
-    table = pa.table({name: cast.values for name, cast in casts.items()})
-    broken = _faults_by_row(casts, broken_rules(contract, table))
-    if not broken:
+    table, found = judged(contract, data)
+    if not found:
         return Split(_in_schema(table, contract))
-    bad = np.array(sorted(broken))
+    order = list(contract.columns)
+    broken: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for row, name, rule in sorted(found, key=lambda fault: (fault[0], order.index(fault[1]))):
+        broken[row].append((name, rule))
+    bad = np.array(list(broken))
     keep = np.ones(rows, dtype=bool)
     keep[bad] = False
     records = [
@@ -75,24 +79,18 @@ def split_arrow(
             cells if raw is None else raw[row],
             f"{source or 'the data'}, row {first_row + row}",
         )
-        for row, cells in zip(bad.tolist(), _cells(data, list(contract.columns), bad), strict=True)
+        for row, cells in zip(bad.tolist(), _cells(data, order, bad), strict=True)
     ]
     return Split(_in_schema(table.filter(pa.array(keep)), contract), records)
 
 
-def _faults_by_row(
-    casts: Mapping[str, Cast], rules: Sequence[tuple[str, str, int]]
-) -> Mapping[int, Sequence[tuple[str, str]]]:
-    """Column and rule of all faults by row, in the order of the contract's columns; a failed cast stands for its cell."""
-    found: dict[str, list[tuple[int, str]]] = {name: list(cast.faults.items()) for name, cast in casts.items()}
-    for name, rule, row in rules:
-        if row not in casts[name].faults:
-            found[name].append((row, rule))
-    broken: dict[int, list[tuple[str, str]]] = defaultdict(list)
-    for name, faults in found.items():
-        for row, rule in faults:
-            broken[row].append((name, rule))
-    return broken
+def judged(contract: type[Contract], data: pd.DataFrame | pa.Table) -> tuple[pa.Table, list[Found]]:
+    """The columns of a contract, typed, and all faults of their cells; a failed cast stands for its cell."""
+    casts = {name: _cast(contract, data, name) for name in contract.columns}
+    table = pa.table({name: cast.values for name, cast in casts.items()})
+    found = [(row, name, rule) for name, cast in casts.items() for row, rule in cast.faults.items()]
+    broken = broken_rules(contract, table)
+    return table, found + [(row, name, rule) for name, rule, row in broken if row not in casts[name].faults]
 
 
 def _cells(data: pd.DataFrame | pa.Table, names: Sequence[str], rows: np.ndarray) -> list[dict[str, Any]]:
@@ -192,25 +190,17 @@ def rules_of(c: Column) -> dict[str, Callable[[pa.Array], pa.Array]]:
     """The rules of a column's values by their text, each with a test over values that are there; NULL is judged apart."""
     kind = ARROW_TYPES[c.kind]
     rules: dict[str, Callable[[pa.Array], pa.Array]] = {}
-    for sign, bound, compare in (
-        (">=", c.ge, pc.greater_equal),
-        (">", c.gt, pc.greater),
-        ("<=", c.le, pc.less_equal),
-        ("<", c.lt, pc.less),
-    ):
-        if bound is not None:
-            rules[f"{sign} {bound}"] = functools.partial(_compared, compare, pa.scalar(bound, type=kind))
+    for name, sign in SIGNS.items():
+        if (bound := getattr(c, name)) is not None:
+            rules[f"{sign} {bound}"] = functools.partial(_compared, COMPARE[name], pa.scalar(bound, type=kind))
     if c.isin is not None:
         allowed = pa.array(c.isin, type=kind)
         rules[f"one of {', '.join(map(str, c.isin))}"] = lambda values: pc.is_in(values, value_set=allowed)
     if c.pattern is not None:
         rules[f"matches {c.pattern}"] = lambda values: pc.match_substring_regex(values, rf"\A(?:{c.pattern})\z")
-    for words, length, compare in (
-        ("at least", c.min_length, pc.greater_equal),
-        ("at most", c.max_length, pc.less_equal),
-    ):
+    for words, length, name in (("at least", c.min_length, "ge"), ("at most", c.max_length, "le")):
         if length is not None:
-            rules[f"{words} {length} characters"] = functools.partial(_of_length, compare, length)
+            rules[f"{words} {length} characters"] = functools.partial(_of_length, COMPARE[name], length)
     if c.kind is Kind.FLOAT:
         rules["finite"] = pc.is_finite
     if c.kind is Kind.TEXT:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from etl_assets.core.contracts import Contract, Fault, Record
 from etl_assets.core.contracts.arrow import ARROW_TYPES
+from etl_assets.core.contracts.validation import Found
 from etl_assets.systems.experiments.csv.files import Batch, CsvFile, RejectedFile
 
 LINE = "line"
@@ -20,8 +21,6 @@ RECORDS_AT_ONCE = 4096
 MOST_LETTERS = 40
 
 Numbers = NDArray[np.int64]
-# A row of a batch, one of the file's columns, and the rule that its cell breaks.
-Found = tuple[int, str, str]
 FAULT = pa.struct({"column": pa.string(), "rule": pa.string()}.items())
 
 
@@ -52,14 +51,14 @@ class FileRows:
         self.rejected = Rejected(file)
         self.deduplicated = 0
 
-    def add(self, batch: Batch, values: Mapping[str, pa.Array], found: Sequence[Found]) -> Added:
+    def add(self, batch: Batch, values: pa.Table, found: Sequence[Found]) -> Added:
         """Take the next batch.
 
         Args:
             values: its typed columns.
             found: the faults that its rows have by themselves; those of repeated keys are added here.
         """
-        table = pa.table({**values, LINE: batch.rows[LINE]})
+        table = values.append_column(LINE, batch.rows[LINE])
         good = np.ones(table.num_rows, dtype=bool)
         good[[row for row, _, _ in found]] = False
         keys = pc.fill_null(table[self._key], 0).to_numpy()

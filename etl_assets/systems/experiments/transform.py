@@ -5,7 +5,7 @@ own is loaded; one that says the same is left out, one that says something else 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +17,10 @@ from etl_assets.core.contracts import Contract, Split
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.contracts.cast import NOT_OF_KIND, Cast, cast_column
 from etl_assets.core.contracts.contract import Kind
-from etl_assets.core.contracts.validation import broken_rules
+from etl_assets.core.contracts.validation import Found, judged
 from etl_assets.systems.experiments.contracts import Compounds, ExperimentCompounds, UserExperiments, Users
 from etl_assets.systems.experiments.csv.files import COMPOUNDS, EXPERIMENTS, USERS, Batch, CsvFile, RejectedFile
-from etl_assets.systems.experiments.rows import LINE, FileRows, Found, shortened
+from etl_assets.systems.experiments.rows import LINE, FileRows, shortened
 
 LIST = "experiment_compound_ids"
 SEPARATOR = ";"
@@ -109,13 +109,13 @@ def loaded(users: Iterable[Batch], compounds: Iterable[Batch], experiments: Iter
     known_compounds, compound_split = _referred_to(Compounds, COMPOUNDS, compounds, noun="compound")
     rows, named_again, left_out = FileRows(EXPERIMENTS, UserExperiments, {LIST: pa.list_(pa.int64())}), 0, 0
     for batch in experiments:
-        values, found = _judged(UserExperiments, batch)
+        values, found = judged(UserExperiments, batch.rows)
         cells = batch.rows[LIST].combine_chunks()
         lists = compound_lists(cells, known_compounds)
         found += [(row, LIST, "required") for row in np.flatnonzero(cells.is_null()).tolist()]
         found += [(row, LIST, rule) for row, rule in lists.faults]
-        found += _unknown(values, "user_id", known_users)
-        added = rows.add(batch, {**values, LIST: lists.ids}, found)
+        found += _unknown("user_id", values["user_id"], known_users)
+        added = rows.add(batch, values.append_column(LIST, lists.ids), found)
         named_again += int((lists.named - lists.counts)[added.new].sum())
         left_out += int(lists.named[added.same].sum())
     table = rows.in_key_order()
@@ -134,7 +134,7 @@ def _referred_to(
     """A file whose rows others refer to: what they can refer to, and its table."""
     rows = FileRows(file, contract)
     for batch in batches:
-        rows.add(batch, *_judged(contract, batch))
+        rows.add(batch, *judged(contract, batch.rows))
     table = _in_schema(contract, rows.in_key_order())
     if not table.num_rows:
         raise RejectedFile(
@@ -145,25 +145,10 @@ def _referred_to(
     return references, Split(table, rows.rejected, rows.deduplicated)
 
 
-def _judged(contract: type[Contract], batch: Batch) -> tuple[dict[str, pa.Array], list[Found]]:
-    """The columns of a contract, typed, and the faults of their cells; a failed cast stands for its cell."""
-    casts = {name: cast_column(batch.rows[name].combine_chunks(), column) for name, column in contract.columns.items()}
-    values = {name: cast.values for name, cast in casts.items()}
-    found = [(row, name, rule) for name, cast in casts.items() for row, rule in cast.faults.items()]
-    found += [
-        (row, name, rule)
-        for name, rule, row in broken_rules(contract, pa.table(values))
-        if row not in casts[name].faults
-    ]
-    return values, found
-
-
-def _unknown(values: Mapping[str, pa.Array], name: str, known: References) -> list[Found]:
-    """Ids that refer to nothing."""
-    missing = pc.and_(values[name].is_valid(), known.places(values[name]).is_null())
-    rows = np.flatnonzero(missing)
-    numbers = values[name].take(pa.array(rows)).to_pylist()
-    return [(row, name, known.why_not(number)) for row, number in zip(rows.tolist(), numbers, strict=True)]
+def _unknown(name: str, ids: pa.ChunkedArray, known: References) -> list[Found]:
+    """The ids of a column that refer to nothing."""
+    rows = np.flatnonzero(pc.and_(ids.is_valid(), known.places(ids).is_null()))
+    return [(row, name, known.why_not(ids[row].as_py())) for row in rows.tolist()]
 
 
 def _pairs(experiments: pa.Table) -> pa.Table:

@@ -1,5 +1,6 @@
 """Rows made from a contract: one that keeps it, and for each constraint a value that breaks this one and no other."""
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -28,6 +29,7 @@ def good_row(contract: type[Contract]) -> dict[str, Any]:
     return {name: good_value(c) for name, c in contract.columns.items()}
 
 
+@functools.cache  # a text that matches a pattern is searched for
 def good_value(c: Column) -> Any:
     """A value that keeps all rules of its column."""
     if c.isin is not None:

@@ -231,7 +231,7 @@ COLUMNS = {
 }
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(st.lists(st.fixed_dictionaries(COLUMNS), max_size=6))
 def test_every_row_is_valid_or_rejected_and_valid_rows_stay_valid(rows: list[dict[str, Any]]) -> None:
     parts = split_arrow(Reading, frame_of(*rows))
@@ -247,7 +247,7 @@ def test_every_row_is_valid_or_rejected_and_valid_rows_stay_valid(rows: list[dic
     assert all(json.dumps(as_json(record)) for record in parts.records)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.lists(st.fixed_dictionaries(COLUMNS), min_size=1, max_size=4))
 def test_a_row_is_judged_the_same_alone_and_among_others(rows: list[dict[str, Any]]) -> None:
     together = {

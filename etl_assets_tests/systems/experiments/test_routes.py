@@ -84,9 +84,9 @@ def test_a_trigger_is_refused_while_the_code_is_loading(url: str, dagster: FakeD
 
 def test_a_trigger_of_a_dagster_that_is_down_is_a_problem_and_uses_up_nothing(url: str, dagster: FakeDagster) -> None:
     dagster.failure = OrchestratorDown()
-    answer = requests.get(f"{url}/trigger-etl", timeout=30)
-    assert (answer.status_code, answer.headers["Content-Type"]) == (503, "application/problem+json")
-    assert int(answer.headers["Retry-After"]) > 0
+    response = requests.get(f"{url}/trigger-etl", timeout=30)
+    assert (response.status_code, response.headers["Content-Type"]) == (503, "application/problem+json")
+    assert int(response.headers["Retry-After"]) > 0
     assert answer(url, "/trigger-etl") == (200, {"message": "ETL process started"})
 
 
@@ -220,10 +220,10 @@ def test_a_value_that_cannot_be_is_a_422_that_names_it(url: str) -> None:
     }
     for name, values in wrong.items():
         for value in values:
-            answer = requests.get(f"{url}{PATH}?{name}={value}", timeout=30)
-            assert (value, answer.status_code) == (value, 422)
-            assert answer.headers["Content-Type"] == "application/problem+json"
-            assert [fault["where"] for fault in answer.json()["errors"]] == [f"query.{name}"]
+            response = requests.get(f"{url}{PATH}?{name}={value}", timeout=30)
+            assert (value, response.status_code) == (value, 422)
+            assert response.headers["Content-Type"] == "application/problem+json"
+            assert [fault["where"] for fault in response.json()["errors"]] == [f"query.{name}"]
 
 
 def test_a_page_that_is_read_while_its_day_is_replaced_has_the_old_rows_or_the_new_ones(

@@ -580,7 +580,7 @@ def expected(split: Split[pa.Table], file: CsvFile) -> dict[int, list[tuple[str,
     return {int(r.source.removeprefix(f"{file.name}, line ")): faults(r) for r in split.records}
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(
     st.lists(USER_LINES, max_size=6).map(lambda lines: [ALICE, *lines]),
     st.lists(COMPOUND_ROWS, max_size=6).map(lambda lines: ["1,A,", *lines]),
@@ -612,7 +612,7 @@ def test_every_row_is_judged_as_a_plain_reading_of_the_rules_judges_it(
     assert result.experiment_compounds.deduplicated == result.repeated_compound_ids + known.same_named
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.lists(EXPERIMENT_LINES, max_size=12).map(lambda lines: ["3,1,1,1", *lines]), SIZES)
 def test_several_batches_give_the_same_as_one(lines: list[str], sizes: list[int]) -> None:
     one, several = load(*lines), load(*lines, sizes=sizes)

@@ -289,7 +289,7 @@ def blocks(path: Path, *, block_bytes: int) -> Iterator[Block]:
     """
     with _opened(path) as file:
         try:
-            _refuse_binary(file.peek(BEGINNING)[:BEGINNING], path)
+            _reject_binary(file.peek(BEGINNING)[:BEGINNING], path)
             yield from _blocks(file, path, block_bytes)
         except OSError as error:
             raise RejectedFile(f"{path} cannot be read to its end ({error.strerror}): copy it there again") from error
@@ -307,7 +307,7 @@ def _opened(path: Path) -> BufferedReader:
         raise RejectedFile(f"{path} cannot be opened ({error.strerror}): make it readable for this process") from error
 
 
-def _refuse_binary(beginning: bytes, path: Path) -> None:
+def _reject_binary(beginning: bytes, path: Path) -> None:
     for magic, what, remedy in MAGIC:
         if beginning.startswith(magic):
             raise RejectedFile(f"{path} is no CSV file, it looks like {what}: {remedy}")
