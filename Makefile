@@ -34,8 +34,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 demo: install ## every asset from simulated sources, a table of what came of it, nothing left running
 	"$(BIN)/etl-assets" demo
 
-dev: install ## the same, with the Dagster UI until Ctrl-C
-	"$(BIN)/etl-assets" dev
+dev: install ## the same, with the Dagster UI and the gateway until Ctrl-C (PORT=3001 GATEWAY_PORT=5001)
+	"$(BIN)/etl-assets" dev $(if $(PORT),--port "$(PORT)") $(if $(GATEWAY_PORT),--gateway-port "$(GATEWAY_PORT)")
 
 up: install ## embedded servers and simulators in the background
 	"$(BIN)/etl-assets" up
@@ -55,15 +55,14 @@ check: install-dev ## format, lint, types, import layers, migrations, docs
 	"$(BIN)/ruff" check .
 	"$(BIN)/mypy"
 	"$(BIN)/lint-imports"
-	"$(BIN)/python" -m etl_assets.catalogue migrations
-	"$(BIN)/python" -m etl_assets.catalogue dictionary | diff -u docs/data-dictionary.md - \
-		|| { echo "docs/data-dictionary.md is out of date: make docs" >&2; exit 1; }
+	"$(BIN)/etl-assets" migrations check
+	"$(BIN)/python" -m etl_assets.local.generated --check
 
 format: install-dev ## format and sort imports
 	"$(BIN)/ruff" check --fix --quiet . ; "$(BIN)/ruff" format .
 
-docs: install ## write what is generated
-	"$(BIN)/python" -m etl_assets.catalogue dictionary > docs/data-dictionary.md
+docs: install ## write what is generated: the data dictionary, the snapshots of the definitions
+	"$(BIN)/python" -m etl_assets.local.generated
 
 bench: install-dev ## the write paths, the streams, the verdicts, the features, the ten-minute statistics and the events, each beside its peers and its limit
 	"$(BIN)/python" -m pip install $(PIP_FLAGS) $(LOCKED) -r requirements-bench.txt

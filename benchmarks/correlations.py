@@ -262,7 +262,7 @@ def planted_line(scenario: Scenario, found: list[Findings]) -> str:
 
 
 NULL_HEAD = (
-    "| no effect at all: data sets with a false discovery, % | ours, either reading | ours | Pearson on aligned values"
+    "| no effect at all: data sets with a false discovery, % (goal of ours: at most 5) | ours, either reading | ours | Pearson on aligned values"
     " | join on equal time | join by index |",
     "|---|---:|---:|---:|---:|---:|",
 )
@@ -272,7 +272,10 @@ PLANTED_HEAD = (
     " | join on equal time: found / false / largest | join by index: found / false / largest |",
     "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
 )
-INTERVALS_HEAD = ("| 95 % intervals | n | true r | they hold it, % | mean width |", "|---|---:|---:|---:|---:|")
+INTERVALS_HEAD = (
+    "| 95 % intervals | n | true r | they hold it, % (goal: 95) | mean width |",
+    "|---|---:|---:|---:|---:|",
+)
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 DAY = timedelta(days=1)
 # What is timed, by share: module and name. A generator is timed while it works; a name may be in two modules.
 SHARES = {
-    "list": ("etl_assets.systems.events.feed.listing", "EventsFeed.listed"),
+    "list": ("etl_assets.systems.events.feed.client", "EventsFeed.listed"),
     "download": ("etl_assets.systems.events.feed.client", "EventsFeed.downloaded"),
     "verify and parse": ("etl_assets.systems.events.raw_layer", "read_file"),
-    "waiting for these": ("etl_assets.systems.events.raw_layer", "one_ahead"),
+    "waiting for these": ("etl_assets.systems.events.raw_layer", "prefetched"),
     "raw files": ("etl_assets.systems.events.raw_layer", "write_parquet"),
     "notes": ("etl_assets.systems.events.raw_layer", "enter"),
     "reading raw files": ("etl_assets.systems.events.us_events", "read_parquet"),
@@ -46,7 +46,7 @@ BESIDE = ("download", "verify and parse")
 def serve_feed(day: str, files: str, rows: str) -> None:
     """The feed of a day, all files made beforehand, until the input ends."""
     from etl_assets.simulators.server import serve
-    from etl_assets.systems.events.intervals import INTERVAL
+    from etl_assets.systems.events.files import INTERVAL
     from etl_assets.systems.events.simulator.feed import EventsSimulator
 
     first = midnight(day)
@@ -113,7 +113,7 @@ def with_pandas(how: str, feed_url: str) -> None:
     import pandas as pd
     import requests
 
-    from etl_assets.systems.events.format.columns import RAW_COLUMNS
+    from etl_assets.systems.events.format.layout import RAW_COLUMNS
     from etl_assets.systems.events.transform import TAKEN_OVER
 
     store = {"orm": orm_objects, "executemany": executemany}[how](os.environ["TARGET_URL"])

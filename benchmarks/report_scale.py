@@ -41,7 +41,7 @@ def main() -> None:
         seconds = time.perf_counter() - started
         peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         subprocess.run([*command, "down", "--purge"], env=environment, check=True)
-    verdict = "met" if peak_mb <= LIMIT_MB else f"NOT MET (limit {LIMIT_MB} MB)"
+    verdict = f"{'met' if peak_mb <= LIMIT_MB else 'NOT MET'} (goal {LIMIT_MB} MB)"
     print(
         f"{options.metrics:,} readings, {options.work_orders:,} work orders: {seconds:.0f} s, {peak_mb:.0f} MB {verdict}"
     )

@@ -160,7 +160,7 @@ def print_table(records: int, times: dict[str, list[float]], published: float, s
     rates = {name: records / statistics.median(seconds) for name, seconds in times.items()}
     rates = {"one message at a time, published": published, "one message at a time, stored": stored_one, **rates}
     for name, rate in rates.items():
-        verdict = "" if not name.startswith("as ") else "met" if rate >= GOAL else f"NOT MET (goal {GOAL:,})"
+        verdict = "" if not name.startswith("as ") else f"{'met' if rate >= GOAL else 'NOT MET'} (goal {GOAL:,})"
         print(
             f"{name:34s} {rate:12,.0f} records/s {rate / rates['COPY']:6.2f} of COPY {rate / stored_one:8.1f} x {verdict}"
         )

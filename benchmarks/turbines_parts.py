@@ -21,13 +21,13 @@ COLUMNS = ("wind_speed", "power", "ambient_temperature")
 STATISTICS = ("mean", "min", "max", "std")
 # What is timed, by share: module and name. A generator is timed while it works.
 SHARES = {
-    "source and transfer": ("etl_assets.systems.turbines.api", "TurbinesApi.minutes"),
-    "of that parsing": ("etl_assets.systems.turbines.api", "read_minutes"),
+    "source and transfer": ("etl_assets.systems.turbines.source", "TurbinesApi.minutes"),
+    "of that parsing": ("etl_assets.systems.turbines.source", "read_minutes"),
     "waiting for the source": ("etl_assets.systems.turbines.assets", "fetched_days"),
-    "raw files": ("etl_assets.core.dagster.io_managers.parquet", "write_parquet"),
-    "computation": ("etl_assets.systems.turbines.statistics.computing", "ten_minute_statistics"),
+    "raw files": ("etl_assets.core.dagster.io_managers", "write_parquet"),
+    "computation": ("etl_assets.systems.turbines.transform", "ten_minute_statistics"),
     "writing": ("etl_assets.systems.turbines.assets", "store_days"),
-    "what the UI shows": ("etl_assets.systems.turbines.metadata", "stored_day"),
+    "what the UI shows": ("etl_assets.systems.turbines.assets", "metadata_of"),
 }
 
 
@@ -66,7 +66,7 @@ class Clock:
 def serve_source(form: str, turbines: Sequence[str]) -> None:
     """The API, until the input ends; one that has only JSON does not see what else a client would take."""
     from etl_assets.simulators.server import serve
-    from etl_assets.systems.turbines.simulator.api import TurbinesSimulator
+    from etl_assets.systems.turbines.simulator import TurbinesSimulator
 
     app = TurbinesSimulator(os.environ["SOURCE_URL"], turbines=turbines).app
 

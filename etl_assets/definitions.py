@@ -1,33 +1,27 @@
 """Where everything meets: the definitions of all systems, their resources, and the policies that hold for all assets."""
 
-import inspect
-from collections.abc import Mapping
+import importlib
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
 
+from etl_assets.core import registry
 from etl_assets.core.dagster.alerts import alert_sensors
 from etl_assets.core.dagster.broker import BrokerResource
 from etl_assets.core.dagster.contract_types import quiet
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.dagster.housekeeping import housekeeping_definitions
-from etl_assets.core.dagster.io_managers.mirrored import MirroredIOManager
-from etl_assets.core.dagster.io_managers.parquet import ParquetIOManager
-from etl_assets.core.dagster.io_managers.postgres import PostgresIOManager
+from etl_assets.core.dagster.io_managers import MirroredIOManager, ParquetIOManager, PostgresIOManager
+from etl_assets.core.dagster.policies import with_policies
 from etl_assets.settings import load_settings
-from etl_assets.systems import events, experiments, outages, production, turbines
-from etl_assets.systems.events.source import EventsFeedResource
-from etl_assets.systems.experiments.source import ExperimentFilesResource
-from etl_assets.systems.outages.source import OutagesApiResource
-from etl_assets.systems.production.resources import ProductionApiResource, ReportMethod
-from etl_assets.systems.turbines.source import TurbinesApiResource, TurbinesTargetResource
 
-SYSTEMS = (outages.defs, production.defs, experiments.defs, turbines.defs, events.defs)
-OWNER = "team:data-platform"
+log = logging.getLogger("etl_assets")
 
 
 def resources(postgres: PostgresResource | None = None) -> dict[str, Any]:
-    """The resources of all systems; nothing is opened before it is used.
+    """The resources that all systems share; nothing is opened before it is used.
 
     Args:
         postgres: replaces the platform's database, for tests.
@@ -39,13 +33,6 @@ def resources(postgres: PostgresResource | None = None) -> dict[str, Any]:
         "parquet_io": ParquetIOManager(postgres=postgres),
         "postgres_and_parquet_io": MirroredIOManager(postgres=postgres),
         "broker": BrokerResource(),
-        "outages_api": OutagesApiResource(),
-        "production_api": ProductionApiResource(),
-        "production_method": ReportMethod(),
-        "experiment_files": ExperimentFilesResource(),
-        "turbines_api": TurbinesApiResource(),
-        "turbines_target": TurbinesTargetResource(),
-        "events_feed": EventsFeedResource(),
     }
 
 
@@ -56,34 +43,27 @@ def platform_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Defin
         overrides: resources that replace ours, by name; for tests.
     """
     with quiet():
-        rooms = dg.Definitions.merge(*(room() for room in SYSTEMS), housekeeping_definitions())
+        merged = dg.Definitions.merge(*_of_systems(), housekeeping_definitions())
         return dg.Definitions(
-            assets=[with_policies(asset) for asset in rooms.assets or () if isinstance(asset, dg.AssetsDefinition)],
-            asset_checks=rooms.asset_checks,
-            jobs=rooms.jobs,
-            schedules=rooms.schedules,
-            sensors=[*(rooms.sensors or ()), *alert_sensors()],
-            resources={**resources(), **(overrides or {})},
+            assets=with_policies(asset for asset in merged.assets or () if isinstance(asset, dg.AssetsDefinition)),
+            asset_checks=merged.asset_checks,
+            jobs=merged.jobs,
+            schedules=merged.schedules,
+            sensors=[*(merged.sensors or ()), *alert_sensors()],
+            resources={**resources(), **(merged.resources or {}), **(overrides or {})},
             executor=executor(),
         )
 
 
-def with_policies(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
-    """What holds for every asset whose room says nothing else: its owner, and where its body is."""
-    references = dg.CodeReferencesMetadataValue(code_references=[body_of(asset)])
-
-    def applied(spec: dg.AssetSpec) -> dg.AssetSpec:
-        metadata = {"dagster/code_references": references, **spec.metadata}
-        return spec.replace_attributes(owners=spec.owners or [OWNER], metadata=metadata)
-
-    return asset.map_asset_specs(applied)
-
-
-def body_of(asset: dg.AssetsDefinition) -> dg.LocalFileCodeReference:
-    """The function that somebody wrote, below its decorators."""
-    compute: Any = asset.op.compute_fn
-    body = inspect.unwrap(getattr(compute, "decorated_fn", compute))
-    return dg.LocalFileCodeReference(file_path=body.__code__.co_filename, line_number=body.__code__.co_firstlineno)
+def _of_systems() -> Iterator[dg.Definitions]:
+    """The definitions of each system; one that cannot give any is named in the log and keeps nobody else from loading."""
+    for fault in registry.faults():
+        log.error(fault)
+    for system in registry.systems():
+        try:
+            yield importlib.import_module(system.package).defs()
+        except Exception as error:
+            log.exception("system %s cannot be loaded: %s", system.package, error)
 
 
 @dg.definitions

@@ -84,7 +84,7 @@ def database(postgres_server: EmbeddedPostgres, migrated_template: str) -> Itera
 def target_database(postgres_server: EmbeddedPostgres, migrated_target_template: str) -> Iterator[Database]:
     """An empty target database of the turbines, at head."""
     with _fresh_database(postgres_server, template=migrated_target_template) as url:
-        yield Database(url, history="target")
+        yield Database(url, name="target")
 
 
 @pytest.fixture
@@ -117,9 +117,9 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def _migrated(server: EmbeddedPostgres, history: str) -> str:
-    ensure_head(server.create_database(TEMPLATES[history]), history=history)
-    return TEMPLATES[history]
+def _migrated(server: EmbeddedPostgres, name: str) -> str:
+    ensure_head(server.create_database(TEMPLATES[name]), database=name)
+    return TEMPLATES[name]
 
 
 @contextlib.contextmanager

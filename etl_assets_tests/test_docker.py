@@ -35,11 +35,11 @@ from etl_assets.core.embedded import EmbeddedPostgres
 from etl_assets.core.embedded import postgres as embedded_postgres
 from etl_assets.core.embedded.binaries import find_binaries
 from etl_assets.core.embedded.broker import broker_binary
-from etl_assets.core.migrations import HEADS
-from etl_assets.core.servers import TARGET
+from etl_assets.core.registry import histories, systems
 from etl_assets.core.sources.streams.broker import Broker
 from etl_assets.settings import Settings
 from etl_assets.systems.production.contracts import STREAMS
+from etl_assets.systems.turbines.databases import TARGET
 
 ROOT = Path(__file__).parent.parent
 DOCKER = ROOT / "docker"
@@ -87,7 +87,7 @@ class Observed:
 
     migrated: tuple[int, str] = (-1, "")
     simulated_files: tuple[int, str] = (-1, "")
-    revisions: dict[str, str] = field(default_factory=dict)
+    revisions: dict[str, dict[str, str]] = field(default_factory=dict)
     healthy: dict[str, int] = field(default_factory=dict)
     server_info: dict[str, str] = field(default_factory=dict)
     repositories: list[dict[str, Any]] = field(default_factory=list)
@@ -293,7 +293,7 @@ def observe(host: Host) -> Observed:
     checks = {name: host.healthcheck(name, services[name]) for name in CHECKED}
     seen.healthy = {name: check.wait(TIMEOUT_S) for name, check in checks.items()}
     with psycopg.connect(data_url) as connection:
-        seen.revisions["platform"] = revision_of(connection, "platform")
+        seen.revisions["platform"] = revisions_of(connection)
         seen.ledger = connection.execute(
             "SELECT asset, sum(received)::int FROM etl.ledger WHERE run_id = %s GROUP BY 1 ORDER BY 1", [launched]
         ).fetchall()
@@ -302,7 +302,7 @@ def observe(host: Host) -> Observed:
             [seen.triggered_run["run_id"]],
         ).fetchall()
     with psycopg.connect(urlunsplit(urlsplit(data_url)._replace(path=f"/{TARGET}"))) as connection:
-        seen.revisions["target"] = revision_of(connection, "target")
+        seen.revisions["target"] = revisions_of(connection)
         seen.turbine_days = [
             day for (day,) in connection.execute("SELECT DISTINCT (timestamp AT TIME ZONE 'UTC')::date::text FROM bin")
         ]
@@ -314,9 +314,17 @@ def observe(host: Host) -> Observed:
     return seen
 
 
-def revision_of(connection: psycopg.Connection[Any], history: str) -> str:
-    (row,) = connection.execute(f"SELECT version_num FROM etl.{history}_version".encode()).fetchall()
-    return str(row[0])
+def revisions_of(connection: psycopg.Connection[Any]) -> dict[str, str]:
+    """By history of this version, the revision that a database has."""
+    tables = connection.execute(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'etl' AND tablename LIKE '%\\_version'"
+    )
+    histories = [name.removesuffix("_version") for (name,) in tables.fetchall()]
+    return {
+        history: str(connection.execute(f"SELECT version_num FROM etl.{history}_version".encode()).fetchone()[0])  # type: ignore[index]
+        for history in histories
+        if history not in ("platform", "target")  # those of before
+    }
 
 
 def trigger(host: Host, seen: Observed) -> None:
@@ -369,7 +377,9 @@ def all_required(answer: Any) -> list[dict[str, Any]] | None:
 @pytest.mark.long
 def test_migrate_brings_an_empty_database_to_head_as_an_ordinary_role(observed: Observed) -> None:
     assert observed.migrated[0] == 0, observed.migrated[1]
-    assert observed.revisions == HEADS
+    assert observed.revisions == {
+        database: {history.name: history.head for history in histories(database)} for database in ("platform", "target")
+    }
 
 
 @pytest.mark.long
@@ -545,7 +555,8 @@ def test_every_variable_given_to_our_containers_is_one_that_somebody_reads() -> 
         "DAGSTER_EVENT_BATCH_SIZE",
         *re.findall(r"env: (\w+)", (DOCKER / "dagster.yaml").read_text()),
     }
-    known = {name.upper() for name in Settings.model_fields} | of_dagster
+    kinds = [Settings, *(system.part("settings", "SETTINGS", Settings) for system in systems())]
+    known = {name.upper() for kind in kinds for name in kind.model_fields} | of_dagster
     services = {**OURS, **{f"{name} (simulated)": service for name, service in SIMULATORS["services"].items()}}
     unknown = {name: set(service.get("environment", {})) - known for name, service in services.items()}
     assert {name: variables for name, variables in unknown.items() if variables} == {}

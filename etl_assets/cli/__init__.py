@@ -6,21 +6,16 @@ input. No traceback without `--debug`.
 
 import logging
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 import click
 import typer
 
-from etl_assets.cli import gateway, quarantine, simulate
+from etl_assets.cli import gateway, quarantine
+from etl_assets.core import registry
 from etl_assets.errors import ConfigurationError, PlatformError
-from etl_assets.local import background as local
-from etl_assets.local import demo
-from etl_assets.local import doctor as maintenance
-from etl_assets.systems.events import commands as events
-from etl_assets.systems.experiments import commands as experiments
-from etl_assets.systems.outages import commands as outages
-from etl_assets.systems.production import commands as production
-from etl_assets.systems.turbines import commands as turbines
+from etl_assets.local import background, demo, doctor, migrations, new_system
 
 app = typer.Typer(
     name="etl-assets",
@@ -29,18 +24,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-local.register(app)
+simulate = typer.Typer(no_args_is_help=True, help="Simulated sources: APIs in the foreground, or files.")
+background.register(app)
 demo.register(app)
-maintenance.register(app)
-app.add_typer(quarantine.app, name="quarantine", help="Rows that broke their contract, and rows with a remark.")
-app.add_typer(simulate.app, name="simulate", help="Simulated sources: APIs in the foreground, or files.")
-app.add_typer(outages.app, name="outages", help="Outages of sites: fetch, map, store, deliver.")
-app.add_typer(production.app, name="production")
-app.add_typer(experiments.app, name="experiments")
-app.add_typer(turbines.app, name="turbines")
-app.add_typer(events.app, name="events")
-app.command("relay")(production.relay)
+doctor.register(app)
+migrations.register(app)
+app.command("new-system")(new_system.new_system)
 app.command("gateway")(gateway.gateway)
+app.add_typer(quarantine.app, name="quarantine", help="Rows that broke their contract, and rows with a remark.")
+app.add_typer(simulate, name="simulate")
+for system in registry.systems():
+    if commands := system.part("commands", "app"):
+        app.add_typer(commands, name=system.name, help=system.summary)
+    for name, command in system.part("commands", "ALONE", {}).items():
+        app.command(name)(command)
+    if served := system.part("local", "simulate"):
+        simulate.command(system.name)(served)
 
 
 def main() -> NoReturn:
@@ -57,10 +56,10 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     Args:
         debug: let unexpected exceptions through, with their traceback.
     """
-    if arguments[:2] == ["turbines", "load"]:
-        arguments = turbines.expanded(arguments)
+    for fault in registry.faults():
+        print(f"warning: {fault}", file=sys.stderr)
     try:
-        code = app(arguments, prog_name="etl-assets", standalone_mode=False)
+        code = app(_expanded(arguments), prog_name="etl-assets", standalone_mode=False)
     except click.exceptions.Abort:
         return 130
     except click.ClickException as error:
@@ -77,3 +76,12 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
         print(f"error: unexpected {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _expanded(arguments: list[str]) -> list[str]:
+    """The command line as the parser wants it, where a system takes options with an open number of values."""
+    for known in registry.systems():
+        if arguments[:1] == [known.name]:
+            expand: Callable[[list[str]], list[str]] | None = known.part("commands", "expanded")
+            return expand(arguments) if expand else arguments
+    return arguments

@@ -1,22 +1,15 @@
 """`etl-assets quarantine …`: look at rows that broke their contract, and replay them."""
 
 import json
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from datetime import datetime
 from typing import Literal
 
 import typer
 
-from etl_assets.core.database.connections import Database
+from etl_assets.core import registry
 from etl_assets.core.servers import platform_database
-from etl_assets.core.slices.quarantine import Entry, RawReader, listed, replay, shown
+from etl_assets.core.slices.quarantine import Entry, Replay, find_entry, list_entries, replay
 from etl_assets.errors import ConfigurationError
 from etl_assets.settings import load_settings
-from etl_assets.systems.events.contracts import RawEvents
-from etl_assets.systems.experiments import contracts as experiments
-from etl_assets.systems.outages.contracts import RawOutages
-from etl_assets.systems.turbines.contracts import RawTurbineSignals
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -29,7 +22,7 @@ def list_command(
     as_json: bool = typer.Option(False, "--json", help="As JSON lines."),
 ) -> None:
     """What is in quarantine, the newest first."""
-    entries, total = listed(platform_database(load_settings()), asset=asset, status=status, limit=limit)
+    entries, total = list_entries(platform_database(load_settings()), asset=asset, status=status, limit=limit)
     if as_json:
         for entry in entries:
             print(json.dumps(entry.as_dict()))
@@ -41,7 +34,7 @@ def list_command(
 @app.command()
 def show(entry: str = typer.Argument(help="The entry's id, or its beginning.")) -> None:
     """One entry with all its faults and the raw row."""
-    print(json.dumps(shown(platform_database(load_settings()), entry).as_dict(), indent=2))
+    print(json.dumps(find_entry(platform_database(load_settings()), entry).as_dict(), indent=2))
 
 
 @app.command("replay")
@@ -55,29 +48,25 @@ def replay_command(
     ),
 ) -> None:
     """Judge rows anew, after a correction of the contract or of the row, and store those that pass."""
-    from etl_assets.catalogue import contract_of
-    from etl_assets.systems.events.format.layout import corrected_events
-    from etl_assets.systems.outages.transform import corrected_outages
-
-    readers: dict[str, RawReader] = {
-        RawOutages.config.table: corrected_outages,
-        RawEvents.config.table: corrected_events,
-    }
+    replays: dict[str, Replay] = {}
+    for system in registry.systems():
+        replays |= system.part("replay", "REPLAYS", {})
     settings = load_settings()
     database = platform_database(settings)
     corrected = dict(_correction(text) for text in corrections)
     still_bad = 0
     for identity in entries:
-        entry = shown(database, identity)
-        _require_replayable(entry, corrected)
-        with _held_meanwhile(database, entry) as storing:
+        entry = find_entry(database, identity)
+        how = replays.get(entry.asset, Replay())
+        how.require(entry, corrected)
+        with how.locked(database, entry) as storing:
             faults = replay(
                 database,
                 settings.storage_url,
                 # As it is now that nobody else changes its slice.
-                shown(database, entry.id),
-                contract=contract_of(entry.asset),
-                read_raw=readers.get(entry.asset),
+                find_entry(database, entry.id),
+                contract=registry.contract_of(entry.asset),
+                read_raw=how.read_raw,
                 corrections=corrected,
                 storing=storing,
             )
@@ -85,27 +74,6 @@ def replay_command(
         print(f"{entry.id}: " + ("; ".join(faults) if faults else f"stored in {entry.asset}"))
     if still_bad:
         raise typer.Exit(1)
-
-
-def _held_meanwhile(database: Database, entry: Entry) -> AbstractContextManager[Callable[[], None] | None]:
-    """What has to be held while a row is judged and stored, and to be called before it is stored."""
-    from etl_assets.systems.events.manifest import changing
-
-    if entry.asset == RawEvents.config.table:
-        return changing(database, datetime.fromisoformat(str(entry.raw["file_interval"])))
-    return nullcontext()
-
-
-def _require_replayable(entry: Entry, corrected: Mapping[str, object]) -> None:
-    """Refuse a row of a source that is read as a whole, which the next load would take away again; and to move one elsewhere."""
-    if entry.asset == RawEvents.config.table and "file_interval" in corrected:
-        raise ConfigurationError(f"{entry.id} is of the file {entry.partition}: file_interval cannot be set")
-    if entry.asset in {contract.config.table for contract in experiments.CONTRACTS}:
-        raise ConfigurationError(f"{entry.id} is from a file: correct {entry.source} and load the folder again")
-    if entry.asset == RawTurbineSignals.config.table:
-        raise ConfigurationError(
-            f"{entry.id} is what the source says of {entry.partition}: have it corrected there and load the day again"
-        )
 
 
 def _correction(text: str) -> tuple[str, object]:

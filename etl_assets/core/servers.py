@@ -9,8 +9,6 @@ from etl_assets.core.sources.streams.broker import DEFAULT_PREFIX, Broker
 from etl_assets.errors import ConfigurationError
 from etl_assets.settings import Settings, load_settings
 
-TARGET = "alvo"
-
 
 def platform_database(settings: Settings | None = None) -> Database:
     """The platform's database; an embedded server starts when it is first used, and again when it was killed."""
@@ -19,16 +17,6 @@ def platform_database(settings: Settings | None = None) -> Database:
         return Database(settings.required("etl_postgres_url"), migrate=settings.etl_migrate)
     # Not remembered: a connection after one that was lost asks again, and that is what brings a killed server back.
     return Database(functools.partial(_embedded_postgres, settings), migrate=settings.etl_migrate)
-
-
-def turbines_target(settings: Settings | None = None) -> Database:
-    """The target database of the turbines' statistics; by default one beside the platform's, on the same server."""
-    settings = settings or load_settings()
-    if settings.turbines_target_url is not None:
-        url: str | Callable[[], str] = settings.required("turbines_target_url")
-    else:
-        url = functools.partial(_target_beside_platform, settings, functools.cache(_beside))
-    return Database(url, history="target", migrate=settings.etl_migrate)
 
 
 def platform_broker(settings: Settings | None = None, *, prefix: str = DEFAULT_PREFIX) -> Broker:
@@ -45,13 +33,19 @@ def _embedded_postgres(settings: Settings) -> str:
     return EmbeddedPostgres(settings.etl_data_dir).acquire()
 
 
-def _target_beside_platform(settings: Settings, beside: Callable[[str], str]) -> str:
+def beside_platform(settings: Settings, name: str, *, variable: str) -> Callable[[], str]:
+    """What gives the URL of a database on the platform's server; it is made when it is first asked for and not there.
+
+    Args:
+        variable: the environment variable that names another database instead.
+    """
+    found = functools.cache(functools.partial(_beside, name, variable))
     given = settings.etl_postgres_url is not None
-    return beside(settings.required("etl_postgres_url") if given else _embedded_postgres(settings))
+    return lambda: found(settings.required("etl_postgres_url") if given else _embedded_postgres(settings))
 
 
-def _beside(platform_url: str) -> str:
-    """The URL of the target on the platform's server; the database is made if it is not there.
+def _beside(name: str, variable: str, platform_url: str) -> str:
+    """The URL of a database on the platform's server; the database is made if it is not there.
 
     Raises:
         ConfigurationError: if it is not there and this role may not make it.
@@ -60,20 +54,20 @@ def _beside(platform_url: str) -> str:
     from psycopg import sql
 
     with (
-        translated("look for the target database", secret=lambda: platform_url),
+        translated(f"look for the database {name}", secret=lambda: platform_url),
         psycopg.connect(platform_url, autocommit=True) as connection,
     ):
-        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TARGET,)).fetchone() is None:
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
             try:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TARGET)))
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
             except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                 pass  # another process was faster, or is at it in this moment
             except psycopg.errors.InsufficientPrivilege:
                 raise ConfigurationError(
-                    f"there is no database {TARGET} beside the platform's, and its role may not make one:"
-                    " set TURBINES_TARGET_URL to the database of the statistics"
+                    f"there is no database {name} beside the platform's, and its role may not make one:"
+                    f" set {variable} to a database that is there"
                 ) from None
-    return urlunsplit(urlsplit(platform_url)._replace(path=f"/{TARGET}"))
+    return urlunsplit(urlsplit(platform_url)._replace(path=f"/{name}"))
 
 
 def _embedded_broker(settings: Settings) -> str:

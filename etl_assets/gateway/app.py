@@ -1,32 +1,23 @@
 """The gateway's app: the routers of all systems, what is around them, and the OpenAPI document that describes it."""
 
 import functools
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.routing import Route
 
-from etl_assets.gateway import health, runs
-from etl_assets.gateway.envelope import REQUEST_ID, Envelope, add_handlers
+from etl_assets.core import registry
+from etl_assets.gateway import monitoring, runs
+from etl_assets.gateway.middleware import REQUEST_ID, Envelope, add_handlers, too_long, too_slow
 from etl_assets.gateway.orchestrator import Orchestrator
 from etl_assets.gateway.problems import ProblemDocument, documented, no_json, unexpected, unreadable
-from etl_assets.gateway.security import (
-    OPEN_PATHS,
-    Guard,
-    foreign_name,
-    foreign_page,
-    token_of,
-    too_long,
-    too_slow,
-    unauthorized,
-)
+from etl_assets.gateway.security import OPEN_PATHS, cross_site, host_not_allowed, token_of, unauthorized
 from etl_assets.gateway.store import Store
 from etl_assets.settings import Settings
-from etl_assets.systems.events import routes as events
-from etl_assets.systems.experiments import routes as experiments
 
 DESCRIPTION = """
 Starts runs of the platform's jobs, follows them, and serves what they made. It computes nothing itself: Dagster runs, Postgres keeps.
@@ -36,26 +27,44 @@ original exercises (`/trigger-etl`, `/check/…`, `/start-etl-job`, `/status`) a
 Wherever 503 is documented, the same request may succeed later.
 """
 TAGS = [
-    {"name": "experiments", "description": "The experiments system: trigger, checks, features of users"},
-    {"name": "events", "description": "The events system: status, trigger, the latest US events"},
     {"name": "runs", "description": "Runs of any job: start, list, follow, cancel"},
     {"name": "health", "description": "For those who run the gateway"},
 ]
 BEARER = "bearer"
 
 
-def create_app(settings: Settings, *, orchestrator: Orchestrator, store: Store) -> FastAPI:
+def routers_of_systems() -> Sequence[APIRouter]:
+    """The routers of the systems, each with the system's name as its tag."""
+    found = (system.part("routes", "router") for system in registry.systems())
+    return [router for router in found if router]
+
+
+def create_app(
+    settings: Settings,
+    *,
+    orchestrator: Orchestrator,
+    store: Store,
+    routers: Sequence[APIRouter] | None = None,
+) -> FastAPI:
     """Make the app; nothing is opened before the first request.
+
+    Args:
+        settings: the token among them.
+        orchestrator: what its calls start runs with.
+        store: where its calls read.
+        routers: of the systems; None for those of all that there are.
 
     Raises:
         ConfigurationError: if the token cannot be sent in a header.
     """
     token = token_of(settings)
+    of_systems = routers_of_systems() if routers is None else routers
+    systems = [{"name": str(tag), "description": f"The {tag} system"} for each in of_systems for tag in each.tags]
     app = FastAPI(
         title="etl-assets gateway",
         description=DESCRIPTION,
         version=version("etl-assets"),
-        openapi_tags=TAGS,
+        openapi_tags=[*systems, *TAGS],
         redirect_slashes=False,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
@@ -63,14 +72,12 @@ def create_app(settings: Settings, *, orchestrator: Orchestrator, store: Store) 
     )
     app.state.settings, app.state.orchestrator, app.state.store = settings, orchestrator, store
     app.state.stopping = False
-    routers = (experiments.router, events.router, runs.router, health.router)
-    routes = [route for each in (app, *routers) for route in each.routes if isinstance(route, Route)]
-    for router in routers:
+    mounted = (*of_systems, runs.router, monitoring.router)
+    routes = [route for each in (app.router, *mounted) for route in each.routes if isinstance(route, Route)]
+    for router in mounted:
         app.include_router(router)
     add_handlers(app, routes=routes)
-    # The last one added is the outermost.
-    app.add_middleware(Guard, token=token)
-    app.add_middleware(Envelope, routes=routes)
+    app.add_middleware(Envelope, routes=routes, token=token)
     app.openapi = functools.cache(functools.partial(_openapi, app, secured=token is not None))  # type: ignore[method-assign]
     return app
 
@@ -113,7 +120,7 @@ def _complete(operation: dict[str, Any], *, protected: bool, secured: bool) -> N
     problems = [too_slow(), too_long(), unexpected()]
     problems += [unreadable(), no_json()] if has_body else []
     problems += [unauthorized()] if protected else []
-    problems += [] if secured else [foreign_name(), foreign_page()]
+    problems += [] if secured else [host_not_allowed(), cross_site()]
     responses = operation["responses"]
     for status, response in documented(*problems).items():
         responses.setdefault(str(status), response)

@@ -1,10 +1,11 @@
 """What the gateway answers when it cannot do what was asked: problem details (RFC 9457), never a trace or a secret.
 
-Whoever finds a problem raises it; the handlers in `app` write it down. Only the calls with the fixed `{"message": …}`
-answers of the original exercise answer otherwise, and they do so themselves.
+Whoever finds a problem raises it; the handlers in `middleware` answer with it. Only the calls of the original exercises
+have answers of their own, `{"message": …}`.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -66,38 +67,28 @@ class Problem(Exception):
         self.errors = tuple(errors)
 
 
-def unreadable() -> Problem:
-    """Of a body that is not what it says it is."""
-    return Problem(400, "Bad Request", "the body cannot be read: send it as JSON in UTF-8")
-
-
-def no_json() -> Problem:
-    """Of a body that is not said to be JSON."""
-    detail = "the body is not said to be JSON: send it with `Content-Type: application/json`"
-    return Problem(415, "Unsupported Media Type", detail)
+unreadable = partial(Problem, 400, "Bad Request", "the body cannot be read: send it as JSON in UTF-8")
+no_json = partial(
+    Problem,
+    415,
+    "Unsupported Media Type",
+    "the body is not said to be JSON: send it with `Content-Type: application/json`",
+)
+unexpected = partial(
+    Problem, 500, "Internal Server Error", "the gateway has failed: its log names the cause beside this request_id"
+)
 
 
 def unfit(*errors: tuple[str, str]) -> Problem:
-    """Of a request that does not fit its description, with the places where it does not."""
+    """A request that does not fit its description, with the places where it does not."""
     detail = "the request does not fit its description: see errors, and /docs for what is expected"
     return Problem(422, "Unprocessable Content", detail, errors=errors)
 
 
-def unexpected() -> Problem:
-    """Of code that has failed."""
-    return Problem(
-        500, "Internal Server Error", "the gateway has failed: its log names the cause beside this request_id"
-    )
-
-
-def request_id_of(request: Request) -> str:
-    """The id that the outermost layer has given this request."""
-    return str(getattr(request.state, "request_id", ""))
-
-
 def problem_response(request: Request, problem: Problem) -> JSONResponse:
     """The answer that a problem is."""
-    return JSONResponse(document_of(problem, request_id_of(request)), problem.status, problem.headers, MEDIA_TYPE)
+    request_id = str(getattr(request.state, "request_id", ""))
+    return JSONResponse(document_of(problem, request_id), problem.status, problem.headers, MEDIA_TYPE)
 
 
 def document_of(problem: Problem, request_id: str) -> dict[str, Any]:

@@ -1,33 +1,32 @@
-"""The calls around runs: start any job, once per key where a key is given; list, follow and cancel runs."""
+"""The calls around runs: start any job, one run per idempotency key; list, follow and cancel runs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
 from etl_assets.core.sources.http.outcomes import Redactor
-from etl_assets.gateway.dependencies import Configured, Dagster, Data, only_known_parameters
-from etl_assets.gateway.orchestrator import CancelPolicy, CancelRefused, Orchestrator, OrchestratorDown, Run
-from etl_assets.gateway.problems import Problem, documented, unfit
-from etl_assets.gateway.run_documents import (
+from etl_assets.gateway.documents import (
     DETAILS_EXAMPLE,
     JOBS_EXAMPLE,
     PAGE_EXAMPLE,
     RUN_EXAMPLE,
     RUN_ID,
-    FailureDocument,
-    JobDocument,
     JobsDocument,
     Name,
+    Run,
     RunDetails,
     RunDocument,
     RunRequest,
     RunsPage,
     Status,
-    StepDocument,
 )
+from etl_assets.gateway.graphql import CancelPolicy, CancelRefused, OrchestratorDown
+from etl_assets.gateway.orchestrator import Orchestrator
+from etl_assets.gateway.problems import Problem, documented, unfit
+from etl_assets.gateway.routing import Configured, Dagster, Data, only_known_parameters
 from etl_assets.gateway.security import secrets_of
 from etl_assets.gateway.store import Busy, Store, StoreDown
 
@@ -37,10 +36,9 @@ LARGEST_PAGE = 200
 LONGEST_WAIT_S = 30
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 # How long a request waits for another one with the same key, which is just starting the run.
-TURN_PATIENCE_S = 5.0
-TURN_PAUSE_S = 0.05
+KEY_TIMEOUT_S = 5.0
+KEY_PAUSE_S = 0.05
 
-Answer = TypeVar("Answer")
 router = APIRouter(prefix="/v1", tags=["runs"], dependencies=[Depends(only_known_parameters)])
 
 RUN_ID_PATTERN = "^[A-Za-z0-9_-]{1,64}$"
@@ -79,7 +77,7 @@ def _in_use() -> Problem:
     )
 
 
-def _shown(description: str, example: Any) -> dict[str, Any]:
+def _example(description: str, example: Any) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"example": example}}}
 
 
@@ -87,13 +85,13 @@ def _shown(description: str, example: Any) -> dict[str, Any]:
     "/jobs",
     summary="Jobs that can be started",
     responses={
-        200: _shown("The jobs", JOBS_EXAMPLE),
+        200: _example("The jobs", JOBS_EXAMPLE),
         **documented(unfit(("query.limit", "there is no such parameter: none can be given")), OrchestratorDown()),
     },
 )
 async def list_jobs(dagster: Dagster) -> JobsDocument:
     """List the jobs of all code locations that are loaded."""
-    return JobsDocument(jobs=[JobDocument.of(job) for job in await dagster.jobs()])
+    return JobsDocument(jobs=list(await dagster.jobs()))
 
 
 @router.post(
@@ -101,9 +99,9 @@ async def list_jobs(dagster: Dagster) -> JobsDocument:
     status_code=201,
     summary="Start a run",
     responses={
-        200: {"model": RunDocument, **_shown("The run that this Idempotency-Key has started before", RUN_EXAMPLE)},
+        200: {"model": RunDocument, **_example("The run that this Idempotency-Key has started before", RUN_EXAMPLE)},
         201: {
-            **_shown("The run was started", RUN_EXAMPLE),
+            **_example("The run was started", RUN_EXAMPLE),
             "headers": {"Location": {"description": "Where to follow it", "schema": {"type": "string"}}},
         },
         **documented(
@@ -116,26 +114,26 @@ async def list_jobs(dagster: Dagster) -> JobsDocument:
     },
 )
 async def start_run(
-    asked: RunRequest, response: Response, dagster: Dagster, store: Data, key: IdempotencyKey = None
+    requested: RunRequest, response: Response, dagster: Dagster, store: Data, key: IdempotencyKey = None
 ) -> RunDocument:
     """Start a run of any job.
 
-    With an `Idempotency-Key` it is started once, however often the request is sent: safe to repeat when an answer was lost.
+    With an `Idempotency-Key` one run is started, however often the request is sent: safe to repeat when an answer was lost.
     """
     if key is None:
-        run, started = await _launch(dagster, asked, tags={}), True
+        run, started = await _launch(dagster, requested, tags={}), True
     else:
-        run, started = await _once(dagster, store, asked, key)
+        run, started = await _run_of_key(dagster, store, requested, key)
     response.status_code = 201 if started else 200
     response.headers["Location"] = f"/v1/runs/{run.run_id}"
-    return RunDocument(**RunDocument.fields_of(run, dagster))
+    return run
 
 
 @router.get(
     "/runs",
     summary="Runs, newest first",
     responses={
-        200: _shown("A page of runs", PAGE_EXAMPLE),
+        200: _example("A page of runs", PAGE_EXAMPLE),
         **documented(
             unfit(("query.limit", f"Input should be less than or equal to {LARGEST_PAGE}")), OrchestratorDown()
         ),
@@ -152,21 +150,21 @@ async def list_runs(
     ] = None,
 ) -> RunsPage:
     """List runs of all jobs, whoever started them, a page at a time; `next` leads on."""
-    # One more than asked for tells whether there is a next page.
+    # One more than wanted tells whether there is a next page.
     found = await dagster.runs(job, statuses=status, limit=limit + 1, after=after)
-    shown, following = found[:limit], None
+    page, following = found[:limit], None
     if len(found) > limit:
-        wanted = {"job": job, "status": status, "limit": limit, "after": shown[-1].run_id}
+        wanted = {"job": job, "status": status, "limit": limit, "after": page[-1].run_id}
         query = urlencode({name: value for name, value in wanted.items() if value}, doseq=True)
         following = f"{request.scope['path']}?{query}"
-    return RunsPage(runs=[RunDocument(**RunDocument.fields_of(run, dagster)) for run in shown], next=following)
+    return RunsPage(runs=list(page), next=following)
 
 
 @router.get(
     "/runs/{run_id}",
     summary="A run with its steps",
     responses={
-        200: _shown("The run", DETAILS_EXAMPLE),
+        200: _example("The run", DETAILS_EXAMPLE),
         **documented(
             _no_run(RUN_ID),
             unfit(("query.wait_s", f"Input should be less than or equal to {LONGEST_WAIT_S}")),
@@ -187,12 +185,10 @@ async def get_run(
     """Follow a run: its steps so far, and why it failed if it did."""
     run = await _awaited(run_id, dagster, wait_s=wait_s, stopping=lambda: bool(request.app.state.stopping))
     failures = await dagster.failures(run_id) if run.status == "FAILURE" else []
-    hidden = Redactor(secrets_of(settings))
-    return RunDetails(
-        **RunDocument.fields_of(run, dagster),
-        steps=[StepDocument(**vars(step)) for step in await dagster.steps(run_id)],
-        failures=[FailureDocument(step=failure.step, message=hidden(failure.message)) for failure in failures],
-    )
+    redact = Redactor(secrets_of(settings))
+    for failure in failures:
+        failure.message = redact(failure.message)
+    return RunDetails(**run.model_dump(), steps=await dagster.steps(run_id), failures=failures)
 
 
 @router.post(
@@ -202,9 +198,9 @@ async def get_run(
     responses={
         200: {
             "model": RunDocument,
-            **_shown("The run was marked as canceled (`force`)", {**RUN_EXAMPLE, "status": "CANCELED"}),
+            **_example("The run was marked as canceled (`force`)", {**RUN_EXAMPLE, "status": "CANCELED"}),
         },
-        202: _shown("The run was asked to end", {**RUN_EXAMPLE, "status": "CANCELING"}),
+        202: _example("The run was asked to end", {**RUN_EXAMPLE, "status": "CANCELING"}),
         **documented(
             _no_run(RUN_ID),
             CancelRefused(f"Run {RUN_ID} could not be terminated due to having status SUCCESS."),
@@ -234,7 +230,7 @@ async def cancel_run(
     if run is None:
         raise _no_run(run_id)
     response.status_code = 200 if force else 202
-    return RunDocument(**RunDocument.fields_of(run, dagster))
+    return run
 
 
 async def _awaited(run_id: str, dagster: Orchestrator, *, wait_s: float, stopping: Callable[[], bool]) -> Run:
@@ -256,41 +252,39 @@ async def _awaited(run_id: str, dagster: Orchestrator, *, wait_s: float, stoppin
         pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
 
 
-async def _once(dagster: Orchestrator, store: Store, asked: RunRequest, key: str) -> tuple[Run, bool]:
+async def _run_of_key(dagster: Orchestrator, store: Store, requested: RunRequest, key: str) -> tuple[Run, bool]:
     """The run of this key, and whether it was started just now.
 
     Raises:
         Problem: if the key belongs to another request, or to one that does not come to an end.
     """
-
-    async def look_or_launch() -> tuple[Run, bool]:
-        async with store.exclusive(f"runs/{key}") as connection:
-            with connection.elsewhere():
-                for run in await dagster.runs(tags={KEY_TAG: key}, limit=1):
-                    return run, False
-                tags = {KEY_TAG: key, BODY_TAG: asked.fingerprint()}
-                return await _launch(dagster, asked, tags=tags), True
-
-    run, started = await _in_turn(look_or_launch)
-    if run.tags.get(BODY_TAG, asked.fingerprint()) != asked.fingerprint():
+    clock = asyncio.get_running_loop().time
+    until = clock() + KEY_TIMEOUT_S
+    while True:
+        try:
+            run, started = await _found_or_launched(dagster, store, requested, key)
+            break
+        except Busy:
+            if clock() > until:
+                raise _in_use() from None
+        await asyncio.sleep(KEY_PAUSE_S)
+    if run.tags.get(BODY_TAG, requested.fingerprint()) != requested.fingerprint():
         raise _used(run.run_id)
     return run, started
 
 
-async def _in_turn(section: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Enter a section that one request at a time is in, waiting a while for one's turn."""
-    clock = asyncio.get_running_loop().time
-    until = clock() + TURN_PATIENCE_S
-    while True:
-        try:
-            return await section()
-        except Busy:
-            if clock() > until:
-                raise _in_use() from None
-        await asyncio.sleep(TURN_PAUSE_S)
+async def _found_or_launched(dagster: Orchestrator, store: Store, requested: RunRequest, key: str) -> tuple[Run, bool]:
+    async with store.exclusive(f"runs/{key}") as connection:
+        with connection.deadline_paused():
+            for run in await dagster.runs(tags={KEY_TAG: key}, limit=1):
+                return run, False
+            return await _launch(dagster, requested, tags={KEY_TAG: key, BODY_TAG: requested.fingerprint()}), True
 
 
-async def _launch(dagster: Orchestrator, asked: RunRequest, *, tags: dict[str, str]) -> Run:
+async def _launch(dagster: Orchestrator, requested: RunRequest, *, tags: dict[str, str]) -> Run:
     return await dagster.launch(
-        asked.job, partition=asked.partition, tags={**asked.tags, **tags}, run_config=asked.run_config
+        requested.job,
+        partition=requested.partition,
+        tags={**requested.tags, **tags},
+        run_config=requested.run_config,
     )

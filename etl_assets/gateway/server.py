@@ -1,32 +1,102 @@
-"""The gateway as a server: its socket, its start, its graceful end."""
+"""The gateway as a server: its socket, its limits on clients, its start, its graceful end."""
 
 import asyncio
 import contextlib
+import json
 import signal
 import socket
-from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from etl_assets.core.servers import platform_database
 from etl_assets.errors import ConfigurationError
 from etl_assets.gateway.app import create_app
-from etl_assets.gateway.connections import Connection
+from etl_assets.gateway.middleware import REQUEST_ID, new_request_id
 from etl_assets.gateway.orchestrator import Orchestrator
 from etl_assets.gateway.own_dagster import OwnDagster
-from etl_assets.gateway.problems import Problem
+from etl_assets.gateway.problems import MEDIA_TYPE, Problem, document_of
 from etl_assets.gateway.security import TOKEN_VARIABLE, require_loopback, token_of
 from etl_assets.gateway.store import Store
 from etl_assets.settings import Settings
 
+# Within which a head has to be there, from the opening of the connection or the end of the answer before.
+HEAD_DEADLINE_S = 10.0
+# How long a client may leave its answer unread before the kernel gives the connection up.
+UNREAD_S = 20
 # What is left of the ten seconds that a supervisor gives is for the gateway's own Dagster.
 GRACE_S = 3
 BACKLOG = 512
 
 
+class Connection(H11Protocol):
+    """HTTP/1.1 with a deadline for each head, and problems as answers.
+
+    uvicorn by itself limits only an idle connection between two requests: it waits for ever for a first head, or for one
+    that has begun, and answers what it cannot read as plain text. Here its timer runs until a head is complete.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first head."""
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; the timer goes on unless a request has begun."""
+        timer, request = self.timeout_keep_alive_task, self.cycle
+        self.timeout_keep_alive_task = None
+        super().data_received(data)
+        if timer is None:
+            return
+        if self.cycle is request and not self.transport.is_closing():
+            self.timeout_keep_alive_task = timer
+        else:
+            timer.cancel()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection, with an answer where a head has begun."""
+        if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
+            detail = f"the head of the request was not there within {self.timeout_keep_alive:g} s: send it at once"
+            self._refuse(Problem(408, "Request Timeout", detail))
+        else:
+            super().timeout_keep_alive_handler()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 -- the signature is given
+        """Answer what cannot be read as HTTP."""
+        self._refuse(
+            Problem(
+                400,
+                "Bad Request",
+                "this is no HTTP/1.1 request that can be read: see its first line, its headers (64 KiB at most, one Host)"
+                " and the length of its body",
+            )
+        )
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer with a problem, unless another answer has begun, and close the connection."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            request_id = new_request_id()
+            self.logger.warning("request %s: %s", request_id, problem.detail)
+            body = json.dumps(document_of(problem, request_id), ensure_ascii=False).encode()
+            headers = [
+                ("Content-Type", MEDIA_TYPE),
+                ("Content-Length", str(len(body))),
+                ("Connection", "close"),
+                (REQUEST_ID, request_id),
+            ]
+            head = h11.Response(status_code=problem.status, headers=headers, reason=STATUS_PHRASES[problem.status])
+            for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
 class Server(uvicorn.Server):
-    """Prepares the database in the background, and lets those go who wait for a run when it stops."""
+    """Prepares the database in the background, and when it stops waits for no run on behalf of a client."""
 
     def __init__(self, app: FastAPI) -> None:
         super().__init__(
@@ -41,6 +111,7 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 backlog=BACKLOG,
+                timeout_keep_alive=HEAD_DEADLINE_S,  # type: ignore[arg-type]  # seconds for call_later
                 timeout_graceful_shutdown=GRACE_S,
             )
         )
@@ -49,7 +120,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._preparing = asyncio.create_task(_prepared(self._app.state.store))
+        self._preparing = asyncio.create_task(_prepare(self._app.state.store))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.stopping = True
@@ -89,11 +160,14 @@ def _orchestrator(settings: Settings, own_dagster: OwnDagster | None) -> Orchest
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    # Only where TCP is said does asyncio switch off Nagle's algorithm, which costs 40 ms per request.
+    # Only where the protocol is TCP by name does asyncio switch off Nagle's algorithm, which costs 40 ms per request.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Inherited by its connections. Where the kernel cannot (it is Linux's own), one that is never read lives on.
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_S * 1000)
         listener.bind((host, port))
         # Now, and not when all is up: two gateways that start at once must not both believe that the port is theirs.
         listener.listen(BACKLOG)
@@ -107,13 +181,13 @@ def _listener(host: str, port: int) -> socket.socket:
 
 
 def _announce(settings: Settings, *, host: str, port: int) -> None:
-    shown = f"[{host}]" if ":" in host else host
+    name = f"[{host}]" if ":" in host else host
     if token_of(settings) is None:
         print(f"no {TOKEN_VARIABLE}: listening on loopback only")
-    print(f"gateway: http://{shown}:{port} (docs at /docs)", flush=True)
+    print(f"gateway: http://{name}:{port} (docs at /docs)", flush=True)
 
 
-async def _prepared(store: Any) -> None:
+async def _prepare(store: Store) -> None:
     """Have the database ready before the first request; where that fails, its log line says so and requests try again."""
     with contextlib.suppress(Problem):
         async with store.connection():

@@ -4,7 +4,7 @@ A database that refuses, is silent, hangs on a lock, ends a session or has no co
 `DEADLINE_S`, and the next request tries anew: nothing is kept that an outage could spoil. A connection costs a few
 milliseconds, which a pool would save and pay for with connections that died unseen.
 
-What does not belong here: what is asked of the database.
+What does not belong here: queries.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class StoreDown(Problem):
-    """The database did not do what was asked, or not in time; the request may succeed later.
+    """The database did not do what was requested, or not in time; the request may succeed later.
 
     Args:
         what: what happened, without host, user or anything else of the address.
@@ -53,7 +53,7 @@ STORE_DOWN = StoreDown(f"did not answer within {DEADLINE_S:g} s")
 
 
 class Busy(Exception):
-    """Another request, of this gateway or of another one, is in the section that only one may be in."""
+    """Another request, of this gateway or of another one, has the lock of this exclusive section."""
 
 
 class Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
@@ -81,8 +81,8 @@ class Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
         return self._timer.when() - asyncio.get_running_loop().time()
 
     @contextlib.contextmanager
-    def elsewhere(self) -> Iterator[None]:
-        """The request waits for somebody else: the time that is spent in here does not count."""
+    def deadline_paused(self) -> Iterator[None]:
+        """For waiting on something else than the database: the time that is spent in here does not count."""
         left_s = self.keep()
         try:
             yield
@@ -159,7 +159,7 @@ class Store:
             Busy: if another one has it: nobody is waited for.
             StoreDown: as with `connection`.
         """
-        # Asked first: a burst of requests costs one connection, not one each.
+        # Checked first: a burst of requests costs one connection, not one each.
         if name in self._held:
             raise Busy(name)
         self._held.add(name)
@@ -177,12 +177,12 @@ class Store:
         try:
             return await Connection.connect(url, autocommit=True, fallback_application_name="etl-assets gateway")
         except BaseException as error:
-            # An embedded server that was started anew may have another address: it is asked for again.
+            # An embedded server that was started anew may have another address: it is looked up again.
             if self._opening is not None and self._opening.done():
                 self._opening = None
             if not isinstance(error, psycopg.Error):
                 raise
-            log.warning("no connection to the database: %s", _said(error))
+            log.warning("no connection to the database: %s", _loggable(error))
             raise StoreDown("accepts no connection") from error
 
     async def _configure(self, connection: Connection) -> None:
@@ -194,7 +194,7 @@ class Store:
             "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_S}s",
             # Instants are read in UTC, whatever the server's zone is.
             "TimeZone": "UTC",
-            # Everything that is asked here follows an index; a planner that knows nothing of a new table would sort all of it.
+            # Every query here follows an index; a planner that knows nothing of a new table would sort all of it.
             "enable_seqscan": "off",
             "enable_bitmapscan": "off",
         }
@@ -211,7 +211,7 @@ class Store:
             await asyncio.shield(self._opening)
         except Exception as error:
             if at_head or self._url is None or not isinstance(error, PermanentError):
-                log.warning("the database is not ready: %s", _said(error))
+                log.warning("the database is not ready: %s", _loggable(error))
                 raise StoreDown("is not ready") from error
         assert self._url is not None
         return self._url
@@ -221,12 +221,12 @@ class Store:
         return StoreDown(f"did not answer within {self._deadline_s:g} s")
 
     def _failed(self, error: psycopg.Error) -> StoreDown:
-        log.warning("the database failed: %s", _said(error))
+        log.warning("the database failed: %s", _loggable(error))
         reason = transient_reason(error.sqlstate, str(error))
         return StoreDown(f"failed: {reason or f'SQLSTATE {error.sqlstate}'}")
 
 
-def _said(error: BaseException) -> str:
+def _loggable(error: BaseException) -> str:
     """What a log may say of a failure: what is not known to leave it out may quote the URL, password included."""
     cause = error.__cause__ or error
     if isinstance(cause, psycopg.ProgrammingError) and cause.sqlstate is None:
@@ -250,6 +250,6 @@ def _in_background(work: Callable[[], None]) -> asyncio.Future[None]:
 
     threading.Thread(target=run, name="prepare", daemon=True).start()
     future = asyncio.wrap_future(done)
-    # Those who asked may have gone away by the time it fails; the next one tries again.
+    # The requests that waited may have ended by the time it fails; the next one tries again.
     future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     return future

@@ -1,7 +1,7 @@
-"""Starting a run at most once: the section that only one trigger at a time is in, with its rate limit.
+"""Triggers: start a run at most once, under a lock and with a rate limit, and answer in the words of the exercises.
 
-What holds for all gateways on one database is decided in the database: who is in the section (an advisory lock) and when
-a trigger was last taken (a row, by the database's clock). Whether a run is under way, Dagster knows.
+What holds for all gateways on one database is decided in the database: an advisory lock per trigger, and when it was last
+taken (a row, by the database's clock). Whether a run is under way, Dagster knows.
 """
 
 import logging
@@ -11,12 +11,19 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from etl_assets.gateway import metrics
-from etl_assets.gateway.contracts import Triggers
-from etl_assets.gateway.orchestrator import Orchestrator, Run, StillLoading
-from etl_assets.gateway.store import Busy, Connection, Store, StoreDown
+from fastapi.responses import JSONResponse
 
-# A moment that lies ahead comes of a clock that was set back; to wait for it could take years.
+from etl_assets.gateway import monitoring
+from etl_assets.gateway.contracts import Triggers
+from etl_assets.gateway.documents import Run
+from etl_assets.gateway.graphql import LaunchRefused, OrchestratorDown, StillLoading
+from etl_assets.gateway.orchestrator import Orchestrator
+from etl_assets.gateway.problems import documented
+from etl_assets.gateway.routing import Words, words_documented, words_response
+from etl_assets.gateway.store import STORE_DOWN, Busy, Connection, Store, StoreDown
+from etl_assets.settings import Settings
+
+# A moment in the future comes of a clock that was set back; to wait for it could take years.
 CLAIM = f"""
     INSERT INTO {Triggers.config.table} AS last (name, triggered_at, run_id) VALUES (%(name)s, clock_timestamp(), '')
     ON CONFLICT (name) DO UPDATE SET triggered_at = excluded.triggered_at, run_id = excluded.run_id
@@ -72,29 +79,74 @@ class Outcome(StrEnum):
     LOADING = "loading"
 
 
-class TooFrequent(Exception):
+class NotTaken(Exception):
+    """Nothing was started, and nothing has failed.
+
+    Attributes:
+        outcome: the reason.
+    """
+
+    outcome: Outcome
+
+
+class TooFrequent(NotTaken):
     """The trigger was taken a moment ago, its run is not finished, or another request is just taking it."""
 
+    outcome = Outcome.TOO_FREQUENT
 
-class Loading(Exception):
+
+class Loading(NotTaken):
     """Dagster is still loading the code that would run."""
 
+    outcome = Outcome.LOADING
 
-async def tried(trigger: Trigger, *, interval_s: float, store: Store, orchestrator: Orchestrator) -> Outcome:
-    """Take a trigger if it can be taken, and count what came of it.
 
-    Raises:
-        StoreDown, OrchestratorDown, LaunchRefused: as `take`.
+@dataclass(frozen=True)
+class TriggerCall:
+    """A call that takes a trigger.
+
+    Attributes:
+        answers: in which words, by outcome.
+        started: what has happened when the trigger was taken, for the document.
     """
-    outcome = Outcome.TAKEN
-    try:
-        await take(trigger, interval_s=interval_s, store=store, orchestrator=orchestrator)
-    except TooFrequent:
-        outcome = Outcome.TOO_FREQUENT
-    except Loading:
-        outcome = Outcome.LOADING
-    metrics.trigger(trigger.name, outcome)
-    return outcome
+
+    trigger: Trigger
+    answers: Mapping[Outcome, Words]
+    started: str
+
+    @property
+    def responses(self) -> dict[int | str, dict[str, Any]]:
+        """Its answers as an operation documents them."""
+        return {
+            200: words_documented(self.answers[Outcome.TAKEN], description=self.started),
+            400: words_documented(
+                self.answers[Outcome.TOO_FREQUENT],
+                self.answers[Outcome.LOADING],
+                description=(
+                    "Nothing was started: a run is queued or running, the last trigger is a moment ago"
+                    " (ETL_TRIGGER_INTERVAL_S), another one is under way, or Dagster is still loading the code"
+                ),
+            ),
+            **documented(
+                LaunchRefused(f"there is no job '{self.trigger.job}': the jobs are outages_job"),
+                OrchestratorDown(),
+                STORE_DOWN,
+            ),
+        }
+
+    async def answer(self, dagster: Orchestrator, store: Store, settings: Settings) -> JSONResponse:
+        """Take the trigger if it can be taken, count what came of it, and say so.
+
+        Raises:
+            StoreDown, OrchestratorDown, LaunchRefused: as `take`.
+        """
+        outcome = Outcome.TAKEN
+        try:
+            await take(self.trigger, interval_s=settings.etl_trigger_interval_s, store=store, orchestrator=dagster)
+        except NotTaken as reason:
+            outcome = reason.outcome
+        monitoring.count_trigger(self.trigger.name, outcome)
+        return words_response(self.answers[outcome], 200 if outcome is Outcome.TAKEN else 400)
 
 
 async def take(trigger: Trigger, *, interval_s: float, store: Store, orchestrator: Orchestrator) -> Run:
@@ -114,11 +166,14 @@ async def take(trigger: Trigger, *, interval_s: float, store: Store, orchestrato
     try:
         async with store.exclusive(trigger.name) as connection:
             plan = await trigger.plan(connection, await _claim(connection, trigger, interval_s=interval_s))
-            with connection.elsewhere():
-                await _verify(trigger, orchestrator)
-            # The lock is ours for as long as the session lives; that it still does is asked as late as can be.
+            with connection.deadline_paused():
+                if await orchestrator.loading():
+                    raise Loading
+                if await orchestrator.unfinished(trigger.job):
+                    raise TooFrequent
+            # The lock is ours for as long as the session lives; that it still does is checked as late as can be.
             await connection.execute("SELECT 1")
-            with connection.elsewhere():
+            with connection.deadline_paused():
                 run = await orchestrator.launch(trigger.job, partition=plan.partition, run_config=plan.run_config)
             await connection.execute(RECORD, {"name": trigger.name, "run_id": run.run_id})
     except Busy:
@@ -141,10 +196,3 @@ async def _claim(connection: Connection, trigger: Trigger, *, interval_s: float)
         raise TooFrequent
     now: datetime = row[0]
     return now
-
-
-async def _verify(trigger: Trigger, orchestrator: Orchestrator) -> None:
-    if await orchestrator.loading():
-        raise Loading
-    if await orchestrator.unfinished(trigger.job):
-        raise TooFrequent

@@ -23,7 +23,7 @@ class Refusal(Exception):
 
 
 def simulator_app(title: str, faults: Faults) -> FastAPI:
-    """An app that fails on plan, says its errors as `{"message": …}`, and has the fault controls."""
+    """An app that fails on plan, answers errors as `{"message": …}`, and has the fault controls."""
     app = FastAPI(title=title)
     app.add_middleware(FaultMiddleware, faults=faults)
     app.include_router(fault_controls(faults))

@@ -135,10 +135,10 @@ class _Exchange:
     _resumed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def handled(self) -> tuple[Message, bytes]:
-        """Lets the handler run and keeps its answer back; of a streamed answer the first piece, where it then waits."""
+        """Lets the handler run and holds its answer back; of a streamed answer the first chunk, where it then waits."""
         start: Message = {}
         body = bytearray()
-        first_piece = asyncio.Event()
+        first_chunk = asyncio.Event()
 
         async def keep(message: Message) -> None:
             if self._passes:
@@ -149,11 +149,11 @@ class _Exchange:
                 body.extend(message.get("body", b""))
                 if message.get("more_body"):
                     self.streamed = True
-                    first_piece.set()
+                    first_chunk.set()
                     await self._resumed.wait()
 
         self._handler = asyncio.ensure_future(self.app(self.scope, self.receive, keep))
-        waiting = asyncio.ensure_future(first_piece.wait())
+        waiting = asyncio.ensure_future(first_chunk.wait())
         try:
             await asyncio.wait({self._handler, waiting}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -163,7 +163,7 @@ class _Exchange:
         return start, bytes(body)
 
     async def rest(self) -> None:
-        """Sends what a streamed answer has after its first piece; nothing for a whole one."""
+        """Sends what a streamed answer has after its first chunk; nothing for a whole one."""
         if self._handler and self.streamed:
             self._passes = True
             self._resumed.set()
@@ -176,7 +176,7 @@ class _Exchange:
             await asyncio.wait({self._handler})
 
     async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]], *, length: int) -> None:
-        """Begins the answer; the length is said unless it is streamed, when nobody knows it."""
+        """Begins the answer, with its length unless it is streamed, when nobody knows it."""
         kept = [(name, value) for name, value in headers if name.lower() != b"content-length"]
         if not self.streamed:
             kept.append((b"content-length", str(length).encode()))
@@ -217,7 +217,7 @@ class _Exchange:
         await asyncio.sleep(_DELIVERED_S)
 
     async def close(self) -> None:
-        """Ends the connection with FIN once what was written is out."""
+        """Ends the connection with FIN when what was written is out."""
         self._transport().close()
         await self.stalled(1.0)
 

@@ -5,15 +5,18 @@ from where the faults take it.
 """
 
 import asyncio
+import signal
 import socket
 import threading
 from asyncio import BaseTransport
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from etl_assets.errors import ConfigurationError
 
 TRANSPORT = "transport"
 _POLL_S = 0.002
@@ -32,7 +35,7 @@ class _Server(uvicorn.Server):
         """Drops open connections first: one that stalls on purpose would otherwise be waited for."""
         for listening in self.servers:
             listening.close()
-        # A connection that was accepted a moment ago becomes one of them in the next turn of the loop.
+        # A connection that was accepted a moment ago becomes one of them in the next iteration of the loop.
         await asyncio.sleep(0)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
@@ -48,7 +51,7 @@ def serve(app: Any, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
         OSError: if the port is taken.
         RuntimeError: if the app fails to start.
     """
-    # Only where TCP is said does asyncio switch off Nagle's algorithm, which costs 40 ms per request.
+    # Only where the protocol is TCP by name does asyncio switch off Nagle's algorithm, which costs 40 ms per request.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -62,8 +65,8 @@ def serve(app: Any, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     thread.start()
     try:
         _await_start(server, thread)
-        shown = f"[{host}]" if ":" in host else host
-        yield f"http://{shown}:{listener.getsockname()[1]}"
+        name = f"[{host}]" if ":" in host else host
+        yield f"http://{name}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(timeout=10)
@@ -96,3 +99,21 @@ def _await_start(server: uvicorn.Server, thread: threading.Thread) -> None:
         if not thread.is_alive():
             raise RuntimeError("the simulator did not start: its log says why")
         thread.join(timeout=_POLL_S)
+
+
+def serve_in_foreground(app: Any, name: str, *, host: str, port: int) -> None:
+    """Serve an app until Ctrl-C or SIGTERM, and print its address.
+
+    Raises:
+        ConfigurationError: if the port is taken.
+    """
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(serve(app, host=host, port=port))
+        except OSError as error:
+            raise ConfigurationError(f"{error.strerror} by --port") from None
+        print(f"{name} on {url}", flush=True)
+        ended.wait()

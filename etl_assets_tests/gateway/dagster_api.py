@@ -113,7 +113,8 @@ class DagsterApi:
 
     def _assetNodes(self, asked: Answer) -> Any:
         job = asked["job"]["pipelineName"]
-        return [{"assetKey": {"path": [job.removesuffix("_job")]}, "jobNames": ["__ASSET_JOB", job]}]
+        asset = job.removesuffix("_job")
+        return [{"assetKey": {"path": [asset]}, "jobNames": ["__ASSET_JOB", job], "opNames": [asset]}]
 
     def _launchRun(self, asked: Answer) -> Answer:
         params = asked["params"]

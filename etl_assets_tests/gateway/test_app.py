@@ -47,26 +47,24 @@ def test_a_path_that_is_nearly_right_leads_nowhere_else(gateway_client: Client, 
     assert gateway_client.get(path, allow_redirects=False).status_code == 404
 
 
-@pytest.mark.parametrize(
-    ("path", "allowed"),
-    [
-        ("/trigger-etl", "GET, POST"),
-        ("/check/table", "GET"),
-        ("/start-etl-job", "GET, POST"),
-        ("/latest-event-data", "GET"),
-        ("/v1/runs", "GET, POST"),
-        ("/v1/runs/one", "GET"),
-        ("/v1/runs/one/cancel", "POST"),
-        ("/v1/jobs", "GET"),
-        ("/healthz", "GET"),
-        ("/metrics", "GET"),
-        ("/openapi.json", "GET, HEAD"),
-    ],
-)
-def test_a_wrong_method_is_told_the_right_ones(gateway_client: Client, path: str, allowed: str) -> None:
-    for method in ("DELETE", "PUT", "OPTIONS", "BREW"):
+def test_a_wrong_method_is_told_the_right_ones(gateway_client: Client) -> None:
+    allowed = {
+        "/trigger-etl": "GET, POST",
+        "/check/table": "GET",
+        "/start-etl-job": "GET, POST",
+        "/latest-event-data": "GET",
+        "/v1/runs": "GET, POST",
+        "/v1/runs/one": "GET",
+        "/v1/runs/one/cancel": "POST",
+        "/v1/jobs": "GET",
+        "/healthz": "GET",
+        "/metrics": "GET",
+        "/openapi.json": "GET, HEAD",
+    }
+    wrong = [(path, "DELETE") for path in allowed] + [("/v1/runs", method) for method in ("PUT", "OPTIONS", "BREW")]
+    for path, method in wrong:
         answer = gateway_client.call(method, path)
-        assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, allowed[path]), f"{method} {path}"
         assert answer.headers["Content-Type"] == MEDIA_TYPE
 
 

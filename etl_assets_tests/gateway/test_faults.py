@@ -25,8 +25,9 @@ import yaml
 
 from etl_assets.cli.gateway import prepare_gateway_home
 from etl_assets.core.database.connections import Database
-from etl_assets.gateway import connections, security
-from etl_assets.gateway.orchestrator import LONGEST_RUN_S, CancelPolicy, CancelRefused, Orchestrator
+from etl_assets.gateway import middleware, server
+from etl_assets.gateway.graphql import CancelPolicy, CancelRefused
+from etl_assets.gateway.orchestrator import LONGEST_RUN_S, Orchestrator
 from etl_assets.gateway.own_dagster import OwnDagster
 from etl_assets.gateway.server import Server, _listener
 from etl_assets.settings import load_settings
@@ -87,13 +88,13 @@ def statuses(received: bytes) -> list[int]:
 def served(app: Any) -> Iterator[tuple[str, int]]:
     """The app behind the gateway's own server; its address."""
     listener = _listener("127.0.0.1", 0)
-    server = Server(app)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    serving = Server(app)
+    thread = threading.Thread(target=serving.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
         yield listener.getsockname()
     finally:
-        server.should_exit = True
+        serving.should_exit = True
         thread.join(timeout=10)
         app.state.stopping = False
 
@@ -107,8 +108,8 @@ def place(gateway_client: Client) -> Iterator[tuple[str, int]]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "HEAD_DEADLINE_S", SHORT_S)
-    monkeypatch.setattr(security, "BODY_DEADLINE_S", SHORT_S)
+    monkeypatch.setattr(server, "HEAD_DEADLINE_S", SHORT_S)
+    monkeypatch.setattr(middleware, "BODY_DEADLINE_S", SHORT_S)
 
 
 def healthy(place: tuple[str, int]) -> bool:
@@ -224,18 +225,19 @@ def test_a_client_that_resets_its_connection_leaves_the_gateway_serving(
 @pytest.mark.long
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the kernel cannot")
 def test_a_client_that_never_reads_its_answers_is_let_go(
-    place: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+    gateway_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "UNREAD_S", 1)
-    connection = Raw(place)
-    with contextlib.suppress(ConnectionError, TimeoutError):
-        connection.socket.settimeout(10)
-        while True:  # at last nothing more can be sent, and then the server has given up
-            connection.say(b"GET /openapi.json HTTP/1.1\r\n" + HOST + b"\r\n")
-    ours = connection.socket.getsockname()
-    until(lambda: ours not in {each.raddr for each in psutil.Process().net_connections("tcp4")})
-    connection.socket.close()
-    assert healthy(place)
+    monkeypatch.setattr(server, "UNREAD_S", 1)
+    with served(gateway_client.app) as place:
+        connection = Raw(place)
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            connection.socket.settimeout(10)
+            while True:  # at last nothing more can be sent, and then the server has given up
+                connection.say(b"GET /openapi.json HTTP/1.1\r\n" + HOST + b"\r\n")
+        ours = connection.socket.getsockname()
+        until(lambda: ours not in {each.raddr for each in psutil.Process().net_connections("tcp4")})
+        connection.socket.close()
+        assert healthy(place)
 
 
 # HTTP: bodies and paths
@@ -396,7 +398,7 @@ def test_a_connection_that_is_cut_at_commit_leaves_one_run_that_is_said_to_be_st
     assert len(recorded(database)) == (1 if cut == "after" else 0)
 
 
-@pytest.mark.parametrize("cut", ["before", "after"])
+@pytest.mark.parametrize("cut", ["before", pytest.param("after", marks=pytest.mark.long)])
 def test_a_connection_that_is_cut_at_commit_lets_a_key_start_one_run(
     gateway_with: Callable[..., Client], database: Database, cut: Any
 ) -> None:
@@ -423,20 +425,13 @@ def test_more_requests_than_connections_all_have_their_answer_in_time(database: 
         assert ask(url).status_code == 404
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "DROP COLUMN days_since_signup",
-        "RENAME COLUMN user_id TO id",
-        "RENAME TO others",
-    ],
-)
-def test_a_table_that_was_changed_under_us_is_a_503_that_says_nothing_of_it(database: Database, change: str) -> None:
-    execute(database, f"ALTER TABLE {UserFeatures.config.table} {change}")
+def test_a_table_that_was_changed_under_us_is_a_503_that_says_nothing_of_it(database: Database) -> None:
     with serving(database) as url:
-        answer = ask(url, READING)
-        assert_down(answer, because="the platform's database failed: SQLSTATE 42")
-        assert "user_features" not in answer.text
+        for change in ("DROP COLUMN days_since_signup", "RENAME COLUMN user_id TO id", "RENAME TO others"):
+            execute(database, f"ALTER TABLE {UserFeatures.config.table} {change}")
+            answer = ask(url, READING)
+            assert_down(answer, because="the platform's database failed: SQLSTATE 42")
+            assert "user_features" not in answer.text, change
 
 
 def test_a_row_that_breaks_its_contract_spoils_its_page_and_no_other(database: Database) -> None:
@@ -449,6 +444,7 @@ def test_a_row_that_breaks_its_contract_spoils_its_page_and_no_other(database: D
     assert found == [200, 500]
 
 
+@pytest.mark.long
 def test_a_hostile_name_is_only_a_name(gateway_with: Callable[..., Client], database: Database) -> None:
     client = gateway_with(database=database.url)
     for name in ("'; DROP TABLE gateway.triggers; --", 'a"b', "%s", "$1", "\\", "{}", "a" * 255):
@@ -506,7 +502,7 @@ def test_the_longest_run_is_what_dagster_gives_a_run() -> None:
     assert monitoring["max_runtime_seconds"] == LONGEST_RUN_S
 
 
-@pytest.mark.parametrize("status", ["STARTED", "CANCELING"])
+@pytest.mark.parametrize("status", ["STARTED", pytest.param("CANCELING", marks=pytest.mark.long)])
 def test_a_run_whose_process_is_gone_can_be_marked_as_canceled(experiments: Client, status: str) -> None:
     run_id = experiments.dagster.add("experiments_job", status)
     experiments.dagster.gone = {run_id}
@@ -585,6 +581,7 @@ def test_a_dagster_of_the_gateways_own_that_is_killed_is_started_again_and_a_los
         orchestrator.close()
 
 
+@pytest.mark.long
 def test_dagster_that_cannot_write_its_event_log_is_503_and_uses_up_nothing(
     experiments: Client, dagster_api: DagsterApi
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from etl_assets.core.database.connections import Database
-from etl_assets.gateway import metrics
+from etl_assets.gateway import monitoring
 from etl_assets_tests.gateway.conftest import Client
 from etl_assets_tests.gateway.dagster_api import location, workspace
 
@@ -72,7 +72,7 @@ def test_paths_and_methods_that_are_not_there_make_one_series(gateway_client: Cl
 
 def test_triggers_are_counted_by_their_name_and_outcome(gateway_client: Client) -> None:
     key = ("gateway_triggers_total", "failed", "of a test")
-    metrics.trigger("of a test", "failed")
+    monitoring.count_trigger("of a test", "failed")
     assert samples(gateway_client)[key] == 1
 
 

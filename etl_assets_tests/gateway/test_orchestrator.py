@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from etl_assets.errors import ConfigurationError
-from etl_assets.gateway.answers import first_line
-from etl_assets.gateway.orchestrator import (
+from etl_assets.gateway.graphql import (
     CancelRefused,
+    Graphql,
     LaunchRefused,
-    Orchestrator,
     OrchestratorDown,
     StillLoading,
     UnknownJob,
+    first_line,
 )
+from etl_assets.gateway.orchestrator import Orchestrator
 from etl_assets_tests.gateway.dagster_api import DagsterApi, location, workspace
 
 PYTHON_ERROR = {
@@ -87,6 +88,36 @@ def test_a_run_configuration_that_does_not_fit_is_refused_with_dagsters_reasons(
     with pytest.raises(LaunchRefused) as met:
         ask(orchestrator.launch("table_job", run_config={"ops": 1}))
     assert met.value.errors == (("body.run_config.ops", "Missing required config entry"),)
+
+
+def test_an_op_may_be_configured_by_the_name_of_its_asset_alone(
+    orchestrator: Orchestrator, dagster_api: DagsterApi
+) -> None:
+    dagster_api.answers["assetNodes"] = [
+        {"assetKey": {"path": list(path)}, "jobNames": ["table_job"], "opNames": ["__".join(path)]}
+        for path in (("lab", "users"), ("lab", "table"), ("one", "twice"), ("two", "twice"))
+    ]
+    sent = []
+
+    def launch(asked: Any) -> Any:
+        sent.append(asked["params"]["runConfigData"])
+        return dagster_api._launchRun(asked)
+
+    dagster_api.answers["launchRun"] = launch
+    cases = {
+        "users": "lab__users",
+        "lab__users": "lab__users",
+        "twice": "twice",
+        "one__twice": "one__twice",
+        "no_such": "no_such",
+    }
+    for given, meant in cases.items():
+        resources = {"resources": {"x": 1}}
+        ask(orchestrator.launch("table_job", run_config={"ops": {given: {"config": 1}}, **resources}))
+        assert sent.pop() == {"ops": {meant: {"config": 1}}, **resources}, given
+    for config in ({"ops": {"users": 1, "lab__users": 2}}, {"ops": "none"}, {"execution": {}}, {}):
+        ask(orchestrator.launch("table_job", run_config=config))
+        assert sent.pop() == config
 
 
 def test_a_job_that_has_just_gone_is_unknown(orchestrator: Orchestrator, dagster_api: DagsterApi) -> None:
@@ -286,7 +317,7 @@ def test_a_url_that_cannot_be_right_is_a_configuration_error(url: str) -> None:
 
 @pytest.mark.parametrize("end", ["", "/", "/graphql", "/graphql/"])
 def test_the_url_is_taken_with_and_without_its_end(end: str) -> None:
-    assert Orchestrator(f"http://user:pass@host:3000/prefix{end}").page_of("id") == "http://host:3000/prefix/runs/id"
+    assert Graphql(f"http://user:pass@host:3000/prefix{end}").base_url == "http://host:3000/prefix"
 
 
 def test_a_first_line_is_short_and_has_no_credentials() -> None:

@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from etl_assets.errors import ConfigurationError
-from etl_assets.gateway.security import MAX_BODY_BYTES, is_loopback, require_loopback, secrets_of, token_of
+from etl_assets.gateway.middleware import MAX_BODY_BYTES
+from etl_assets.gateway.security import is_loopback, require_loopback, secrets_of, token_of
 from etl_assets.settings import Settings
 from etl_assets_tests.gateway.conftest import TOKEN, Client
 

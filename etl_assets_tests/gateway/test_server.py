@@ -20,8 +20,9 @@ import requests
 from etl_assets.cli.gateway import gateway, prepare_gateway_home
 from etl_assets.core.embedded import EmbeddedPostgres
 from etl_assets.errors import ConfigurationError
-from etl_assets.gateway import child as leash
-from etl_assets.gateway.orchestrator import LaunchRefused, Orchestrator
+from etl_assets.gateway import own_dagster
+from etl_assets.gateway.graphql import LaunchRefused
+from etl_assets.gateway.orchestrator import Orchestrator
 from etl_assets.gateway.own_dagster import OwnDagster
 from etl_assets.gateway.server import run
 from etl_assets.settings import Settings, load_settings
@@ -52,8 +53,8 @@ def alive(process: psutil.Process) -> bool:
     return False
 
 
-def on_leash(*command: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-I", "-S", leash.__file__, *command], stdin=subprocess.PIPE)
+def supervised(*command: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-I", "-S", own_dagster.__file__, *command], stdin=subprocess.PIPE)
 
 
 def test_a_port_that_is_taken_is_refused_and_named() -> None:
@@ -75,8 +76,8 @@ def test_a_port_that_is_none_is_refused(data_dir: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_command_on_the_leash_ends_with_its_descendants_when_the_other_end_is_let_go() -> None:
-    process = on_leash(*SLEEPER)
+def test_a_supervised_command_ends_with_its_descendants_when_the_pipe_is_closed() -> None:
+    process = supervised(*SLEEPER)
     descendants = until(
         lambda: (found := psutil.Process(process.pid).children(recursive=True)) and len(found) == 2 and found
     )
@@ -86,17 +87,17 @@ def test_a_command_on_the_leash_ends_with_its_descendants_when_the_other_end_is_
     until(lambda: not any(map(alive, descendants)))
 
 
-def test_the_leash_ends_with_its_command() -> None:
-    process = on_leash(sys.executable, "-c", "raise SystemExit(3)")
+def test_the_supervisor_ends_with_its_command() -> None:
+    process = supervised(sys.executable, "-c", "raise SystemExit(3)")
     assert process.wait(timeout=10) == 3
     assert process.stdin is not None
     process.stdin.close()
 
 
-def test_a_dagster_that_never_starts_is_at_last_not_said_to_be_loading(
+def test_a_dagster_that_never_starts_is_at_last_not_reported_as_loading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("etl_assets.gateway.own_dagster.LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr("etl_assets.gateway.own_dagster.LONGEST_BACKOFF_S", 0.01)
     monkeypatch.setattr("etl_assets.gateway.own_dagster.sys.executable", "/bin/false")
     own = OwnDagster(tmp_path, {})
     assert own.starting()
@@ -171,6 +172,9 @@ def test_what_dagster_does_not_take_is_refused_with_its_reasons(client: Client) 
     assert client.post("/v1/runs", json={"job": "configured_job", "run_config": wrong}).status_code == 422
     right = {"ops": {"counts": {"config": {"number": 1}}}}
     assert ended(client, start(client, "configured_job", run_config=right))["status"] == "SUCCESS"
+    for op in ("configured", "lab__configured"):  # the asset's name alone, and its op's
+        config = {"ops": {op: {"config": {"number": 1}}}}
+        assert ended(client, start(client, "lab_job", run_config=config))["status"] == "SUCCESS"
     for partition in ("2024-01-04", "x", None):
         assert client.post("/v1/runs", json={"job": "daily_job", "partition": partition}).status_code == 422
 
@@ -182,6 +186,7 @@ def test_the_jobs_of_the_location_are_listed(client: Client) -> None:
         "configured_job": False,
         "daily_job": True,
         "failing_job": False,
+        "lab_job": False,
         "lasting_job": False,
         "slow_job": False,
         "table_job": False,

@@ -244,7 +244,7 @@ def test_no_more_connections_than_allowed_are_open_at_once(database: Database) -
     async def hold(store: Store, released: asyncio.Event) -> None:
         async with store.connection() as connection:
             entered.append(connection.info.backend_pid)
-            with connection.elsewhere():
+            with connection.deadline_paused():
                 await released.wait()
 
     async def run() -> int:
@@ -265,7 +265,7 @@ def test_no_more_connections_than_allowed_are_open_at_once(database: Database) -
 def test_time_that_is_spent_elsewhere_is_not_the_databases(database: Database) -> None:
     async def run() -> tuple[bool, tuple[int, ...] | None]:
         async with Store(database, deadline_s=1.0).connection() as connection:
-            with connection.elsewhere():
+            with connection.deadline_paused():
                 await asyncio.sleep(1.0)
             answer = await (await connection.execute("SELECT 1")).fetchone()
             return connection.expired, answer

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from etl_assets.core.database.connections import Database
-from etl_assets.gateway.orchestrator import LaunchRefused, OrchestratorDown, StillLoading
+from etl_assets.gateway.graphql import LaunchRefused, OrchestratorDown, StillLoading
 from etl_assets.gateway.store import Store, StoreDown
 from etl_assets.gateway.triggers import Loading, TooFrequent, Trigger, take
 from etl_assets_tests.gateway.serving import FakeDagster, serving
@@ -20,7 +20,6 @@ from etl_assets_tests.gateway.serving import FakeDagster, serving
 TRIGGER = Trigger(name="experiments", job="experiments_job")
 FREQUENT = (400, "Trigger the API frequently, please try again later.")
 STARTED = (200, "ETL process started")
-AT_ONCE = 200
 
 
 def taken(database: Database, dagster: FakeDagster, *, interval_s: float = 10) -> str:
@@ -187,7 +186,7 @@ def gateways(database: Database, dagster: FakeDagster, count: int, *, interval_s
         ]
 
 
-def answers_to_many(urls: list[str], count: int = AT_ONCE) -> Counter[tuple[int, str]]:
+def answers_to_many(urls: list[str], count: int) -> Counter[tuple[int, str]]:
     """What is answered, and how often, to triggers that go off together."""
     together = threading.Barrier(count)
 
@@ -203,21 +202,22 @@ def answers_to_many(urls: list[str], count: int = AT_ONCE) -> Counter[tuple[int,
 
 # Without an interval only the section itself keeps a second run from being started before the first one can be seen.
 @pytest.mark.parametrize(
-    ("gateway_count", "interval_s", "runs_last"),
+    ("count", "gateway_count", "interval_s", "runs_last"),
     [
-        pytest.param(2, 0, True, id="two gateways, no interval, a long run"),
-        pytest.param(1, 0, True, id="one gateway, no interval, a long run", marks=pytest.mark.long),
-        pytest.param(1, 3600, False, id="one gateway, runs that end at once", marks=pytest.mark.long),
-        pytest.param(2, 3600, False, id="two gateways, runs that end at once", marks=pytest.mark.long),
-        pytest.param(4, 3600, True, id="four gateways", marks=pytest.mark.long),
+        pytest.param(30, 2, 0, True, id="two gateways, no interval, a long run, thirty triggers"),
+        pytest.param(200, 2, 0, True, id="two gateways, no interval, a long run", marks=pytest.mark.long),
+        pytest.param(200, 1, 0, True, id="one gateway, no interval, a long run", marks=pytest.mark.long),
+        pytest.param(200, 1, 3600, False, id="one gateway, runs that end at once", marks=pytest.mark.long),
+        pytest.param(200, 2, 3600, False, id="two gateways, runs that end at once", marks=pytest.mark.long),
+        pytest.param(200, 4, 3600, True, id="four gateways", marks=pytest.mark.long),
     ],
 )
-def test_two_hundred_triggers_at_once_start_one_run(
-    database: Database, gateway_count: int, interval_s: float, runs_last: bool
+def test_many_triggers_at_once_start_one_run(
+    database: Database, count: int, gateway_count: int, interval_s: float, runs_last: bool
 ) -> None:
     dagster = FakeDagster(runs_last=runs_last)
     with gateways(database, dagster, gateway_count, interval_s=interval_s) as urls:
-        assert answers_to_many(urls) == {STARTED: 1, FREQUENT: AT_ONCE - 1}
+        assert answers_to_many(urls, count) == {STARTED: 1, FREQUENT: count - 1}
     assert len(dagster.launched) == 1
 
 

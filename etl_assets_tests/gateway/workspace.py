@@ -48,6 +48,11 @@ def table() -> int:
     return 1
 
 
+@dg.asset(key=["lab", "configured"], config_schema={"number": int})
+def configured(context: dg.AssetExecutionContext) -> int:
+    return int(context.op_config["number"])
+
+
 @dg.asset
 def slow_table() -> None:
     while True:
@@ -55,13 +60,14 @@ def slow_table() -> None:
 
 
 defs = dg.Definitions(
-    assets=[daily, table, slow_table],
+    assets=[daily, table, configured, slow_table],
     jobs=[
         failing_job,
         lasting_job,
         configured_job,
         dg.define_asset_job("daily_job", [daily], description="One day."),
         dg.define_asset_job("table_job", [table]),
+        dg.define_asset_job("lab_job", [configured]),
         dg.define_asset_job("slow_job", [slow_table]),
     ],
     executor=dg.in_process_executor,

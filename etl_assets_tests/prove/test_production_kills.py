@@ -38,7 +38,7 @@ def servers(data_dir: Path) -> Iterator[Servers]:
     """A database at head and a broker, for this test alone."""
     servers = Servers(EmbeddedPostgres(data_dir), EmbeddedBroker(data_dir))
     try:
-        ensure_head(servers.database_url, history="platform")
+        ensure_head(servers.database_url, database="platform")
         yield servers
     finally:
         servers.close()

@@ -4,18 +4,13 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union
+from typing import Any, ClassVar, Literal, Union
 
 from etl_assets.errors import ContractError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from etl_assets.core.contracts.split import Split
 
 Timestamp = datetime
 Date = date
@@ -44,16 +39,17 @@ KINDS: Mapping[type, Kind] = {
 }
 
 BOUNDS = ("ge", "gt", "le", "lt")
+CHECKED = (*BOUNDS, "isin", "pattern", "min_length", "max_length")
 # Rules that a column of each kind can have, beside `unit`.
 RULES: Mapping[Kind, tuple[str, ...]] = {
     Kind.INT: (*BOUNDS, "isin"),
     Kind.FLOAT: (*BOUNDS, "isin"),
     Kind.BOOL: ("isin",),
-    Kind.TEXT: (*BOUNDS, "isin", "pattern", "min_length", "max_length"),
+    Kind.TEXT: CHECKED,
     Kind.DATE: (*BOUNDS, "isin"),
     Kind.TIMESTAMP: (*BOUNDS, "isin", "zone"),
 }
-DECLARED = ("unit", *BOUNDS, "isin", "pattern", "min_length", "max_length", "zone")
+DECLARED = ("unit", *CHECKED, "zone")
 
 
 @dataclass(frozen=True)
@@ -85,8 +81,7 @@ class Column:
     def constraints(self) -> tuple[str, ...]:
         """Names of the rules that a value can break, beside that of its type."""
         rules = [] if self.nullable else ["required"]
-        named = (*BOUNDS, "isin", "pattern", "min_length", "max_length")
-        rules += [rule for rule in named if getattr(self, rule) is not None]
+        rules += [rule for rule in CHECKED if getattr(self, rule) is not None]
         return tuple(rules + (["finite"] if self.kind is Kind.FLOAT else []))
 
 
@@ -150,15 +145,15 @@ class Contract:
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         declared = {name: value for name, value in vars(cls).items() if isinstance(value, Column)}
-        _verify_declarations(cls, declared)
+        _require(_faults_of_declarations(cls, declared))
         cls.config = _config(cls)
         hints = typing.get_type_hints(cls)
         cls.columns = {
             name: _typed(value, name=name, hint=hints[name], contract=cls.__name__) for name, value in declared.items()
         }
-        _verify(cls)
+        _require(_faults_of_table(cls))
         for c in cls.columns.values():
-            _verify_rules(c, f"{cls.__name__}.{c.name}")
+            _require(_faults_of_rules(c, f"{cls.__name__}.{c.name}"))
 
     @classmethod
     def schema_name(cls) -> str:
@@ -171,13 +166,6 @@ class Contract:
         return cls.config.table.split(".")[1]
 
     @classmethod
-    def split(cls, frame: "pd.DataFrame", **options: Any) -> "Split[pd.DataFrame]":
-        """Divide a frame into rows that keep the contract and records of the rest; see `validation.split`."""
-        from etl_assets.core.contracts.validation import split
-
-        return split(cls, frame, **options)
-
-    @classmethod
     def partition_columns(cls) -> Mapping[str, str]:
         """Column by partition dimension; one unnamed dimension has the name ''."""
         by = cls.config.partition_by
@@ -186,42 +174,35 @@ class Contract:
         return {"": by} if isinstance(by, str) else by
 
 
+def _require(faults: Iterator[str]) -> None:
+    for fault in faults:
+        raise ContractError(fault)
+
+
 def _config(cls: type[Contract]) -> TableConfig:
     declared = vars(cls).get("Config")
     if declared is None or not isinstance(vars(declared).get("table"), str):
         raise ContractError(f"contract {cls.__name__} has no class Config with its table")
     options = {k: v for k, v in vars(declared).items() if not k.startswith("__")}
     known = [f.name for f in fields(TableConfig)]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
+    if unknown := sorted(set(options) - set(known)):
         raise ContractError(f"{cls.__name__}: Config says {', '.join(unknown)}; it may say {', '.join(known)}")
-    config = TableConfig(**options)
-    # A single name in brackets without a comma is text, which would pass for its letters.
-    tuples = (config.key, config.first_stored, *config.indexes)
-    if not all(isinstance(names, tuple) for names in tuples) or not all(config.indexes):
-        raise ContractError(
-            f"{cls.__name__}: key and first_stored are tuples of columns, indexes a tuple of such tuples: mind the commas"
-        )
-    if config.store not in typing.get_args(STORES) or config.native not in (None, *typing.get_args(SPANS)):
-        raise ContractError(f"{cls.__name__}: unknown store {config.store!r} or native partition {config.native!r}")
-    return config
+    return TableConfig(**options)
 
 
-def _verify_declarations(cls: type[Contract], declared: Mapping[str, Column]) -> None:
+def _faults_of_declarations(cls: type[Contract], declared: Mapping[str, Column]) -> Iterator[str]:
     name = cls.__name__
     if cls.__bases__ != (Contract,):
-        raise ContractError(
-            f"{name} is derived from another contract: a table's columns stand in one place, write them out"
-        )
+        yield f"{name} is derived from another contract: a table's columns stand in one place, write them out"
     annotated = [n for n in vars(cls).get("__annotations__", {}) if not n.startswith("__")]
     for bare in [n for n in annotated if n not in declared]:
-        raise ContractError(f"{name}.{bare} has a type and no column(...): say what it means")
+        yield f"{name}.{bare} has a type and no column(...): say what it means"
     for untyped in [n for n in declared if n not in annotated]:
-        raise ContractError(f"{name}.{untyped} is a column without a type")
+        yield f"{name}.{untyped} is a column without a type"
     for taken in [n for n in declared if hasattr(Contract, n) or n == "config"]:
-        raise ContractError(f"{name}.{taken} hides what every contract has under this name: choose another")
+        yield f"{name}.{taken} hides what every contract has under this name: choose another"
     if not declared:
-        raise ContractError(f"{name} has no columns")
+        yield f"{name} has no columns"
 
 
 def _typed(declared: Column, *, name: str, hint: Any, contract: str) -> Column:
@@ -232,57 +213,56 @@ def _typed(declared: Column, *, name: str, hint: Any, contract: str) -> Column:
     return replace(declared, name=name, kind=KINDS[concrete[0]], nullable=len(options) > len(concrete))
 
 
-def _verify(cls: type[Contract]) -> None:
-    config, name = cls.config, cls.__name__
+def _faults_of_table(cls: type[Contract]) -> Iterator[str]:
+    config, columns, name = cls.config, cls.columns, cls.__name__
+    # A single name in brackets without a comma is text, which would pass for its letters.
+    tuples = (config.key, config.first_stored, *config.indexes)
+    if not all(isinstance(names, tuple) for names in tuples) or not all(config.indexes):
+        yield f"{name}: key and first_stored are tuples of columns, indexes a tuple of such tuples: mind the commas"
+    if config.store not in typing.get_args(STORES) or config.native not in (None, *typing.get_args(SPANS)):
+        yield f"{name}: unknown store {config.store!r} or native partition {config.native!r}"
     parts = config.table.split(".")
-    if len(parts) != 2 or not all(IDENTIFIER.fullmatch(part) for part in (*parts, *cls.columns)):
-        raise ContractError(f"{name}: table and columns must be lower-case identifiers, the table schema.table")
+    if len(parts) != 2 or not all(IDENTIFIER.fullmatch(part) for part in (*parts, *columns)):
+        yield f"{name}: table and columns must be lower-case identifiers, the table schema.table"
     partition = tuple(cls.partition_columns().values())
     lists = [config.key, partition, config.first_stored, *config.indexes]
-    for unknown in [column_name for names in lists for column_name in names if column_name not in cls.columns]:
-        raise ContractError(f"{name}: Config names {unknown}, which is no column")
+    for unknown in [column_name for names in lists for column_name in names if column_name not in columns]:
+        yield f"{name}: Config names {unknown}, which is no column"
     if any(len(set(names)) != len(names) for names in lists):
-        raise ContractError(f"{name}: Config names a column twice in its key, its partition or an index")
-    for key_column in config.key:
-        if cls.columns[key_column].nullable:
-            raise ContractError(f"{name}.{key_column} is in the key and cannot be NULL")
-    for partition_column in partition:
-        if cls.columns[partition_column].nullable:
-            raise ContractError(f"{name}.{partition_column} says to which partition a row belongs and cannot be NULL")
+        yield f"{name}: Config names a column twice in its key, its partition or an index"
+    for role, names in (("is in the key", config.key), ("says to which partition a row belongs", partition)):
+        for nullable in [n for n in names if columns[n].nullable]:
+            yield f"{name}.{nullable} {role} and cannot be NULL"
     if config.first_stored and (not config.key or set(config.first_stored) & {*config.key, *partition}):
-        raise ContractError(
-            f"{name}: first_stored are columns beside the key and the partition, of rows that have a key"
-        )
+        yield f"{name}: first_stored are columns beside the key and the partition, of rows that have a key"
     if not (vars(cls).get("__doc__") or "").strip():
-        raise ContractError(f"{name} has no docstring: say what a row is")
+        yield f"{name} has no docstring: say what a row is"
     if config.native and (len(partition) != 1 or set(partition) - set(config.key)):
-        raise ContractError(f"{name}: a natively partitioned table has its partition column in the key")
-    if config.native and cls.columns[partition[0]].kind not in (Kind.DATE, Kind.TIMESTAMP):
-        raise ContractError(
-            f"{name}.{partition[0]} is {cls.columns[partition[0]].kind.value}: spans of time need a time"
-        )
+        yield f"{name}: a natively partitioned table has its partition column in the key"
+    if config.native and (kind := columns[partition[0]].kind) not in (Kind.DATE, Kind.TIMESTAMP):
+        yield f"{name}.{partition[0]} is {kind.value}: spans of time need a time"
 
 
-def _verify_rules(c: Column, name: str) -> None:
+def _faults_of_rules(c: Column, name: str) -> Iterator[str]:
     if not c.description.strip():
-        raise ContractError(f"{name} has no description: say what it means")
-    for rule in (*BOUNDS, "isin", "pattern", "min_length", "max_length", "zone"):
+        yield f"{name} has no description: say what it means"
+    for rule in (*CHECKED, "zone"):
         if getattr(c, rule) is not None and rule not in RULES[c.kind]:
-            raise ContractError(f"{name} is {c.kind.value}, for which there is no rule {rule}")
+            yield f"{name} is {c.kind.value}, for which there is no rule {rule}"
     if c.isin is not None and (not isinstance(c.isin, tuple) or not c.isin or len(set(c.isin)) != len(c.isin)):
-        raise ContractError(f"{name}: isin is a tuple of different values, at least one")
+        yield f"{name}: isin is a tuple of different values, at least one"
     for value in (*(getattr(c, rule) for rule in BOUNDS), *(c.isin or ())):
         if value is not None and not _fits(value, c.kind):
-            raise ContractError(f"{name} is {c.kind.value}, which {value!r} is not: state it in the column's own type")
+            yield f"{name} is {c.kind.value}, which {value!r} is not: state it in the column's own type"
     lowest, highest = (c.gt if c.ge is None else c.ge), (c.lt if c.le is None else c.le)
-    lengths = c.min_length is not None and c.max_length is not None and c.min_length > c.max_length
-    if lengths or (lowest is not None and highest is not None and lowest > highest):
-        raise ContractError(f"{name}: no value can keep to both of its bounds")
+    for low, high in ((lowest, highest), (c.min_length, c.max_length)):
+        if low is not None and high is not None and low > high:
+            yield f"{name}: no value can keep to both of its bounds"
     if c.pattern is not None:
         try:
             re.compile(c.pattern)
         except re.error as error:
-            raise ContractError(f"{name}: {c.pattern!r} is no regular expression: {error}") from None
+            yield f"{name}: {c.pattern!r} is no regular expression: {error}"
 
 
 def _fits(value: Any, kind: Kind) -> bool:

@@ -1,17 +1,13 @@
 """The data dictionary: contracts as Markdown, for people who read the tables."""
 
 from collections.abc import Iterable
-from itertools import groupby
 
 from etl_assets.core.contracts.contract import Column, Contract
 
-REGENERATE = "python -m etl_assets.catalogue dictionary > docs/data-dictionary.md"
-HEAD = f"""# Data dictionary
+HEAD = """# Tables of {name}
 
-Every table of the platform: what a row is, where it lives, and what each column means. Rendered from the contracts, which
-also make the tables, judge the rows and label the assets. Not to be edited: change the contract and run
-
-    {REGENERATE}
+What a row is, where it lives, and what each column means. Rendered from the contracts, which also make the tables, judge the rows
+and label the assets. Not to be edited: change the contract and run `make docs`.
 
 All times are UTC with microseconds. All text sorts by its bytes (collation `C`) and has no NUL character. Numbers of type
 `float64` are finite. A row that breaks a rule is in `etl.quarantine`, not in its table.
@@ -20,13 +16,9 @@ STORES = {"postgres": "Postgres, database `{database}`", "parquet": "Parquet fil
 SPANS = {"day": "one native partition per day", "month": "one native partition per month"}
 
 
-def render(contracts: Iterable[type[Contract]]) -> str:
-    """The dictionary of some contracts, by schema in the order given."""
-    text = [HEAD]
-    for schema, tables in groupby(contracts, key=lambda contract: contract.schema_name()):
-        text.append(f"## {schema}\n")
-        text += [_table(contract) for contract in tables]
-    return "\n".join(text)
+def page(name: str, contracts: Iterable[type[Contract]]) -> str:
+    """The page of one owner of tables, in the order given."""
+    return "\n".join([HEAD.format(name=name), *(_table(contract) for contract in contracts)])
 
 
 def _table(contract: type[Contract]) -> str:
@@ -48,7 +40,7 @@ def _table(contract: type[Contract]) -> str:
     rows = ["| column | type | unit | NULL | rules | meaning |", "|---|---|---|---|---|---|"]
     rows += [_row(c) for c in contract.columns.values()]
     meaning = " ".join((contract.__doc__ or "").split())
-    return "\n".join([f"### {config.table}\n", f"{_plain(meaning)}\n", *facts, "", *rows, ""])
+    return "\n".join([f"## {config.table}\n", f"{_plain(meaning)}\n", *facts, "", *rows, ""])
 
 
 def _row(c: Column) -> str:

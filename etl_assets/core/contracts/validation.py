@@ -1,7 +1,6 @@
 """Divide data into rows that keep their contract and records of those that do not.
 
-The rules are judged by pandera, whose schema is rendered from the contract; all faults of a row are gathered in its
-one record.
+Rules are functions of Arrow over a whole column; all faults of a row are gathered in its one record.
 """
 
 import functools
@@ -171,63 +170,22 @@ def require_columns(contract: type[Contract], given: Sequence[str], *, where: st
 
 def broken_rules(contract: type[Contract], table: pa.Table) -> list[tuple[str, str, int]]:
     """The rules that typed rows break: column, rule, row number."""
-    missing = [
-        (name, "required", row)
-        for name, c in contract.columns.items()
-        if not c.nullable and table[name].null_count
-        for row in np.flatnonzero(table[name].is_null()).tolist()
-    ]
-    return missing + _broken_by_values(contract, table) if table.num_rows else []
-
-
-def _broken_by_values(contract: type[Contract], table: pa.Table) -> list[tuple[str, str, int]]:
-    """Check by check: a whole pandera schema gathers the failing values of all columns in one, which not all fit into.
-
-    It would also obey PANDERA_VALIDATION_ENABLED, and find every row in order where that is off.
-    """
-    doubtful = [name for name, c in contract.columns.items() if not _kept(c, table[name])]
-    if not doubtful:
-        return []
-    frame = table.select(doubtful).to_pandas(types_mapper=pd.ArrowDtype)
-    schema = pandera_schema(contract)  # type: ignore[arg-type]
-    broken = []
-    for name in doubtful:
-        for check in schema.columns[name].checks:
+    broken: list[tuple[str, str, int]] = []
+    for name, c in contract.columns.items():
+        values = table[name]
+        if not c.nullable and values.null_count:
+            broken += [(name, "required", row) for row in np.flatnonzero(values.is_null()).tolist()]
+        for rule, kept in rules_of(c).items():
             try:
-                result = check(frame[name])
+                bad = pc.and_(pc.invert(kept(values)), values.is_valid())
             except (pa.ArrowException, TypeError, ValueError) as error:
                 raise ContractError(
                     f"{contract.config.table}: column {name} cannot be judged, correct the rule in its contract:"
-                    f" {check.name}: {error}"
+                    f" {rule}: {error}"
                 ) from error
-            if not result.check_passed:
-                broken += [(name, check.name, row) for row in result.failure_cases.index.tolist()]
+            if pc.any(bad).as_py():
+                broken += [(name, rule, row) for row in np.flatnonzero(pc.fill_null(bad, False)).tolist()]
     return broken
-
-
-def _kept(c: Column, values: pa.ChunkedArray) -> bool:
-    """Whether all values keep all rules of their column, which costs a tenth of having pandera say which do not."""
-    try:
-        return all(pc.all(test(values), min_count=0).as_py() is not False for test in rules_of(c).values())
-    except (pa.ArrowException, TypeError, ValueError):
-        return False
-
-
-@functools.cache
-def pandera_schema(contract: type[Contract]) -> Any:
-    """The contract as a pandera schema over Arrow-backed columns; the name of each check is the rule that it judges."""
-    import pandera.pandas as pandera
-
-    return pandera.DataFrameSchema(
-        {
-            name: pandera.Column(
-                nullable=True,
-                checks=[pandera.Check(_over_series(test), name=rule, error=rule) for rule, test in rules_of(c).items()],
-            )
-            for name, c in contract.columns.items()
-        },
-        strict=True,
-    )
 
 
 def rules_of(c: Column) -> dict[str, Callable[[pa.Array], pa.Array]]:
@@ -247,12 +205,12 @@ def rules_of(c: Column) -> dict[str, Callable[[pa.Array], pa.Array]]:
         rules[f"one of {', '.join(map(str, c.isin))}"] = lambda values: pc.is_in(values, value_set=allowed)
     if c.pattern is not None:
         rules[f"matches {c.pattern}"] = lambda values: pc.match_substring_regex(values, rf"\A(?:{c.pattern})\z")
-    if c.min_length is not None:
-        rules[f"at least {c.min_length} characters"] = lambda values: pc.greater_equal(
-            pc.utf8_length(values), c.min_length
-        )
-    if c.max_length is not None:
-        rules[f"at most {c.max_length} characters"] = lambda values: pc.less_equal(pc.utf8_length(values), c.max_length)
+    for words, length, compare in (
+        ("at least", c.min_length, pc.greater_equal),
+        ("at most", c.max_length, pc.less_equal),
+    ):
+        if length is not None:
+            rules[f"{words} {length} characters"] = functools.partial(_of_length, compare, length)
     if c.kind is Kind.FLOAT:
         rules["finite"] = pc.is_finite
     if c.kind is Kind.TEXT:
@@ -264,6 +222,5 @@ def _compared(compare: Callable[[pa.Array, pa.Scalar], pa.Array], bound: pa.Scal
     return compare(values, bound)
 
 
-def _over_series(test: Callable[[pa.Array], pa.Array]) -> Callable[[pd.Series], pd.Series]:
-    """A test over Arrow values as pandera asks it."""
-    return lambda series: pd.Series(np.asarray(test(pa.array(series))), index=series.index, dtype=bool)
+def _of_length(compare: Callable[[pa.Array, int], pa.Array], length: int, values: pa.Array) -> pa.Array:
+    return compare(pc.utf8_length(values), length)

@@ -10,6 +10,11 @@ UNFINISHED = [dg.DagsterRunStatus[name] for name in ("QUEUED", "NOT_STARTED", "S
 FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3600
 
 
+def partition_range(first: str, last: str) -> dict[str, str]:
+    """The tags of one run for all partitions from the first to the last."""
+    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+
+
 def earlier_runs(instance: dg.DagsterInstance, job: str, tags: Mapping[str, str]) -> Sequence[dg.RunRecord]:
     """The runs of a job that were asked for with these tags, the newest first."""
     return instance.get_run_records(dg.RunsFilter(job_name=job, tags=dict(tags)), limit=100)

@@ -6,7 +6,7 @@ from psycopg import sql
 from etl_assets.core.contracts import Contract
 from etl_assets.core.dagster.contract_types import classified
 from etl_assets.core.dagster.database import PostgresResource
-from etl_assets.core.slices.parquet.files import rows_stored
+from etl_assets.core.slices.parquet import rows_stored
 from etl_assets.core.slices.transaction import relation
 from etl_assets.settings import load_settings
 

@@ -55,7 +55,7 @@ def report(
                     **({"dagster/partition_row_count": _rows(outcome)} if partitioned else {}),
                 },
                 asset_key=context.asset_key,
-                partition_key=outcome.piece.name,
+                partition_key=outcome.slice.name,
             )
 
 

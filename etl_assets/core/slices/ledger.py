@@ -70,10 +70,10 @@ class Quarantine(Contract):
         indexes = (("asset", "status"),)
 
 
-def insert_ledger(transaction: Transaction, piece: Slice, entry: Mapping[str, Any]) -> None:
-    """Enter one write; who has to find out later whether it was committed can wait for its end on the same lock."""
+def insert_ledger(transaction: Transaction, slice_: Slice, entry: Mapping[str, Any]) -> None:
+    """Record one write; who has to find out later whether it was committed can wait for its end on the same lock."""
     transaction.row(sql.SQL("SELECT {}").format(commit_lock(entry["commit_id"])))
-    transaction.run(ledger_statement(piece, entry))
+    transaction.run(ledger_statement(slice_, entry))
 
 
 def commit_lock(commit_id: str) -> sql.Composed:
@@ -81,36 +81,27 @@ def commit_lock(commit_id: str) -> sql.Composed:
     return sql.SQL("pg_advisory_xact_lock(hashtextextended({}, 3))").format(sql.Literal(commit_id))
 
 
-def ledger_statement(piece: Slice, entry: Mapping[str, Any]) -> sql.Composed:
+def ledger_statement(slice_: Slice, entry: Mapping[str, Any]) -> sql.Composed:
     """The INSERT of one write, for whichever connection has the transaction; the database's clock gives the instant."""
-    row = {"asset": piece.contract.config.table, "partition": piece.name, **entry}
+    row = {"asset": slice_.contract.config.table, "partition": slice_.name, **entry}
     return sql.SQL("INSERT INTO etl.ledger ({}, committed_at) VALUES ({}, clock_timestamp())").format(
         names(row), sql.SQL(", ").join([sql.Literal(value) for value in row.values()])
     )
 
 
-def store_records(transaction: Transaction, piece: Slice, records: Sequence[Record], *, run_id: str) -> None:
+def store_records(transaction: Transaction, slice_: Slice, records: Sequence[Record], *, run_id: str) -> None:
     """Put records into quarantine; one that is there already is counted, not repeated, and open again if it was gone."""
     if not records:
         return
     rows: dict[str, dict[str, Any]] = {}
     for record in records:
-        faults, raw = _texts(record)
-        identity = record_id(piece, record.outcome, faults, raw)
-        if identity in rows:
-            rows[identity]["seen"] += 1
-            continue
-        rows[identity] = {
-            "id": identity,
-            "asset": piece.contract.config.table,
-            "partition": piece.name,
-            "outcome": record.outcome,
-            "faults": faults,
-            "raw": raw,
+        entry: dict[str, Any] = {
+            **entry_of(slice_, record),
             "source": record.source.replace("\x00", "\\0"),
             "run_id": run_id,
-            "seen": 1,
+            "seen": 0,
         }
+        rows.setdefault(entry["id"], entry)["seen"] += 1
     stage = transaction.stage(in_key_order(pa.Table.from_pylist(list(rows.values())), ("id",)))
     columns = list(next(iter(rows.values())))
     transaction.run(
@@ -123,42 +114,38 @@ def store_records(transaction: Transaction, piece: Slice, records: Sequence[Reco
     )
 
 
-def close_entries(transaction: Transaction, piece: Slice) -> None:
+def close_entries(transaction: Transaction, slice_: Slice) -> None:
     """Close the open entries of a slice that this transaction has not met, where it replaces all that the source had of the slice."""
     transaction.run(
         sql.SQL("UPDATE etl.quarantine SET status = 'gone' WHERE status = 'open' AND last_seen < {} AND {}").format(
-            sql.Literal(transaction.locked_at), _entries_of(piece)
+            sql.Literal(transaction.locked_at), _entries_of(slice_)
         )
     )
 
 
-def reopen_entries(transaction: Transaction, piece: Slice) -> None:
+def reopen_entries(transaction: Transaction, slice_: Slice) -> None:
     """Open the replayed entries of a slice that this transaction has met, where it takes away the rows that were stored by the replay."""
     transaction.run(
         sql.SQL(
             "UPDATE etl.quarantine SET status = 'open' WHERE status = 'replayed' AND last_seen >= {} AND {}"
-        ).format(sql.Literal(transaction.locked_at), _entries_of(piece))
+        ).format(sql.Literal(transaction.locked_at), _entries_of(slice_))
     )
 
 
-def _entries_of(piece: Slice) -> sql.Composed:
+def _entries_of(slice_: Slice) -> sql.Composed:
     return sql.SQL("asset = {} AND partition = {}").format(
-        sql.Literal(piece.contract.config.table), sql.Literal(piece.name)
+        sql.Literal(slice_.contract.config.table), sql.Literal(slice_.name)
     )
 
 
-def identity_of(piece: Slice, record: Record) -> str:
-    """The identity that a record of a slice has in quarantine."""
-    return record_id(piece, record.outcome, *_texts(record))
-
-
-def _texts(record: Record) -> tuple[str, str]:
-    """Faults and raw row as they are stored."""
+def entry_of(slice_: Slice, record: Record) -> dict[str, str]:
+    """A record of a slice as it is stored: its identity says what it is and why, not when or where it was met."""
     faults, raw = (json.dumps(part, sort_keys=True) for part in as_json(record))
-    return faults, raw
-
-
-def record_id(piece: Slice, outcome: str, faults: str, raw: str) -> str:
-    """Identity of a record in quarantine: what it is and why, not when or where it was met."""
-    identity = "\n".join([piece.contract.config.table, piece.name, outcome, faults, raw])
-    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+    entry = {
+        "asset": slice_.contract.config.table,
+        "partition": slice_.name,
+        "outcome": record.outcome,
+        "faults": faults,
+        "raw": raw,
+    }
+    return {"id": hashlib.sha256("\n".join(entry.values()).encode()).hexdigest()[:16], **entry}

@@ -41,77 +41,73 @@ class Change:
     deduplicated: int = 0
 
 
-def append(transaction: Transaction, piece: Slice, rows: Rows) -> Change:
+def append(transaction: Transaction, slice_: Slice, rows: Rows) -> Change:
     """Add rows; equal keys in the table are the server's error."""
-    into = native.table_for(transaction, piece, rows.table)
-    transaction.append(piece.contract, rows.batches_in_key_order(), into=into)
+    into = native.table_for(transaction, slice_, rows.table)
+    transaction.append(slice_.contract, rows.batches_in_key_order(), into=into)
     return Change(inserted=rows.table.num_rows)
 
 
-def replace(transaction: Transaction, piece: Slice, rows: Rows) -> Change:
+def replace(transaction: Transaction, slice_: Slice, rows: Rows) -> Change:
     """Make the slice consist of these rows, writing only what differs where little does."""
-    contract = piece.contract
-    if not contract.config.key or _mostly_changed(transaction, piece, rows.table):
-        return write_anew(transaction, piece, rows)
+    contract = slice_.contract
+    if not contract.config.key or _mostly_changed(transaction, slice_, rows.table):
+        return write_anew(transaction, slice_, rows)
     # Rows that are written anew would lose what they were first stored with.
-    existing = _existing(
-        transaction,
-        piece,
-        piece.predicate(),
-        at_most=READ_NEVER if contract.config.first_stored else _worth_reading(rows.table),
-    )
+    at_most = READ_NEVER if contract.config.first_stored else _worth_reading(rows.table)
+    existing = _existing(transaction, slice_, slice_.predicate(), at_most=at_most)
     if existing is None:
-        return write_anew(transaction, piece, rows)
-    return _write_difference(transaction, piece, existing, rows.in_key_order(), delete=True)
+        return write_anew(transaction, slice_, rows)
+    return _write_difference(transaction, slice_, existing, rows.in_key_order(), delete=True)
 
 
-def partition(transaction: Transaction, piece: Slice, rows: Rows) -> Change:
+def partition(transaction: Transaction, slice_: Slice, rows: Rows) -> Change:
     """As `replace`; a native partition of which most changes, or that is not there yet, is built aside and swapped in."""
-    leaf = native.leaf_of(piece)
+    leaf = native.leaf_of(slice_)
     if leaf is None or rows.table.num_rows == 0:
-        return replace(transaction, piece, rows)
-    if not native.exists(transaction, piece.contract, leaf):
-        return Change(inserted=native.attach_new(transaction, piece, leaf, rows))
-    if _mostly_changed(transaction, piece, rows.table):
-        deleted = native.swap(transaction, piece, leaf, rows)
+        return replace(transaction, slice_, rows)
+    if not native.exists(transaction, slice_.contract, leaf):
+        return Change(inserted=native.attach_new(transaction, slice_, leaf, rows))
+    if _mostly_changed(transaction, slice_, rows.table):
+        deleted = native.swap(transaction, slice_, leaf, rows)
         return Change(inserted=rows.table.num_rows, deleted=deleted)
-    return replace(transaction, piece, rows)
+    return replace(transaction, slice_, rows)
 
 
 def _worth_reading(table: pa.Table) -> int:
     return min(max(READ_ALWAYS, READ_AT_MOST_TIMES * table.num_rows), READ_NEVER)
 
 
-def _home(transaction: Transaction, piece: Slice) -> sql.Identifier:
+def _home(transaction: Transaction, slice_: Slice) -> sql.Identifier:
     """Where the rows of a slice are: its own native partition, or its table."""
-    leaf = native.leaf_of(piece)
-    return relation(piece.contract, leaf if leaf and native.exists(transaction, piece.contract, leaf) else None)
+    leaf = native.leaf_of(slice_)
+    return relation(slice_.contract, leaf if leaf and native.exists(transaction, slice_.contract, leaf) else None)
 
 
-def write_anew(transaction: Transaction, piece: Slice, rows: Rows) -> Change:
+def write_anew(transaction: Transaction, slice_: Slice, rows: Rows) -> Change:
     """Delete the slice and append the rows in key order. Rows that were there before count as deleted and inserted."""
     deleted = transaction.changed(
-        sql.SQL("DELETE FROM {} WHERE {}").format(_home(transaction, piece), piece.predicate())
+        sql.SQL("DELETE FROM {} WHERE {}").format(_home(transaction, slice_), slice_.predicate())
     )
-    return Change(inserted=append(transaction, piece, rows).inserted, deleted=deleted)
+    return Change(inserted=append(transaction, slice_, rows).inserted, deleted=deleted)
 
 
-def upsert(transaction: Transaction, piece: Slice, rows: Rows) -> Change:
+def upsert(transaction: Transaction, slice_: Slice, rows: Rows) -> Change:
     """Insert new keys, update changed rows, leave the rest untouched.
 
     A key is looked for in the whole table: a row may have moved here from another partition.
     """
     if rows.table.num_rows == 0:
         return Change()
-    nearby = _key_range(piece.contract, rows.table)
-    everywhere = Slice(piece.contract)
+    nearby = _key_range(slice_.contract, rows.table)
+    everywhere = Slice(slice_.contract)
     existing = _existing(transaction, everywhere, nearby, at_most=_worth_reading(rows.table))
     if existing is None:
-        existing = _existing_by_key(transaction, piece, rows.table)
-    return _write_difference(transaction, piece, existing, rows.in_key_order(), delete=False)
+        existing = _existing_by_key(transaction, slice_, rows.table)
+    return _write_difference(transaction, slice_, existing, rows.in_key_order(), delete=False)
 
 
-def merge_stage(transaction: Transaction, piece: Slice, stage: sql.Identifier, *, rows: int, delete: bool) -> Change:
+def merge_stage(transaction: Transaction, slice_: Slice, stage: sql.Identifier, *, rows: int, delete: bool) -> Change:
     """Merge staged rows in the server: of equal keys the last chunk's wins, unchanged rows stay untouched.
 
     Args:
@@ -119,10 +115,9 @@ def merge_stage(transaction: Transaction, piece: Slice, stage: sql.Identifier, *
         rows: rows in the stage.
         delete: whether rows of the slice that are not staged go.
     """
-    contract = piece.contract
+    contract = slice_.contract
     key = contract.config.key
-    values = [name for name in contract.columns if name not in key]
-    compared = [name for name in values if name not in contract.config.first_stored]
+    compared = [name for name in contract.columns if name not in (*key, *contract.config.first_stored)]
     target = relation(contract)
     pick = sql.SQL("SELECT DISTINCT ON ({k}) {c} FROM {s} ORDER BY {k}, {n} DESC").format(
         k=names(key), c=names(contract.columns), s=stage, n=sql.Identifier(CHUNK)
@@ -131,7 +126,7 @@ def merge_stage(transaction: Transaction, piece: Slice, stage: sql.Identifier, *
     if delete:
         gone = sql.SQL("DELETE FROM {t} AS t WHERE {p} AND NOT EXISTS (SELECT FROM {s} AS s WHERE {e})")
         deleted = transaction.changed(
-            gone.format(t=target, p=piece.predicate("t"), s=stage, e=equal_keys(key, "t", "s"))
+            gone.format(t=target, p=slice_.predicate("t"), s=stage, e=equal_keys(key, "t", "s"))
         )
     known = transaction.value(
         sql.SQL("SELECT count(*) FROM ({w}) AS s JOIN {t} AS t ON {e}").format(
@@ -141,7 +136,7 @@ def merge_stage(transaction: Transaction, piece: Slice, stage: sql.Identifier, *
     conflict: sql.Composable = sql.SQL("DO NOTHING")
     if compared:
         conflict = sql.SQL("DO UPDATE SET {set} WHERE ({old}) IS DISTINCT FROM ({new})").format(
-            set=sql.SQL(", ").join([sql.SQL("{c} = excluded.{c}").format(c=sql.Identifier(name)) for name in values]),
+            set=_setting(contract, "excluded"),
             old=names(compared, "t"),
             new=names(compared, "excluded"),
         )
@@ -153,48 +148,65 @@ def merge_stage(transaction: Transaction, piece: Slice, stage: sql.Identifier, *
     counted = transaction.row(merge)
     inserted = counted["distinct_keys"] - known
     updated = counted["written"] - inserted
-    return Change(
-        inserted=inserted,
-        updated=updated,
-        deleted=deleted,
-        unchanged=known - updated,
-        deduplicated=rows - counted["distinct_keys"],
-    )
+    return Change(inserted, updated, deleted, known - updated, rows - counted["distinct_keys"])
 
 
 def _write_difference(
-    transaction: Transaction, piece: Slice, existing: pa.Table, table: pa.Table, *, delete: bool
+    transaction: Transaction, slice_: Slice, existing: pa.Table, table: pa.Table, *, delete: bool
 ) -> Change:
-    contract = piece.contract
+    contract = slice_.contract
     differs = difference(existing, table, contract.config.key, disregarded=contract.config.first_stored)
     vanished = differs.vanished if delete else differs.vanished.slice(0, 0)
-    target = _home(transaction, piece) if delete else relation(contract)
+    target = _home(transaction, slice_) if delete else relation(contract)
     if vanished.num_rows:
-        statement = sql.SQL("DELETE FROM {t} AS t USING {s} AS s WHERE {w}")
-        done = transaction.changed(
-            statement.format(t=target, s=transaction.stage(vanished), w=_matching(contract, vanished))
+        statement = sql.SQL("DELETE FROM {t} AS t USING {s} AS s WHERE {w}").format(
+            t=target, s=transaction.stage(vanished), w=_matching(contract, vanished)
         )
-        _require_all(done, vanished, piece)
+        _require_all(transaction.changed(statement), vanished, slice_)
     if differs.changed.num_rows:
-        values = [name for name in contract.columns if name not in contract.config.key]
-        setting = [sql.SQL("{c} = s.{c}").format(c=sql.Identifier(name)) for name in values]
-        statement = sql.SQL("UPDATE {t} AS t SET {set} FROM {s} AS s WHERE {w}")
-        done = transaction.changed(
-            statement.format(
-                t=target,
-                set=sql.SQL(", ").join(setting),
-                s=transaction.stage(differs.changed),
-                w=_matching(contract, differs.changed),
-            )
-        )
-        _require_all(done, differs.changed, piece)
-    transaction.append(contract, differs.new, into=native.table_for(transaction, piece, differs.new))
-    return Change(
-        inserted=differs.new.num_rows,
-        updated=differs.changed.num_rows,
-        deleted=vanished.num_rows,
-        unchanged=differs.unchanged,
+        update(transaction, slice_, differs.changed, target=target, matching=_matching(contract, differs.changed))
+    transaction.append(contract, differs.new, into=native.table_for(transaction, slice_, differs.new))
+    return Change(differs.new.num_rows, differs.changed.num_rows, vanished.num_rows, differs.unchanged)
+
+
+def update(
+    transaction: Transaction, slice_: Slice, rows: pa.Table, *, target: sql.Composable, matching: sql.Composable
+) -> None:
+    """Give rows of the table, which are there, the values of these.
+
+    Args:
+        matching: which row of `t` each staged row of `s` stands for.
+
+    Raises:
+        TransientError: if one is no longer there.
+    """
+    contract = slice_.contract
+    statement = sql.SQL("UPDATE {t} AS t SET {set} FROM {s} AS s WHERE {w}").format(
+        t=target, set=_setting(contract, "s"), s=transaction.stage(rows), w=matching
     )
+    _require_all(transaction.changed(statement), rows, slice_)
+
+
+def rows_with_keys(
+    transaction: Transaction,
+    contract: type[Contract],
+    keys: pa.Table,
+    *,
+    target: sql.Composable,
+    matching: sql.Composable,
+) -> pa.Table:
+    """The rows of the table that have these keys, found by the server; arguments as of `update`."""
+    query = sql.SQL("SELECT {c} FROM {s} AS s JOIN {t} AS t ON {w}").format(
+        c=names(contract.columns, "t"), s=transaction.stage(keys), t=target, w=matching
+    )
+    return transaction.rows(query).cast(arrow_schema(contract))
+
+
+def _setting(contract: type[Contract], source: str) -> sql.Composable:
+    """Each column outside of the key set to that of another relation."""
+    values = [name for name in contract.columns if name not in contract.config.key]
+    parts = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Identifier(source, name)) for name in values]
+    return sql.SQL(", ").join(parts)
 
 
 def _matching(contract: type[Contract], staged: pa.Table) -> sql.Composable:
@@ -204,34 +216,34 @@ def _matching(contract: type[Contract], staged: pa.Table) -> sql.Composable:
     )
 
 
-def _require_all(done: int, expected: pa.Table, piece: Slice) -> None:
+def _require_all(done: int, expected: pa.Table, slice_: Slice) -> None:
     if done != expected.num_rows:
         raise TransientError(
-            f"could not write {piece}: another writer took {expected.num_rows - done} of its rows away without the lock"
+            f"could not write {slice_}: another writer took {expected.num_rows - done} of its rows away without the lock"
         )
 
 
-def _mostly_changed(transaction: Transaction, piece: Slice, table: pa.Table) -> bool:
+def _mostly_changed(transaction: Transaction, slice_: Slice, table: pa.Table) -> bool:
     """Whether most of a random sample of the rows is not in the slice as it is; also true for an empty slice.
 
     Never of a table in which rows keep what they were first stored with: those that stay would not.
     """
-    contract = piece.contract
+    contract = slice_.contract
     if table.num_rows <= SAMPLE or contract.config.first_stored:
         return False
-    there = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})").format(_home(transaction, piece), piece.predicate())
+    there = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})").format(_home(transaction, slice_), slice_.predicate())
     if not transaction.value(there):
         return True
     rows = np.random.default_rng(table.num_rows).choice(table.num_rows, SAMPLE, replace=False)
     sample = table.take(pa.array(np.sort(rows)))
-    existing = _existing_by_key(transaction, piece, sample, within=piece.predicate("t"))
+    existing = _existing_by_key(transaction, slice_, sample, within=slice_.predicate("t"))
     return difference(existing, sample, contract.config.key).unchanged < (1 - MOSTLY_CHANGED) * SAMPLE
 
 
-def _existing(transaction: Transaction, piece: Slice, condition: sql.Composable, *, at_most: int) -> pa.Table | None:
+def _existing(transaction: Transaction, slice_: Slice, condition: sql.Composable, *, at_most: int) -> pa.Table | None:
     """The rows that a condition finds; None if they are too many to read or the planner expects so."""
-    contract = piece.contract
-    home = _home(transaction, piece)
+    contract = slice_.contract
+    home = _home(transaction, slice_)
     if _estimate(transaction, home, condition) > at_most:
         return None
     query = sql.SQL("SELECT {} FROM {} WHERE {} LIMIT {}")
@@ -240,19 +252,15 @@ def _existing(transaction: Transaction, piece: Slice, condition: sql.Composable,
 
 
 def _existing_by_key(
-    transaction: Transaction, piece: Slice, table: pa.Table, *, within: sql.Composable | None = None
+    transaction: Transaction, slice_: Slice, table: pa.Table, *, within: sql.Composable | None = None
 ) -> pa.Table:
-    """The rows that have the keys of these, found by the server."""
-    contract = piece.contract
+    """The rows that have the keys of these, in the whole table or within a condition on the slice's own."""
+    contract = slice_.contract
     keys = in_key_order(table.select(list(contract.config.key)), contract.config.key)
-    query = sql.SQL("SELECT {c} FROM {s} AS s JOIN {t} AS t ON {w} WHERE {p}").format(
-        c=names(contract.columns, "t"),
-        s=transaction.stage(keys),
-        t=relation(contract) if within is None else _home(transaction, piece),
-        w=_matching(contract, keys),
-        p=within or sql.SQL("TRUE"),
-    )
-    return transaction.rows(query).cast(arrow_schema(contract))
+    matching, target = _matching(contract, keys), relation(contract)
+    if within is not None:
+        matching, target = sql.SQL("{} AND {}").format(matching, within), _home(transaction, slice_)
+    return rows_with_keys(transaction, contract, keys, target=target, matching=matching)
 
 
 def _estimate(transaction: Transaction, table: sql.Identifier, condition: sql.Composable) -> int:
@@ -267,11 +275,7 @@ def _key_range(contract: type[Contract], table: pa.Table, relation: str | None =
     parts = []
     for name in contract.config.key:
         extremes = pc.min_max(table[name]).as_py()
-        parts.append(
-            sql.SQL("{c} BETWEEN {low} AND {high}").format(
-                c=sql.Identifier(relation, name) if relation else sql.Identifier(name),
-                low=sql.Literal(extremes["min"]),
-                high=sql.Literal(extremes["max"]),
-            )
-        )
+        column = sql.Identifier(relation, name) if relation else sql.Identifier(name)
+        bounds = sql.Literal(extremes["min"]), sql.Literal(extremes["max"])
+        parts.append(sql.SQL("{} BETWEEN {} AND {}").format(column, *bounds))
     return sql.SQL(" AND ").join(parts)

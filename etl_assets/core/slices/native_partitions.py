@@ -23,15 +23,15 @@ SWAP_LOCK_TIMEOUT = timedelta(seconds=30)
 LONGEST_NAME = 63
 
 
-def leaf_of(piece: Slice) -> str | None:
+def leaf_of(slice_: Slice) -> str | None:
     """The native partition that a slice is exactly; None if it is another part of the table."""
-    if piece.contract.config.native is None or len(piece.bounds) != 1:
+    if slice_.contract.config.native is None or len(slice_.bounds) != 1:
         return None
-    bound = piece.bounds.get(_column(piece.contract))
+    bound = slice_.bounds.get(_column(slice_.contract))
     if not isinstance(bound, Span) or not isinstance(bound.start, date) or not isinstance(bound.end, date):
         return None
-    span = _span(piece.contract, bound.start)
-    return _leaf_name(piece.contract, span) if span == Span(_aware(bound.start), _aware(bound.end)) else None
+    span = _span(slice_.contract, bound.start)
+    return _leaf_name(slice_.contract, span) if span == Span(_aware(bound.start), _aware(bound.end)) else None
 
 
 def exists(transaction: Transaction, contract: type[Contract], leaf: str) -> bool:
@@ -41,14 +41,14 @@ def exists(transaction: Transaction, contract: type[Contract], leaf: str) -> boo
     return bool(transaction.value(sql.SQL(query).format(child, parent)))
 
 
-def table_for(transaction: Transaction, piece: Slice, table: pa.Table) -> str | None:
+def table_for(transaction: Transaction, slice_: Slice, table: pa.Table) -> str | None:
     """Where to load rows: the slice's own native partition, or the table as a whole (None); partitions that they need are made."""
-    contract = piece.contract
+    contract = slice_.contract
     if contract.config.native is None or table.num_rows == 0:
         return None
     starts = pc.unique(pc.floor_temporal(table[_column(contract)], unit=contract.config.native))
     ensure(transaction, contract, [_span(contract, start) for start in starts.to_pylist()])
-    return leaf_of(piece)
+    return leaf_of(slice_)
 
 
 def ensure(transaction: Transaction, contract: type[Contract], spans: Iterable[Span]) -> None:
@@ -62,43 +62,43 @@ def ensure(transaction: Transaction, contract: type[Contract], spans: Iterable[S
             _attach(transaction, contract, leaf, span)
 
 
-def attach_new(transaction: Transaction, piece: Slice, leaf: str, rows: Rows) -> int:
+def attach_new(transaction: Transaction, slice_: Slice, leaf: str, rows: Rows) -> int:
     """Load rows into a native partition that is not there yet and attach it; gives their number."""
-    contract = piece.contract
+    contract = slice_.contract
     _lock_leaf(transaction, contract, leaf)
     if exists(transaction, contract, leaf):
         transaction.append(contract, rows.batches_in_key_order(), into=leaf)
         return rows.table.num_rows
-    _build(transaction, piece, leaf, rows, like=contract.table_name())
-    _attach(transaction, contract, leaf, _bound(piece))
+    _build(transaction, slice_, leaf, rows, like=contract.table_name())
+    _attach(transaction, contract, leaf, _bound(slice_))
     _drop_range_check(transaction, contract, leaf)
     return rows.table.num_rows
 
 
-def swap(transaction: Transaction, piece: Slice, leaf: str, rows: Rows) -> int:
+def swap(transaction: Transaction, slice_: Slice, leaf: str, rows: Rows) -> int:
     """Build a native partition aside and put it in the place of the old one; gives the number of rows that went with that."""
-    contract = piece.contract
+    contract = slice_.contract
     old, aside = relation(contract, leaf), f"{leaf[: LONGEST_NAME - 4]}_new"
     new, parent = relation(contract, aside), relation(contract)
     # Nobody adds rows to a partition that is about to go, not even without the slice's lock.
     transaction.run(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(old))
     deleted = int(transaction.value(sql.SQL("SELECT count(*) FROM {}").format(old)))
     # Like the old partition, since a look at the table itself would lock it, and two writers could wait for each other.
-    _build(transaction, piece, aside, rows, like=leaf)
+    _build(transaction, slice_, aside, rows, like=leaf)
     transaction.run(sql.SQL("SET LOCAL lock_timeout = {}").format(int(SWAP_LOCK_TIMEOUT.total_seconds() * 1000)))
     transaction.run(sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(parent, old))
     transaction.run(sql.SQL("DROP TABLE {}").format(old))
     transaction.run(sql.SQL("ALTER TABLE {} RENAME TO {}").format(new, sql.Identifier(leaf)))
     for built, name in zip(_indexes(contract, aside), _indexes(contract, leaf), strict=True):
         transaction.run(sql.SQL("ALTER INDEX {} RENAME TO {}").format(relation(contract, built), sql.Identifier(name)))
-    _attach(transaction, contract, leaf, _bound(piece))
+    _attach(transaction, contract, leaf, _bound(slice_))
     _drop_range_check(transaction, contract, leaf)
     return deleted
 
 
-def _build(transaction: Transaction, piece: Slice, table: str, rows: Rows, *, like: str) -> None:
+def _build(transaction: Transaction, slice_: Slice, table: str, rows: Rows, *, like: str) -> None:
     """A table with these rows, and with the key, the indexes and the range that the slice's native partition has."""
-    contract = piece.contract
+    contract = slice_.contract
     _create(transaction, contract, table, like=like, including="DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE")
     transaction.append(contract, rows.batches_in_key_order(), into=table)
     place = relation(contract, table)
@@ -112,7 +112,7 @@ def _build(transaction: Transaction, piece: Slice, table: str, rows: Rows, *, li
         transaction.run(sql.SQL("CREATE INDEX {} ON {} ({})").format(sql.Identifier(name), place, names(index)))
     transaction.run(
         sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({})").format(
-            place, _range_check(contract), Slice(contract, "", {_column(contract): _bound(piece)}).predicate()
+            place, _range_check(contract), Slice(contract, "", {_column(contract): _bound(slice_)}).predicate()
         )
     )
 
@@ -162,8 +162,8 @@ def _column(contract: type[Contract]) -> str:
     return next(iter(contract.partition_columns().values()))
 
 
-def _bound(piece: Slice) -> Span:
-    bound = piece.bounds[_column(piece.contract)]
+def _bound(slice_: Slice) -> Span:
+    bound = slice_.bounds[_column(slice_.contract)]
     assert isinstance(bound, Span)
     return bound
 

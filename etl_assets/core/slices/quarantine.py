@@ -1,11 +1,12 @@
 """Rows that are not in their table, or are there with a remark: kept with the reason until somebody has looked.
 
-Stored by the writers in the transaction that stores the rest of the slice; listed, shown and replayed from here.
+Stored by the writers in the transaction that stores the rest of the slice; listed, looked up and replayed from here.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -17,11 +18,11 @@ from etl_assets.core.contracts import Contract, Record, Split
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.contracts.validation import split, split_arrow, to_frame
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices.ledger import Quarantine, identity_of
-from etl_assets.core.slices.parquet.files import ParquetRoot, read_parquet, stored_mode, write_parquet
+from etl_assets.core.slices.ledger import Quarantine, entry_of
+from etl_assets.core.slices.parquet import ParquetRoot, read_parquet, stored_mode, write_parquet
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Write, write
-from etl_assets.errors import PermanentError
+from etl_assets.errors import ConfigurationError, PermanentError
 
 # Makes rows of a contract from raw rows whose fields have other names; gets the rows that are stored already.
 RawReader = Callable[[Sequence[Mapping[str, Any]], pd.DataFrame], Split[pd.DataFrame]]
@@ -58,7 +59,7 @@ def _entry(row: dict[str, Any]) -> Entry:
     return Entry(**{**row, "faults": json.loads(row["faults"]), "raw": json.loads(row["raw"])})
 
 
-def listed(
+def list_entries(
     database: Database, *, asset: str | None = None, status: str = "open", limit: int = 100
 ) -> tuple[list[Entry], int]:
     """Entries, the newest first, and how many there are in all.
@@ -78,7 +79,7 @@ def listed(
     return [_entry(row) for row in rows], total["n"] if total else 0
 
 
-def shown(database: Database, prefix: str) -> Entry:
+def find_entry(database: Database, prefix: str) -> Entry:
     """The entry whose id begins so.
 
     Raises:
@@ -127,9 +128,9 @@ def replay(
     if entry.outcome != "rejected":
         raise PermanentError(f"{entry.id} was {entry.outcome}, not rejected: there is nothing to store")
     raw = [{**entry.raw, **(corrections or {})}]
-    root, piece = ParquetRoot(storage_url), Slice(contract, entry.partition)
+    root, slice_ = ParquetRoot(storage_url), Slice(contract, entry.partition)
     in_parquet = contract.config.store == "parquet"
-    there = read_parquet(root, [piece]) if in_parquet else arrow_schema(contract).empty_table()
+    there = read_parquet(root, [slice_]) if in_parquet else arrow_schema(contract).empty_table()
     judged = (
         read_raw(raw, to_frame(there))
         if read_raw
@@ -149,7 +150,7 @@ def replay(
         storing()
     if in_parquet:
         rows = pa.concat_tables([there, by_contract.valid])
-        write_parquet(root, database, rows, [piece], Write(stored_mode(root, piece), source=source, is_replay=True))
+        write_parquet(root, database, rows, [slice_], Write(stored_mode(root, slice_), source=source, is_replay=True))
     else:
         mode = "upsert" if contract.config.key else "append"
         write(database, by_contract.valid, [Slice(contract)], Write(mode, source=source))
@@ -158,9 +159,9 @@ def replay(
     return []
 
 
-def not_replayed(database: Database, piece: Slice, records: Sequence[Record]) -> list[Record]:
+def not_replayed(database: Database, slice_: Slice, records: Sequence[Record]) -> list[Record]:
     """The records of a slice but for those whose rows were stored by a replay."""
-    identities = [identity_of(piece, record) for record in records]
+    identities = [entry_of(slice_, record)["id"] for record in records]
     with database.connect() as connection:
         found = connection.execute(
             "SELECT id FROM etl.quarantine WHERE status = 'replayed' AND id = ANY(%s)", (identities,)
@@ -172,3 +173,36 @@ def not_replayed(database: Database, piece: Slice, records: Sequence[Record]) ->
 def _frame(contract: type[Contract], raw: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     columns = {name: pd.Series([row.get(name) for row in raw], dtype=object) for name in contract.columns}
     return pd.DataFrame(columns)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How rows of a table are replayed.
+
+    Attributes:
+        read_raw: makes a row of the table of the raw record; None where the raw record is the row.
+        reload: why a row is not replayed but its source loaded again, with `{entry}` for the entry; None where it is replayed.
+        fixed: fields that cannot be corrected, with the reason.
+        lock: holds what has to be held while a row is judged and stored; gives what is called before it is stored.
+    """
+
+    read_raw: RawReader | None = None
+    reload: str | None = None
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    lock: Callable[[Database, Entry], AbstractContextManager[Callable[[], None] | None]] | None = None
+
+    def require(self, entry: Entry, corrections: Mapping[str, object]) -> None:
+        """Refuse what the next load of its source would take away again, and a correction of what is fixed.
+
+        Raises:
+            ConfigurationError: says what to do instead.
+        """
+        if self.reload is not None:
+            raise ConfigurationError(f"{entry.id} {self.reload.format(entry=entry)}")
+        for name, reason in self.fixed.items():
+            if name in corrections:
+                raise ConfigurationError(f"{entry.id} {reason.format(entry=entry)}")
+
+    def locked(self, database: Database, entry: Entry) -> AbstractContextManager[Callable[[], None] | None]:
+        """What is held meanwhile, beside the lock of the slice."""
+        return self.lock(database, entry) if self.lock else nullcontext()

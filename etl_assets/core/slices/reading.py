@@ -65,7 +65,7 @@ def query(slices: Sequence[Slice], columns: Sequence[str], *, ordered: bool = Fa
     if ordered and not contract.config.key:
         raise ContractError(f"{contract.config.table} has no key by which its rows could be ordered")
     wanted = names(columns or contract.columns)
-    conditions = [sql.SQL("({})").format(piece.predicate()) for piece in joined(slices)]
+    conditions = [sql.SQL("({})").format(slice_.predicate()) for slice_ in joined(slices)]
     order = sql.SQL(" ORDER BY {}").format(names(contract.config.key)) if ordered else sql.SQL("")
     return sql.SQL("SELECT {} FROM {} WHERE {}{}").format(
         wanted, relation(contract), sql.SQL(" OR ").join(conditions), order
@@ -75,7 +75,11 @@ def query(slices: Sequence[Slice], columns: Sequence[str], *, ordered: bool = Fa
 def joined(slices: Sequence[Slice]) -> list[Slice]:
     """Slices over one column of intervals, those that touch made one; any others as they are."""
     spans = [
-        span for piece in slices if len(piece.bounds) == 1 for span in piece.bounds.values() if isinstance(span, Span)
+        span
+        for slice_ in slices
+        if len(slice_.bounds) == 1
+        for span in slice_.bounds.values()
+        if isinstance(span, Span)
     ]
     if len(spans) < len(slices):
         return list(slices)

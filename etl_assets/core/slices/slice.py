@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from psycopg import sql
 
 from etl_assets.core.contracts import Contract, Record
-from etl_assets.core.contracts.arrow import ARROW_TYPES
 from etl_assets.core.contracts.cast import cast_column
 from etl_assets.errors import ContractError
 
@@ -73,25 +72,14 @@ def assign(records: Sequence[Record], slices: Sequence[Slice]) -> list[list[Reco
     homes: list[list[Record]] = [[] for _ in slices]
     if len(slices) == 1 or not records:
         return [list(records), *homes[1:]]
-    contract = slices[0].contract
+    columns = slices[0].contract.columns
     cells = {
-        name: cast_column(
-            pd.Series([record.raw.get(name) for record in records], dtype=object), contract.columns[name]
-        ).values
+        name: cast_column(pd.Series([record.raw.get(name) for record in records], dtype=object), columns[name]).values
         for name in slices[0].bounds
     }
     for record, place in zip(records, _places(pa.table(cells), slices).tolist(), strict=True):
         homes[max(place, 0)].append(record)
     return homes
-
-
-def _within(values: pa.Array | pa.ChunkedArray, bound: Value | OneOf | Span) -> Any:
-    if isinstance(bound, OneOf):
-        return pc.is_in(values, value_set=pa.array(bound.values, type=values.type))
-    if isinstance(bound, Span):
-        low, high = (pa.scalar(v, type=values.type) for v in (bound.start, bound.end))
-        return pc.and_(pc.greater_equal(values, low), pc.less(values, high))
-    return pc.equal(values, pa.scalar(bound, type=values.type))
 
 
 def divide(table: pa.Table, slices: Sequence[Slice]) -> list[pa.Table]:
@@ -104,72 +92,58 @@ def divide(table: pa.Table, slices: Sequence[Slice]) -> list[pa.Table]:
     Raises:
         ContractError: if a row belongs to none of them; gives the number of such rows and an example.
     """
-    contract = slices[0].contract
-    places = np.zeros(table.num_rows, dtype=np.int64)
-    if len(slices) == 1:
-        for name, bound in slices[0].bounds.items():
-            inside = pc.fill_null(_within(table[name], bound), False).to_numpy()
-            places[~inside] = -1
-        parts = [table]
-    else:
-        places = _places(table, slices)
-        order = np.argsort(places, kind="stable")
-        ordered = table if np.all(order[1:] > order[:-1]) else table.take(pa.array(order))
-        ends = np.searchsorted(places[order], np.arange(len(slices)), side="right")
-        starts = np.searchsorted(places[order], np.arange(len(slices)), side="left")
-        parts = [ordered.slice(int(a), int(b - a)) for a, b in zip(starts, ends, strict=True)]
+    places = _inside(table, slices[0]) - 1 if len(slices) == 1 else _places(table, slices)
     outside = np.flatnonzero(places < 0)
     if len(outside):
-        columns = list(slices[0].bounds)
-        example = {name: table[name][int(outside[0])].as_py() for name in columns}
+        example = {name: table[name][int(outside[0])].as_py() for name in slices[0].bounds}
         names = ", ".join(s.name for s in slices[:3]) + (", …" if len(slices) > 3 else "")
         raise ContractError(
-            f"{contract.config.table}: {len(outside)} rows lie outside partition {names}, for example {example}: "
+            f"{slices[0].contract.config.table}: {len(outside)} rows lie outside partition {names}, for example {example}: "
             "nothing was written"
         )
-    return parts
+    if len(slices) == 1:
+        return [table]
+    order = np.argsort(places, kind="stable")
+    ordered = table if np.all(order[1:] > order[:-1]) else table.take(pa.array(order))
+    ends = np.cumsum(np.bincount(places, minlength=len(slices)))
+    return [ordered.slice(int(a), int(b - a)) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _inside(table: pa.Table, slice_: Slice) -> np.ndarray:
+    """For each row 1 if it belongs to the slice, else 0."""
+    inside = np.ones(table.num_rows, dtype=np.int64)
+    for name, bound in slice_.bounds.items():
+        bounds = bound.values if isinstance(bound, OneOf) else (bound,)
+        inside &= _numbers(table[name], bounds) >= 0
+    return inside
 
 
 def _places(table: pa.Table, slices: Sequence[Slice]) -> np.ndarray:
     """For each row the number of its slice, -1 for none."""
-    codes = np.zeros(table.num_rows, dtype=np.int64)
-    outside = np.zeros(table.num_rows, dtype=bool)
-    slice_codes = np.zeros(len(slices), dtype=np.int64)
+    of_rows, of_slices = [], []
     for name in slices[0].bounds:
-        kind = ARROW_TYPES[slices[0].contract.columns[name].kind]
-        distinct = list(dict.fromkeys(s.bounds[name] for s in slices))
-        if isinstance(distinct[0], Span):
-            distinct.sort(key=lambda span: span.start)  # type: ignore[union-attr]
-            at, beyond = _span_numbers(table[name], distinct, kind)
-        else:
-            found = pc.index_in(table[name], value_set=pa.array(distinct, type=kind))
-            at = pc.fill_null(found, -1).to_numpy().astype(np.int64)
-            beyond = at < 0
-        codes = codes * len(distinct) + at
-        outside |= beyond
-        slice_codes = slice_codes * len(distinct) + np.array([distinct.index(s.bounds[name]) for s in slices])
-    order = np.argsort(slice_codes)
-    at = np.minimum(np.searchsorted(slice_codes[order], codes), len(slices) - 1)
-    places = order[at]
-    places[outside | (slice_codes[places] != codes)] = -1
-    return places
+        numbers = {bound: number for number, bound in enumerate(dict.fromkeys(s.bounds[name] for s in slices))}
+        of_rows.append(_numbers(table[name], list(numbers)))
+        of_slices.append([numbers[s.bounds[name]] for s in slices])
+    return pd.MultiIndex.from_arrays(of_slices).get_indexer(pd.MultiIndex.from_arrays(of_rows))
 
 
-def _span_numbers(values: pa.ChunkedArray, spans: Sequence[Any], kind: pa.DataType) -> tuple[np.ndarray, np.ndarray]:
-    def numbers(array: Any) -> np.ndarray:
-        integers = array.cast(pa.int32()).cast(pa.int64()) if pa.types.is_date(kind) else array
-        if pa.types.is_timestamp(kind):
-            integers = array.cast(pa.int64())
-        return integers.to_numpy()
+def _numbers(values: pa.ChunkedArray, bounds: Sequence[Any]) -> np.ndarray:
+    """For each value the number of the value or of the interval that it lies in, -1 for none."""
+    if not isinstance(bounds[0], Span):
+        found = pc.index_in(values, value_set=pa.array(bounds, type=values.type))
+        return pc.fill_null(found, -1).to_numpy().astype(np.int64)
+    starts, ends = (
+        integers(pa.array([getattr(span, side) for span in bounds], type=values.type)) for side in ("start", "end")
+    )
+    rows = integers(pc.fill_null(values, pa.scalar(bounds[0].start, type=values.type)))
+    order = np.argsort(starts)
+    at = np.searchsorted(starts[order], rows, side="right") - 1
+    found = np.where(at < 0, -1, order[at])
+    return np.where((rows >= ends[found]) | values.is_null().to_numpy(), -1, found)
 
-    missing = values.is_null().to_numpy()
-    if missing.any():
-        values = values.fill_null(
-            pa.scalar(0).cast(pa.int32()).cast(kind) if pa.types.is_date(kind) else pa.scalar(0).cast(kind)
-        )
-    starts = numbers(pa.chunked_array([pa.array([span.start for span in spans], type=kind)]))
-    ends = numbers(pa.chunked_array([pa.array([span.end for span in spans], type=kind)]))
-    rows = numbers(values)
-    at = np.searchsorted(starts, rows, side="right") - 1
-    beyond = missing | (at < 0) | (rows >= ends[np.maximum(at, 0)])
-    return np.maximum(at, 0), beyond
+
+def integers(array: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Dates and instants as integers, anything else as it is."""
+    whole = array.cast(pa.int32()) if pa.types.is_date(array.type) else array
+    return (whole.cast(pa.int64()) if pa.types.is_temporal(array.type) else whole).to_numpy(zero_copy_only=False)

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from psycopg import sql
 
 from etl_assets.core.contracts import Contract
 from etl_assets.core.contracts.arrow import arrow_schema
-from etl_assets.core.slices.difference import in_key_order
-from etl_assets.core.slices.keys import key_codes
-from etl_assets.core.slices.merging import Change
+from etl_assets.core.slices.difference import equal_rows, in_key_order, key_codes, take
+from etl_assets.core.slices.merging import Change, rows_with_keys, update
 from etl_assets.core.slices.slice import Slice
-from etl_assets.core.slices.transaction import Transaction, equal_keys, names, relation
+from etl_assets.core.slices.transaction import Transaction, equal_keys, relation
 from etl_assets.errors import TransientError
 
 SUPERSEDED_BY = "superseded by"  # no column of a contract can have this name
@@ -27,27 +25,15 @@ OTHER_WAYS = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin")
 
 @dataclass(frozen=True)
 class Superseding:
-    """What became of the rows given.
+    """What has to be written so that the last row of each key is in the table, and what became of all others.
 
     Attributes:
-        change: of the table. Every row given is either in one of its counts or in `gave_way`.
+        new, changed: whole rows in key order.
         gave_way: rows given that a later one took the place of: the contract's columns, and that one's sequence in
             `SUPERSEDED_BY`.
-        taken_out: rows of the table that a later one took the place of, as many as were updated; columns as above.
+        taken_out: rows of the table that a later one took the place of, as many as were changed; columns as above.
+        unchanged, deduplicated: rows given that repeat the values of a row of the table, or of one given before.
         met: whether any key was in the table already.
-    """
-
-    change: Change
-    gave_way: pa.Table
-    taken_out: pa.Table
-    met: bool
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """What has to be written so that the last row of each chain is in the table, and what became of all others.
-
-    `new` and `changed` are whole rows in key order; `gave_way` and `taken_out` as in `Superseding`.
     """
 
     new: pa.Table
@@ -56,6 +42,17 @@ class Resolved:
     taken_out: pa.Table
     unchanged: int
     deduplicated: int
+    met: bool
+
+    @property
+    def change(self) -> Change:
+        """The change of the table. Every row given is either in one of its counts or in `gave_way`."""
+        return Change(
+            inserted=self.new.num_rows,
+            updated=self.changed.num_rows,
+            unchanged=self.unchanged,
+            deduplicated=self.deduplicated,
+        )
 
 
 class KeysThere(Exception):
@@ -63,7 +60,7 @@ class KeysThere(Exception):
 
 
 def store_latest(
-    transaction: Transaction, piece: Slice, rows: pa.Table, *, sequence: str, look_first: bool
+    transaction: Transaction, slice_: Slice, rows: pa.Table, *, sequence: str, look_first: bool
 ) -> Superseding:
     """Store rows within an open transaction that holds the lock of the table.
 
@@ -78,33 +75,25 @@ def store_latest(
             and begin again with `look_first`.
         TransientError: if another writer changes the table without its lock.
     """
-    contract = piece.contract
-    existing = arrow_schema(contract).empty_table()
-    if look_first:
-        _use_the_key(transaction)
-        existing = _existing(transaction, contract, rows)
-    resolved = resolve(contract, existing, rows, sequence=sequence)
-    _update(transaction, piece, resolved.changed)
+    contract = slice_.contract
+    existing = _existing(transaction, contract, rows) if look_first else arrow_schema(contract).empty_table()
+    found = resolve(contract, existing, rows, sequence=sequence)
+    if found.changed.num_rows:
+        update(transaction, slice_, found.changed, target=relation(contract), matching=_same_key(contract))
     try:
-        transaction.append(contract, resolved.new)
+        transaction.append(contract, found.new)
     except Exception as error:
         if getattr(error, "sqlstate", None) != DUPLICATE_KEY:
             raise
         if not look_first:
             raise KeysThere from error
         raise TransientError(
-            f"could not write {piece}: another writer added rows with the same keys without the lock"
+            f"could not write {slice_}: another writer added rows with the same keys without the lock"
         ) from error
-    change = Change(
-        inserted=resolved.new.num_rows,
-        updated=resolved.changed.num_rows,
-        unchanged=resolved.unchanged,
-        deduplicated=resolved.deduplicated,
-    )
-    return Superseding(change, resolved.gave_way, resolved.taken_out, met=existing.num_rows > 0)
+    return found
 
 
-def resolve(contract: type[Contract], existing: pa.Table, given: pa.Table, *, sequence: str) -> Resolved:
+def resolve(contract: type[Contract], existing: pa.Table, given: pa.Table, *, sequence: str) -> Superseding:
     """Put the rows of each key into one chain.
 
     Args:
@@ -115,7 +104,7 @@ def resolve(contract: type[Contract], existing: pa.Table, given: pa.Table, *, se
     (codes,) = key_codes([rows], contract.config.key)
     # A row of the table is the head of its chain: it stands before the rows given, and the sort is stable.
     order = np.argsort(codes, kind="stable")
-    rows, codes, stored = _take(rows, order), codes[order], order < existing.num_rows
+    rows, codes, stored = take(rows, order), codes[order], order < existing.num_rows
     number = rows[sequence].to_numpy()
     head = _heads(codes)
     values = rows.drop_columns([*contract.config.key, sequence])
@@ -137,13 +126,14 @@ def resolve(contract: type[Contract], existing: pa.Table, given: pa.Table, *, se
     written = kept[~gone[kept] & ~stored[kept]]
     in_table = stored[head[written]]
     repeated = stored[kept[np.cumsum(~repeats) - 1][repeats]]
-    return Resolved(
-        new=_take(rows, written[~in_table]),
-        changed=_take(rows, written[in_table]),
+    return Superseding(
+        new=take(rows, written[~in_table]),
+        changed=take(rows, written[in_table]),
         gave_way=_superseded(rows, by, gone & ~stored),
         taken_out=_superseded(rows, by, gone & stored),
         unchanged=int(repeated.sum()) + len(behind) - len(behind_and_other),
         deduplicated=int((~repeated).sum()),
+        met=existing.num_rows > 0,
     )
 
 
@@ -162,68 +152,27 @@ def _repeats(values: pa.Table, chain: np.ndarray, head: np.ndarray) -> np.ndarra
 
 
 def _equal(values: pa.Table, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """For each pair of row numbers whether all columns are the same, NULL being equal to NULL."""
-    equal = np.ones(len(left), dtype=bool)
-    if len(left):
-        for ours, theirs in zip(_take(values, left).columns, _take(values, right).columns, strict=True):
-            both = pc.and_(ours.is_null(), theirs.is_null())
-            equal &= pc.or_(pc.fill_null(pc.equal(ours, theirs), False), both).to_numpy()
-    return equal
-
-
-def _take(table: pa.Table, rows: np.ndarray) -> pa.Table:
-    return table if len(rows) == table.num_rows and _ascending(rows) else table.take(pa.array(rows))
-
-
-def _ascending(rows: np.ndarray) -> bool:
-    return bool(np.all(rows[1:] > rows[:-1]))
+    """For each pair of row numbers whether all columns are the same."""
+    return equal_rows(len(left), take(values, left), take(values, right))
 
 
 def _superseded(rows: pa.Table, by: np.ndarray, which: np.ndarray) -> pa.Table:
     at = np.flatnonzero(which)
-    return _take(rows, at).append_column(SUPERSEDED_BY, pa.array(by[at]))
+    return take(rows, at).append_column(SUPERSEDED_BY, pa.array(by[at]))
 
 
-def _use_the_key(transaction: Transaction) -> None:
-    """Find rows one by one in the key's index for the rest of the transaction.
+def _existing(transaction: Transaction, contract: type[Contract], rows: pa.Table) -> pa.Table:
+    """The rows of the table that have keys of these, each found in the key's index, as is all else in the transaction.
 
     The planner reads a large table from end to end for a hundred thousand keys, which takes ten times as long at five million
     rows, and longer the more there are.
     """
     settings = [sql.SQL("set_config({}, 'off', true)").format(sql.Literal(name)) for name in OTHER_WAYS]
     transaction.row(sql.SQL("SELECT array_length(ARRAY[{}], 1) AS n").format(sql.SQL(", ").join(settings)))
-
-
-def _existing(transaction: Transaction, contract: type[Contract], rows: pa.Table) -> pa.Table:
-    """The rows of the table that have keys of these, whole."""
     key = contract.config.key
-    query = sql.SQL("SELECT {c} FROM {s} AS s JOIN {t} AS t ON {e}").format(
-        c=names(contract.columns, "t"),
-        s=transaction.stage(in_key_order(rows.select(list(key)), key)),
-        t=relation(contract),
-        e=equal_keys(key, "s", "t"),
-    )
-    return transaction.rows(query).cast(arrow_schema(contract))
+    keys = in_key_order(rows.select(list(key)), key)
+    return rows_with_keys(transaction, contract, keys, target=relation(contract), matching=_same_key(contract))
 
 
-def _update(transaction: Transaction, piece: Slice, rows: pa.Table) -> None:
-    """Give rows of the table, found by their key, the values of these."""
-    if not rows.num_rows:
-        return
-    contract = piece.contract
-    setting = [
-        sql.SQL("{c} = s.{c}").format(c=sql.Identifier(name))
-        for name in contract.columns
-        if name not in contract.config.key
-    ]
-    statement = sql.SQL("UPDATE {t} AS t SET {set} FROM {s} AS s WHERE {e}").format(
-        t=relation(contract),
-        set=sql.SQL(", ").join(setting),
-        s=transaction.stage(rows),
-        e=equal_keys(contract.config.key, "s", "t"),
-    )
-    done = transaction.changed(statement)
-    if done != rows.num_rows:
-        raise TransientError(
-            f"could not write {piece}: another writer took {rows.num_rows - done} of its rows away without the lock"
-        )
+def _same_key(contract: type[Contract]) -> sql.Composable:
+    return equal_keys(contract.config.key, "s", "t")

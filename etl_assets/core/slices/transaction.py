@@ -118,25 +118,25 @@ class Transaction:
                 into or contract.table_name(), data, mode="append", db_schema_name=contract.schema_name()
             )
 
-    def lock(self, piece: Slice, *, anywhere: bool = False) -> None:
+    def lock(self, slice_: Slice, *, anywhere: bool = False) -> None:
         """Wait until no other writer has this slice, or the whole table.
 
         A writer of a whole table excludes those of its slices; writers of two slices do not wait for each other.
 
         Args:
-            anywhere: whether rows of other slices are written too, as an upsert does. Such writers of a table take turns: they
+            anywhere: whether rows of other slices are written too, as an upsert does. Such writers of a table exclude each other: they
                 would meet at rows, in an order that is the server's.
         """
-        table = piece.contract.config.table
+        table = slice_.contract.config.table
         self.run(sql.SQL("SET LOCAL lock_timeout = {}").format(int(LOCK_TIMEOUT.total_seconds() * 1000)))
         self.run(KEPT_WHILE_IDLE)
-        whole = "pg_advisory_xact_lock_shared" if piece.name else "pg_advisory_xact_lock"
+        whole = "pg_advisory_xact_lock_shared" if slice_.name else "pg_advisory_xact_lock"
         self.row(sql.SQL("SELECT {}(hashtextextended({}, 0))").format(sql.SQL(whole), sql.Literal(table)))
         if anywhere:
-            # Before the slice: who has the turn may wait for slices, and who waits for the turn has none.
+            # Before the slice: who holds this lock may wait for slices, and who waits for it holds none.
             self.row(sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 6))").format(sql.Literal(table)))
-        if piece.name:
-            self.row(sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 1))").format(sql.Literal(str(piece))))
+        if slice_.name:
+            self.row(sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 1))").format(sql.Literal(str(slice_))))
         self.locked_at = self.value(sql.SQL("SELECT clock_timestamp()"))
 
 

@@ -6,6 +6,7 @@ At any kill point a reader sees the old slice or the new one. Free of Dagster: s
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import time
 import uuid
@@ -23,19 +24,31 @@ from etl_assets.core.contracts import Record, Split
 from etl_assets.core.contracts.arrow import ARROW_TYPES
 from etl_assets.core.contracts.validation import split_arrow
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices import merging, streaming
+from etl_assets.core.slices import merging
 from etl_assets.core.slices import native_partitions as native
+from etl_assets.core.slices.chunks import Chunks, Load, load_chunks
 from etl_assets.core.slices.difference import Rows
-from etl_assets.core.slices.judging import judged_by_slice
 from etl_assets.core.slices.ledger import close_entries, insert_ledger, reopen_entries, store_records
 from etl_assets.core.slices.merging import Change
 from etl_assets.core.slices.session import Session, commit, retried
 from etl_assets.core.slices.slice import OneOf, Slice, assign, divide
-from etl_assets.core.slices.streaming import Chunks
 from etl_assets.core.slices.transaction import Transaction, names, refuse_drift
 from etl_assets.errors import ContractError, PermanentError, TransientError
 
-__all__ = ["Data", "Outcome", "Write", "commit", "finish", "hash_of", "settle_quarantine", "write", "write_together"]
+__all__ = [
+    "Data",
+    "Load",
+    "Outcome",
+    "Part",
+    "Write",
+    "commit",
+    "finish",
+    "hash_of",
+    "parts_of",
+    "settle_quarantine",
+    "write",
+    "write_together",
+]
 
 Data: TypeAlias = pd.DataFrame | pa.Table | pa.RecordBatchReader
 WRITERS: Mapping[str, Callable[[Transaction, Slice, Rows], Change]] = {
@@ -47,7 +60,7 @@ WRITERS: Mapping[str, Callable[[Transaction, Slice, Rows], Change]] = {
 # These replace all of a slice by what is given.
 WHOLE = ("replace", "partition", "snapshot")
 COUNTS = ("received", *(count.name for count in fields(Change)), "quarantined", "flagged")
-# What takes the place of NULL under a hash, where its absence is noted beside it.
+# What takes the place of NULL under a hash, where its absence has a column of its own.
 NOTHING: Mapping[pa.DataType, Any] = {
     kind: False if pa.types.is_boolean(kind) else "" if pa.types.is_string(kind) else 0 for kind in ARROW_TYPES.values()
 }
@@ -57,10 +70,10 @@ NOTHING: Mapping[pa.DataType, Any] = {
 class Outcome:
     """What became of the rows of one slice; every received row is in exactly one of the counts.
 
-    received = inserted + updated + unchanged + deduplicated + quarantined. Flagged rows are loaded and noted.
+    received = inserted + updated + unchanged + deduplicated + quarantined. Flagged rows are loaded, with a remark in quarantine.
     """
 
-    piece: Slice
+    slice: Slice
     commit_id: str
     change: Change
     received: int
@@ -77,17 +90,7 @@ class Outcome:
 
     def counts(self) -> dict[str, int]:
         """All counts by name, as the ledger has them."""
-        c = self.change
-        return {
-            "received": self.received,
-            "inserted": c.inserted,
-            "updated": c.updated,
-            "deleted": c.deleted,
-            "unchanged": c.unchanged,
-            "deduplicated": c.deduplicated,
-            "quarantined": self.quarantined,
-            "flagged": self.flagged,
-        }
+        return {name: getattr(self if hasattr(self, name) else self.change, name) for name in COUNTS}
 
 
 @dataclass(frozen=True)
@@ -110,19 +113,36 @@ class Write:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """The rows and records of one slice, ready to be stored, and the identity under which the ledger will know them."""
+class Part:
+    """The rows and records of one slice, ready to be stored, and the identity under which the ledger will know them.
 
-    piece: Slice
-    table: pa.Table
+    Attributes:
+        data: rows that keep the contract, or batches that are judged as they are read.
+        records: rejected and flagged rows that are known beforehand.
+        deduplicated: rows that were left out beforehand as repetitions.
+    """
+
+    slice: Slice
+    data: pa.Table | Chunks
     records: Sequence[Record] = field(default=())
     deduplicated: int = 0
     commit_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    @property
-    def received(self) -> int:
-        rejected = sum(record.outcome != "flagged" for record in self.records)
-        return self.table.num_rows + rejected + self.deduplicated
+    def outcome(self, load: Load, started: float) -> Outcome:
+        """What became of the rows once they are loaded."""
+        flagged = sum(record.outcome == "flagged" for record in self.records)
+        rejected = len(self.records) - flagged
+        return Outcome(
+            slice=self.slice,
+            commit_id=self.commit_id,
+            change=replace(load.change, deduplicated=load.change.deduplicated + self.deduplicated),
+            received=load.received + rejected + self.deduplicated,
+            quarantined=load.quarantined + rejected,
+            flagged=flagged,
+            size=load.size,
+            content_hash=load.content_hash,
+            seconds=time.perf_counter() - started,
+        )
 
 
 def write(database: Database, data: Data | Split[Any], slices: Sequence[Slice], how: Write) -> list[Outcome]:
@@ -144,16 +164,8 @@ def write(database: Database, data: Data | Split[Any], slices: Sequence[Slice], 
         PermanentError: for what the database refuses.
     """
     _require(slices, how)
-    given = data if isinstance(data, Split) else Split(data)
     with Session(database) as session:
-        if isinstance(given.valid, pa.RecordBatchReader):
-            return [_write_stream(session, Chunks(given.valid), given, slices, how)]
-        judged = split_arrow(slices[0].contract, given.valid, source=how.source)
-        tables = divide(judged.valid, slices)
-        homes = assign([*given.records, *judged.records], slices)
-        # Nobody can tell to which slice a row belongs that was left out: the first has them in its books.
-        left_out = [given.deduplicated, *(0 for _ in slices[1:])]
-        parts = [_Part(*part) for part in zip(slices, tables, homes, left_out, strict=True)]
+        parts = parts_of(data, slices, source=how.source)
         return [outcome for part in parts for outcome in _write_parts(session, [part], how)]
 
 
@@ -171,14 +183,14 @@ def write_together(
     Raises:
         ContractError, TransientError, PermanentError: as `write`; then nothing was changed.
     """
-    for _, piece in given:
-        _require([piece], how)
+    for _, slice_ in given:
+        _require([slice_], how)
     splits = [data if isinstance(data, Split) else Split(data) for data, _ in given]
-    judged = judged_by_slice([split.valid for split in splits], [piece for _, piece in given], source=how.source)
+    judged = _judged([split.valid for split in splits], [slice_ for _, slice_ in given], source=how.source)
     parts = []
-    for split, found, (_, piece) in zip(splits, judged, given, strict=True):
-        (rows,) = divide(found.valid, [piece])
-        parts.append(_Part(piece, rows, [*split.records, *found.records], split.deduplicated))
+    for split, found, (_, slice_) in zip(splits, judged, given, strict=True):
+        (rows,) = divide(found.valid, [slice_])
+        parts.append(Part(slice_, rows, [*split.records, *found.records], split.deduplicated))
     with Session(database) as session:
         return _write_parts(session, parts, how)
 
@@ -191,86 +203,121 @@ def _require(slices: Sequence[Slice], how: Write) -> None:
         raise ContractError(
             f"{contract.config.table} has no key: rows without identity can be appended or replaced, not merged"
         )
-    if how.mode == "partition" and not all(piece.bounds for piece in slices):
+    if how.mode == "partition" and not all(slice_.bounds for slice_ in slices):
         raise ContractError(f"{contract.config.table}: mode partition needs a partition to write; state partition_by")
 
 
-def _write_parts(session: Session, parts: Sequence[_Part], how: Write) -> list[Outcome]:
-    """Store parts in one transaction."""
+def parts_of(data: Data | Split[Any], slices: Sequence[Slice], *, source: str) -> list[Part]:
+    """Rows judged by their contract and divided among slices; batches as they are, for a single slice.
+
+    Raises:
+        ContractError: for rows that do not have the contract's shape, or belong to none of the slices.
+    """
+    given = data if isinstance(data, Split) else Split(data)
+    contract = slices[0].contract
+    if isinstance(given.valid, pa.RecordBatchReader):
+        if len(slices) != 1:
+            raise ContractError(f"{contract.config.table}: record batches go to a single partition, not {len(slices)}")
+        return [Part(slices[0], Chunks(given.valid), given.records, given.deduplicated)]
+    judged = split_arrow(contract, given.valid, source=source)
+    tables = divide(judged.valid, slices)
+    homes = assign([*given.records, *judged.records], slices)
+    # Nobody can tell to which slice a row belongs that was left out: the first counts them.
+    left_out = [given.deduplicated, *(0 for _ in slices[1:])]
+    return [Part(*part) for part in zip(slices, tables, homes, left_out, strict=True)]
+
+
+def _judged(given: Sequence[pd.DataFrame | pa.Table], slices: Sequence[Slice], *, source: str) -> list[Split[pa.Table]]:
+    """What keeps its contract and what does not, by slice.
+
+    To judge a table costs milliseconds however few rows it has, so that those of one contract are judged as one, and one by
+    one only if a row breaks it.
+    """
+    judged: dict[int, Split[pa.Table]] = {}
+    for contract in dict.fromkeys(slice_.contract for slice_ in slices):
+        mine = [i for i, slice_ in enumerate(slices) if slice_.contract is contract]
+        tables = [given[i] for i in mine]
+        found = None
+        if all(isinstance(table, pa.Table) and table.schema == tables[0].schema for table in tables):
+            whole = split_arrow(contract, pa.concat_tables(tables), source=source)
+            ends = [0, *itertools.accumulate(len(table) for table in tables)]
+            if not whole.records:
+                found = [Split(whole.valid.slice(start, end - start)) for start, end in itertools.pairwise(ends)]
+        judged |= zip(mine, found or [split_arrow(contract, table, source=source) for table in tables], strict=True)
+    return [judged[i] for i in range(len(slices))]
+
+
+def _write_parts(session: Session, parts: Sequence[Part], how: Write) -> list[Outcome]:
+    """Store parts in one transaction; once the reading of batches has begun, a lost one cannot be repeated."""
     began = time.perf_counter()
-    prepared = [(part, *_prepared(session, part, how)) for part in parts]
-    attempts = 0
+    loads = [_loading(session, part, how) for part in parts]
+    attempts = itertools.count()
 
     def attempt() -> list[Outcome]:
-        nonlocal attempts
-        attempts += 1
         with session.transaction() as transaction:
             # In one order for all writers, or two of them could wait for each other.
-            for piece in sorted((part.piece for part in parts), key=str):
-                transaction.lock(piece, anywhere=how.mode == "upsert")
-            earlier = _committed_before(transaction, parts) if attempts > 1 else None
+            for slice_ in sorted((part.slice for part in parts), key=str):
+                transaction.lock(slice_, anywhere=how.mode == "upsert")
+            earlier = _committed_before(transaction, parts) if next(attempts) else None
             if earlier is not None:
                 return earlier
-            outcomes = []
-            started = began
-            _refuse_drift(transaction, [part.piece for part in parts], how)
-            for part, rows, content_hash in prepared:
-                outcomes.append(_stored(transaction, part, rows, content_hash, how, started))
+            # Each table is looked at once: it stays as it is until the end of the transaction.
+            for contract, table in dict.fromkeys(_table_to_check(transaction, part, how) for part in parts):
+                refuse_drift(transaction, contract, table)
+            outcomes: list[Outcome] = []
+            for part, load in zip(parts, loads, strict=True):
+                started = time.perf_counter() if outcomes else began
+                outcomes.append(_stored(transaction, part, load, how, started))
                 finish(transaction, outcomes[-1], how)
-                started = time.perf_counter()
             session.commit(outcomes[-1].commit_id)
         return outcomes
 
-    return retried(attempt)
+    return retried(attempt, while_=lambda: not any(isinstance(p.data, Chunks) and p.data.begun for p in parts))
 
 
-def _prepared(session: Session, part: _Part, how: Write) -> "tuple[Rows, Future[str]]":
-    """What is computed beside the server's work."""
-    rows = Rows(part.table, part.piece.contract.config.key)
+Loading: TypeAlias = Callable[[Transaction], Load]
+
+
+def _loading(session: Session, part: Part, how: Write) -> Loading:
+    """How the rows of a part are loaded; what does not need the server is begun beside it."""
+    slice_, data = part.slice, part.data
+    if isinstance(data, Chunks):
+        return lambda transaction: load_chunks(
+            transaction, slice_, data, mode=how.mode, source=how.source, run_id=how.run_id
+        )
+    rows = Rows(data, slice_.contract.config.key)
     content_hash = session.background(lambda: hash_of(rows.table))
     if how.mode != "append":
         session.background(rows.in_key_order)
-    return rows, content_hash
+
+    def load(transaction: Transaction) -> Load:
+        if _already_appended(transaction, slice_, how, content_hash):
+            change = Change(unchanged=rows.table.num_rows)
+        else:
+            change = WRITERS[how.mode](transaction, slice_, rows)
+        change = replace(change, deduplicated=change.deduplicated + rows.duplicates)
+        return Load(change, data.num_rows, 0, data.nbytes, content_hash.result())
+
+    return load
 
 
-def _stored(
-    transaction: Transaction, part: _Part, rows: Rows, content_hash: "Future[str]", how: Write, started: float
-) -> Outcome:
-    if _already_appended(transaction, part, how, content_hash):
-        change = Change(unchanged=rows.table.num_rows)
-    else:
-        with _conflicts_named(part.piece, how):
-            change = WRITERS[how.mode](transaction, part.piece, rows)
-    store_records(transaction, part.piece, part.records, run_id=how.run_id)
-    settle_quarantine(transaction, part.piece, how)
-    return Outcome(
-        piece=part.piece,
-        commit_id=part.commit_id,
-        change=replace(change, deduplicated=change.deduplicated + rows.duplicates + part.deduplicated),
-        received=part.received,
-        quarantined=sum(record.outcome != "flagged" for record in part.records),
-        flagged=sum(record.outcome == "flagged" for record in part.records),
-        size=part.table.nbytes,
-        content_hash=content_hash.result(),
-        seconds=time.perf_counter() - started,
-    )
+def _stored(transaction: Transaction, part: Part, load: Loading, how: Write, started: float) -> Outcome:
+    with _conflicts_named(part.slice, how):
+        loaded = load(transaction)
+    store_records(transaction, part.slice, part.records, run_id=how.run_id)
+    settle_quarantine(transaction, part.slice, how)
+    return part.outcome(loaded, started)
 
 
-def _refuse_drift(transaction: Transaction, pieces: Sequence[Slice], how: Write) -> None:
-    """Look at each table once: it stays as it is until the end of the transaction."""
-    for contract, table in dict.fromkeys(
-        (piece.contract, _table_to_check(transaction, piece, how)) for piece in pieces
-    ):
-        refuse_drift(transaction, contract, table)
+def _table_to_check(transaction: Transaction, part: Part, how: Write) -> tuple[Any, str | None]:
+    """The contract, and the native partition that mode partition may swap: a lock on the table would be in the way."""
+    contract = part.slice.contract
+    swappable = how.mode == "partition" and isinstance(part.data, pa.Table)
+    leaf = native.leaf_of(part.slice) if swappable else None
+    return contract, leaf if leaf and native.exists(transaction, contract, leaf) else None
 
 
-def _table_to_check(transaction: Transaction, piece: Slice, how: Write) -> str | None:
-    """The native partition that mode partition may swap, instead of the table: a lock on that would be in the way."""
-    leaf = native.leaf_of(piece) if how.mode == "partition" else None
-    return leaf if leaf and native.exists(transaction, piece.contract, leaf) else None
-
-
-def _committed_before(transaction: Transaction, parts: Sequence[_Part]) -> list[Outcome] | None:
+def _committed_before(transaction: Transaction, parts: Sequence[Part]) -> list[Outcome] | None:
     """The outcomes of an earlier attempt that was committed although its answer was lost."""
     outcomes = []
     for part in parts:
@@ -282,12 +329,12 @@ def _committed_before(transaction: Transaction, parts: Sequence[_Part]) -> list[
             return None
         row = found[0]
         change = Change(**{count.name: row.pop(count.name) for count in fields(Change)})
-        outcomes.append(Outcome(piece=part.piece, commit_id=part.commit_id, change=change, **row))
+        outcomes.append(Outcome(slice=part.slice, commit_id=part.commit_id, change=change, **row))
     return outcomes
 
 
 @contextlib.contextmanager
-def _conflicts_named(piece: Slice, how: Write) -> Iterator[None]:
+def _conflicts_named(slice_: Slice, how: Write) -> Iterator[None]:
     """Say what equal keys in the table mean."""
     try:
         yield
@@ -297,73 +344,39 @@ def _conflicts_named(piece: Slice, how: Write) -> Iterator[None]:
         text = " ".join(str(error).split())
         if how.mode == "append":
             raise PermanentError(
-                f"append to {piece} met keys that are there already, nothing was written:"
+                f"append to {slice_} met keys that are there already, nothing was written:"
                 f" use upsert, or append new rows only ({text})"
             ) from error
         # Somebody writes to this table without taking its lock; the next attempt sees their rows.
         raise TransientError(
-            f"could not write {piece}: its keys are in another partition, or another writer added them without the lock ({text})"
+            f"could not write {slice_}: its keys are in another partition, or another writer added them without the lock ({text})"
         ) from error
 
 
-def _already_appended(transaction: Transaction, part: _Part, how: Write, content_hash: "Future[str]") -> bool:
+def _already_appended(transaction: Transaction, slice_: Slice, how: Write, content_hash: "Future[str]") -> bool:
     """Whether this very run has appended these very rows: its first attempt was committed and then lost."""
     if how.mode != "append" or how.run_id == "script":
         return False
     query = sql.SQL(
         "SELECT count(*) FROM etl.ledger WHERE asset = {} AND partition = {} AND run_id = {} AND content_hash = {}"
-    ).format(*map(sql.Literal, (part.piece.contract.config.table, part.piece.name, how.run_id, content_hash.result())))
+    ).format(*map(sql.Literal, (slice_.contract.config.table, slice_.name, how.run_id, content_hash.result())))
     return bool(transaction.value(query))
 
 
-def _write_stream(session: Session, chunks: Chunks, given: Split[Any], slices: Sequence[Slice], how: Write) -> Outcome:
-    """Store record batches of any number; once reading has begun, a lost transaction cannot be repeated."""
-    if len(slices) != 1:
-        raise ContractError(
-            f"{slices[0].contract.config.table}: record batches go to a single partition, not {len(slices)}"
-        )
-    piece, started, commit_id = slices[0], time.perf_counter(), uuid.uuid4().hex
-
-    def attempt() -> Outcome:
-        with session.transaction() as transaction:
-            transaction.lock(piece, anywhere=how.mode == "upsert")
-            refuse_drift(transaction, piece.contract)
-            store_records(transaction, piece, given.records, run_id=how.run_id)
-            with _conflicts_named(piece, how):
-                load = streaming.load(transaction, piece, chunks, mode=how.mode, source=how.source, run_id=how.run_id)
-            settle_quarantine(transaction, piece, how)
-            outcome = Outcome(
-                piece=piece,
-                commit_id=commit_id,
-                change=replace(load.change, deduplicated=load.change.deduplicated + given.deduplicated),
-                received=load.received + len(given.rejected) + given.deduplicated,
-                quarantined=load.quarantined + len(given.rejected),
-                flagged=len(given.records) - len(given.rejected),
-                size=load.size,
-                content_hash=None,
-                seconds=time.perf_counter() - started,
-            )
-            finish(transaction, outcome, how)
-            session.commit(commit_id)
-        return outcome
-
-    return retried(attempt, while_=lambda: not chunks.begun)
-
-
-def settle_quarantine(transaction: Transaction, piece: Slice, how: Write) -> None:
+def settle_quarantine(transaction: Transaction, slice_: Slice, how: Write) -> None:
     """Bring the entries of a slice up to what its source says now, once the records of the write are stored.
 
     Only where all of the slice is replaced: a write that adds to it says nothing of what it does not meet.
     """
-    part_of_it = any(isinstance(bound, OneOf) for bound in piece.bounds.values())
+    part_of_it = any(isinstance(bound, OneOf) for bound in slice_.bounds.values())
     if how.mode in WHOLE and not (part_of_it or how.is_replay):
-        if not piece.contract.config.partial_loads:
-            close_entries(transaction, piece)
-        reopen_entries(transaction, piece)
+        if not slice_.contract.config.partial_loads:
+            close_entries(transaction, slice_)
+        reopen_entries(transaction, slice_)
 
 
 def finish(transaction: Transaction, outcome: Outcome, how: Write) -> None:
-    """Balance the books and enter the write into the ledger.
+    """Balance the counts and record the write in the ledger.
 
     Raises:
         AssertionError: if a received row is in no count or in two: a fault of the write path itself.
@@ -371,10 +384,10 @@ def finish(transaction: Transaction, outcome: Outcome, how: Write) -> None:
     counts = outcome.counts()
     parts = ("inserted", "updated", "unchanged", "deduplicated", "quarantined")
     if counts["received"] != sum(counts[name] for name in parts):
-        raise AssertionError(f"the books of {outcome.piece} do not balance: {counts}")
+        raise AssertionError(f"the counts of {outcome.slice} do not balance: {counts}")
     insert_ledger(
         transaction,
-        outcome.piece,
+        outcome.slice,
         {
             "commit_id": outcome.commit_id,
             "run_id": how.run_id,

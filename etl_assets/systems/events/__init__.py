@@ -5,19 +5,24 @@
 
 from typing import TYPE_CHECKING, Any
 
+from etl_assets.core.registry import System
+
 if TYPE_CHECKING:
     import dagster as dg
 
     from etl_assets.systems.events.script import LoadResult
 
-__all__ = ["defs", "load"]
+__all__ = ["SYSTEM", "defs", "load"]
+
+SYSTEM = System(name="events", package=__name__, summary="US events from a public feed of files, one every 15 minutes.")
 
 
 def defs() -> "dg.Definitions":
-    """The assets, checks, job, schedule and sensor of the system; resources are bound where all systems meet."""
+    """The assets, checks, jobs, schedules, sensors and resources of the system."""
     import dagster as dg
 
     from etl_assets.systems.events import assets, automation, checks
+    from etl_assets.systems.events.source import EventsFeedResource
 
     return dg.Definitions(
         assets=assets.ASSETS,
@@ -25,6 +30,7 @@ def defs() -> "dg.Definitions":
         jobs=[automation.events_job],
         schedules=[automation.events_every_day],
         sensors=[automation.events_feed_files],
+        resources={"events_feed": EventsFeedResource()},
     )
 
 

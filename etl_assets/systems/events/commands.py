@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from etl_assets.systems.events.manifest import Entry
-    from etl_assets.systems.events.script import FileRefused, LoadResult
+    from etl_assets.systems.events.script import FileRejected, LoadResult
 
 app = typer.Typer(no_args_is_help=True)
 INSTANT = re.compile(r"(\d{4}-\d{2}-\d{2})(?:T(\d{2}:\d{2})(?::00)?(?:Z|\+00:00))?")
@@ -60,9 +60,9 @@ def accept(
 ) -> None:
     """Accept that the files of lost intervals are not to be had: the check `no_interval_is_lost` names them no more."""
     from etl_assets.core.servers import platform_database
-    from etl_assets.settings import load_settings
-    from etl_assets.systems.events.intervals import INTERVAL
+    from etl_assets.systems.events.files import INTERVAL
     from etl_assets.systems.events.manifest import accept as accept_lost
+    from etl_assets.systems.events.settings import EventsSettings
 
     if (interval is None) == (first is None) or (first is None) != (last is None):
         raise typer.BadParameter("give --interval, or --from and --to")
@@ -71,20 +71,20 @@ def accept(
     begin = _instant(interval or first or "")
     end = _instant(last) if last else begin + INTERVAL
     _require_order(begin, end)
-    accepted = accept_lost(platform_database(load_settings()), begin, end, reason=reason.strip())
+    accepted = accept_lost(platform_database(EventsSettings.load()), begin, end, reason=reason.strip())
     counted = "1 interval" if len(accepted) == 1 else f"{len(accepted):,} intervals"
     print(f"{counted} accepted as lost: {reason.strip()}")
 
 
-def _of_files(paths: list[Path]) -> tuple[list["LoadResult"], list["FileRefused"]]:
+def _of_files(paths: list[Path]) -> tuple[list["LoadResult"], list["FileRejected"]]:
     """What became of the files that were taken, and why others were not."""
-    from etl_assets.systems.events.script import FileRefused, load_file
+    from etl_assets.systems.events.script import FileRejected, load_file
 
     results, refused = [], []
     for path in paths:
         try:
             results.append(load_file(path))
-        except FileRefused as error:
+        except FileRejected as error:
             refused.append(error)
     return results, refused
 
@@ -142,7 +142,7 @@ def _say(results: list["LoadResult"]) -> None:
 
 def _troubled(entries: list["Entry"]) -> list[str]:
     """What became of intervals without their file, and why: a line for those that follow each other with the same fate."""
-    from etl_assets.systems.events.intervals import INTERVAL
+    from etl_assets.systems.events.files import INTERVAL
 
     stretches: list[list[Entry]] = []
     for entry in entries:
@@ -167,7 +167,7 @@ def _fate(entry: "Entry") -> str:
 
 
 def _instant(text: str) -> datetime:
-    from etl_assets.systems.events.intervals import YEARS
+    from etl_assets.systems.events.files import YEARS
 
     matched = INSTANT.fullmatch(text)
     try:

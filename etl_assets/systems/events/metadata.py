@@ -10,12 +10,12 @@ import dagster as dg
 import pyarrow as pa
 
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices.parquet.files import ParquetRoot
+from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Outcome
 from etl_assets.systems.events.contracts import RawEvents, UsEventData
 from etl_assets.systems.events.manifest import DAY, Entry, midnight
-from etl_assets.systems.events.map.picture import as_markdown, us_map_svg
+from etl_assets.systems.events.map import as_markdown, us_map_svg
 from etl_assets.systems.events.raw_layer import Taken
 from etl_assets.systems.events.us_events import StoredIntervals, Totals
 

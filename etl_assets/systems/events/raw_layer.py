@@ -11,9 +11,8 @@ import pyarrow.compute as pc
 
 from etl_assets.core.contracts import Split
 from etl_assets.core.database.connections import Database
-from etl_assets.core.prefetch import one_ahead
-from etl_assets.core.slices.parquet.files import ParquetRoot, is_stored, read_parquet, write_parquet
-from etl_assets.core.slices.parquet.form import DamagedFile
+from etl_assets.core.prefetch import prefetched
+from etl_assets.core.slices.parquet import DamagedFile, ParquetRoot, is_stored, read_parquet, write_parquet
 from etl_assets.core.slices.quarantine import not_replayed
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Outcome, Write
@@ -23,9 +22,8 @@ from etl_assets.errors import PermanentError
 from etl_assets.systems.events.contracts import RawEvents
 from etl_assets.systems.events.feed.archive import verified
 from etl_assets.systems.events.feed.client import EventsFeed, FeedFile, FileMissing
-from etl_assets.systems.events.feed.rejected import FileRefused
+from etl_assets.systems.events.files import INTERVAL, FileRejected, file_name
 from etl_assets.systems.events.format.layout import valid_events
-from etl_assets.systems.events.intervals import INTERVAL, file_name
 from etl_assets.systems.events.manifest import Entry, enter, entries, entry_of, note, turn
 
 Clock = Callable[[], datetime]
@@ -106,7 +104,7 @@ def read_file(path: Path, interval: datetime, *, size: int | None = None, md5: s
     """Verify and read a file of the feed.
 
     Raises:
-        FileRefused: for a file that is not taken, with the reason.
+        FileRejected: for a file that is not taken, with the reason.
     """
     archive = verified(path, interval=interval, size=size, md5=md5)
     return ReadFile(valid_events(archive.content, interval=interval), archive.size, archive.md5)
@@ -158,7 +156,7 @@ def take(
     try:
         with temporary_folder() as folder:
             fetched = ((at, _fetched(feed, known.get(at), folder, book.get(at), stored=at in there)) for at in wanted)
-            for at, found in one_ahead(fetched):
+            for at, found in prefetched(fetched):
                 now = clock()
                 asked = _asked(book.get(at), at, now)
                 if isinstance(found, ReadFile):
@@ -307,13 +305,13 @@ def _fetched_as(feed: EventsFeed, file: FeedFile, folder: Path) -> ReadFile | No
         path = feed.downloaded(file, folder)
     except FileMissing as missing:
         return NotTaken(str(missing))
-    except FileRefused as refused:
+    except FileRejected as refused:
         return NotTaken(str(refused), refused=True, md5=file.md5)
     except (ApiUnavailable, ApiRefused) as failure:
         return NotTaken(str(failure), failure=failure)
     try:
         return read_file(path, file.interval, size=file.size, md5=file.md5)
-    except FileRefused as refused:
+    except FileRejected as refused:
         if refused.reason in NOT_THE_FILE:
             return NotTaken(str(refused))
         return NotTaken(str(refused), refused=True, md5=file.md5)

@@ -17,14 +17,22 @@ from pydantic import BaseModel, Field, create_model
 
 from etl_assets.core.contracts import Column
 from etl_assets.core.contracts.contract import Kind
-from etl_assets.gateway.dependencies import Configured, Dagster, Data, only_known_parameters
-from etl_assets.gateway.fixed import TriggerCall, Words, said, says
 from etl_assets.gateway.problems import documented, unfit
-from etl_assets.gateway.rows import described, field_of
+from etl_assets.gateway.routing import (
+    Configured,
+    Dagster,
+    Data,
+    Words,
+    described,
+    field_of,
+    only_known_parameters,
+    words_documented,
+    words_response,
+)
 from etl_assets.gateway.store import STORE_DOWN, Connection
-from etl_assets.gateway.triggers import Outcome, Plan, Trigger
+from etl_assets.gateway.triggers import Outcome, Plan, Trigger, TriggerCall
 from etl_assets.systems.events.contracts import UsEventData
-from etl_assets.systems.events.intervals import INTERVAL
+from etl_assets.systems.events.files import INTERVAL
 
 STATUS: Words = {"message": "Public status check endpoint is operational", "success": True}
 # What the feed did not list is not looked for anew within this time, as the sensor of the events has it.
@@ -35,12 +43,12 @@ router = APIRouter(tags=["events"])
 
 @router.get(
     "/status",
-    responses={200: says(STATUS, description="It lives")},
+    responses={200: words_documented(STATUS, description="It lives")},
     summary="Whether the gateway lives, for anybody",
 )
 async def public_status() -> JSONResponse:
     """Answer as long as the process lives; nothing else is asked, and no token is needed."""
-    return said(STATUS)
+    return words_response(STATUS)
 
 
 # --- the trigger

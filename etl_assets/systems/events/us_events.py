@@ -18,18 +18,15 @@ import pyarrow.compute as pc
 from etl_assets.core.contracts import Split
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices.parquet.files import NothingStored, read_parquet
-from etl_assets.core.slices.parquet.form import DamagedFile
+from etl_assets.core.slices.parquet import DamagedFile, NothingStored, read_parquet
 from etl_assets.core.slices.slice import OneOf, Slice
 from etl_assets.core.slices.writing import Outcome, Write, write_together
 from etl_assets.errors import PermanentError, PlatformError, combined
 from etl_assets.systems.events.contracts import Intervals, UsEventData
-from etl_assets.systems.events.deduplication import stored_once
-from etl_assets.systems.events.intervals import INTERVAL
+from etl_assets.systems.events.files import INTERVAL
 from etl_assets.systems.events.manifest import Entry, as_table, enter, entries, turn, with_repeated
 from etl_assets.systems.events.raw_layer import Clock, Stores, interval_slice
-from etl_assets.systems.events.transform import TAKEN_OVER, UsEvents, us_events
-from etl_assets.systems.events.us_rule import UsRule
+from etl_assets.systems.events.transform import TAKEN_OVER, UsEvents, UsRule, stored_once, us_events
 
 if TYPE_CHECKING:
     import psycopg

@@ -5,16 +5,20 @@
 
 from typing import TYPE_CHECKING, Any
 
+from etl_assets.core.registry import System
+
 if TYPE_CHECKING:
     import dagster as dg
 
     from etl_assets.systems.experiments.script import LoadResult
 
-__all__ = ["defs", "load"]
+__all__ = ["SYSTEM", "defs", "load"]
+
+SYSTEM = System(name="experiments", package=__name__, summary="Features of users from three CSV files.")
 
 
 def defs() -> "dg.Definitions":
-    """The assets, checks, job, schedule and sensor of the system; resources are bound where all systems meet."""
+    """The assets, checks, jobs, schedules, sensors and resources of the system."""
     import dagster as dg
 
     from etl_assets.systems.experiments import assets, automation, checks
@@ -25,6 +29,7 @@ def defs() -> "dg.Definitions":
         jobs=[automation.experiments_job],
         schedules=[automation.experiments_every_day],
         sensors=[automation.experiment_files],
+        resources={"experiment_files": assets.ExperimentFilesResource()},
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import dagster as dg
@@ -18,13 +19,26 @@ from etl_assets.systems.experiments.contracts import (
 )
 from etl_assets.systems.experiments.features import experience
 from etl_assets.systems.experiments.features import user_features as features_of
-from etl_assets.systems.experiments.source import ExperimentFilesResource
+from etl_assets.systems.experiments.settings import ExperimentsSettings
+from etl_assets.systems.experiments.source import ExperimentFolder, folder_at
 
 FILES = "files"  # on each table, the digest of the files that it is from
-# Any day may be asked for. The present one is a partition before it is over: it is known who has signed up.
+# Any day may be a partition. The present one is a partition before it is over: it is known who has signed up.
 DAYS = dg.DailyPartitionsDefinition(start_date="1970-01-01", end_offset=1)
 TABLES = (Users, Compounds, UserExperiments, ExperimentCompounds)
 Stored: TypeAlias = dg.Output[Any]
+
+
+class ExperimentFilesResource(dg.ConfigurableResource[Any]):
+    """The folder at EXPERIMENTS_DIR; settings are read when a run needs it, so that no path is in a run config."""
+
+    def connect(self) -> ExperimentFolder:
+        """The folder, ready to be read.
+
+        Raises:
+            ConfigurationError: if it is not set, or no folder.
+        """
+        return folder_at(Path(ExperimentsSettings.load().required("experiments_dir")))
 
 
 @dg.multi_asset(

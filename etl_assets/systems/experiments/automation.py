@@ -7,10 +7,9 @@ import dagster as dg
 
 from etl_assets.core.dagster.automation import earlier_runs, reason_to_wait
 from etl_assets.errors import PlatformError
-from etl_assets.systems.experiments.assets import FILES, TABLES
+from etl_assets.systems.experiments.assets import FILES, TABLES, ExperimentFilesResource
 from etl_assets.systems.experiments.contracts import UserFeatures, Users
-from etl_assets.systems.experiments.folder import Content, ExperimentFolder
-from etl_assets.systems.experiments.source import ExperimentFilesResource
+from etl_assets.systems.experiments.source import Content, ExperimentFolder
 
 FILES_TAG = "etl/files"
 # So long after its last change a file is taken for complete: whoever copies it writes all the time.
@@ -41,7 +40,7 @@ def experiment_files(
     """Requests a run when the content of the files is another than that of the tables, whatever their times are.
 
     Files that were written to a moment ago are looked at again: one that is being copied would load with its last row cut off.
-    What a run has refused is not asked for again before it changes; after another failure it is, with growing waits.
+    What a run has rejected is not requested again before it changes; after another failure it is, after growing waits.
     """
     try:
         folder = experiment_files.connect()

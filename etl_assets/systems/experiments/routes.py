@@ -17,12 +17,20 @@ from psycopg.rows import dict_row
 from pydantic import BaseModel, BeforeValidator, Field, create_model
 
 from etl_assets.core.contracts import Column
-from etl_assets.gateway.dependencies import Configured, Dagster, Data, only_known_parameters
-from etl_assets.gateway.fixed import TriggerCall, Words, said, says
 from etl_assets.gateway.problems import Problem, documented, unexpected, unfit
-from etl_assets.gateway.rows import described, field_of
+from etl_assets.gateway.routing import (
+    Configured,
+    Dagster,
+    Data,
+    Words,
+    described,
+    field_of,
+    only_known_parameters,
+    words_documented,
+    words_response,
+)
 from etl_assets.gateway.store import STORE_DOWN
-from etl_assets.gateway.triggers import Outcome, Trigger
+from etl_assets.gateway.triggers import Outcome, Trigger, TriggerCall
 from etl_assets.systems.experiments.contracts import CONTRACTS, UserFeatures
 
 TRIGGER = TriggerCall(
@@ -68,14 +76,14 @@ def _documented_failure(words: Words, *, description: str) -> dict[int | str, di
     """A failed check, which has the status of a gateway that has failed itself."""
     answers = documented(unexpected())
     answers[500]["description"] = f"{description}; or the gateway has failed, which is a problem"
-    answers[500]["content"] |= says(words, description=description)["content"]
+    answers[500]["content"] |= words_documented(words, description=description)["content"]
     return answers
 
 
 @router.get(
     "/check/table",
     responses={
-        200: says(TABLES_THERE, description="All tables of the experiments are there"),
+        200: words_documented(TABLES_THERE, description="All tables of the experiments are there"),
         **_documented_failure(TABLES_MISSING, description="At least one is not"),
         **documented(STORE_DOWN),
     },
@@ -89,13 +97,13 @@ async def check_table(store: Data) -> JSONResponse:
             "SELECT bool_and(to_regclass(t) IS NOT NULL) FROM unnest(%s::text[]) AS t", (tables,)
         )
         complete = await cursor.fetchone() == (True,)
-    return said(TABLES_THERE) if complete else said(TABLES_MISSING, 500)
+    return words_response(TABLES_THERE) if complete else words_response(TABLES_MISSING, 500)
 
 
 @router.get(
     "/check/feature_derivation",
     responses={
-        200: says(FEATURES_THERE, description="Features of at least one user and day are stored"),
+        200: words_documented(FEATURES_THERE, description="Features of at least one user and day are stored"),
         **_documented_failure(FEATURES_MISSING, description="None are"),
         **documented(STORE_DOWN),
     },
@@ -109,7 +117,7 @@ async def check_feature_derivation(store: Data) -> JSONResponse:
             derived = await (await connection.execute(query)).fetchone() == (True,)
         except psycopg.errors.UndefinedTable:
             derived = False
-    return said(FEATURES_THERE) if derived else said(FEATURES_MISSING, 500)
+    return words_response(FEATURES_THERE) if derived else words_response(FEATURES_MISSING, 500)
 
 
 # --- the features

@@ -5,19 +5,24 @@
 
 from typing import TYPE_CHECKING, Any
 
+from etl_assets.core.registry import System
+
 if TYPE_CHECKING:
     import dagster as dg
 
     from etl_assets.systems.outages.script import SyncResult
 
-__all__ = ["defs", "sync"]
+__all__ = ["SYSTEM", "defs", "sync"]
+
+SYSTEM = System(name="outages", package=__name__, summary="Outages of sites: fetch, map, store, deliver.")
 
 
 def defs() -> "dg.Definitions":
-    """The assets, checks, jobs, schedule and sensors of the system; resources are bound where all systems meet."""
+    """The assets, checks, jobs, schedules, sensors and resources of the system."""
     import dagster as dg
 
     from etl_assets.systems.outages import assets, automation, checks
+    from etl_assets.systems.outages.source import OutagesApiResource
 
     return dg.Definitions(
         assets=assets.ASSETS,
@@ -25,6 +30,7 @@ def defs() -> "dg.Definitions":
         jobs=[automation.outages_job, automation.deliver_outages_job],
         schedules=[automation.outages_every_15_minutes],
         sensors=[automation.outages_sites, automation.pending_site_outages],
+        resources={"outages_api": OutagesApiResource()},
     )
 
 

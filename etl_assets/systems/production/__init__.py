@@ -5,19 +5,26 @@
 
 from typing import TYPE_CHECKING, Any
 
+from etl_assets.core.registry import System
+
 if TYPE_CHECKING:
     import dagster as dg
 
     from etl_assets.systems.production.script import ReportResult
 
-__all__ = ["correlation_report", "defs"]
+__all__ = ["SYSTEM", "correlation_report", "defs"]
+
+SYSTEM = System(
+    name="production", package=__name__, summary="Correlations of machine parameters with the output of each product."
+)
 
 
 def defs() -> "dg.Definitions":
-    """The assets, checks, jobs, schedule and sensor of the system; resources are bound where all systems meet."""
+    """The assets, checks, jobs, schedules, sensors and resources of the system."""
     import dagster as dg
 
     from etl_assets.systems.production import assets, automation, checks
+    from etl_assets.systems.production.resources import ProductionApiResource, ReportMethod
 
     return dg.Definitions(
         assets=assets.ASSETS,
@@ -25,6 +32,7 @@ def defs() -> "dg.Definitions":
         jobs=[automation.production_job, automation.drain_production_job],
         schedules=[automation.production_every_hour],
         sensors=[automation.production_lag],
+        resources={"production_api": ProductionApiResource(), "production_method": ReportMethod()},
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from etl_assets.errors import ConfigurationError
-from etl_assets.settings import Settings, load_settings
+from etl_assets.systems.production.settings import ProductionSettings
 
 if TYPE_CHECKING:
     from etl_assets.systems.production.source import ProductionApi
@@ -47,7 +47,7 @@ def report(
     files = _both(metrics, workorders)
     if files and simulate:
         raise typer.BadParameter("give two files or --simulate, not both")
-    settings = load_settings()
+    settings = ProductionSettings.load()
     with _api(settings, files, simulate=simulate) as api:
         done = run(
             rules=AlignmentRules(interpolation=interpolation),
@@ -90,7 +90,7 @@ def drain() -> None:
     from etl_assets.systems.production.contracts import STREAMS
     from etl_assets.systems.production.streaming import drain as run
 
-    settings = load_settings()
+    settings = ProductionSettings.load()
     database, broker = platform_database(settings), platform_broker(settings)
     quarantined = 0
     for stream in STREAMS:
@@ -111,7 +111,7 @@ def reset(
 
     if not yes:
         raise typer.BadParameter("this deletes all rows of production.metrics and production.workorders: add --yes")
-    settings = load_settings()
+    settings = ProductionSettings.load()
     database, broker = platform_database(settings), platform_broker(settings)
     for stream in STREAMS:
         run(database, broker, stream)
@@ -124,7 +124,7 @@ def rewind() -> None:
     from etl_assets.core.servers import platform_broker
     from etl_assets.systems.production.contracts import STREAMS
 
-    broker = platform_broker(load_settings())
+    broker = platform_broker(ProductionSettings.load())
     for stream in STREAMS:
         broker.delete(stream.name)
         print(f"{stream.name}: the broker's stream is empty")
@@ -140,7 +140,7 @@ def relay(
     from etl_assets.systems.production.streaming import Relayed, committed_position
     from etl_assets.systems.production.streaming import relay as run
 
-    settings = load_settings()
+    settings = ProductionSettings.load()
     api = ProductionApi.from_settings(settings)
     database, broker = platform_database(settings), platform_broker(settings)
     ended = threading.Event()
@@ -187,7 +187,7 @@ def _both(metrics: Path | None, workorders: Path | None) -> tuple[Path, Path] | 
 
 
 @contextlib.contextmanager
-def _api(settings: Settings, files: tuple[Path, Path] | None, *, simulate: bool) -> "Iterator[ProductionApi]":
+def _api(settings: ProductionSettings, files: tuple[Path, Path] | None, *, simulate: bool) -> "Iterator[ProductionApi]":
     """The API of the settings, or one of our own over two files or generated data.
 
     Raises:
@@ -210,3 +210,6 @@ def _api(settings: Settings, files: tuple[Path, Path] | None, *, simulate: bool)
         raise ConfigurationError(str(rejection)) from None
     with serve(simulator.app) as url:
         yield ProductionApi(url)
+
+
+ALONE = {"relay": relay}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from etl_assets.core.sources.http.address import without_credentials
 from etl_assets.core.sources.http.client import Limits
 from etl_assets.core.sources.http.stream import ByteStream, StreamClient
-from etl_assets.settings import Settings
+from etl_assets.systems.production.settings import ProductionSettings
 
 _NAME = "production"
 SOURCE_HEADER = "X-Stream-Source"
@@ -41,7 +41,7 @@ class ProductionApi:
         self.limits = limits or Limits()
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, limits: Limits | None = None) -> "ProductionApi":
+    def from_settings(cls, settings: ProductionSettings, *, limits: Limits | None = None) -> "ProductionApi":
         """The API that the settings name.
 
         Raises:

@@ -5,19 +5,24 @@
 
 from typing import TYPE_CHECKING, Any
 
+from etl_assets.core.registry import System
+
 if TYPE_CHECKING:
     import dagster as dg
 
     from etl_assets.systems.turbines.script import LoadResult
 
-__all__ = ["defs", "load"]
+__all__ = ["SYSTEM", "defs", "load"]
+
+SYSTEM = System(name="turbines", package=__name__, summary="Ten-minute statistics of wind turbines, by day.")
 
 
 def defs() -> "dg.Definitions":
-    """The assets, checks, job, schedule and sensor of the system; resources are bound where all systems meet."""
+    """The assets, checks, jobs, schedules, sensors and resources of the system."""
     import dagster as dg
 
     from etl_assets.systems.turbines import assets, automation, checks
+    from etl_assets.systems.turbines.source import TurbinesApiResource, TurbinesTargetResource
 
     return dg.Definitions(
         assets=assets.ASSETS,
@@ -25,6 +30,7 @@ def defs() -> "dg.Definitions":
         jobs=[automation.turbines_job],
         schedules=[automation.turbines_every_day],
         sensors=[automation.late_turbine_signals],
+        resources={"turbines_api": TurbinesApiResource(), "turbines_target": TurbinesTargetResource()},
     )
 
 

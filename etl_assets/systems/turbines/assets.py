@@ -1,5 +1,6 @@
-"""The assets of the turbines system: wiring only."""
+"""The assets of the turbines system: wiring only, and the metadata of what they have stored."""
 
+import json
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from typing import Any
@@ -10,26 +11,26 @@ from pydantic import Field
 
 from etl_assets.core.contracts import ByPartition
 from etl_assets.core.dagster.contract_types import classified, effect, loads, stored
-from etl_assets.core.prefetch import one_ahead
+from etl_assets.core.prefetch import prefetched
 from etl_assets.errors import PermanentError
-from etl_assets.settings import load_settings
 from etl_assets.systems.turbines import checks
-from etl_assets.systems.turbines import metadata as shown
-from etl_assets.systems.turbines.contracts import Data, RawTurbineSignals
-from etl_assets.systems.turbines.fetching import fetched_days
-from etl_assets.systems.turbines.page.day import DAYS_DRAWN, write_day_page
-from etl_assets.systems.turbines.signals import DEFAULT_COLUMNS
-from etl_assets.systems.turbines.source import TurbinesApiResource, TurbinesTargetResource
-from etl_assets.systems.turbines.statistics.computing import Computed, computed
+from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS, Data, RawTurbineSignals
+from etl_assets.systems.turbines.page import DAYS_DRAWN, DayPage, as_markdown, write_day_page
+from etl_assets.systems.turbines.settings import TurbinesSettings
+from etl_assets.systems.turbines.source import TurbinesApiResource, TurbinesTargetResource, fetched_days
+from etl_assets.systems.turbines.statistics import summary
 from etl_assets.systems.turbines.target import StoredDay, store_days
+from etl_assets.systems.turbines.transform import Statistics, rows_of_day, statistics_of
 
 # How many steps may call the API at once is set by `dagster instance concurrency set turbines_api N`.
 API_POOL = "turbines_api"
+# A picture is some 28 kB in the event log, where it stays.
+PICTURES = 3
 
 
 def partitions() -> dg.DailyPartitionsDefinition:
     """The days from TURBINES_START_DATE to TURBINES_END_DATE, or to the last one that is over."""
-    settings = load_settings()
+    settings = TurbinesSettings.load()
     last = settings.turbines_end_date
     return dg.DailyPartitionsDefinition(
         start_date=f"{settings.turbines_start_date}", end_date=f"{last + timedelta(days=1)}" if last else None
@@ -52,7 +53,7 @@ def raw_turbine_signals(
 ) -> ByPartition[pa.Table]:
     """What the source answered for each day of the run, every turbine asked; a day without signals has no rows."""
     days = [date.fromisoformat(day) for day in context.partition_keys]
-    turbines = load_settings().turbines
+    turbines = TurbinesSettings.load().turbines
 
     def parts() -> Iterator[tuple[str, Any]]:
         for fetched in fetched_days(turbines_api.connect(), days, turbines=turbines, columns=config.columns):
@@ -80,52 +81,72 @@ def ten_minute_statistics(
 
     A day of which the source has no value is not materialised. A run of few days draws the page of each.
     """
-    settings = load_settings()
+    settings, target = TurbinesSettings.load(), turbines_target.database
     draws = len(context.partition_keys) <= DAYS_DRAWN
     missing = dict.fromkeys(context.partition_keys)
 
-    def stored_days() -> Iterator[tuple[Computed, list[StoredDay]]]:
-        for some in computed(raw_turbine_signals):
+    def stored_days() -> Iterator[tuple[Statistics, list[StoredDay]]]:
+        for some in statistics_of(raw_turbine_signals):
             require_columns_of_run(context, some)
-            yield (
-                some,
-                store_days(
-                    turbines_target.database, some.bins, some.turbines, columns=some.columns, run_id=context.run.run_id
-                ),
-            )
+            yield some, store_days(target, some, run_id=context.run.run_id)
 
-    # Dagster takes as long to note that a day is there as the database to store it.
-    for some, days in one_ahead(stored_days()):
-        for stored_day in days:
-            day = stored_day.day
-            missing.pop(day.isoformat(), None)
-            page = write_day_page(turbines_target.database, day, settings=settings) if draws else None
+    # Dagster takes as long to record that a day is materialised as the database to store it.
+    for some, days in prefetched(stored_days()):
+        for done in days:
+            missing.pop(done.day.isoformat(), None)
+            page = write_day_page(target, done.day, settings=settings) if draws else None
             yield dg.AssetMaterialization(
                 asset_key=context.asset_key,
-                partition=day.isoformat(),
-                metadata={**shown.stored_day(stored_day, some), **shown.day_page(day, page)},
+                partition=done.day.isoformat(),
+                metadata={**metadata_of(done, some), **metadata_of_page(done.day, page)},
             )
     if missing:
         context.log.warning(f"the source has no value of {', '.join(missing)}: not materialised")
-    yield from checks.results(turbines_target.database)
+    yield from checks.results(target)
 
 
-def require_columns_of_run(context: dg.AssetExecutionContext, some: Computed) -> None:
-    """Refuse raw signals that another run has stored since this one did, of other columns: those of this one are gone.
+def require_columns_of_run(context: dg.AssetExecutionContext, some: Statistics) -> None:
+    """Reject raw signals that another run has stored since this one did, of other columns: those of this one are gone.
 
     Raises:
-        PermanentError: names the days and both; a run that only computes takes what is there.
+        PermanentError: names the days and both; a run that only computes takes what it finds.
     """
     op = raw_turbine_signals.op.name
     if not context.job_def.graph.has_node_named(op):
         return
     config: Mapping[str, Any] = context.run.run_config
-    asked = Columns(**config.get("ops", {}).get(op, {}).get("config", {})).columns
-    if set(asked) != set(some.columns):
+    wanted = Columns(**config.get("ops", {}).get(op, {}).get("config", {})).columns
+    if set(wanted) != set(some.columns):
         raise PermanentError(
             f"another run has replaced the raw signals of {min(some.turbines)} to {max(some.turbines)}: this one asked for"
-            f" {', '.join(asked)}, there are {', '.join(some.columns)}; run it again"
+            f" {', '.join(wanted)}, there are {', '.join(some.columns)}; run it again"
         )
+
+
+def metadata_of(done: StoredDay, of: Statistics) -> dict[str, Any]:
+    """The metadata of a day: what became of its rows, and what is to be known of its bins."""
+    turbines = of.turbines[done.day]
+    quality = summary(rows_of_day(of.bins, done.day), columns=of.columns, turbines=turbines, days=[done.day])
+    return {
+        **done.data.counts(),
+        "dagster/partition_row_count": done.data.loaded + done.data.change.unchanged,
+        "bins": done.count,
+        "turbines": ", ".join(name or "the only one" for name in turbines),
+        "columns": ", ".join(of.columns),
+        "quality": json.dumps(quality),
+        "seconds": round(done.data.seconds + done.bins.seconds, 3),
+        "relation": "public.data, public.bin, public.signal; view public.ten_minute",
+    }
+
+
+def metadata_of_page(day: date, page: DayPage | None) -> dict[str, Any]:
+    """The metadata of a day's page: where it is, and the pictures of its first turbines; without it how to have it drawn."""
+    if page is None:
+        return {"page": f"a run of many days draws none: etl-assets turbines page {day}"}
+    files = list(page.svg.values())
+    pictures = [as_markdown(path.read_text(encoding="utf-8")) for path in files[:PICTURES]]
+    more = [f"{len(files) - PICTURES} more turbines are on the page."] if len(files) > PICTURES else []
+    return {"page": dg.MetadataValue.path(str(page.html)), "plot": dg.MetadataValue.md("\n\n".join([*pictures, *more]))}
 
 
 ASSETS = [raw_turbine_signals, ten_minute_statistics]

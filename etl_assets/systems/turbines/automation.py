@@ -2,23 +2,20 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 
 import dagster as dg
 
 from etl_assets.core.dagster.automation import earlier_runs, reason_to_wait
-from etl_assets.core.slices.parquet.files import ParquetRoot, read_parquet
+from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.slices.writing import hash_of
 from etl_assets.errors import PermanentError, PlatformError
-from etl_assets.settings import Settings, load_settings
 from etl_assets.systems.turbines.assets import DAYS, raw_turbine_signals, ten_minute_statistics
-from etl_assets.systems.turbines.contracts import RawTurbineSignals
+from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS, RawTurbineSignals
 from etl_assets.systems.turbines.days import DAY, day_slice
-from etl_assets.systems.turbines.fetching import BETWEEN, fetched_days
-from etl_assets.systems.turbines.signals import DEFAULT_COLUMNS
-from etl_assets.systems.turbines.source import TurbinesApiResource
+from etl_assets.systems.turbines.settings import TurbinesSettings
+from etl_assets.systems.turbines.source import TurbinesApiResource, fetched_days
+from etl_assets.systems.turbines.transform import SEPARATOR
 
 # So many days back signals may come late.
 LATE_DAYS = 3
@@ -30,23 +27,6 @@ turbines_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets(raw_turbine_signals, ten_minute_statistics),
     description="Fetch days from the source and replace their statistics in the target database.",
 )
-
-
-@dataclass(frozen=True)
-class Said:
-    """What the source says of a day.
-
-    Attributes:
-        columns: the signals that it was asked for.
-        digest: of all its rows.
-    """
-
-    columns: Sequence[str]
-    digest: str
-
-    def run_config(self) -> dict[str, Any]:
-        """The configuration of a run that asks for the same signals."""
-        return {"ops": {raw_turbine_signals.op.name: {"config": {"columns": list(self.columns)}}}}
 
 
 @dg.schedule(
@@ -67,34 +47,43 @@ def turbines_every_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest |
 def late_turbine_signals(
     context: dg.SensorEvaluationContext, turbines_api: TurbinesApiResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Requests each of the last days of which the source says something that there are no statistics of yet."""
-    settings = load_settings()
-    requests, reasons = [], []
+    """Requests each of the last days of which the source has something that there are no statistics of yet."""
+    settings = TurbinesSettings.load()
+    outcomes: list[dg.RunRequest | str | None] = []
     try:
         for day in last_days(settings, today=datetime.now(UTC).date()):
-            said = changed_signals(settings, turbines_api, context.instance, day)
-            if said is None:
-                continue
-            tags = {SIGNALS_TAG: f"{day} {said.digest}"}
-            earlier = earlier_runs(context.instance, turbines_job.name, tags)
-            reason = reason_to_wait(context.instance, earlier, job=turbines_job.name, now=time.time())
-            if reason:
-                reasons.append(f"{day}: {reason}")
-            else:
-                run_key = f"{day} {said.digest} {len(earlier)}"
-                requests.append(
-                    dg.RunRequest(
-                        partition_key=day.isoformat(), run_key=run_key, tags=tags, run_config=said.run_config()
-                    )
-                )
+            outcomes.append(_request_for(day, settings, turbines_api, context.instance))
     except PlatformError as error:
         return dg.SkipReason(str(error))
+    requests = [outcome for outcome in outcomes if isinstance(outcome, dg.RunRequest)]
     if requests:
         return dg.SensorResult(run_requests=requests)
-    return dg.SkipReason("; ".join(reasons) or "the source says of the last days what it said")
+    reasons = [outcome for outcome in outcomes if isinstance(outcome, str)]
+    return dg.SkipReason("; ".join(reasons) or "the source has nothing new of the last days")
 
 
-def last_days(settings: Settings, *, today: date) -> Sequence[date]:
+def _request_for(
+    day: date, settings: TurbinesSettings, api: TurbinesApiResource, instance: dg.DagsterInstance
+) -> dg.RunRequest | str | None:
+    """A run for a day that the source has changed, or why not yet; None if nothing has changed."""
+    changed = changed_signals(settings, api, instance, day)
+    if changed is None:
+        return None
+    columns, digest = changed
+    tags = {SIGNALS_TAG: f"{day} {digest}"}
+    earlier = earlier_runs(instance, turbines_job.name, tags)
+    reason = reason_to_wait(instance, earlier, job=turbines_job.name, now=time.time())
+    if reason:
+        return f"{day}: {reason}"
+    return dg.RunRequest(
+        partition_key=day.isoformat(),
+        run_key=f"{day} {digest} {len(earlier)}",
+        tags=tags,
+        run_config={"ops": {raw_turbine_signals.op.name: {"config": {"columns": list(columns)}}}},
+    )
+
+
+def last_days(settings: TurbinesSettings, *, today: date) -> Sequence[date]:
     """The days of which signals may still come, the earliest first."""
     newest = min(today - DAY, settings.turbines_end_date or date.max)
     days = [newest - timedelta(days=back) for back in range(LATE_DAYS)]
@@ -102,29 +91,30 @@ def last_days(settings: Settings, *, today: date) -> Sequence[date]:
 
 
 def changed_signals(
-    settings: Settings, api: TurbinesApiResource, instance: dg.DagsterInstance, day: date
-) -> Said | None:
-    """What the source says of a day now; none if the statistics are made of that, or if it is nothing at all."""
+    settings: TurbinesSettings, api: TurbinesApiResource, instance: dg.DagsterInstance, day: date
+) -> tuple[Sequence[str], str] | None:
+    """The columns of a day and the digest of its rows in the source now; None if they are empty, or the statistics are made of them."""
     try:
-        there = read_parquet(ParquetRoot(settings.storage_url), [day_slice(RawTurbineSignals, day)])
+        stored = read_parquet(ParquetRoot(settings.storage_url), [day_slice(RawTurbineSignals, day)])
     except PermanentError:
-        there = None
-    columns = tuple(DEFAULT_COLUMNS)
-    if there is not None and there.num_rows:
-        columns = tuple(there["columns_asked"][0].as_py().split(BETWEEN))
+        stored = None
+    columns: Sequence[str] = DEFAULT_COLUMNS
+    if stored is not None and stored.num_rows:
+        columns = stored["columns_asked"][0].as_py().split(SEPARATOR)
     (fetched,) = fetched_days(api.connect(), [day], turbines=settings.turbines, columns=columns)
-    if all(fetched.rows.valid[name].null_count == fetched.rows.valid.num_rows for name in columns):
+    rows = fetched.rows.valid
+    if all(rows[name].null_count == rows.num_rows for name in columns):
         return None
-    now = hash_of(fetched.rows.valid)
-    if there is not None and hash_of(there) == now and statistics_follow(instance, day):
+    digest = hash_of(rows)
+    if stored is not None and hash_of(stored) == digest and statistics_follow(instance, day):
         return None
-    return Said(columns, now[:DIGEST_LENGTH])
+    return columns, digest[:DIGEST_LENGTH]
 
 
 def statistics_follow(instance: dg.DagsterInstance, day: date) -> bool:
     """Whether the statistics of a day are not older than its raw signals, as far as runs have stored them.
 
-    A run that failed between the two has the source's newest word in the raw layer only.
+    A run that failed between the two has left the source's newest answer in the raw layer only.
     """
     key = day.isoformat()
     raw, computed = (

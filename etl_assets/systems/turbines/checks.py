@@ -1,40 +1,34 @@
 """Checks of the turbines system beyond those that the contracts give.
 
 Those of the statistics are made by the asset itself: Dagster skips what follows an asset of which a day is not materialised,
-which is when `no_gaps` has something to say.
+which is when `no_gaps` has something to report.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 
 import dagster as dg
 
 from etl_assets.core.dagster.checks import evaluated, has_rows
 from etl_assets.core.database.connections import Database
-from etl_assets.settings import load_settings
 from etl_assets.systems.turbines.contracts import RawTurbineSignals
 from etl_assets.systems.turbines.days import DAY, midnight
-from etl_assets.systems.turbines.target import days_there
+from etl_assets.systems.turbines.settings import TurbinesSettings
+from etl_assets.systems.turbines.target import days_with_bins
 
 NAMED_AT_MOST = 31
 
 
 def no_gaps(target: Database) -> dg.AssetCheckResult:
     """Every day from the first to the last that is over has statistics."""
-    settings = load_settings()
+    settings = TurbinesSettings.load()
     first = settings.turbines_start_date
     last = min(datetime.now(UTC).date() - DAY, settings.turbines_end_date or date.max)
-    there = days_there(target, first=first, last=last)
-    missing = missing_days(first, last, list(there))
+    bins = days_with_bins(target, first=first, last=last)
+    days = (first + number * DAY for number in range((last - first).days + 1))
+    missing = [day for day in days if day not in bins]
     named = ", ".join(map(str, missing[:NAMED_AT_MOST])) + (", …" if len(missing) > NAMED_AT_MOST else "")
-    return evaluated(not missing, sum(there.values()), missing_days=len(missing), missing=named or "none")
-
-
-def missing_days(first: date, last: date, there: Sequence[date]) -> list[date]:
-    """The days from the first to the last that are not there."""
-    known = set(there)
-    days = [first + number * DAY for number in range((last - first).days + 1)]
-    return [day for day in days if day not in known]
+    return evaluated(not missing, sum(bins.values()), missing_days=len(missing), missing=named or "none")
 
 
 def statistics_are_in_order(target: Database) -> dg.AssetCheckResult:
@@ -52,9 +46,7 @@ def statistics_are_in_order(target: Database) -> dg.AssetCheckResult:
     return evaluated(disordered == 0, rows, disordered=disordered)
 
 
-OF_STATISTICS: Mapping[str, Callable[[Database], dg.AssetCheckResult]] = {
-    check.__name__: check for check in (no_gaps, statistics_are_in_order)
-}
+OF_STATISTICS = {check.__name__: check for check in (no_gaps, statistics_are_in_order)}
 
 
 def specs(asset: str) -> list[dg.AssetCheckSpec]:

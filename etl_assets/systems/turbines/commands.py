@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import typer
 
 from etl_assets.errors import ConfigurationError
-from etl_assets.settings import Settings, load_settings
+from etl_assets.systems.turbines.settings import TurbinesSettings
 
 app = typer.Typer(no_args_is_help=True)
 COLUMNS = "--columns"
@@ -29,20 +29,20 @@ def load(
     ),
 ) -> None:
     """Fetch days from the source, replace their statistics in the target database, draw their pages."""
-    from etl_assets.systems.turbines.api import UnknownColumns
-    from etl_assets.systems.turbines.page.day import DAYS_DRAWN
+    from etl_assets.systems.turbines.answers import UnknownColumns
+    from etl_assets.systems.turbines.page import DAYS_DRAWN
     from etl_assets.systems.turbines.script import load as run
 
-    settings = load_settings()
+    settings = TurbinesSettings.load()
     try:
         done = run(_days(days, to), columns=columns, settings=settings)
     except UnknownColumns as error:
         raise ConfigurationError(str(error)) from None
     for stored in done.stored:
-        kept = stored.data.change
+        change = stored.data.change
         print(
             f"{stored.day}: {stored.count:,} bins, {stored.data.received:,} values"
-            f" ({kept.inserted:,} inserted, {kept.updated:,} updated, {kept.deleted:,} deleted, {kept.unchanged:,} unchanged)"
+            f" ({change.inserted:,} inserted, {change.updated:,} updated, {change.deleted:,} deleted, {change.unchanged:,} unchanged)"
         )
     for day in done.missing:
         print(f"{day}: the source has no value of it; statistics that are there stay as they are", file=sys.stderr)
@@ -61,13 +61,15 @@ def page(days: list[str] = typer.Argument(help="Days in UTC, like 2024-05-20.", 
     """Draw the page of days that are in the target database; asks no source."""
     from etl_assets.systems.turbines.days import require_days
 
-    settings, wanted = load_settings(), _days(days, None)
+    settings, wanted = TurbinesSettings.load(), _days(days, None)
     require_days(wanted, first=settings.turbines_start_date, last=settings.turbines_end_date, now=datetime.now(UTC))
     _draw(wanted, settings)
 
 
 def expanded(arguments: Sequence[str]) -> list[str]:
     """A command line in which `--columns a b` is written `--columns a --columns b`, as the parser wants it."""
+    if list(arguments[:2]) != ["turbines", "load"]:
+        return list(arguments)
     given: list[str] = []
     listing = False
     for argument in arguments:
@@ -81,14 +83,14 @@ def expanded(arguments: Sequence[str]) -> list[str]:
     return given
 
 
-def _draw(days: Sequence[date], settings: Settings) -> None:
-    from etl_assets.core.servers import turbines_target
-    from etl_assets.systems.turbines.page.day import write_day_page
+def _draw(days: Sequence[date], settings: TurbinesSettings) -> None:
+    from etl_assets.systems.turbines.databases import turbines_target
+    from etl_assets.systems.turbines.page import write_day_page
 
     target = turbines_target(settings)
     for day in days:
         page = write_day_page(target, day, settings=settings)
-        print(f"{day}: {page.files.html}" + ("" if page.bins else " (the target has nothing of it)"))
+        print(f"{day}: {page.html}" + ("" if page.bins else " (the target has nothing of it)"))
 
 
 def _days(texts: Sequence[str], to: str | None) -> list[date]:

@@ -1,4 +1,4 @@
-"""Days of the turbines, in UTC: as slices of tables, in stretches, and those that may be asked for."""
+"""Days of the turbines, in UTC: as slices of tables, in stretches, and those that there can be statistics of."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -33,7 +33,7 @@ def stretches(days: Sequence[date], *, longest: int) -> Iterator[list[date]]:
 
 
 def require_days(days: Sequence[date], *, first: date, last: date | None, now: datetime) -> None:
-    """Refuse days that there can be no statistics of.
+    """Reject days that there can be no statistics of.
 
     Args:
         first: TURBINES_START_DATE.
@@ -43,12 +43,13 @@ def require_days(days: Sequence[date], *, first: date, last: date | None, now: d
     Raises:
         ConfigurationError: for a day before the first, after the last, or that is not over yet; names it and the setting.
     """
+    now = now.astimezone(UTC)
     for day in days:
         if day < first:
             raise ConfigurationError(f"{day} is before {first}, the first day: TURBINES_START_DATE says so")
         if last is not None and day > last:
             raise ConfigurationError(f"{day} is after {last}, the last day: TURBINES_END_DATE says so")
-        if day >= now.astimezone(UTC).date():
+        if day >= now.date():
             raise ConfigurationError(
-                f"{day} is not over yet: it is {now.astimezone(UTC):%Y-%m-%d %H:%M} in UTC, give a day before that"
+                f"{day} is not over yet: it is {now:%Y-%m-%d %H:%M} in UTC, give a day before that"
             )

@@ -7,17 +7,18 @@ from datetime import UTC, date, datetime
 import pyarrow as pa
 
 from etl_assets.core.database.connections import Database
-from etl_assets.core.servers import platform_database, turbines_target
-from etl_assets.core.slices.parquet.files import ParquetRoot, write_parquet
+from etl_assets.core.servers import platform_database
+from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
 from etl_assets.core.slices.writing import Outcome, Write
-from etl_assets.settings import Settings, load_settings
-from etl_assets.systems.turbines.api import TurbinesApi
-from etl_assets.systems.turbines.contracts import RawTurbineSignals
+from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS, RawTurbineSignals
+from etl_assets.systems.turbines.databases import turbines_target
 from etl_assets.systems.turbines.days import day_slice, require_days
-from etl_assets.systems.turbines.fetching import fetched_days, require_columns
-from etl_assets.systems.turbines.signals import DEFAULT_COLUMNS
-from etl_assets.systems.turbines.statistics.computing import computed
+from etl_assets.systems.turbines.settings import TurbinesSettings
+from etl_assets.systems.turbines.source import TurbinesApi, fetched_days, require_columns
 from etl_assets.systems.turbines.target import StoredDay, store_days
+from etl_assets.systems.turbines.transform import statistics_of
+
+SOURCE = "turbines API"
 
 
 @dataclass(frozen=True)
@@ -46,47 +47,44 @@ def load(
     days: Sequence[date],
     *,
     columns: Sequence[str] = DEFAULT_COLUMNS,
-    settings: Settings | None = None,
+    settings: TurbinesSettings | None = None,
     api: TurbinesApi | None = None,
     database: Database | None = None,
     target: Database | None = None,
     now: datetime | None = None,
 ) -> LoadResult:
-    """Fetch days, keep what the source said, and replace their statistics in the target database.
+    """Fetch days, keep what the source answered, and replace their statistics in the target database.
 
     Args:
         days: in UTC; each is replaced as a whole.
         columns: the signals to ask for; those that are not asked for stay as they are.
         settings: by default those of the environment.
         api, database, target: by default those that the settings name.
-        now: the present instant, aware; a day that is not over is refused.
+        now: the present instant, aware; a day that is not over is rejected.
 
     Raises:
         ConfigurationError: for a day or a column that there can be no statistics of; nothing was written.
         TransientError: if the source or a database stays unavailable; what was stored is whole, the next call goes on.
         PermanentError: if the source or a database refuses.
     """
-    settings = settings or load_settings()
-    require_days(
-        days, first=settings.turbines_start_date, last=settings.turbines_end_date, now=now or datetime.now(UTC)
-    )
+    settings = settings or TurbinesSettings.load()
+    now = now or datetime.now(UTC)
+    require_days(days, first=settings.turbines_start_date, last=settings.turbines_end_date, now=now)
     require_columns(columns)
     api = api or TurbinesApi.from_settings(settings)
     database, target = database or platform_database(settings), target or turbines_target(settings)
     root = ParquetRoot(settings.storage_url)
     raw: list[Outcome] = []
-    stored: list[StoredDay] = []
     outside: list[int] = []
 
     def kept() -> Iterator[pa.RecordBatch]:
-        """The rows of each day, once they are in their file."""
+        """The rows of each day, after they are in their file."""
         for fetched in fetched_days(api, days, turbines=settings.turbines, columns=columns):
             outside.append(fetched.outside)
-            piece = day_slice(RawTurbineSignals, fetched.day)
-            raw.extend(write_parquet(root, database, fetched.rows, [piece], Write("partition", source="turbines API")))
+            of_day = day_slice(RawTurbineSignals, fetched.day)
+            raw.extend(write_parquet(root, database, fetched.rows, [of_day], Write("partition", source=SOURCE)))
             yield from fetched.rows.valid.to_batches()
 
-    for some in computed(kept()):
-        stored += store_days(target, some.bins, some.turbines, columns=some.columns, source="turbines API")
-    there = {done.day for done in stored}
-    return LoadResult(raw, stored, [day for day in sorted(set(days)) if day not in there], sum(outside))
+    stored = [done for some in statistics_of(kept()) for done in store_days(target, some, source=SOURCE)]
+    missing = sorted({*days} - {done.day for done in stored})
+    return LoadResult(raw, stored, missing, sum(outside))

@@ -3,19 +3,30 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.database.connections import Database
-from etl_assets.core.database.locks import limit_waits, take_turn
-from etl_assets.core.slices.slice import OneOf, Slice, Span
+from etl_assets.core.database.locks import advisory_lock, limit_waits
+from etl_assets.core.slices.slice import OneOf, Slice
 from etl_assets.core.slices.writing import Outcome, Write, write_together
-from etl_assets.systems.turbines.contracts import Bin, Data, Signal
+from etl_assets.systems.turbines.contracts import STATISTICS, Bin, Data, Signal
 from etl_assets.systems.turbines.days import DAY, day_slice, midnight
-from etl_assets.systems.turbines.signals import STATISTICS
+from etl_assets.systems.turbines.transform import Statistics, rows_of_day
+
+if TYPE_CHECKING:
+    import psycopg
+
+SignalIds = Mapping[tuple[str, str, str], int]
+NEW_SIGNALS = """
+    INSERT INTO public.signal (id, name, turbine)
+    SELECT (SELECT coalesce(max(id), 0) FROM public.signal) + row_number() OVER (ORDER BY place), name, turbine
+    FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS wanted (name, turbine, place)
+    WHERE NOT EXISTS (SELECT FROM public.signal AS s WHERE s.name = wanted.name AND s.turbine = wanted.turbine)
+"""
 
 
 @dataclass(frozen=True)
@@ -33,69 +44,49 @@ class StoredDay:
 
 
 def store_days(
-    database: Database,
-    bins: pa.Table,
-    turbines: Mapping[date, Sequence[str]],
-    *,
-    columns: Sequence[str],
-    run_id: str = "script",
-    source: str = "",
+    database: Database, statistics: Statistics, *, run_id: str = "script", source: str = ""
 ) -> list[StoredDay]:
-    """Replace the statistics of days, for the turbines and signals that there is something to say of; all or none.
+    """Replace the statistics of days, for the turbines and signals that the source has something of; all or none.
 
-    What others asked for stays: a turbine that the source says nothing of on a day, and signals that this run did not
-    ask for.
-
-    Args:
-        bins: as `ten_minute_statistics` gives them, of these days.
-        turbines: by day those that the source has rows of; each day has at least one.
-        columns: the signals that were asked for.
+    What is of others stays: a turbine that the source has nothing of on a day, and signals that this run did not ask for.
 
     Raises:
         TransientError, PermanentError: as `write_together`; then nothing was changed.
     """
-    names = tuple(sorted({name for of_day in turbines.values() for name in of_day}))
+    columns = statistics.columns
+    names = tuple(sorted({name for of_day in statistics.turbines.values() for name in of_day}))
     ids = signal_ids(database, turbines=names, columns=columns)
-    data = _data(bins, ids)
-    made_of = bins.select(list(Bin.columns)).cast(arrow_schema(Bin))
+    data = _data(statistics.bins, ids)
+    bins = statistics.bins.select(list(Bin.columns)).cast(arrow_schema(Bin))
     given: list[tuple[pa.Table, Slice]] = []
     counts: list[int] = []
-    for day, of_day in sorted(turbines.items()):
-        signals = tuple(sorted(ids[name, column, what] for name in of_day for column in columns for what in STATISTICS))
-        of_data = day_slice(Data, day, signal_id=OneOf(signals))
-        of_bins = day_slice(Bin, day, turbine=OneOf(tuple(of_day)), source_signal=OneOf(tuple(columns)))
-        rows = _within(made_of, of_bins)
-        given += [(_within(data, of_data), of_data), (rows, of_bins)]
+    for day, turbines in sorted(statistics.turbines.items()):
+        signals = sorted(ids[name, column, what] for name in turbines for column in columns for what in STATISTICS)
+        of_bins = day_slice(Bin, day, turbine=OneOf(tuple(turbines)), source_signal=OneOf(columns))
+        rows = rows_of_day(bins, day)
+        given += [(rows_of_day(data, day), day_slice(Data, day, signal_id=OneOf(tuple(signals)))), (rows, of_bins)]
         counts.append(rows.group_by(["timestamp", "turbine"]).aggregate([]).num_rows)
     outcomes = write_together(database, given, Write("partition", run_id=run_id, source=source))
-    return [StoredDay(*one) for one in zip(sorted(turbines), outcomes[::2], outcomes[1::2], counts, strict=True)]
+    days = sorted(statistics.turbines)
+    return [StoredDay(*one) for one in zip(days, outcomes[::2], outcomes[1::2], counts, strict=True)]
 
 
-def signal_ids(
-    database: Database, *, turbines: Sequence[str], columns: Sequence[str]
-) -> dict[tuple[str, str, str], int]:
-    """The id of each turbine, column and statistic; signals that are new are entered."""
+def signal_ids(database: Database, *, turbines: Sequence[str], columns: Sequence[str]) -> SignalIds:
+    """The id of each turbine, column and statistic; signals that are new are added."""
     wanted = [(turbine, column, what) for turbine in turbines for column in columns for what in STATISTICS]
     with database.connect() as connection:
         limit_waits(connection)
         known = _known(connection, turbines)
-        missing = [key for key in wanted if key not in known]
-        if missing:
-            # Of two that enter the same signal the second finds it.
-            take_turn(connection, Signal.config.table)
+        if not known.keys() >= set(wanted):
+            # Of two that add the same signal the second finds it.
+            advisory_lock(connection, Signal.config.table)
+            names = [f"{column}_{what}" for _, column, what in wanted]
+            connection.execute(NEW_SIGNALS, (names, [turbine for turbine, _, _ in wanted]))
             known = _known(connection, turbines)
-            missing = [key for key in wanted if key not in known]
-            next_id = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM public.signal").fetchone()[0]  # type: ignore[index]
-            with connection.cursor() as cursor:
-                cursor.executemany(
-                    "INSERT INTO public.signal (id, name, turbine) VALUES (%s, %s, %s)",
-                    [(next_id + i, f"{column}_{what}", turbine) for i, (turbine, column, what) in enumerate(missing)],
-                )
-            known |= {key: next_id + i for i, key in enumerate(missing)}
     return {key: known[key] for key in wanted}
 
 
-def days_there(database: Database, *, first: date, last: date) -> dict[date, int]:
+def days_with_bins(database: Database, *, first: date, last: date) -> dict[date, int]:
     """The days from the first to the last that have statistics, and how many bins."""
     with database.connect() as connection:
         found = connection.execute(
@@ -106,43 +97,27 @@ def days_there(database: Database, *, first: date, last: date) -> dict[date, int
     return dict(found)
 
 
-def _known(connection: object, turbines: Sequence[str]) -> dict[tuple[str, str, str], int]:
-    rows = connection.execute(  # type: ignore[attr-defined]
+def _known(connection: "psycopg.Connection[Any]", turbines: Sequence[str]) -> dict[tuple[str, str, str], int]:
+    rows = connection.execute(
         "SELECT id, name, turbine FROM public.signal WHERE turbine = ANY(%s)", (list(turbines),)
     ).fetchall()
     return {(turbine, *name.rsplit("_", 1)): number for number, name, turbine in rows}
 
 
-def _data(bins: pa.Table, ids: Mapping[tuple[str, str, str], int]) -> pa.Table:
+def _data(bins: pa.Table, ids: SignalIds) -> pa.Table:
     """A row per bin and statistic."""
-    pairs = pc.binary_join_element_wise(bins["turbine"], bins["source_signal"], "\n")
-    coded = (
-        pairs.combine_chunks().dictionary_encode() if bins.num_rows else pa.array([], pa.string()).dictionary_encode()
+    pairs = (
+        pc.binary_join_element_wise(bins["turbine"], bins["source_signal"], "\n").combine_chunks().dictionary_encode()
     )
-    of_pair = np.array(
-        [[ids[(*pair.rsplit("\n", 1), what)] for what in STATISTICS] for pair in coded.dictionary.to_pylist()],
-        dtype=np.int64,
-    ).reshape(-1, len(STATISTICS))
-    signal = of_pair[coded.indices.to_numpy(zero_copy_only=False)]
-    return pa.table(
-        {
-            "timestamp": pa.concat_arrays([chunk for _ in STATISTICS for chunk in bins["timestamp"].chunks])
-            if bins.num_rows
-            else pa.array([], bins.schema.field("timestamp").type),
-            "signal_id": pa.array(signal.T.ravel()),
-            "value": pa.chunked_array([chunk for what in STATISTICS for chunk in bins[what].chunks], pa.float64()),
-        }
-    ).cast(arrow_schema(Data))
-
-
-def _within(rows: pa.Table, piece: Slice) -> pa.Table:
-    """The rows of a day; all of them are of the turbines and signals that were asked for."""
-    day = piece.bounds["timestamp"]
-    assert isinstance(day, Span)
-    at = rows["timestamp"]
-    kind = at.type
-    inside = pc.and_(
-        pc.greater_equal(at, pa.scalar(day.start, kind)),
-        pc.less(at, pa.scalar(day.end, kind)),
-    )
-    return rows.filter(inside)
+    signals = [pair.rsplit("\n", 1) for pair in pairs.dictionary.to_pylist()]
+    parts = [
+        pa.table(
+            {
+                "timestamp": bins["timestamp"],
+                "signal_id": pa.array([ids[turbine, column, what] for turbine, column in signals]).take(pairs.indices),
+                "value": bins[what],
+            }
+        )
+        for what in STATISTICS
+    ]
+    return pa.concat_tables(parts).cast(arrow_schema(Data))

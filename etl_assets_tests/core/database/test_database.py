@@ -51,7 +51,7 @@ def test_a_login_that_is_refused_is_not_tried_again(database: Database, change: 
     host = f"{parts.hostname}:{parts.port}"
     url = urlunsplit(parts._replace(**{name: value.format(host=host) for name, value in change.items()}))
     with pytest.raises(PermanentError, match=said):
-        Database(url, history="target").prepare()
+        Database(url, name="target").prepare()
 
 
 def test_a_text_without_the_url_stays_as_it_is() -> None:

@@ -1,7 +1,8 @@
 """The embedded servers: real processes that are shared, killed, adopted and gone when nobody needs them."""
 
 import contextlib
-import fcntl
+import dataclasses
+import json
 import os
 import pwd
 import shutil
@@ -15,13 +16,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import psycopg
 import pytest
 import redis
 
 from etl_assets.core.embedded import EmbeddedBroker, EmbeddedPostgres, EmbeddedServerError
-from etl_assets.core.embedded.supervisor import has_ended
 
 # For user processes, whichever interpreter runs them.
 IMPORT_PATH = f"{Path(__file__).parents[3]}{os.pathsep}{Path(psycopg.__file__).parents[1]}"
@@ -30,7 +32,7 @@ PATIENCE_S = 60.0
 USER_PROCESS = """
 import sys
 from pathlib import Path
-from etl_assets.resources import embedded
+from etl_assets.core import embedded
 print(getattr(embedded, sys.argv[1])(Path(sys.argv[2])).acquire(), flush=True)
 sys.stdin.read()
 """
@@ -47,43 +49,41 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
-def command_lines() -> list[str]:
-    listed = subprocess.run(["ps", "-axww", "-o", "pid=,args="], capture_output=True, text=True, check=True)
-    return listed.stdout.splitlines()
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or ended and not yet reaped by its parent."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
-def parent_of(pid: str) -> str:
-    asked = subprocess.run(["ps", "-o", "ppid=", "-p", pid], capture_output=True, text=True)
-    return asked.stdout.strip()
+def command_lines() -> dict[int, str]:
+    found = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            found[process.pid] = " ".join(process.cmdline())
+    return found
 
 
 def processes_of(folder: Path) -> list[str]:
-    """Keepers and PostgreSQL name the folder in their arguments; Valkey works in it."""
-    found = [line for line in command_lines() if str(folder) in line]
-    for cwd in Path("/proc").glob("[0-9]*/cwd"):
-        with contextlib.suppress(OSError):
-            if str(folder) in str(cwd.readlink()):
-                found.append(f"{cwd.parent.name} works in {cwd.readlink()}")
+    """Supervisors and PostgreSQL name the folder in their arguments; Valkey works in it."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                line = " ".join(process.cmdline())
+                found += [line] if str(folder) in f"{line} {process.cwd()}" else []
     return found
 
 
 def recorded(data_dir: Path, server: str, what: str) -> int:
-    """A pid that the keeper wrote down: its own (`keeper`) or the server's (`server`)."""
-    record = data_dir / f"{server}.keeper"
-    # An adopted server answers before its new keeper has written.
-    eventually(lambda: f"{what} " in record.read_text(), f"the keeper notes its {what}")
-    return int(dict(line.split() for line in record.read_text().splitlines())[what])
+    """A pid of the state file: that of the `supervisor` or of the `server`."""
+    return int(json.loads((data_dir / f"{server}.state").read_text())[what])
 
 
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: has_ended(pid), f"process {pid} ends")
-
-
-def kill_keeper(server: EmbeddedPostgres | EmbeddedBroker) -> None:
-    kill(recorded(server.data_dir, server.name, "keeper"))
-    # Its waiting thread may be the last part of it to go, and holds the lock until then.
-    eventually(lambda: not server._keeper_lives(), "the lock of the keeper is free")
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def reachable_folder() -> Iterator[Path]:
     try:
         yield path
     finally:
-        for data_dir in {lease.parent for lease in path.rglob("*.lease")}:
+        for data_dir in {users.parent for users in path.rglob("*.users")}:
             EmbeddedPostgres(data_dir).purge()
             EmbeddedBroker(data_dir).purge()
         shutil.rmtree(path)
@@ -145,7 +145,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgre
 def start_user(
     kind: type, data_dir: Path, *, python: str = sys.executable, env: dict[str, str] | None = None, **account: Any
 ) -> subprocess.Popen[str]:
-    """A process that holds a lease, and prints the URL that it was given."""
+    """A process that holds a reference, and prints the URL that it was given."""
     return subprocess.Popen(
         [python, "-c", USER_PROCESS, kind.__name__, str(data_dir)],
         env={"PATH": os.defpath, "PYTHONPATH": IMPORT_PATH} | (env or {}),
@@ -196,7 +196,7 @@ def test_a_cold_start_gives_a_database_that_keeps_its_rows_over_a_restart(data_d
         write_a_row(url)
     eventually(lambda: not postgres.running(), "the server stops")
     with postgres as second:
-        assert second == url, "the port stays, so that noted addresses hold"
+        assert second == url, "the port stays, so that addresses hold"
         assert rows(second) == [(42,)]
 
 
@@ -220,17 +220,16 @@ def test_eight_processes_at_once_in_a_cold_directory_get_one_server(data_dir):
     with contextlib.ExitStack() as stack:
         users = [stack.enter_context(start_user(EmbeddedPostgres, data_dir)) for _ in range(8)]
         urls = {user.stdout.readline().strip() for user in users}
-        servers = [line for line in command_lines() if f"postgres -D {data_dir}" in line]
+        servers = {pid for pid, line in command_lines().items() if f"postgres -D {data_dir}" in line}
         # One that was just forked for a client still has the command line of its parent.
-        pids = {line.split()[0] for line in servers}
-        servers = [line for line in servers if parent_of(line.split()[0]) not in pids]
+        servers -= {pid for pid in servers if psutil.Process(pid).ppid() in servers}
         for user in users:
             user.stdin.close()
     assert len(urls) == 1 and urls.pop().startswith("postgresql://")
     assert len(servers) == 1
 
 
-def test_leases_of_one_process_are_counted_over_its_instances(used_dir):
+def test_references_of_one_process_are_counted_over_its_instances(used_dir):
     one, other = EmbeddedBroker(used_dir), EmbeddedBroker(used_dir)
     one.acquire()
     other.acquire()
@@ -275,12 +274,25 @@ def test_after_a_killed_postmaster_the_next_user_finds_the_committed_rows(used_d
         postgres.release()
 
 
-def test_after_keeper_and_postmaster_were_killed_a_new_server_starts_over_the_leftovers(used_dir):
+@pytest.mark.parametrize("server", [EmbeddedPostgres, EmbeddedBroker])
+def test_a_killed_supervisor_takes_its_server_with_it_and_the_next_user_gets_one(used_dir, server):
+    embedded = server(used_dir)
+    with embedded as url:
+        kill(recorded(used_dir, server.name, "supervisor"))
+        eventually(lambda: not processes_of(used_dir), "the server ends")
+        with embedded as anew:
+            assert anew == url and embedded.running()
+    eventually(lambda: not embedded.running(), "the server stops")
+
+
+def test_after_supervisor_and_postmaster_were_killed_a_new_server_starts_over_the_leftovers(used_dir):
     postgres = EmbeddedPostgres(used_dir)
     with postgres as url:
         write_a_row(url)
-        kill_keeper(postgres)
-        kill(recorded(used_dir, "postgres", "server"))
+        server = recorded(used_dir, "postgres", "server")
+        os.kill(server, signal.SIGSTOP)  # it does not hear that its supervisor has ended
+        kill(recorded(used_dir, "postgres", "supervisor"))
+        kill(server)
         with EmbeddedPostgres(used_dir) as second:
             assert rows(second) == [(42,)]
 
@@ -290,31 +302,11 @@ def test_a_pid_file_that_names_a_stranger_does_not_prevent_a_start(used_dir):
     with postgres:
         pass
     eventually(lambda: not postgres.running(), "the server stops")
-    eventually(lambda: not processes_of(used_dir), "its keeper ends")
+    eventually(lambda: not processes_of(used_dir), "its supervisor ends")
     leftover = used_dir / "postgres" / "data" / "postmaster.pid"
     leftover.write_text(f"{os.getppid()}\n{leftover.parent}\n")
     with postgres as url:
         assert rows_of_one(url) == (1,)
-
-
-@pytest.mark.parametrize("server", [EmbeddedPostgres, EmbeddedBroker])
-def test_a_server_whose_keeper_was_killed_is_adopted_and_stops_after_its_last_user(used_dir, server):
-    embedded = server(used_dir)
-    with embedded as url:
-        keeper, before = (recorded(used_dir, server.name, what) for what in ("keeper", "server"))
-        kill_keeper(embedded)
-        with embedded as adopted:
-            assert adopted == url
-            assert recorded(used_dir, server.name, "server") == before
-            assert recorded(used_dir, server.name, "keeper") != keeper
-    eventually(lambda: not embedded.running(), "the adopted server stops")
-
-
-def test_a_server_whose_keeper_is_killed_while_it_is_used_still_stops_after_its_last_user(used_dir):
-    broker = EmbeddedBroker(used_dir)
-    with broker:
-        kill_keeper(broker)
-    eventually(lambda: not broker.running(), "the server stops")
 
 
 @pytest.mark.long
@@ -340,7 +332,7 @@ def test_stop_ends_a_server_that_is_in_use(used_dir):
 
 
 def test_a_server_that_is_being_stopped_is_waited_for(used_dir):
-    """Its keeper stops it for want of users, and it answers nobody any more: `down` has not ended it, and waits."""
+    """Its supervisor stops it for want of users, and it answers nobody any more: `down` has not ended it, and waits."""
     postgres = EmbeddedPostgres(used_dir)
     postgres.acquire()
     server = recorded(used_dir, "postgres", "server")
@@ -354,28 +346,14 @@ def test_a_server_that_is_being_stopped_is_waited_for(used_dir):
     assert not postgres.stop()
 
 
-def test_the_record_of_a_keeper_is_free_only_when_its_process_has_ended(tmp_path):
+def test_a_supervisor_frees_its_locks_only_by_its_end(used_dir):
     """Otherwise who waits for a stop could still meet the process."""
-    spec = {"lease": str(tmp_path / "lease"), "argv": ["true"], "cwd": "/", "uid": None, "gid": None}
-    spec |= {"adopt": None, "stop": [], "tidy": []}
-    record = os.open(tmp_path / "record", os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(record, fcntl.LOCK_EX)
-    keep = f"from etl_assets.core.embedded.supervisor import keep; keep({spec!r}, {record}); print('kept', flush=True)"
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"{keep}; input()"],
-        env={"PATH": os.defpath, "PYTHONPATH": IMPORT_PATH},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        pass_fds=[record],
-    )
-    os.close(record)
-    with process, open(tmp_path / "record") as looking:
-        assert process.stdout.readline() == "kept\n"
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(looking, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        process.communicate("\n", timeout=PATIENCE_S)
-        fcntl.flock(looking, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    for embedded in (EmbeddedPostgres(used_dir), EmbeddedBroker(used_dir)):
+        embedded.acquire()
+        supervisor = psutil.Process(recorded(used_dir, embedded.name, "supervisor"))
+        embedded.stop()
+        assert not supervisor.is_running() or supervisor.status() == psutil.STATUS_ZOMBIE
+        embedded.release()
 
 
 def test_entries_that_the_broker_acknowledged_survive_its_kill(used_dir):
@@ -425,12 +403,23 @@ def test_a_data_folder_that_was_deleted_under_its_user_can_be_used_anew(data_dir
             assert client.ping() and anew != url
 
 
-def test_both_servers_work_in_a_path_with_spaces_and_quotes(folder):
-    data_dir = folder / 'it\'s a "data" folder'
+def test_both_servers_work_in_a_path_with_spaces_quotes_and_brackets(folder):
+    data_dir = folder / 'it\'s a "data" [folder]*?'
     with EmbeddedPostgres(data_dir) as url, EmbeddedBroker(data_dir) as broker_url:
         assert rows_of_one(url) == (1,)
         with redis.Redis.from_url(broker_url) as client:
             assert client.ping()
+            kept = client.config_get("appendonly", "bind", "port")
+        assert kept == {"appendonly": "yes", "bind": "127.0.0.1", "port": f"{urlsplit(broker_url).port}"}
+
+
+def test_a_broker_that_has_not_read_its_settings_is_not_left_running(used_dir, monkeypatch):
+    broker = EmbeddedBroker(used_dir)
+    launched = broker._prepare
+    monkeypatch.setattr(broker, "_prepare", lambda: dataclasses.replace(launched(), input=""))
+    with pytest.raises(EmbeddedServerError, match="does not know its password"):
+        broker.acquire()
+    eventually(lambda: not processes_of(used_dir), "it is stopped")
 
 
 def test_a_locale_that_does_not_exist_does_not_prevent_a_start(data_dir):
@@ -449,7 +438,7 @@ def test_the_password_is_in_a_private_file_and_in_no_command_line_or_log(shared,
         assert secret.read_text() == password and len(password) >= 32
         assert stat.S_IMODE(secret.stat().st_mode) == 0o600
         assert stat.S_IMODE((embedded.data_dir / f"{server.name}.state").stat().st_mode) == 0o600
-        assert [line for line in command_lines() if password in line] == []
+        assert [line for line in command_lines().values() if password in line] == []
         assert password not in (embedded.data_dir / f"{server.name}.log").read_text()
         wrong = url.replace(password, "wrong")
         with pytest.raises((psycopg.OperationalError, redis.AuthenticationError)):

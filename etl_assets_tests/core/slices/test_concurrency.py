@@ -58,7 +58,7 @@ def waiting_for_locks(database: Database) -> int:
     return int(count)
 
 
-# Not for the rows of the other, for its turn.
+# Not for the rows of the other, for its lock.
 WAITS_OF_ADVISORY_LOCKS = """SELECT count(*) FROM pg_locks JOIN pg_database ON database = pg_database.oid
     WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted"""
 
@@ -91,7 +91,7 @@ def test_eight_writers_of_overlapping_shuffled_keys_do_not_deadlock_and_lose_not
     assert execute(database, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [(0,)]
 
 
-def test_upserts_of_one_table_take_turns_and_hold_up_no_writer_of_a_slice(
+def test_upserts_of_one_table_exclude_each_other_and_hold_up_no_writer_of_a_slice(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows that are there are updated in the order of the server's plan: two at once could wait for each other in a circle."""
@@ -116,16 +116,16 @@ def test_upserts_of_one_table_take_turns_and_hold_up_no_writer_of_a_slice(
 @pytest.mark.parametrize("native", [False, True])
 def test_two_writers_of_one_slice_leave_the_rows_of_one_of_them(database: Database, native: bool) -> None:
     create(database, Daily if native else Readings)
-    piece = day_slice(20) if native else site_slice("a")
+    slice_ = day_slice(20) if native else site_slice("a")
 
     def work(number: int) -> None:
         frame = daily(20, 500, value=number) if native else many(500, value=number)
-        store(database, frame, "partition", piece)
+        store(database, frame, "partition", slice_)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(1, 9)))
     ((rows, different),) = execute(
-        database, f"SELECT count(*), count(DISTINCT value) FROM {piece.contract.config.table}"
+        database, f"SELECT count(*), count(DISTINCT value) FROM {slice_.contract.config.table}"
     )
     assert (rows, different) == (500, 1)
     assert len(ledger(database)) == 8
@@ -217,11 +217,11 @@ def test_equal_keys_that_a_stream_meets_are_a_failure_that_may_be_tried_again(da
 def test_a_reader_sees_the_old_slice_or_the_new_one(database: Database, how: str) -> None:
     contract = Daily if how == "native" else Readings
     create(database, contract)
-    piece = day_slice(20) if how == "native" else site_slice("a")
+    slice_ = day_slice(20) if how == "native" else site_slice("a")
     frames = [daily(20, 1000, value=v) if how == "native" else many(1000, value=v) for v in (1.0, 2.0)]
     if how == "difference":
         frames[1].loc[300:, "value"] = 1.0
-    store(database, frames[0], "partition", piece)
+    store(database, frames[0], "partition", slice_)
     seen: set[tuple[int, float]] = set()
     begun, stop = threading.Event(), threading.Event()
 
@@ -237,7 +237,7 @@ def test_a_reader_sees_the_old_slice_or_the_new_one(database: Database, how: str
         reader = pool.submit(read)
         begun.wait(20)
         for number in range(1, 8):
-            store(database, frames[number % 2], "partition", piece)
+            store(database, frames[number % 2], "partition", slice_)
         stop.set()
         reader.result()
     assert seen <= {(1000, float(np.sum(frame["value"]))) for frame in frames}

@@ -8,8 +8,7 @@ import pytest
 
 from etl_assets.core.contracts import Contract
 from etl_assets.core.dagster.database import PostgresResource
-from etl_assets.core.dagster.io_managers.parquet import ParquetIOManager
-from etl_assets.core.dagster.io_managers.postgres import PostgresIOManager
+from etl_assets.core.dagster.io_managers import ParquetIOManager, PostgresIOManager
 from etl_assets.core.database.connections import Database
 from etl_assets_tests.core.slices.conformance import IOManagerConformance, rows
 from etl_assets_tests.core.slices.readings import family

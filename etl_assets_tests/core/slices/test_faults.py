@@ -284,7 +284,7 @@ def test_a_source_that_fails_in_the_middle_leaves_nothing_behind(database: Datab
 
 
 @pytest.mark.parametrize("form", ["frame", "reader"])
-def test_a_fault_of_the_books_leaves_nothing_behind(
+def test_counts_that_do_not_balance_leave_nothing_behind(
     database: Database, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     create(database, Readings)
@@ -304,7 +304,7 @@ def test_a_fault_of_the_books_leaves_nothing_behind(
 
 KILLED = """
 import os, signal, sys
-from etl_assets.core.dagster.io_managers import {module} as place
+from etl_assets.core.slices import {module} as place
 from etl_assets.core.database.connections import Database
 from etl_assets_tests.core.slices.tables import Daily, Readings, daily, day_slice, many, site_slice, store
 original = place.{step}
@@ -313,8 +313,8 @@ def killed(*args, **options):
         original(*args, **options)
     os.kill(os.getpid(), signal.SIGKILL)
 place.{step} = killed
-data, piece = (daily(20, 2000, value=2.0), day_slice(20)) if {native} else (many(2000, value=2.0), site_slice("a"))
-store(Database(sys.argv[1]), data, "partition", piece)
+data, slice_ = (daily(20, 2000, value=2.0), day_slice(20)) if {native} else (many(2000, value=2.0), site_slice("a"))
+store(Database(sys.argv[1]), data, "partition", slice_)
 """
 
 
@@ -324,8 +324,8 @@ store(Database(sys.argv[1]), data, "partition", piece)
     [
         (False, "transaction", "Transaction.append", "before"),
         (False, "transaction", "Transaction.append", "after"),
-        (True, "native", "_build", "after"),
-        (True, "native", "_attach", "after"),
+        (True, "native_partitions", "_build", "after"),
+        (True, "native_partitions", "_attach", "after"),
         (False, "writing", "finish", "after"),
         (True, "session", "commit", "after"),
     ],
@@ -336,8 +336,8 @@ def test_a_killed_writer_leaves_the_old_slice_or_the_new_one_and_the_next_write_
     contract = Daily if native else Readings
     create(database, contract)
     old = daily(20, 2000, value=1.0) if native else many(2000, value=1.0)
-    piece = day_slice(20) if native else site_slice("a")
-    store(database, old, "partition", piece)
+    slice_ = day_slice(20) if native else site_slice("a")
+    store(database, old, "partition", slice_)
     script = KILLED.format(module=module, step=step, when=when, native=native)
     killed = subprocess.run([sys.executable, "-c", script, database.url], capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -345,6 +345,6 @@ def test_a_killed_writer_leaves_the_old_slice_or_the_new_one_and_the_next_write_
     table = contract.config.table
     assert execute(database, f"SELECT count(*), sum(value) FROM {table}") == [(2000, 4000.0 if committed else 2000.0)]
     assert len(ledger(database)) == (2 if committed else 1)
-    outcome = store(database, old.assign(value=3.0), "partition", piece)
+    outcome = store(database, old.assign(value=3.0), "partition", slice_)
     assert outcome.loaded == 2000
     assert execute(database, f"SELECT count(*), sum(value) FROM {table}") == [(2000, 6000.0)]

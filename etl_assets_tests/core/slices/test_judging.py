@@ -6,9 +6,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from etl_assets.core.slices import judging
-from etl_assets.core.slices.judging import judged_by_slice
+from etl_assets.core.slices import writing
 from etl_assets.core.slices.slice import Slice
+from etl_assets.core.slices.writing import _judged
 from etl_assets_tests.core.slices.tables import NOON, Events, Readings, as_table, readings, site_slice
 
 EVENTS = as_table(Events, pd.DataFrame({"at": [NOON], "text": ["x"]}))
@@ -24,26 +24,26 @@ def tables(*last: tuple[str, float]) -> list[pa.Table]:
 @pytest.fixture
 def judgements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of rows of each table that is judged."""
-    original, seen = judging.split_arrow, []
+    original, seen = writing.split_arrow, []
 
     def counted(contract: Any, table: Any, **options: Any) -> Any:
         seen.append(len(table))
         return original(contract, table, **options)
 
-    monkeypatch.setattr(judging, "split_arrow", counted)
+    monkeypatch.setattr(writing, "split_arrow", counted)
     return seen
 
 
 def test_slices_of_one_contract_are_judged_as_one_and_each_gets_its_own_rows(judgements: list[int]) -> None:
     given = tables(("c", 3))
-    judged = judged_by_slice(given, PIECES, source="test")
+    judged = _judged(given, PIECES, source="test")
     assert [split.valid for split in judged] == given
     assert [list(split.records) for split in judged] == [[], [], []]
     assert judgements == [3, 1]
 
 
 def test_a_row_that_breaks_its_contract_is_rejected_in_its_own_slice_by_its_own_number() -> None:
-    judged = judged_by_slice(tables(("c", 3), ("d", 1001)), PIECES, source="test")
+    judged = _judged(tables(("c", 3), ("d", 1001)), PIECES, source="test")
     assert [split.valid.num_rows for split in judged] == [2, 1, 1]
     assert [list(split.records) for split in judged[:2]] == [[], []]
     [record] = judged[2].records
@@ -52,6 +52,6 @@ def test_a_row_that_breaks_its_contract_is_rejected_in_its_own_slice_by_its_own_
 
 def test_a_frame_beside_tables_is_judged_by_itself(judgements: list[int]) -> None:
     given = [tables(("c", 3))[0], EVENTS, readings(("c", 3), site="b")]
-    judged = judged_by_slice(given, PIECES, source="test")
+    judged = _judged(given, PIECES, source="test")
     assert [split.valid.num_rows for split in judged] == [2, 1, 1]
     assert judgements == [2, 1, 1]

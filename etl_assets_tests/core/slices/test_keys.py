@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from etl_assets.core.embedded import EmbeddedPostgres
-from etl_assets.core.slices.keys import key_codes, last_of_each
+from etl_assets.core.slices.difference import key_codes, last_of_each
 
 TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=20)
 NEAR = st.builds(lambda prefix, tail: prefix + tail, st.sampled_from(["", "k", "key 00000", "ключ-"]), TEXT)

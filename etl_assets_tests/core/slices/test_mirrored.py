@@ -15,12 +15,10 @@ import pytest
 from etl_assets.core.contracts import Contract
 from etl_assets.core.dagster.contract_types import stored
 from etl_assets.core.dagster.database import PostgresResource
-from etl_assets.core.dagster.io_managers import mirrored
-from etl_assets.core.dagster.io_managers.mirrored import MirroredIOManager, mirror
-from etl_assets.core.dagster.io_managers.postgres import PostgresIOManager
+from etl_assets.core.dagster.io_managers import MirroredIOManager, PostgresIOManager
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices import reading
-from etl_assets.core.slices.parquet.files import ParquetRoot
+from etl_assets.core.slices import parquet, reading
+from etl_assets.core.slices.parquet import ParquetRoot, mirror
 from etl_assets.core.slices.slice import Slice
 from etl_assets.errors import ContractError, PermanentError, TransientError
 from etl_assets_tests.core.slices.conformance import IOManagerConformance, rows
@@ -93,7 +91,7 @@ class TestMirroredIOManager(IOManagerConformance):
     ) -> None:
         self.run([self.asset(self.whole, rows(1.0), mode="replace")], resources)
         with monkeypatch.context() as patched:
-            patched.setattr(mirrored, "publish", fail)
+            patched.setattr(parquet, "publish", fail)
             assert not self.run([self.asset(self.whole, rows(7.0, 8.0), mode="replace")], resources).success
         found = execute(resources["postgres"].database, "SELECT value FROM plant.postgres_whole ORDER BY value")
         assert found == [(7.0,), (8.0,)]

@@ -133,10 +133,10 @@ def test_an_empty_partition_empties_what_is_there_and_makes_nothing_that_is_not(
 def test_a_slice_that_is_not_one_native_partition_is_written_through_the_table(database: Database, span: int) -> None:
     create(database, Daily)
     start = datetime.datetime(2024, 5, 20, tzinfo=datetime.UTC)
-    piece = Slice(Daily, f"{span} h", {"at": Span(start, start + datetime.timedelta(hours=span))})
-    assert native.leaf_of(piece) is None
+    slice_ = Slice(Daily, f"{span} h", {"at": Span(start, start + datetime.timedelta(hours=span))})
+    assert native.leaf_of(slice_) is None
     store(database, daily(20, 400), "append", Slice(Daily))
-    outcome = store(database, daily(20, 300, value=2), "partition", piece)
+    outcome = store(database, daily(20, 300, value=2), "partition", slice_)
     assert counts(outcome) == {"received": 300, "inserted": 300, "deleted": 400}
 
 
@@ -195,7 +195,7 @@ def test_months_of_dates_are_partitions_too_over_the_turn_of_the_year(database: 
         "plant.monthly_p202401": 1,
         "plant.monthly_p202402": 1,
     }
-    piece = Slice(Monthly, "2024-02", {"day": Span(datetime.date(2024, 2, 1), datetime.date(2024, 3, 1))})
-    assert native.leaf_of(piece) == "monthly_p202402"
+    slice_ = Slice(Monthly, "2024-02", {"day": Span(datetime.date(2024, 2, 1), datetime.date(2024, 3, 1))})
+    assert native.leaf_of(slice_) == "monthly_p202402"
     frame = pd.DataFrame({"day": [datetime.date(2024, 2, 1)], "value": [5]})
-    assert counts(store(database, frame, "partition", piece)) == {"received": 1, "inserted": 1, "deleted": 1}
+    assert counts(store(database, frame, "partition", slice_)) == {"received": 1, "inserted": 1, "deleted": 1}

@@ -10,7 +10,7 @@ import pytest
 
 from etl_assets.core.dagster.contract_types import loads
 from etl_assets.core.dagster.database import PostgresResource
-from etl_assets.core.dagster.io_managers.postgres import PostgresIOManager
+from etl_assets.core.dagster.io_managers import PostgresIOManager
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices import reading
 from etl_assets.core.slices.slice import Slice, Span

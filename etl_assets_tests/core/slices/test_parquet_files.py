@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices.parquet import files as parquet_files
-from etl_assets.core.slices.parquet import form as parquet_form
-from etl_assets.core.slices.parquet.files import ParquetRoot, is_stored, read_parquet, stream_parquet, write_parquet
+from etl_assets.core.slices import parquet as parquet_files
+from etl_assets.core.slices.parquet import ParquetRoot, is_stored, read_parquet, stream_parquet, write_parquet
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Write
 from etl_assets.errors import ConfigurationError, ContractError, PermanentError
@@ -93,7 +92,7 @@ def test_a_file_that_may_not_be_read_is_no_damage(
     def forbidden(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(parquet_form.pq, "ParquetFile", forbidden)
+    monkeypatch.setattr(parquet_files.pq, "ParquetFile", forbidden)
     for use in (lambda: read_parquet(root, [table]), lambda: parquet_files.is_stored(root, table)):
         with pytest.raises(PermanentError, match="cannot be read \\(Permission denied\\): make it"):
             use()
@@ -112,11 +111,11 @@ def test_a_single_bit_that_is_another_is_damage_and_never_another_value(database
     damaged = 0
     for at in random.Random(1).sample(range(4, end), 60):
         path.write_bytes(flipped(data, at))
-        if parquet_form.is_whole(root.filesystem()[0], f"{path}"):
+        if parquet_files.is_whole(root.filesystem()[0], f"{path}"):
             assert read_parquet(root, [table]).equals(there)
         else:
             damaged += 1
-            with pytest.raises(parquet_form.DamagedFile, match=r"data\.parquet is damaged"):
+            with pytest.raises(parquet_files.DamagedFile, match=r"data\.parquet is damaged"):
                 read_parquet(root, [table])
     assert damaged > 50
 

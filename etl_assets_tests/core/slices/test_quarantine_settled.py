@@ -11,8 +11,8 @@ import pytest
 
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.ledger import store_records
-from etl_assets.core.slices.parquet.files import ParquetRoot, write_parquet
-from etl_assets.core.slices.quarantine import listed, replay
+from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
+from etl_assets.core.slices.quarantine import list_entries, replay
 from etl_assets.core.slices.slice import OneOf, Slice
 from etl_assets.core.slices.transaction import Transaction
 from etl_assets.core.slices.writing import Write, write
@@ -34,19 +34,19 @@ def store(request: pytest.FixtureRequest, database: Database, tmp_path: Path) ->
     contract = InParquet if request.param == "parquet" else Readings
 
     def stored(*rows: tuple[str, float], mode: str = "partition", site: str = "a", **how: bool) -> None:
-        frame, piece = readings(*rows, site=site), Slice(contract, site, {"site": site})
+        frame, slice_ = readings(*rows, site=site), Slice(contract, site, {"site": site})
         if request.param == "parquet":
-            write_parquet(ParquetRoot(f"{tmp_path}"), database, frame, [piece], Write(mode, **how))
+            write_parquet(ParquetRoot(f"{tmp_path}"), database, frame, [slice_], Write(mode, **how))
         elif request.param == "stream":
-            write(database, as_reader(Readings, frame, batch=1), [piece], Write(mode, **how))
+            write(database, as_reader(Readings, frame, batch=1), [slice_], Write(mode, **how))
         else:
-            write(database, frame, [piece], Write(mode, **how))
+            write(database, frame, [slice_], Write(mode, **how))
 
     return stored
 
 
 def statuses(database: Database) -> dict[str, str]:
-    entries, _ = listed(database, status="all")
+    entries, _ = list_entries(database, status="all")
     return {f"{entry.raw['id']}@{entry.raw['site']}": entry.status for entry in entries}
 
 
@@ -59,7 +59,7 @@ def test_a_row_that_the_source_has_no_more_or_has_right_is_gone(store: Store, da
     store(BAD, WORSE, GOOD)
     store(WORSE, GOOD, ("4", 2.0))
     assert statuses(database) == {"4@a": "gone", "5@a": "open"}
-    assert [entry.raw["id"] for entry in listed(database)[0]] == ["5"]
+    assert [entry.raw["id"] for entry in list_entries(database)[0]] == ["5"]
 
 
 def test_a_row_that_was_gone_and_is_met_again_is_open_again(store: Store, database: Database) -> None:
@@ -108,15 +108,15 @@ def test_a_merged_row_that_was_gone_is_open_again(database: Database) -> None:
 def test_a_write_of_some_of_a_partition_says_nothing_of_the_rest(database: Database) -> None:
     create(database, Readings)
     for identity, value in (BAD, WORSE):
-        piece = Slice(Readings, "a", {"site": "a", "id": OneOf((identity,))})
-        write(database, readings((identity, value)), [piece], Write("partition"))
+        slice_ = Slice(Readings, "a", {"site": "a", "id": OneOf((identity,))})
+        write(database, readings((identity, value)), [slice_], Write("partition"))
     assert statuses(database) == {"4@a": "open", "5@a": "open"}
 
 
 def test_a_row_that_was_replayed_into_an_older_snapshot_is_open_again(database: Database, tmp_path: Path) -> None:
     def snapshot(*rows: tuple[str, float]) -> None:
-        piece = Slice(InParquet, "a", {"site": "a"})
-        write_parquet(ParquetRoot(f"{tmp_path}"), database, readings(*rows), [piece], Write("snapshot"))
+        slice_ = Slice(InParquet, "a", {"site": "a"})
+        write_parquet(ParquetRoot(f"{tmp_path}"), database, readings(*rows), [slice_], Write("snapshot"))
 
     snapshot(BAD)
     set_replayed(database)
@@ -131,12 +131,12 @@ Partial = in_store("postgres", "partial", partial_loads=True, partition_by="site
 
 def test_a_table_that_is_loaded_in_part_closes_nothing_and_opens_what_it_takes_away(database: Database) -> None:
     create(database, Partial)
-    piece = Slice(Partial, "a", {"site": "a"})
-    write(database, in_partial(BAD, WORSE), [piece], Write("partition"))
+    slice_ = Slice(Partial, "a", {"site": "a"})
+    write(database, in_partial(BAD, WORSE), [slice_], Write("partition"))
     set_replayed(database)
-    write(database, in_partial(BAD, GOOD), [piece], Write("partition"))
+    write(database, in_partial(BAD, GOOD), [slice_], Write("partition"))
     assert statuses(database) == {"4@a": "open", "5@a": "replayed"}
-    write(database, in_partial(GOOD), [piece], Write("partition"))
+    write(database, in_partial(GOOD), [slice_], Write("partition"))
     assert statuses(database) == {"4@a": "open", "5@a": "replayed"}
 
 
@@ -149,9 +149,9 @@ def test_a_writer_that_waited_for_another_knows_what_it_has_not_met(database: Da
     waiting = threading.Event()
     lock = Transaction.lock
 
-    def locked(self: Transaction, piece: Slice, **options: Any) -> None:
+    def locked(self: Transaction, slice_: Slice, **options: Any) -> None:
         waiting.set()
-        lock(self, piece, **options)
+        lock(self, slice_, **options)
 
     with database.adbc() as connection, ThreadPoolExecutor(1) as pool:
         first = Transaction(connection)
@@ -170,7 +170,7 @@ def test_a_row_that_is_gone_from_its_source_is_not_replayed(database: Database, 
     create(database, Readings)
     for row in (BAD, GOOD):
         write(database, readings(row), [Slice(Readings)], Write("replace", source="a file"))
-    ((entry,), _) = listed(database, status="gone")
+    ((entry,), _) = list_entries(database, status="gone")
     with pytest.raises(
         PermanentError,
         match="is gone: its source .a file, row 0. was read again without it, so there is nothing to store",

@@ -60,10 +60,10 @@ def test_every_row_goes_to_the_one_slice_that_has_it_in_the_order_given(
 ) -> None:
     given_rows = [(vessel, START + datetime.timedelta(seconds=second)) for vessel, second in rows]
     parts = divide(as_table(Tracks, tracks(given_rows)), slices)
-    for part, piece in zip(parts, slices, strict=True):
-        span = piece.bounds["at"]
+    for part, slice_ in zip(parts, slices, strict=True):
+        span = slice_.bounds["at"]
         assert isinstance(span, Span)
-        expected = [r for r in given_rows if r[0] == piece.bounds["vessel"] and span.start <= r[1] < span.end]
+        expected = [r for r in given_rows if r[0] == slice_.bounds["vessel"] and span.start <= r[1] < span.end]
         assert list(zip(*part.to_pydict().values(), strict=True)) == expected
 
 
@@ -105,8 +105,8 @@ def test_a_slice_means_the_same_in_sql_as_in_arrow(database: Database, site: str
     create(database, Readings)
     store(database, readings(("1", 1), site=site), "append")
     store(database, readings(("2", 1), site="another"), "append")
-    piece = Slice(Readings, "x", {"site": site, "at": Span(NOON, NOON + HOUR)})
-    found = execute(database, f"SELECT id FROM plant.readings AS t WHERE {piece.predicate('t').as_string(None)}")
+    slice_ = Slice(Readings, "x", {"site": site, "at": Span(NOON, NOON + HOUR)})
+    found = execute(database, f"SELECT id FROM plant.readings AS t WHERE {slice_.predicate('t').as_string(None)}")
     assert found == [("1",)]
     beside = Slice(Readings, "x", {"at": Span(NOON - HOUR, NOON)})
     assert execute(database, f"SELECT id FROM plant.readings WHERE {beside.predicate().as_string(None)}") == []

@@ -8,9 +8,9 @@ import pytest
 
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices import streaming
+from etl_assets.core.slices import chunks
+from etl_assets.core.slices.chunks import Chunks
 from etl_assets.core.slices.slice import Slice
-from etl_assets.core.slices.streaming import Chunks
 from etl_assets.core.slices.writing import Write, write
 from etl_assets.errors import ContractError
 from etl_assets_tests.core.slices.tables import (
@@ -34,7 +34,7 @@ from etl_assets_tests.core.slices.tables import (
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 3)
 
 
 def test_batches_are_gathered_and_cut_to_chunks_in_order() -> None:
@@ -67,7 +67,7 @@ def test_of_equal_keys_in_many_chunks_the_last_wins_and_is_counted(database: Dat
 def test_an_early_chunk_loses_to_a_late_one_wherever_the_server_puts_them(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "CHUNK_ROWS", 700)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 700)
     create(database, Readings)
     frame = pd.concat([many(700, value=float(n)) for n in range(30)])
     outcome = store(database, as_reader(Readings, frame, batch=700), "upsert")
@@ -117,7 +117,7 @@ def test_more_batches_than_memory_are_read_one_chunk_at_a_time(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create(database, Readings)
-    monkeypatch.setattr(streaming, "CHUNK_ROWS", 100)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 100)
     alive: list[int] = []
 
     def batches() -> Iterator[pa.RecordBatch]:

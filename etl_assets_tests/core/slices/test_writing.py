@@ -275,11 +275,11 @@ def test_the_same_bad_row_again_is_counted_not_repeated(database: Database) -> N
 @pytest.mark.parametrize("form", ["frame", "reader"])
 def test_hostile_text_is_stored_and_compared_as_it_is(database: Database, name: str, form: str) -> None:
     create(database, Readings)
-    piece = Slice(Readings, f"p {name}", {"site": name})
+    slice_ = Slice(Readings, f"p {name}", {"site": name})
     frame = readings((f"{name}1", 1), (f"{name}2", 2), site=name)
-    assert counts(store(database, FORMS[form](frame), "partition", piece)) == {"received": 2, "inserted": 2}
+    assert counts(store(database, FORMS[form](frame), "partition", slice_)) == {"received": 2, "inserted": 2}
     for mode in ("partition", "upsert"):
-        assert counts(store(database, FORMS[form](frame), mode, piece)) == {"received": 2, "unchanged": 2}
+        assert counts(store(database, FORMS[form](frame), mode, slice_)) == {"received": 2, "unchanged": 2}
     assert stored(database, Readings, ("id", "site")) == [(f"{name}1", name), (f"{name}2", name)]
     assert {entry["partition"] for entry in ledger(database)} == {f"p {name}"}
 
@@ -304,16 +304,16 @@ def test_the_same_keys_appended_by_another_run_are_an_error_that_names_them(data
 
 
 @pytest.mark.parametrize(
-    ("mode", "piece", "message"),
+    ("mode", "slice_", "message"),
     [
         ("overwrite", Slice(Readings), "unknown mode 'overwrite'"),
         ("upsert", Slice(Events), "plant.events has no key"),
         ("partition", Slice(Readings), "needs a partition"),
     ],
 )
-def test_a_mode_that_cannot_be_is_refused(database: Database, mode: str, piece: Slice, message: str) -> None:
+def test_a_mode_that_cannot_be_is_refused(database: Database, mode: str, slice_: Slice, message: str) -> None:
     with pytest.raises(ContractError, match=message):
-        store(database, readings(), mode, piece)
+        store(database, readings(), mode, slice_)
 
 
 @pytest.mark.long

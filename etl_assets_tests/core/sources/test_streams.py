@@ -1,6 +1,7 @@
 """The broker's streams over a real server: what is kept, what is refused, what is trimmed, and what errors mean."""
 
 import contextlib
+import json
 import os
 import secrets
 import signal
@@ -407,11 +408,11 @@ def answering(answer: bytes) -> Iterator[str]:
 
 
 def kill_server(folder: Path) -> None:
-    """SIGKILL for the server of a data folder and for its keeper."""
-    record = (folder / "broker.keeper").read_text().splitlines()
-    for _, pid in (line.split() for line in record):
+    """SIGKILL for the server of a data folder and for its supervisor."""
+    state = json.loads((folder / "broker.state").read_text())
+    for process in ("server", "supervisor"):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
+            os.kill(state[process], signal.SIGKILL)
     deadline = time.monotonic() + 10
     while EmbeddedBroker(folder).running():
         assert time.monotonic() < deadline, "the broker still answers"

@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from etl_assets.systems.events.format.columns import RAW_COLUMNS
-from etl_assets.systems.events.intervals import member_name
+from etl_assets.systems.events.files import member_name
+from etl_assets.systems.events.format.layout import RAW_COLUMNS
 from etl_assets_tests.systems.events.raw_rows import INTERVAL
 
 MEMBER = member_name(INTERVAL)

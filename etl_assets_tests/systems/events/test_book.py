@@ -6,7 +6,7 @@ import pytest
 
 from etl_assets.core.database.connections import Database
 from etl_assets.errors import PermanentError
-from etl_assets.systems.events.intervals import INTERVAL, quarters
+from etl_assets.systems.events.files import INTERVAL, quarters
 from etl_assets.systems.events.manifest import Entry, enter, entries, midnight
 from etl_assets_tests.systems.events.world import FIRST, quarter
 

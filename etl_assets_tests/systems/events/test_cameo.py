@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from etl_assets.systems.events.cameo import ROOT_CLASSES, root_names
+from etl_assets.systems.events.transform import ROOT_CLASSES, root_names
 from etl_assets_tests.systems.events.raw_rows import needs_shared_file, shared_table
 
 

@@ -13,9 +13,9 @@ from etl_assets.cli import run
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.errors import TransientError
 from etl_assets.systems.events.checks import no_interval_is_lost
-from etl_assets.systems.events.intervals import INTERVAL, file_name
+from etl_assets.systems.events.files import INTERVAL, file_name
 from etl_assets.systems.events.manifest import unsettled
-from etl_assets.systems.events.script import FileRefused, load_file
+from etl_assets.systems.events.script import FileRejected, load_file
 from etl_assets_tests.systems.events.raw_rows import SHARED_FILE, needs_shared_file
 from etl_assets_tests.systems.events.world import World, quarter
 
@@ -217,7 +217,7 @@ def test_a_file_that_is_refused_is_said_and_nothing_is_written(
     world.saved(1)
     path = world.saved(0)
     spoil(path)
-    with pytest.raises(FileRefused, match=said):
+    with pytest.raises(FileRejected, match=said):
         load_file(path, database=world.database)
     assert world.command("--file", str(path)) != 0
     assert said in capsys.readouterr().err

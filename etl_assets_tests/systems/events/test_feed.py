@@ -20,7 +20,7 @@ from etl_assets.errors import ConfigurationError, PermanentError, TransientError
 from etl_assets.simulators.faults import KINDS
 from etl_assets.systems.events.feed import client as feed_module
 from etl_assets.systems.events.feed.client import EventsFeed, FeedFile, FileMissing
-from etl_assets.systems.events.feed.rejected import FileRefused
+from etl_assets.systems.events.files import FileRejected
 from etl_assets_tests.core.sources.canned import Canned, CannedServer
 from etl_assets_tests.limits import QUICK, limits_for
 from etl_assets_tests.systems.events.feeds import FIRST, QUARTER, WatchedFeed
@@ -280,7 +280,7 @@ def test_a_base_url_that_cannot_be_right_is_refused(url: str) -> None:
 def test_a_name_that_leads_somewhere_is_never_asked_for(
     watched: WatchedFeed, feed: EventsFeed, tmp_path: Path, name: str
 ) -> None:
-    with pytest.raises(FileRefused):
+    with pytest.raises(FileRejected):
         feed.downloaded(replace(known(watched), name=name), tmp_path)
     with pytest.raises(ValueError, match="is not the file of"):
         feed.downloaded(replace(known(watched), name=NEWEST), tmp_path)
@@ -427,7 +427,7 @@ def test_a_file_that_is_too_large_for_any_of_the_feed_is_refused(
     watched: WatchedFeed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed_module, "LARGEST_FILE_BYTES", 1_000)
-    with pytest.raises(FileRefused, match="has more than 1,000 bytes: see whether it is a file of the feed"):
+    with pytest.raises(FileRejected, match="has more than 1,000 bytes: see whether it is a file of the feed"):
         EventsFeed(watched.url, limits=QUICK).downloaded(known(watched), tmp_path)
     assert (len(watched.asked), list(tmp_path.iterdir())) == (1, [])
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from etl_assets.cli import run
-from etl_assets.core.slices.parquet import files as parquet_files
+from etl_assets.core.slices import parquet as parquet_files
 from etl_assets.errors import PlatformError
 from etl_assets.systems.events import manifest as book
 from etl_assets.systems.events import raw_layer as intake

@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 
-from etl_assets.core.slices.parquet.files import ParquetRoot
+from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.errors import TransientError
-from etl_assets.settings import load_settings
 from etl_assets.systems.events import raw_layer as intake
 from etl_assets.systems.events.feed.client import FeedFile
-from etl_assets.systems.events.feed.rejected import FileRefused
-from etl_assets.systems.events.intervals import file_name
+from etl_assets.systems.events.files import FileRejected, file_name
 from etl_assets.systems.events.manifest import Entry, enter
 from etl_assets.systems.events.raw_layer import Stores, Taken, interval_slice, read_file, store_raw, take
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets_tests.systems.events.event_files import archive, rows
 from etl_assets_tests.systems.events.world import FIRST, ROWS, World, quarter, quick_feed
 
@@ -25,7 +24,7 @@ LATE = timedelta(hours=24)
 
 
 def stores(world: World, run_id: str = "a run") -> Stores:
-    return Stores(world.database, ParquetRoot(load_settings().storage_url), run_id)
+    return Stores(world.database, ParquetRoot(EventsSettings.load().storage_url), run_id)
 
 
 def known(world: World, *numbers: int, **changed: str | None) -> Mapping[object, FeedFile]:
@@ -53,7 +52,7 @@ def test_what_is_taken_is_said_in_the_order_that_it_was_asked_for(world: World) 
     ]
     first, _, last = found
     assert first.outcome is not None
-    assert (first.outcome.change.inserted, first.outcome.piece) == (ROWS, interval_slice(quarter(2)))
+    assert (first.outcome.change.inserted, first.outcome.slice) == (ROWS, interval_slice(quarter(2)))
     assert last.outcome is None
     assert world.book() == {(one.entry.interval - FIRST) // timedelta(minutes=15): one.entry for one in found}
     assert world.query("SELECT DISTINCT run_id FROM etl.ledger") == [("a run",)]
@@ -169,7 +168,7 @@ def test_a_file_is_read_with_the_size_and_md5_of_its_archive(world: World) -> No
     assert file.rows.valid["global_event_id"].to_pylist() == [817930293, 817930294, 817930295]
     assert read_file(path, quarter(0), size=file.size, md5=file.md5).md5 == file.md5
     for wrong, reason in (({"size": 7}, "size"), ({"md5": "0" * 32}, "md5")):
-        with pytest.raises(FileRefused) as refused:
+        with pytest.raises(FileRejected) as refused:
             read_file(path, quarter(0), **wrong)
         assert refused.value.reason == reason
 
@@ -178,7 +177,7 @@ def test_a_file_is_read_with_the_size_and_md5_of_its_archive(world: World) -> No
 def test_a_file_of_another_interval_is_refused_by_its_member(world: World) -> None:
     path = world.own(0, 0)
     path.write_bytes(archive(("20190121001500.export.CSV", rows(1))))
-    with pytest.raises(FileRefused) as refused:
+    with pytest.raises(FileRejected) as refused:
         read_file(path, quarter(0))
     assert (refused.value.name, refused.value.reason) == (file_name(quarter(0)), "member")
 

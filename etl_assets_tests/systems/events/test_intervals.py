@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl_assets.systems.events.feed.rejected import FileRefused
-from etl_assets.systems.events.intervals import INTERVAL, file_name, instant, interval_of, member_name
+from etl_assets.systems.events.files import INTERVAL, FileRejected, file_name, instant, interval_of, member_name
 
 TEN_AT_NIGHT = datetime(2019, 1, 21, 22, tzinfo=UTC)
 
@@ -30,7 +29,7 @@ def test_every_interval_has_a_name_of_its_own(number: int) -> None:
 
 @pytest.mark.parametrize("year", ["0001", "2014", "2100", "9999"])
 def test_a_file_of_a_year_without_a_feed_is_refused(year: str) -> None:
-    with pytest.raises(FileRefused, match=f"is of the year {int(year)}, which no file of the feed is of"):
+    with pytest.raises(FileRejected, match=f"is of the year {int(year)}, which no file of the feed is of"):
         interval_of(f"{year}1231234500.export.CSV.zip")
 
 
@@ -78,7 +77,7 @@ def test_an_instant_that_begins_no_interval_has_no_file(interval: datetime, wron
     ],
 )
 def test_a_name_that_is_none_of_a_file_of_events_is_refused(name: str, reason: str) -> None:
-    with pytest.raises(FileRefused) as refused:
+    with pytest.raises(FileRejected) as refused:
         interval_of(name)
     assert refused.value.reason == reason
     assert "like 20190121220000.export.CSV.zip" in str(refused.value)
@@ -92,5 +91,5 @@ def test_an_instant_is_written_in_one_way_only(text: str) -> None:
 
 
 def test_a_refusal_gets_through_a_pool_of_processes_as_it_is() -> None:
-    refused = pickle.loads(pickle.dumps(FileRefused("a.zip", "has no byte", "fetch it again", "archive")))
+    refused = pickle.loads(pickle.dumps(FileRejected("a.zip", "has no byte", "fetch it again", "archive")))
     assert (str(refused), refused.name, refused.reason) == ("a.zip: has no byte: fetch it again", "a.zip", "archive")

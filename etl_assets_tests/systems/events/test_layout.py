@@ -14,11 +14,9 @@ from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.contracts.validation import split_arrow
 from etl_assets.systems.events.contracts import RawEvents
 from etl_assets.systems.events.feed.archive import verified
-from etl_assets.systems.events.feed.rejected import FileRefused
-from etl_assets.systems.events.format.columns import RAW_COLUMNS
-from etl_assets.systems.events.format.layout import raw_events, valid_events
+from etl_assets.systems.events.files import FileRejected, file_name
+from etl_assets.systems.events.format.layout import RAW_COLUMNS, raw_events, valid_events
 from etl_assets.systems.events.format.values import READERS, cast
-from etl_assets.systems.events.intervals import file_name
 from etl_assets_tests.systems.events.event_files import fields, row, rows
 from etl_assets_tests.systems.events.layout_model import Expected, expected, expected_valid
 from etl_assets_tests.systems.events.raw_rows import INTERVAL, SHARED_FILE, needs_shared_file, shared_table
@@ -59,8 +57,8 @@ def rejected(*bad: bytes) -> list[Record]:
     return parts.rejected
 
 
-def refusal(data: bytes) -> FileRefused:
-    with pytest.raises(FileRefused) as refused:
+def refusal(data: bytes) -> FileRejected:
+    with pytest.raises(FileRejected) as refused:
         raw_events(data, interval=INTERVAL)
     assert str(refused.value).startswith(f"{NAME}: ")
     return refused.value
@@ -298,7 +296,7 @@ def test_half_of_the_rows_may_be_bad_and_no_more() -> None:
 def test_half_of_the_rows_may_be_bad_by_what_is_read_and_by_the_contract_together() -> None:
     half = rows(2) + b"x\n" + row(5, action_geo_lat="95")
     assert len(kept(half).rejected) == 2
-    with pytest.raises(FileRefused) as refused:
+    with pytest.raises(FileRejected) as refused:
         kept(half + row(6, action_geo_lat="95"))
     assert refused.value.reason == "values"
     assert "3 of 5 rows cannot be taken (line 4: action_geo_lat '95.0', <= 90)" in str(refused.value)
@@ -439,7 +437,7 @@ def as_expected(data: bytes, how: Callable[[bytes], Split[pa.Table]] = read) -> 
     """What comes of a file, in the oracle's words."""
     try:
         parts = how(data)
-    except FileRefused:
+    except FileRejected:
         return Expected([], {}, 0, refused=True)
     faults = {
         int(record.source.removeprefix(f"{NAME}, line ")): list(dict.fromkeys(fault.column for fault in record.faults))

@@ -3,17 +3,12 @@
 import tracemalloc
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
-from etl_assets.systems.events.feed.member import LARGEST_CONTENT_BYTES
-from etl_assets.systems.events.feed.rejected import FileRefused
+from etl_assets.systems.events.feed.archive import LARGEST_CONTENT_BYTES
+from etl_assets.systems.events.files import FileRejected, file_name
 from etl_assets.systems.events.format.detection import LARGE_BYTES, LONGEST_LINE_BYTES
 from etl_assets.systems.events.format.layout import valid_events
-from etl_assets.systems.events.format.lines import Lines
-from etl_assets.systems.events.intervals import file_name
 from etl_assets.systems.events.raw_layer import read_file
 from etl_assets_tests.systems.events.event_files import loose_archive, row, rows
 from etl_assets_tests.systems.events.raw_rows import INTERVAL
@@ -22,36 +17,10 @@ ONE_BYTE = [b"\n", b"\t", b"\0", b"\r", b"\xff", b"\xc3", b"1"]
 IDS = [f"{byte[0]:#04x}" for byte in ONE_BYTE]
 
 
-def refusal(data: bytes) -> FileRefused:
-    with pytest.raises(FileRefused) as refused:
+def refusal(data: bytes) -> FileRejected:
+    with pytest.raises(FileRejected) as refused:
         valid_events(data, interval=INTERVAL)
     return refused.value
-
-
-def is_text(line: bytes) -> bool:
-    try:
-        return not set(line.decode()) & {"\0", "\r"}
-    except UnicodeDecodeError:
-        return False
-
-
-@settings(max_examples=60)
-@given(
-    st.lists(st.sampled_from([b"\n", b"\n", b"\t", b"\0", b"\r", b"a", b"\xc3", b"\xa9", "é".encode()])).map(b"".join)
-)
-@example(b"")
-@example(b"\n")
-@example(b"\t\t\n\xc3\n\xa9\n\r\n\t")
-def test_lines_are_judged_one_by_one(content: bytes) -> None:
-    lines = Lines.of(content)
-    said = content.split(b"\n")[: -1 if content.endswith(b"\n") or not content else None]
-    assert [lines.line(number) for number in range(len(lines))] == said
-    assert lines.miscounted(3).tolist() == [line.count(b"\t") != 2 for line in said]
-    assert lines.unclean().tolist() == [not is_text(line) for line in said]
-    for wanted in ([True] * len(said), [False] * len(said), [len(line) % 2 == 0 for line in said]):
-        chosen = b"".join(line + b"\n" for line, is_wanted in zip(said, wanted, strict=True) if is_wanted)
-        assert lines.only(np.array(wanted, bool)) == chosen
-    assert lines.longest() == (max(range(len(said)), key=lambda number: len(said[number])) if said else None)
 
 
 @pytest.mark.parametrize("byte", ONE_BYTE, ids=IDS)
@@ -73,7 +42,7 @@ def test_the_largest_content_of_one_byte_takes_four_times_its_size_at_most(tmp_p
     path.write_bytes(loose_archive(byte * 2**20 for _ in range(LARGEST_CONTENT_BYTES // 2**20)))
     tracemalloc.start()
     try:
-        with pytest.raises(FileRefused) as refused:
+        with pytest.raises(FileRejected) as refused:
             read_file(path, INTERVAL)
         _, peak = tracemalloc.get_traced_memory()
     finally:

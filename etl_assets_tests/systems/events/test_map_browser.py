@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.systems.events.map.picture import as_markdown, us_map_svg
+from etl_assets.systems.events.map import as_markdown, us_map_svg
 from etl_assets_tests.chromium import Browser, chromium, running
 from etl_assets_tests.systems.events.test_map import event, scattered, table
 
@@ -16,7 +16,7 @@ pytestmark = [
 # Words that are beyond the edge of the picture, and pairs of words that lie over one another.
 CUT_OFF = """[...document.querySelectorAll('text')].filter(text => {
   const box = text.getBoundingClientRect();
-  return box.left < 0 || box.right > 1080 || box.bottom > document.documentElement.height.baseVal.value;
+  return box.left < 0 || box.right > document.documentElement.width.baseVal.value || box.bottom > document.documentElement.height.baseVal.value;
 }).map(text => text.textContent)"""
 OVERLAPPING = """(() => {
   const boxes = [...document.querySelectorAll('text')].map(text => [text.getBoundingClientRect(), text.textContent]);
@@ -24,7 +24,6 @@ OVERLAPPING = """(() => {
     .filter(([b]) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 3 && b.top < a.bottom - 3)
     .map(([b, second]) => [first, second]));
 })()"""
-LAND = "[...document.querySelectorAll('use')].map(use => Math.round(use.getBoundingClientRect().width))"
 
 
 @pytest.fixture(scope="module")
@@ -58,20 +57,18 @@ def test_no_word_is_cut_off_or_lies_over_another(
     assert page.value(CUT_OFF) == []
     assert page.value(OVERLAPPING) == []
     assert page.console == [] and page.requested == [file.as_uri()]
-    # All maps are drawn; the outline ends shortly before the frame does, at either side.
-    small = [158] * 21 if name == "full" else []
-    assert [abs(width - expected) <= 15 for width, expected in zip(page.value(LAND), [755, *small], strict=True)]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1400])
 def test_the_picture_of_the_metadata_is_shown_as_an_image(
-    browser: Browser, pictures: dict[str, str], scheme: str, tmp_path: Path
+    browser: Browser, pictures: dict[str, str], scheme: str, width: int, tmp_path: Path
 ) -> None:
     source = as_markdown(pictures["full"]).partition("](")[2].removesuffix(")")
     (tmp_path / "page.html").write_text(
         f"<!DOCTYPE html><html lang=en><title>Picture</title><img src='{source}'></html>"
     )
-    page = browser.open((tmp_path / "page.html").as_uri(), width=1440, scheme=scheme)
+    page = browser.open((tmp_path / "page.html").as_uri(), width=width, scheme=scheme)
     assert page.console == []
-    assert page.value("document.images[0].complete && document.images[0].naturalWidth") == 1080
-    assert page.value("document.images[0].naturalHeight") > 1300
+    assert page.value("document.images[0].complete && document.images[0].naturalWidth") in (1080, 1081, 1082)
+    assert page.value("document.images[0].naturalHeight") > 1250

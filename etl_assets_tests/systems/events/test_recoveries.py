@@ -12,20 +12,19 @@ import pytest
 
 from etl_assets.cli import run
 from etl_assets.core.slices import quarantine
-from etl_assets.core.slices.parquet.files import ParquetRoot, write_parquet
+from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
 from etl_assets.core.slices.writing import Write
 from etl_assets.errors import PermanentError, PlatformError, TransientError
-from etl_assets.settings import load_settings
 from etl_assets.systems.events import manifest as book
 from etl_assets.systems.events import raw_layer as intake
 from etl_assets.systems.events import us_events as us_store
 from etl_assets.systems.events.feed import archive
-from etl_assets.systems.events.feed.rejected import FileRefused
-from etl_assets.systems.events.intervals import INTERVAL
+from etl_assets.systems.events.files import INTERVAL, FileRejected
 from etl_assets.systems.events.manifest import enter, entry_of, turn
 from etl_assets.systems.events.raw_layer import Stores, interval_slice, read_file, store_raw
+from etl_assets.systems.events.settings import EventsSettings
+from etl_assets.systems.events.transform import us_rule
 from etl_assets.systems.events.us_events import store_us_events
-from etl_assets.systems.events.us_rule import us_rule
 from etl_assets_tests.systems.events.test_command import lost
 from etl_assets_tests.systems.events.world import FIRST, World, quarter
 
@@ -78,7 +77,7 @@ def test_a_fault_of_this_machine_is_no_refusal_of_the_file(world: World, monkeyp
     world.simulator.republish(quarter(1))
 
     def unreadable(*_: object) -> bytes:
-        raise FileRefused("a file", "cannot be read (Too many open files)", "close some", "unreadable")
+        raise FileRejected("a file", "cannot be read (Too many open files)", "close some", "unreadable")
 
     with monkeypatch.context() as broken:
         broken.setattr(archive, "_whole", unreadable)
@@ -165,7 +164,7 @@ def test_an_event_that_its_file_no_longer_has_in_the_us_goes_to_another_that_has
 
 
 def derive(world: World, *numbers: int, **options: Any) -> None:
-    stores = Stores(world.database, ParquetRoot(load_settings().storage_url))
+    stores = Stores(world.database, ParquetRoot(EventsSettings.load().storage_url))
     options = {"rule": us_rule(), "clock": world.now, **options}
     list(store_us_events(stores, [quarter(number) for number in numbers], **options))
 
@@ -208,7 +207,7 @@ def test_a_replayed_row_that_somebody_took_away_is_open_again_when_its_file_is_l
         assert run(["quarantine", "replay", identity, "--set", "action_geo_lat=61.2"]) == 0
     there = world.raw(0)
     write_parquet(
-        ParquetRoot(load_settings().storage_url),
+        ParquetRoot(EventsSettings.load().storage_url),
         world.database,
         there.filter(pc.not_equal(there["global_event_id"], 7)),
         [interval_slice(quarter(0))],
@@ -216,7 +215,7 @@ def test_a_replayed_row_that_somebody_took_away_is_open_again_when_its_file_is_l
     )
     world.load_own(0, 0, BROKEN, 1, worse, 2)
     assert world.us().keys() == {8, 817930293, 817930294, 817930295}
-    assert quarantine.listed(world.database)[1] == 2
+    assert quarantine.list_entries(world.database)[1] == 2
 
 
 @pytest.mark.long
@@ -247,7 +246,7 @@ def test_a_row_that_goes_while_its_replay_waits_is_not_stored(world: World, monk
             replay = pool.submit(run, ["quarantine", "replay", identity, "--set", "action_geo_lat=61.2"])
             waiting.wait(10)
             republished = read_file(world.own(0, 0, 1), quarter(0))
-            stores = Stores(world.database, ParquetRoot(load_settings().storage_url))
+            stores = Stores(world.database, ParquetRoot(EventsSettings.load().storage_url))
             entry = entry_of(connection, quarter(0))
             assert entry is not None
             enter(world.database, [store_raw(stores, entry, republished).entry], run_id="a run")

@@ -9,18 +9,17 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from etl_assets.core.slices import quarantine
-from etl_assets.core.slices.parquet.files import ParquetRoot
+from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.errors import ConfigurationError, PermanentError, PlatformError, TransientError
-from etl_assets.settings import load_settings
 from etl_assets.systems.events.contracts import RawEvents
 from etl_assets.systems.events.feed.client import EventsFeed, FeedFile
-from etl_assets.systems.events.feed.rejected import FileRefused
+from etl_assets.systems.events.files import INTERVAL, FileRejected, file_name, quarters
 from etl_assets.systems.events.format.layout import corrected_events
-from etl_assets.systems.events.intervals import INTERVAL, file_name, quarters
 from etl_assets.systems.events.raw_layer import Stores
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.simulator.files import BAD_LINES, DEFECTS
+from etl_assets.systems.events.transform import us_rule
 from etl_assets.systems.events.us_events import Totals, store_us_events
-from etl_assets.systems.events.us_rule import us_rule
 from etl_assets_tests.systems.events.world import ROWS, Changes, World, quarter, us_changes
 
 EVERY = (0, 1, 2, 3)
@@ -587,10 +586,10 @@ def test_a_raw_file_that_is_damaged_is_replaced_when_its_interval_is_fetched_aga
 
 def replayed(world: World, **corrections: Any) -> list[str]:
     """The faults that the one row in quarantine still has when it is replayed."""
-    (entry,), _ = quarantine.listed(world.database, asset="events.raw_events", status="all")
+    (entry,), _ = quarantine.list_entries(world.database, asset="events.raw_events", status="all")
     return quarantine.replay(
         world.database,
-        load_settings().storage_url,
+        EventsSettings.load().storage_url,
         entry,
         contract=RawEvents,
         read_raw=corrected_events,
@@ -612,7 +611,7 @@ def test_a_row_in_quarantine_is_stored_once_it_is_corrected_and_derived_by_the_n
     world: World, fields: dict[str, str], corrections: dict[str, Any]
 ) -> None:
     world.load_own(0, 0, {"global_event_id": "7", **fields}, 1)
-    (entry,), _ = quarantine.listed(world.database, asset="events.raw_events")
+    (entry,), _ = quarantine.list_entries(world.database, asset="events.raw_events")
     assert entry.source.startswith("20190121000000.export.CSV.zip, ")
 
     (column,) = corrections
@@ -621,7 +620,7 @@ def test_a_row_in_quarantine_is_stored_once_it_is_corrected_and_derived_by_the_n
     assert world.raw(0).num_rows == 2
     assert replayed(world, **corrections) == replayed(world, **corrections) == []
     assert world.raw(0)["global_event_id"].to_pylist() == [817930293, 817930294, 7]
-    stores = Stores(world.database, ParquetRoot(load_settings().storage_url))
+    stores = Stores(world.database, ParquetRoot(EventsSettings.load().storage_url))
     list(store_us_events(stores, [quarter(0)], rule=us_rule(), clock=world.now))
     assert (world.us().keys(), world.book()[0].rows_raw) == ({7, 817930293, 817930294}, 3)
 
@@ -662,7 +661,7 @@ def test_a_row_that_was_replayed_stays_when_the_same_file_is_loaded_again(world:
 def test_a_row_that_the_feed_has_corrected_is_not_replaced_by_a_replayed_one(world: World) -> None:
     world.load_own(0, 0, {"global_event_id": "7", "action_geo_lat": "95"}, 1)
     world.load_own(0, 0, {"global_event_id": "7", "action_geo_lat": "45"}, 1)
-    assert quarantine.listed(world.database) == ([], 0)
+    assert quarantine.list_entries(world.database) == ([], 0)
     with pytest.raises(PermanentError, match="is gone: its source"):
         replayed(world, action_geo_lat=61.2)
     assert world.us()[7][7] == 45
@@ -682,10 +681,10 @@ def test_a_replayed_row_that_a_republished_file_has_wrong_again_is_open_again(wo
     world.load_own(0, 0, wrong)
     assert replayed(world, action_geo_lat=61.2) == []
     world.load_own(0, 0, wrong)
-    assert quarantine.listed(world.database) == ([], 0)
+    assert quarantine.list_entries(world.database) == ([], 0)
     world.load_own(0, 0, wrong, 1)
     assert world.us().keys() == {817930293, 817930294}
-    assert quarantine.listed(world.database)[1] == 1
+    assert quarantine.list_entries(world.database)[1] == 1
 
 
 def damage(path: Path) -> None:
@@ -720,7 +719,7 @@ def test_a_replayed_row_of_a_raw_file_that_was_damaged_is_open_again(world: Worl
     damage(world.raw_file(0))
     world.load_own(0, *events)
     assert world.us().keys() == {817930293, 817930294}
-    assert quarantine.listed(world.database)[1] == 1
+    assert quarantine.list_entries(world.database)[1] == 1
 
 
 @pytest.mark.long
@@ -728,6 +727,6 @@ def test_a_replayed_row_of_a_raw_file_that_was_damaged_is_open_again(world: Worl
 def test_a_file_of_which_most_rows_break_the_contract_is_refused_whole(world: World, field: dict[str, str]) -> None:
     world.load_own(0, 0, 1, 2)
     before = world.tables()
-    with pytest.raises(FileRefused, match=r"2 of 3 rows cannot be taken \(line 2: "):
+    with pytest.raises(FileRejected, match=r"2 of 3 rows cannot be taken \(line 2: "):
         world.load_own(0, 0, *({"global_event_id": f"{number}", **field} for number in (7, 8)))
     assert world.tables() == before

@@ -16,8 +16,8 @@ import requests
 
 from etl_assets.simulators.server import serve
 from etl_assets.systems.events.feed.archive import verified
-from etl_assets.systems.events.feed.rejected import FileRefused
-from etl_assets.systems.events.format.columns import RAW_COLUMNS
+from etl_assets.systems.events.files import FileRejected
+from etl_assets.systems.events.format.layout import RAW_COLUMNS
 from etl_assets.systems.events.simulator.data import BEGINNING, INTERVAL, events, first_id
 from etl_assets.systems.events.simulator.feed import EventsSimulator
 from etl_assets.systems.events.simulator.files import BAD_LINES, DEFECTS
@@ -350,7 +350,7 @@ def test_an_archive_with_a_defect_is_listed_as_it_is_and_refused_for_it(
     feed.simulator.change(FIRST, defect=defect)
     listed = feed.simulator.listed(FIRST)
     (tmp_path / NAME).write_bytes(feed.get(NAME).content)
-    with pytest.raises(FileRefused) as caught:
+    with pytest.raises(FileRejected) as caught:
         verified(tmp_path / NAME, interval=FIRST, size=listed.size, md5=listed.md5)
     assert caught.value.reason == REFUSED[defect]
 

@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.contracts.validation import split_arrow
-from etl_assets.systems.events.cameo import ROOT_CLASSES
 from etl_assets.systems.events.contracts import FLAGS, UsEventData
-from etl_assets.systems.events.transform import us_events
-from etl_assets.systems.events.us_rule import ByCountryCode, InBox, UsRule
+from etl_assets.systems.events.transform import ROOT_CLASSES, ByCountryCode, InBox, UsRule, us_events
 from etl_assets_tests.systems.events.raw_rows import INTERVAL, event, needs_shared_file, raw_table, shared_table
 
 NOW = datetime(2019, 1, 21, 22, 16, 3, 123456, tzinfo=UTC)

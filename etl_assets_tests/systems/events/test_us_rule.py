@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from etl_assets.errors import ConfigurationError
-from etl_assets.systems.events.us_rule import ByCountryCode, InBox, UsRule, us_rule
+from etl_assets.systems.events.transform import ByCountryCode, InBox, UsRule, us_rule
 from etl_assets_tests.systems.events.raw_rows import event, raw_table
 
 SOUTH, NORTH, WEST, EAST = 24.396308, 49.384358, -125.0, -66.93457

@@ -7,8 +7,8 @@ from typing import Any
 from etl_assets_tests.systems.outages import tasks
 
 STEPS = {
-    "read": ("etl_assets.systems.experiments.folder", "ExperimentFolder.read"),
-    "look at the files": ("etl_assets.systems.experiments.folder", "ExperimentFolder.content"),
+    "read": ("etl_assets.systems.experiments.source", "ExperimentFolder.read"),
+    "look at the files": ("etl_assets.systems.experiments.source", "ExperimentFolder.content"),
     "judge": ("etl_assets.systems.experiments.transform", "loaded"),
     "gather": ("etl_assets.systems.experiments.script", "experience"),
     "derive": ("etl_assets.systems.experiments.script", "user_features"),

@@ -20,11 +20,10 @@ from etl_assets.cli import run
 from etl_assets.core.slices.writing import write
 from etl_assets.errors import TransientError
 from etl_assets.systems import experiments
-from etl_assets.systems.experiments import folder as folders
-from etl_assets.systems.experiments import transform
+from etl_assets.systems.experiments import source, transform
 from etl_assets.systems.experiments.checks import every_user_has_features
-from etl_assets.systems.experiments.csv.files import FileRefused
-from etl_assets.systems.experiments.folder import ExperimentFolder
+from etl_assets.systems.experiments.csv.files import RejectedFile
+from etl_assets.systems.experiments.source import ExperimentFolder
 from etl_assets_tests.systems.experiments.test_assets import judged
 from etl_assets_tests.systems.experiments.test_automation import Sensor
 from etl_assets_tests.systems.experiments.test_script import FEATURES, NEW_YEARS_EVE
@@ -203,7 +202,7 @@ def removed(path: Path) -> None:
 CHANGES: dict[Callable[[Path], None], tuple[type[Exception], str]] = {
     replaced: (TransientError, "users.csv in .* changed while it was read, nothing was changed in the tables"),
     grown: (TransientError, "users.csv in .* changed while it was read"),
-    removed: (FileRefused, r"users\.csv is missing \(there is: compounds\.csv, user_experiments\.csv\)"),
+    removed: (RejectedFile, r"users\.csv is missing \(there is: compounds\.csv, user_experiments\.csv\)"),
 }
 
 
@@ -213,7 +212,7 @@ def test_a_file_that_changes_under_a_load_stops_it_before_a_table_is_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None], moment: str
 ) -> None:
     folder = ExperimentFolder(write_sample(tmp_path / "files"))
-    owner, name = (folders, "_digest") if moment == "before it is read" else (transform, "_pairs")
+    owner, name = (source, "_digest") if moment == "before it is read" else (transform, "_pairs")
     original: Callable[..., Any] = getattr(owner, name)
     hurt: list[Path] = []
 
@@ -225,8 +224,8 @@ def test_a_file_that_changes_under_a_load_stops_it_before_a_table_is_touched(
         return found
 
     monkeypatch.setattr(owner, name, changing)
-    error, said = CHANGES[change]
-    with pytest.raises(error, match=said):
+    error, message = CHANGES[change]
+    with pytest.raises(error, match=message):
         folder.read()
     assert len(hurt) == 1
 
@@ -239,7 +238,7 @@ def test_a_link_is_read_as_what_it_leads_to_and_is_missing_where_that_is_nowhere
     rows, _ = ExperimentFolder(folder).read()
     assert rows.users.valid.num_rows == 3
     (store / "users.csv").unlink()
-    with pytest.raises(FileRefused, match=r"users\.csv is missing"):
+    with pytest.raises(RejectedFile, match=r"users\.csv is missing"):
         ExperimentFolder(folder).read()
 
 
@@ -386,7 +385,7 @@ def test_a_step_that_is_interrupted_is_tried_again_and_stores_nothing_twice(
             raise DagsterExecutionInterruptedError
         return write(*args)
 
-    monkeypatch.setattr("etl_assets.core.dagster.io_managers.postgres.write", interrupted)
+    monkeypatch.setattr("etl_assets.core.dagster.io_managers.write", interrupted)
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda *_: 0.001)
     result = definitions.resolve_job_def("experiments_job").execute_in_process(
         instance=instance, partition_key="2023-12-31", run_config=dict(QUIET), raise_on_error=False

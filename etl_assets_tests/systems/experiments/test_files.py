@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from etl_assets.systems.experiments.csv.blocks import LONGEST_LINE
 from etl_assets.systems.experiments.csv.files import (
     COMPOUNDS,
     EXPERIMENTS,
+    LONGEST_LINE,
     USERS,
     Batch,
     CsvFile,
-    FileRefused,
+    RejectedFile,
     Unreadable,
     batches,
 )
@@ -55,7 +55,7 @@ def lines(read: list[Batch]) -> list[int]:
 
 
 def texts(read: list[Batch]) -> list[str]:
-    return [batch.text(row) for batch in read for row in range(len(batch.rows))]
+    return [batch.block.text(line) for batch in read for line in batch.rows["line"].to_pylist()]
 
 
 def unreadable(read: list[Batch]) -> list[Unreadable]:
@@ -71,7 +71,7 @@ def refusal(path: Path, content: bytes | None = None, file: CsvFile = ABC) -> st
     """Why a file is refused, behind its path, before any batch of it is there."""
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(FileRefused) as refused:
+    with pytest.raises(RejectedFile) as refused:
         next(batches(path, file))
     assert str(refused.value).startswith(str(path))
     return str(refused.value).removeprefix(str(path))
@@ -132,15 +132,15 @@ def test_any_table_reads_back_from_any_layout_with_its_line_numbers_and_its_line
     assert list(zip(lines(got), texts(got), strict=True)) == with_text[1:]
 
 
-PIECES = [",", "\t", ",\t", " ", '"', '""', '"x,y"', '"\tz"', '"a""b"', " \t , ", "\t" * 10, " " * 9]
-PIECES += ["x", "7", "é", "\xa0", "\x1c", "\v", "\udcff"]
+PARTS = [",", "\t", ",\t", " ", '"', '""', '"x,y"', '"\tz"', '"a""b"', " \t , ", "\t" * 10, " " * 9]
+PARTS += ["x", "7", "é", "\xa0", "\x1c", "\v", "\udcff"]
 HEADERS = ["a,b,c", "a\tb\tc", "a,\tb,\tc", "a,b\tc", "a\tb\tc\t\t", "a,b,c,,", "a,b\tc\t", "a,b,c,d", "a\tb\tc\td"]
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(HEADERS),
-    st.lists(st.lists(st.sampled_from(PIECES), max_size=9).map("".join), min_size=1, max_size=20),
+    st.lists(st.lists(st.sampled_from(PARTS), max_size=9).map("".join), min_size=1, max_size=20),
 )
 def test_lines_mean_the_same_in_bulk_and_one_by_one(path: Path, header: str, messy: list[str]) -> None:
     messy = messy * (MANY // len(messy) + 1)
@@ -217,9 +217,9 @@ def test_a_line_that_is_no_row_is_reported_with_its_number_its_text_and_why(
     encoding = "utf-8" if rule else "latin-1"
     for times in (1, MANY):
         got = read(path, f"a,b,c\n1,x,y\n\n{f'{line} {chr(10)}' * times}2,x,y".encode(encoding))
-        shown = f"{line} " if rule else "1,\\xe9\\xe9,y "
+        text = f"{line} " if rule else "1,\\xe9\\xe9,y "
         why = rule or "the line is not UTF-8 text: byte 3 of it is 0xe9"
-        assert unreadable(got) == [Unreadable(4 + place, shown, why) for place in range(times)]
+        assert unreadable(got) == [Unreadable(4 + place, text, why) for place in range(times)]
         assert lines(got) == [2, 4 + times]
         assert texts(got) == ["1,x,y", "2,x,y"]
 
@@ -268,7 +268,7 @@ def test_a_line_of_very_many_special_characters_is_read_in_linear_time(path: Pat
 @pytest.mark.parametrize("end", ["", "\n3,x,y"])
 def test_a_file_without_line_ends_is_refused_before_it_fills_the_memory(path: Path, end: str) -> None:
     path.write_text("a,b,c\n1,x,y\n2,x," + "y" * LONGEST_LINE + end)
-    with pytest.raises(FileRefused, match=re.escape(f"{path}, line 3 is longer than 16 MiB")):
+    with pytest.raises(RejectedFile, match=re.escape(f"{path}, line 3 is longer than 16 MiB")):
         list(batches(path, ABC, block_bytes=1_000_000))
 
 

@@ -12,8 +12,8 @@ import pytest
 from etl_assets.cli import run
 from etl_assets.errors import ConfigurationError, TransientError
 from etl_assets.systems import experiments
-from etl_assets.systems.experiments import folder as folders
-from etl_assets.systems.experiments.folder import ExperimentFolder
+from etl_assets.systems.experiments import source
+from etl_assets.systems.experiments.source import ExperimentFolder
 from etl_assets_tests.systems.experiments import layouts
 from etl_assets_tests.systems.experiments.world import COMPOUNDS, EXPERIMENTS, USERS, World, touch, write_sample
 
@@ -206,16 +206,16 @@ def test_a_file_that_is_refused_is_named_and_nothing_changes(
     spoil(world.folder / "users.csv")
     capsys.readouterr()
     assert run(["experiments", "load", str(world.folder), "--as-of", "2024-12-31"]) == 2
-    said = capsys.readouterr().err
-    assert "users.csv" in said
-    assert REFUSED[spoil] in said
+    message = capsys.readouterr().err
+    assert "users.csv" in message
+    assert REFUSED[spoil] in message
     assert (world.tables(), world.ledger(), world.quarantine()) == (before, ledger, [])
 
 
 def test_a_file_that_changes_while_it_is_read_is_transient_and_nothing_changes(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest = folders._digest
+    digest = source._digest
 
     def copied_meanwhile(path: Path) -> str:
         found = digest(path)
@@ -223,7 +223,7 @@ def test_a_file_that_changes_while_it_is_read_is_transient_and_nothing_changes(
             touch(path, later_s=5)
         return found
 
-    monkeypatch.setattr(folders, "_digest", copied_meanwhile)
+    monkeypatch.setattr(source, "_digest", copied_meanwhile)
     with pytest.raises(TransientError, match=r"compounds\.csv in .* changed while it was read"):
         experiments.load(world.folder, as_of=NEW_YEARS_EVE)
     assert world.ledger() == []
@@ -260,8 +260,8 @@ def test_two_loads_at_once_leave_one_result(world: World, tmp_path: Path) -> Non
 def test_the_command_says_what_became_of_each_table(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.rewrite(experiments=[*EXPERIMENTS, "5,1,1:3,10"])
     assert run(["experiments", "load", str(world.folder), "--as-of", "2023-12-31"]) == 0
-    said = capsys.readouterr()
-    assert said.out.splitlines() == [
+    message = capsys.readouterr()
+    assert message.out.splitlines() == [
         "experiments.users: 3 inserted",
         "experiments.compounds: 3 inserted",
         "experiments.user_experiments: 4 inserted, 1 quarantined",
@@ -269,7 +269,7 @@ def test_the_command_says_what_became_of_each_table(world: World, capsys: pytest
         "experiments.user_features[2023-12-31]: 3 inserted",
         "1 compound id stands again in its list and counts once",
     ]
-    assert said.err == "1 row in quarantine: see `etl-assets quarantine list`\n"
+    assert message.err == "1 row in quarantine: see `etl-assets quarantine list`\n"
 
 
 @pytest.mark.long

@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 
 from etl_assets.core.contracts import Fault, Record, Split
 from etl_assets.core.contracts.arrow import arrow_schema
-from etl_assets.systems.experiments import repeats
+from etl_assets.systems.experiments import rows as file_rows
 from etl_assets.systems.experiments.contracts import Compounds, ExperimentCompounds, UserExperiments, Users
-from etl_assets.systems.experiments.csv.blocks import Block
 from etl_assets.systems.experiments.csv.files import (
     COMPOUNDS,
     EXPERIMENTS,
     USERS,
     Batch,
+    Block,
     CsvFile,
-    FileRefused,
+    RejectedFile,
     Unreadable,
     batches,
 )
@@ -409,7 +409,7 @@ def test_repeated_keys_are_found_over_different_batches() -> None:
 
 
 def test_many_batches_in_any_order_are_merged_into_key_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repeats, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(file_rows, "ROWS_AT_ONCE", 7)
     order = np.random.default_rng(4).permutation(100).tolist()
     lines = [f"{at},1,{at % 3 + 1},{at}" for at in order] + [f"{at},2,1,1" for at in order]
     result = load(*lines, sizes=[9] * 20)
@@ -448,7 +448,7 @@ def test_many_batches_in_any_order_are_merged_into_key_order(monkeypatch: pytest
     ],
 )
 def test_a_file_that_has_nothing_to_load_is_refused(call: Callable[[], Loaded], words: str) -> None:
-    with pytest.raises(FileRefused, match=f"^{re.escape(words)}$"):
+    with pytest.raises(RejectedFile, match=f"^{re.escape(words)}$"):
         call()
 
 

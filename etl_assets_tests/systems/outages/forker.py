@@ -29,7 +29,6 @@ PRELOADED = (
     "etl_assets.core.sources.http.transport",
     "etl_assets_tests.systems.outages.runs",
     "etl_assets_tests.systems.outages.tasks",
-    "pandera.pandas",
     "psycopg",
     "pyarrow.parquet",
     "rich.table",

@@ -1,5 +1,6 @@
 """The bench of the kill test: files that grow, servers that are killed, and lives of relay and drain that end too early."""
 
+import json
 import os
 import random
 import signal
@@ -88,8 +89,8 @@ class Servers:
         if how == "stopped":
             server.stop()
         else:
-            record = (server.data_dir / f"{server.name}.keeper").read_text().splitlines()
-            os.kill(next(int(line.split()[1]) for line in record if line.startswith("server ")), signal.SIGKILL)
+            state = json.loads((server.data_dir / f"{server.name}.state").read_text())
+            os.kill(state["server"], signal.SIGKILL)
         url = server.acquire()
         server.release()
         if server is self.broker:

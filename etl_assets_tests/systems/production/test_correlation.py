@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
+from etl_assets.core.contracts.validation import split
 from etl_assets.systems.production.contracts import ProductCorrelations
 from etl_assets.systems.production.statistics.correlation import Method, correlations, effective_number
 from etl_assets_tests.systems.production.series import aligned_table, autoregressive, noise, random_walk, trend
@@ -67,7 +68,7 @@ def test_ranks_follow_r_without_its_sign_and_come_in_order() -> None:
 def test_the_columns_and_their_types_are_those_of_the_contract() -> None:
     rows = correlations(aligned_table(noise(20, seed=1), {1: noise(20, seed=2), 2: np.full(20, np.nan)}), QUICK)
     assert list(rows.columns) == list(ProductCorrelations.columns)
-    assert ProductCorrelations.split(rows).records == ()
+    assert split(ProductCorrelations, rows).records == ()
 
 
 def test_both_readings_are_ranked_by_their_own_output() -> None:

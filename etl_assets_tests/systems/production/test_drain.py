@@ -648,7 +648,7 @@ def test_a_reader_sees_the_rows_of_the_old_source_until_the_new_ones_are_there(
 
 
 def replayed(line: Line, sequence: int, **corrections: Any) -> list[str]:
-    (entry,) = [one for one in quarantine.listed(line.database)[0] if one.raw["sequence"] == sequence]
+    (entry,) = [one for one in quarantine.list_entries(line.database)[0] if one.raw["sequence"] == sequence]
     return quarantine.replay(line.database, "", entry, contract=Metrics, corrections=corrections)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pyarrow.parquet as pq
 
-from etl_assets.core.slices.parquet.files import HASH
+from etl_assets.core.slices.parquet import HASH
 from etl_assets_tests.systems.turbines.world import World
 
 LOOK_EVERY_S = 0.02

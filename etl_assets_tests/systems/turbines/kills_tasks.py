@@ -17,12 +17,12 @@ STRETCH_DAYS = 3
 
 # Where a backfill can be killed. By label, module, owner and name.
 STEPS: dict[str, tuple[str, str]] = {
-    "ask the source": ("etl_assets.systems.turbines.api", "TurbinesApi.minutes"),
+    "ask the source": ("etl_assets.systems.turbines.source", "TurbinesApi.minutes"),
     "write a file": ("pyarrow.parquet", "write_table"),
     "sync to disk": ("os", "fsync"),
-    "publish": ("etl_assets.core.slices.parquet.files", "publish"),
-    "commit of a file": ("etl_assets.core.slices.parquet.files", "commit"),
-    "statistics": ("etl_assets.systems.turbines.statistics.computing", "ten_minute_statistics"),
+    "publish": ("etl_assets.core.slices.parquet", "publish"),
+    "commit of a file": ("etl_assets.core.slices.parquet", "commit"),
+    "statistics": ("etl_assets.systems.turbines.transform", "ten_minute_statistics"),
     "signals": ("etl_assets.systems.turbines.target", "signal_ids"),
     "write together": ("etl_assets.systems.turbines.target", "write_together"),
     "lock": ("etl_assets.core.slices.transaction", "Transaction.lock"),
@@ -34,9 +34,9 @@ STEPS: dict[str, tuple[str, str]] = {
 }
 AMID = ("ask the source", "write a file", "publish", "commit of a file", "write together", "bulk load", "commit")
 OF_THE_JOB: dict[str, tuple[str, str]] = {
-    "store the files": ("etl_assets.core.dagster.io_managers.parquet", "ParquetIOManager.handle_output"),
-    "load the files": ("etl_assets.core.dagster.io_managers.parquet", "ParquetIOManager.load_input"),
-    "show a day": ("etl_assets.systems.turbines.metadata", "stored_day"),
+    "store the files": ("etl_assets.core.dagster.io_managers", "ParquetIOManager.handle_output"),
+    "load the files": ("etl_assets.core.dagster.io_managers", "ParquetIOManager.load_input"),
+    "show a day": ("etl_assets.systems.turbines.assets", "metadata_of"),
 }
 SCRIPT_STEPS: tuple[Step, ...] = (
     *((label, when) for label in STEPS for when in ("before", "after")),
@@ -76,12 +76,11 @@ def job(first: str, last: str, kill: list[Any] | None = None) -> int:
 
 
 def _begin(kill: list[Any] | None) -> None:
-    from etl_assets.systems.turbines import fetching
-    from etl_assets.systems.turbines.statistics import computing
+    from etl_assets.systems.turbines import source, transform
 
     signal.alarm(LONGEST_S)
     logging.basicConfig(level=logging.ERROR)
-    computing.ROWS_TOGETHER, fetching.LONGEST_STRETCH_DAYS = ROWS_TOGETHER, STRETCH_DAYS
+    transform.ROWS_TOGETHER, source.LONGEST_STRETCH_DAYS = ROWS_TOGETHER, STRETCH_DAYS
     kills_tasks.STEPS |= STEPS | OF_THE_JOB
     # Some milliseconds after it has begun.
     kills_tasks.AMID |= dict.fromkeys(AMID, kills_tasks._die_soon)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from etl_assets.systems.turbines.statistics.ten_minutes import ten_minute_statistics
+from etl_assets.systems.turbines.statistics import ten_minute_statistics
 
 MIDNIGHT = datetime(2024, 5, 20, tzinfo=UTC)
 Cell = float | None

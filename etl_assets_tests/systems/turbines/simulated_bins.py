@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl_assets.systems.turbines.simulator.data import SIGNALS, rows
-from etl_assets.systems.turbines.statistics.ten_minutes import ten_minute_statistics
+from etl_assets.systems.turbines.statistics import ten_minute_statistics
 
 # The first has no fault on that day, and each one after it is a day further in the schedule of faults.
 TURBINES = tuple(f"T{number:02d}" for number in range(1, 11))

@@ -18,7 +18,8 @@ from etl_assets.errors import ConfigurationError, ContractError, PermanentError,
 from etl_assets.simulators.controls import simulator_app
 from etl_assets.simulators.faults import KINDS, Faults
 from etl_assets.simulators.server import serve
-from etl_assets.systems.turbines.api import Minutes, TurbinesApi, UnknownColumns
+from etl_assets.systems.turbines.answers import Minutes, UnknownColumns
+from etl_assets.systems.turbines.source import TurbinesApi
 from etl_assets_tests.limits import QUICK, STALL_S, limits_for
 
 START = datetime(2024, 5, 20, tzinfo=UTC)

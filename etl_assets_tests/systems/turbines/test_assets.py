@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from etl_assets.core.dagster.io_managers.parquet import ParquetIOManager
+from etl_assets.core.dagster.io_managers import ParquetIOManager
 from etl_assets.systems.turbines import assets
 from etl_assets.systems.turbines.days import DAY
 from etl_assets_tests.systems.outages.runs import QUIET, attempts, checks, failed_steps, failure, metadata

@@ -5,16 +5,9 @@ from datetime import UTC, date, datetime
 import pytest
 
 from etl_assets.systems.turbines import checks
-from etl_assets.systems.turbines.checks import missing_days, no_gaps, statistics_are_in_order
+from etl_assets.systems.turbines.checks import no_gaps, statistics_are_in_order
 from etl_assets.systems.turbines.days import DAY
 from etl_assets_tests.systems.turbines.world import FIRST, World
-
-
-def test_missing_days_are_those_between_the_ends_that_are_not_there() -> None:
-    last = FIRST + 4 * DAY
-    assert missing_days(FIRST, last, [FIRST, FIRST + 2 * DAY, last + DAY]) == [FIRST + DAY, FIRST + 3 * DAY, last]
-    assert missing_days(FIRST, FIRST, [FIRST]) == []
-    assert missing_days(FIRST, FIRST - DAY, []) == []
 
 
 @pytest.mark.long

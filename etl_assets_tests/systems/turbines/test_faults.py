@@ -18,10 +18,10 @@ from etl_assets.core.database.connections import Database
 from etl_assets.core.slices import session, transaction
 from etl_assets.core.slices.transaction import Transaction
 from etl_assets.errors import ContractError, PermanentError, PlatformError, TransientError
-from etl_assets.systems.turbines import script, target
+from etl_assets.systems.turbines import script, target, transform
 from etl_assets.systems.turbines.days import DAY
-from etl_assets.systems.turbines.statistics import computing
-from etl_assets.systems.turbines.statistics.ten_minutes import ten_minute_statistics
+from etl_assets.systems.turbines.statistics import ten_minute_statistics
+from etl_assets.systems.turbines.transform import Statistics
 from etl_assets_tests.core.slices.proxy import Proxy, proxied
 from etl_assets_tests.systems.outages.runs import QUIET, failed_steps
 from etl_assets_tests.systems.turbines.conftest import definitions_of
@@ -46,7 +46,7 @@ MEND = "DROP TRIGGER fail ON data"
 @pytest.fixture
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each day is a transaction of its own."""
-    monkeypatch.setattr(computing, "ROWS_TOGETHER", 1)
+    monkeypatch.setattr(transform, "ROWS_TOGETHER", 1)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def proxy(world: World) -> Iterator[Proxy]:
 
 def through(url: str, world: World) -> World:
     """The same world with another way to the target, and new connections."""
-    return World(world.database, Database(url, history="target"), world.simulator, world.url)
+    return World(world.database, Database(url, name="target"), world.simulator, world.url)
 
 
 def faulty(world: World, fault: str, *, when: str = "= 500") -> None:
@@ -253,7 +253,7 @@ def test_names_of_turbines_are_data_whatever_is_in_them(world: World) -> None:
     minutes = [series(list(map(float, range(10))), column="power", turbine=name) for name in names]
     bins = ten_minute_statistics(pa.concat_tables(minutes), columns=["power"])
     for _ in range(2):
-        target.store_days(world.target, bins, {FIRST: names}, columns=["power"])
+        target.store_days(world.target, Statistics(bins, {FIRST: names}, ("power",)))
     assert {turbine: row.mean for (_, turbine, _), row in world.ten_minute().items()} == dict.fromkeys(names, 4.5)
 
 
@@ -263,7 +263,7 @@ def test_names_of_turbines_are_data_whatever_is_in_them(world: World) -> None:
 @pytest.mark.parametrize("end", [KeyboardInterrupt, pytest.param(MemoryError, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("place", "name"),
-    [(Transaction, "append"), pytest.param(computing, "ten_minute_statistics", marks=pytest.mark.long)],
+    [(Transaction, "append"), pytest.param(transform, "ten_minute_statistics", marks=pytest.mark.long)],
     ids=["amid-a-transaction", "amid-the-statistics"],
 )
 def test_a_load_that_is_ended_leaves_whole_days_and_the_next_one_does_the_rest(

@@ -9,10 +9,11 @@ import pytest
 
 from etl_assets.core.contracts import Fault, Record
 from etl_assets.errors import ConfigurationError, TransientError
-from etl_assets.systems.turbines import fetching
-from etl_assets.systems.turbines.api import Minutes
+from etl_assets.systems.turbines import source
+from etl_assets.systems.turbines.answers import Minutes
 from etl_assets.systems.turbines.days import DAY, midnight
-from etl_assets.systems.turbines.fetching import FetchedDay, fetched_days
+from etl_assets.systems.turbines.source import fetched_days
+from etl_assets.systems.turbines.transform import FetchedDay
 
 FIRST = date(2024, 5, 20)
 BAD = Record((Fault("power", "number", "x"),), {"power": "x"})
@@ -75,7 +76,7 @@ def test_a_day_of_which_there_is_nothing_comes_too() -> None:
 
 
 def test_days_in_a_row_are_asked_for_at_once_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "LONGEST_STRETCH_DAYS", 2)
+    monkeypatch.setattr(source, "LONGEST_STRETCH_DAYS", 2)
     api = Api()
     found = fetch(api, 4, 0, 1, 2, 0, turbines=["a", "b"])
     assert [fetched.day.day for fetched in found] == [20, 21, 22, 24]

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etl_assets.systems.turbines.signals import FLAGS, SIGNALS
+from etl_assets.systems.turbines.contracts import FLAGS, SIGNALS
 from etl_assets.systems.turbines.simulator.data import planted, rows
+from etl_assets.systems.turbines.statistics import ten_minute_statistics
 from etl_assets.systems.turbines.statistics.quality import (
     FROZEN_SAMPLES,
     LOW_COVERAGE,
@@ -25,7 +26,6 @@ from etl_assets.systems.turbines.statistics.quality import (
     summary,
 )
 from etl_assets.systems.turbines.statistics.samples import MINUTE_US, ordered
-from etl_assets.systems.turbines.statistics.ten_minutes import ten_minute_statistics
 from etl_assets_tests.systems.turbines.minute_tables import MIDNIGHT, Cell, at, bins, minutes, series
 
 # A healthy hour of each signal: no two neighbours are equal, nothing stands out.

@@ -19,13 +19,13 @@ from etl_assets.core import servers as local
 from etl_assets.core.contracts import Fault, Record, Split
 from etl_assets.core.embedded import EmbeddedPostgres
 from etl_assets.errors import ConfigurationError, TransientError
-from etl_assets.settings import load_settings
-from etl_assets.systems.turbines import fetching, script
-from etl_assets.systems.turbines.api import TurbinesApi
+from etl_assets.systems.turbines import script, source
 from etl_assets.systems.turbines.days import DAY
-from etl_assets.systems.turbines.fetching import FetchedDay
 from etl_assets.systems.turbines.page import day as day_page
 from etl_assets.systems.turbines.script import LoadResult
+from etl_assets.systems.turbines.settings import TurbinesSettings
+from etl_assets.systems.turbines.source import TurbinesApi
+from etl_assets.systems.turbines.transform import FetchedDay
 from etl_assets_tests.systems.turbines.conftest import serving
 from etl_assets_tests.systems.turbines.world import DEFAULT, FIRST, QUICK, World, assert_same, at
 
@@ -299,8 +299,8 @@ def test_a_source_that_fails_gives_the_same_table_or_a_clear_failure(world: Worl
 
 @pytest.mark.long
 def test_a_failure_in_a_later_stretch_leaves_whole_days_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "LONGEST_STRETCH_DAYS", 1)
-    monkeypatch.setattr("etl_assets.systems.turbines.statistics.computing.ROWS_TOGETHER", 1)
+    monkeypatch.setattr(source, "LONGEST_STRETCH_DAYS", 1)
+    monkeypatch.setattr("etl_assets.systems.turbines.transform.ROWS_TOGETHER", 1)
     world.simulator.faults.script("data", ["none", "none", "none", "500", "500", "500"])
     days = [FIRST + number * DAY for number in range(4)]
     with pytest.raises(TransientError):
@@ -318,7 +318,7 @@ def test_a_failure_in_a_later_stretch_leaves_whole_days_only(world: World, monke
 def test_an_element_that_cannot_be_read_is_in_quarantine_and_the_rest_loads(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original = fetching.fetched_days
+    original = source.fetched_days
     bad = Record((Fault("power", "number", "n/a"),), {"power": "n/a"})
 
     def with_a_bad_element(*arguments: Any, **options: Any) -> Iterator[FetchedDay]:
@@ -386,7 +386,7 @@ def elsewhen(
     "elsewhen", [date(2024, 2, 28), date(2023, 12, 30)], indirect=True, ids=["leap day", "turn of the year"]
 )
 def test_the_calendar_makes_no_difference(elsewhen: World) -> None:
-    first = load_settings().turbines_start_date
+    first = TurbinesSettings.load().turbines_start_date
     days = [first + number * DAY for number in range(3)]
     elsewhen.load(*days)
     assert elsewhen.days() == days
@@ -496,7 +496,7 @@ def test_a_day_of_rows_without_a_value_is_missing_and_keeps_the_statistics_that_
 ) -> None:
     world.load()
     before = world.tables()
-    original = fetching.fetched_days
+    original = source.fetched_days
 
     def without_values(*arguments: Any, **options: Any) -> Iterator[FetchedDay]:
         for fetched in original(*arguments, **options):

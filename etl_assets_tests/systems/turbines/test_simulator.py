@@ -24,11 +24,9 @@ import requests
 from etl_assets.core.embedded import EmbeddedPostgres
 from etl_assets.errors import ConfigurationError
 from etl_assets.simulators.server import serve
-from etl_assets.systems.turbines.simulator import source as turbines_source
-from etl_assets.systems.turbines.simulator.api import Planted, Quirks, TurbinesSimulator, fill, planted
-from etl_assets.systems.turbines.simulator.app import ARROW
+from etl_assets.systems.turbines.simulator import ARROW, Planted, Quirks, SourceFailed, TurbinesSimulator, fill, planted
+from etl_assets.systems.turbines.simulator import database as source_database
 from etl_assets.systems.turbines.simulator.data import CUT_IN, CUT_OUT, RATED_KW, RATED_WIND, SIGNALS, rows
-from etl_assets.systems.turbines.simulator.source import SourceFailed
 
 Row = dict[str, Any]
 DAY = date(2024, 5, 20)
@@ -219,7 +217,7 @@ def test_a_fill_that_fails_leaves_what_was_there(empty_database_url: str, monkey
         yield from rows(*request, **options)
         raise OSError("no more")
 
-    monkeypatch.setattr(turbines_source, "rows", breaking)
+    monkeypatch.setattr(source_database, "rows", breaking)
     with pytest.raises(SourceFailed, match="no more"):
         fill(empty_database_url, days=2)
     monkeypatch.undo()
@@ -286,8 +284,8 @@ def test_json_and_arrow_say_what_is_in_the_database(api: Api, days: dict[datetim
 
 
 def test_a_long_answer_is_streamed_in_pieces(source_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turbines_source, "_BATCH_BYTES", 20_000)
-    monkeypatch.setattr("etl_assets.systems.turbines.simulator.app._WHOLE_BYTES", 100_000)
+    monkeypatch.setattr(source_database, "_BATCH_BYTES", 20_000)
+    monkeypatch.setattr("etl_assets.systems.turbines.simulator.api._WHOLE_BYTES", 100_000)
     with serving(source_url) as api:
         everything = ("2024-05-20", "2024-05-30", "wind_speed")
         answer = api.get(*everything)
@@ -389,7 +387,7 @@ def test_a_database_that_was_restarted_costs_one_request(empty_database_url: str
 def test_a_fault_is_one_of_a_whole_and_of_a_streamed_answer(
     api: Api, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
-    monkeypatch.setattr("etl_assets.systems.turbines.simulator.app._WHOLE_BYTES", limit)
+    monkeypatch.setattr("etl_assets.systems.turbines.simulator.api._WHOLE_BYTES", limit)
     day = ("2024-05-20", "2024-05-21")
     whole = api.get(*day).content
     api.simulator.faults.script("data", ["500", "429-retry-after", "html", "truncated-json"])

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from etl_assets.systems.turbines.statistics import OUTPUT, ten_minute_statistics
 from etl_assets.systems.turbines.statistics.samples import BLOCK
-from etl_assets.systems.turbines.statistics.ten_minutes import OUTPUT, ten_minute_statistics
 from etl_assets_tests.systems.turbines.minute_tables import MIDNIGHT, Cell, at, bins, minutes, series
 
 Key = tuple[datetime, str, str]

@@ -11,10 +11,11 @@ import pytest
 
 from etl_assets.core.database.connections import Database
 from etl_assets.errors import PermanentError
+from etl_assets.systems.turbines.contracts import STATISTICS
 from etl_assets.systems.turbines.days import DAY
-from etl_assets.systems.turbines.signals import STATISTICS
-from etl_assets.systems.turbines.statistics.ten_minutes import OUTPUT
-from etl_assets.systems.turbines.target import StoredDay, days_there, signal_ids, store_days
+from etl_assets.systems.turbines.statistics import OUTPUT
+from etl_assets.systems.turbines.target import StoredDay, days_with_bins, signal_ids, store_days
+from etl_assets.systems.turbines.transform import Statistics
 
 DATE = date(2024, 5, 20)
 Bins = Mapping[tuple[int, str, str], float | None]
@@ -42,7 +43,7 @@ def store(
     database: Database, values: Bins, *turbines: str, columns: Sequence[str] = ("power",), days: int = 1
 ) -> list[StoredDay]:
     of_days = {DATE + number * DAY: turbines or ("",) for number in range(days)}
-    return store_days(database, bins(values), of_days, columns=columns)
+    return store_days(database, Statistics(bins(values), of_days, tuple(columns)))
 
 
 def query(database: Database, statement: str) -> list[tuple[Any, ...]]:
@@ -135,9 +136,9 @@ def test_the_days_that_are_there_are_counted_in_utc_whatever_zone_the_session_ha
     with psycopg.connect(target_database.url, autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {name} SET timezone = 'Pacific/Kiritimati'".encode())
     last = DATE + 2 * DAY
-    assert days_there(target_database, first=DATE, last=last) == {DATE: 2, last: 1}
-    assert days_there(target_database, first=DATE, last=DATE + DAY) == {DATE: 2}
-    assert days_there(target_database, first=last, last=DATE) == {}
+    assert days_with_bins(target_database, first=DATE, last=last) == {DATE: 2, last: 1}
+    assert days_with_bins(target_database, first=DATE, last=DATE + DAY) == {DATE: 2}
+    assert days_with_bins(target_database, first=last, last=DATE) == {}
 
 
 @pytest.mark.long

@@ -1,6 +1,6 @@
 """A client for JSON APIs that fail: retries what may succeed, refuses at once what will not, keeps a deadline.
 
-What each answer means is a table in `http_outcomes`, what each exception means is one in `http_transport`. This module
+What each answer means is a table in `outcomes`, what each exception means is one in `transport`. This module
 does the calls. It knows no API in particular, and it does not serialise: a payload goes out byte by byte as given.
 """
 
@@ -104,7 +104,7 @@ class Call:
 
     method: str
     url: str
-    asked: str
+    summary: str
     params: Mapping[str, Any] | None = None
     body: bytes | None = None
     headers: Mapping[str, str] | None = None
@@ -129,7 +129,7 @@ class ApiClient:
     Use it as a context manager, and in one thread: the session and the deadline of the running call are its state.
 
     Args:
-        name: the system's name, as messages say it.
+        name: of the API, for messages.
         base_url: where the API is; a user name and password in it become an `Authorization` header.
         headers: sent with each request.
         secret_header: name and value of the header that carries the key.
@@ -156,9 +156,9 @@ class ApiClient:
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
-        from etl_assets.core.sources.http import transport as http_transport
+        from etl_assets.core.sources.http import transport
 
-        self._transport = http_transport
+        self._transport = transport
         self._name = name
         self._limits = limits
         self._sleep = sleep
@@ -168,7 +168,7 @@ class ApiClient:
         self.base_url, user, password = without_credentials(name, base_url)
         credentials, secrets = {}, [password, unquote(password)]
         if user or password:
-            credentials["Authorization"] = http_transport.basic_authorization(unquote(user), unquote(password))
+            credentials["Authorization"] = transport.basic_authorization(unquote(user), unquote(password))
             secrets.append(credentials["Authorization"].removeprefix("Basic "))
         if secret_header is not None:
             credentials[secret_header[0]] = checked_key(secret_header[1], name, secret_variable)
@@ -177,7 +177,7 @@ class ApiClient:
         self._secret_variable = secret_variable if secret_header else ""
         self._has_user = bool(user or password)
         self._redact = Redactor(secrets)
-        self._session = http_transport.open_session(
+        self._session = transport.open_session(
             self.base_url,
             headers={"Accept": "application/json", "User-Agent": "etl-assets", **(headers or {})},
             credentials=credentials,
@@ -216,9 +216,9 @@ class ApiClient:
         Args:
             path: below the base URL; what is put into it from outside must be quoted already.
             parse: gets the declared content type ("" without one) and the body; raises MalformedAnswer for one that
-                may be right when asked for again.
+                may be right at another attempt.
             params: the query.
-            accept: the media types asked for; by default JSON.
+            accept: the media types accepted; by default JSON.
 
         Raises:
             ApiUnavailable: no usable answer within the limits; a 200 that is malformed counts as none.
@@ -226,7 +226,7 @@ class ApiClient:
         """
         query = f"?{urlencode(params, doseq=True)}" if params else ""
         headers = {"Accept": accept} if accept else None
-        call = Call("GET", self._url(path), self._asked("GET", path + query), params=params, headers=headers)
+        call = Call("GET", self._url(path), self._summary("GET", path + query), params=params, headers=headers)
         return self._with_retries(call, lambda _, response: self._document(response, parse))
 
     def post_json(self, path: str, body: bytes, *, headers: Mapping[str, str] | None = None) -> ApiResponse:
@@ -241,13 +241,13 @@ class ApiClient:
             ApiRefused: the API refuses, or redirects (a payload is never sent elsewhere).
         """
         sent = {"Content-Type": "application/json", **(headers or {})}
-        call = Call("POST", self._url(path), self._asked("POST", path), body=body, headers=sent)
+        call = Call("POST", self._url(path), self._summary("POST", path), body=body, headers=sent)
         return self._with_retries(call, self._acknowledgement)
 
     def _url(self, path: str) -> str:
         return f"{self.base_url}/{path.lstrip('/')}"
 
-    def _asked(self, method: str, path: str) -> str:
+    def _summary(self, method: str, path: str) -> str:
         return self._redact.shorten(f"{method} /{path.lstrip('/')}")
 
     def _with_retries(self, call: Call, read: "Callable[[Call, requests.Response], Answer]") -> "Answer":
@@ -338,20 +338,20 @@ class ApiClient:
         return ApiResponse(response.status_code, self._redact(body.data.decode("utf-8", "replace")), call.attempts)
 
     def _refusal(self, response: "requests.Response") -> Failed:
-        """What an answer that is no success says; its body is worth no more than one read time-out."""
+        """The failure that an answer without success is; its body is worth no more than one read time-out."""
         self._read_until = min(self._ends_at, self._clock() + self._limits.read_timeout_s)
-        said = ""
+        message = ""
         with suppress(*self._transport.NETWORK_ERRORS):
             body = self._transport.read_body(response, max_bytes=_ERROR_BODY_BYTES)
-            said = self._redact.shorten(server_message(body.data))
-        what = f"answered {response.status_code}" + (f" (“{said}”)" if said else "")
+            message = self._redact.shorten(server_message(body.data))
+        what = f"answered {response.status_code}" + (f" (“{message}”)" if message else "")
         return self._failed_status(response.status_code, what=what, wait_s=retry_after_s(response.headers))
 
     def _failed_status(self, status: int, *, what: str, wait_s: float | None = None) -> Failed:
         return Failed(what, rule_for_status(status), status=status, wait_s=wait_s)
 
     def _pause_s(self, state: "RetryCallState") -> float:
-        """Full jitter, so that clients that failed together do not come back together; never earlier than asked."""
+        """Full jitter, so that clients that failed together do not come back together; never earlier than the server allows."""
         ceiling = min(self._limits.max_delay_s, self._limits.base_delay_s * 2.0 ** (state.attempt_number - 1))
         return max(self._random.uniform(0.0, ceiling), _failure_of(state).wait_s or 0.0)
 
@@ -365,7 +365,7 @@ class ApiClient:
         _log.warning(
             "%s API, %s: %s; attempt %d of %d, again in %.2f s",
             self._name,
-            call.asked,
+            call.summary,
             _failure_of(state).what,
             call.attempts,
             self._limits.max_attempts,
@@ -390,7 +390,7 @@ class ApiClient:
             times = "once" if call.attempts == 1 else f"{call.attempts} times"
             what = f"tried {times} in {elapsed_s:.1f} s (deadline {self._limits.deadline_s:g} s), at last: {what}"
         return kind(
-            self._redact(f"{self._name} API, {call.asked}: {what}: {hint}"),
+            self._redact(f"{self._name} API, {call.summary}: {what}: {hint}"),
             status=failure.status,
             attempts=call.attempts,
             outcome_unknown=call.outcome_unknown,

@@ -1,7 +1,7 @@
-"""A client for files: to the disk as they come, resumed where they broke off, and there only when they are whole.
+"""A client for files: streamed to disk, resumed where a download broke off, and published only when they are whole.
 
-Attempts, deadline, redirects, classification and what is never said are those of `ApiClient`. A file that is shorter than it was said to
-be, or another one, is a file that is being published: it is asked for again from its beginning before that is a failure.
+Attempts, deadline, redirects, classification and redaction are those of `ApiClient`. A file that is shorter than its listing says, or
+another one, is a file that is being published: it is fetched again from its beginning before that is a failure.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ _DIFFERS_RULE = Rule(
 
 
 class FileDiffers(ApiUnavailable):
-    """What came, whole, at each attempt up to the last, is not what it was said to be.
+    """What arrived whole, at each attempt up to the last, is not what was expected.
 
     Attributes:
         reason: whether the size or the MD5 differs.
@@ -86,14 +86,14 @@ def _sweep(place: Path) -> None:
     """Remove the folders that killed processes have left; what belongs to others stays."""
     for folder in place.glob(f"{_FOLDER_PREFIX}*"):
         with contextlib.suppress(OSError):  # gone by now
-            there = folder.lstat()
-            if time.time() - there.st_mtime > _ABANDONED_S and there.st_uid == os.geteuid():
+            status = folder.lstat()
+            if time.time() - status.st_mtime > _ABANDONED_S and status.st_uid == os.geteuid():
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a file was said to be; None: nothing was said."""
+    """Size and checksum that a file must have; None: not known."""
 
     size: int | None = None
     md5: str | None = None
@@ -105,8 +105,8 @@ class FileClient(ApiClient):
     def download(self, path: str, target: Path, expected: Expected = Expected()) -> Path:
         """Fetches a file; `target` is it whole, or is what it was before.
 
-        What has arrived when a body breaks off is kept for the next attempt, which asks for the rest if the server's answer said how to
-        tell that it still is a rest of the same.
+        What has arrived when a body breaks off is kept for the next attempt, which requests the rest if the server's answer has
+        a validator (a strong ETag) for it.
 
         Args:
             path: below the base URL; what is put into it from outside must be quoted already.
@@ -119,9 +119,8 @@ class FileClient(ApiClient):
             ApiRefused: the server refuses, redirects to another host, or the file is too large.
             NotStored: it could not be written.
         """
-        asked = self._asked("GET", path)
         with _Partial(target) as partial_file:
-            call = Call("GET", self._url(path), asked, headers=partial_file.request_headers())
+            call = Call("GET", self._url(path), self._summary("GET", path), headers=partial_file.request_headers())
             self._with_retries(call, partial(self._receive, partial_file=partial_file, expected=expected))
             partial_file.publish()
         return target
@@ -134,10 +133,10 @@ class FileClient(ApiClient):
             largest = self._limits.max_body_bytes
             if expected.size is not None:
                 largest = min(largest, expected.size)
-            while piece := response.raw.read1(CHUNK_BYTES, decode_content=True):
+            while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
                 if not partial_file.length:
-                    _refuse_page(response, piece)
-                partial_file.write(piece)
+                    _refuse_page(response, chunk)
+                partial_file.write(chunk)
                 if partial_file.length > largest:
                     break
             self._verify(response, partial_file, expected)
@@ -145,7 +144,7 @@ class FileClient(ApiClient):
             call.headers = partial_file.request_headers()
 
     def _begin(self, response: "requests.Response", partial_file: "_Partial") -> None:
-        """Whether the answer is the rest of what is there, or the whole; afterwards the body goes to the right place.
+        """Prepare for a body that is the rest of the partial file, or the whole.
 
         Raises:
             Failed: if it is neither.
@@ -196,7 +195,7 @@ class _Differs(Failed):
 
 
 class _Partial:
-    """What there is of a file, under a name of its own beside it; gone afterwards if it was not published.
+    """A partial download, under a name of its own beside the target; removed if it was not published.
 
     Attributes:
         length: how many bytes.
@@ -230,7 +229,7 @@ class _Partial:
     def _forget(self, headers: Mapping[str, str]) -> None:
         self.length = 0
         self._digest = hashlib.md5(usedforsecurity=False)
-        # A rest can be asked for where it is sure what of: a weak tag says that the same may be other bytes.
+        # A range needs a strong validator: behind a weak one the bytes may differ.
         tag = headers.get("ETag", "")
         self._tag = tag if tag.startswith('"') and not _is_compressed(headers) else ""
 
@@ -242,18 +241,18 @@ class _Partial:
         first, last, length = map(int, matched.groups())
         return first == self.length and last + 1 == length
 
-    def write(self, piece: bytes) -> None:
+    def write(self, chunk: bytes) -> None:
         with self._disk():
-            self._file.write(piece)
-        self._digest.update(piece)
-        self.length += len(piece)
+            self._file.write(chunk)
+        self._digest.update(chunk)
+        self.length += len(chunk)
 
     def md5(self) -> str:
         """Of all bytes, in hexadecimal."""
         return self._digest.hexdigest()
 
     def request_headers(self) -> dict[str, str]:
-        """Headers that ask for the rest if that can be asked for, otherwise for the whole."""
+        """Headers that request the rest where a range can be validated, otherwise the whole."""
         # Compressed, the bytes of a rest would be others.
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
         if self.length and self._tag:
@@ -273,7 +272,7 @@ class _Partial:
             yield
         except OSError as error:
             raise NotStored(
-                f"{self._target} cannot be written ({error.strerror or error}): make room and make the folder writable"
+                f"{self._target} cannot be written ({error.strerror or error}): free space and make the folder writable"
             ) from None
 
 
@@ -281,9 +280,9 @@ def _is_compressed(headers: Mapping[str, str]) -> bool:
     return headers.get("Content-Encoding", "identity") != "identity"
 
 
-def _refuse_page(response: "requests.Response", piece: bytes) -> None:
+def _refuse_page(response: "requests.Response", chunk: bytes) -> None:
     try:
-        refuse_page(piece)
+        refuse_page(chunk)
     except MalformedAnswer:
         page = MalformedAnswer("a page (HTML or XML) instead of the file")
         raise malformed(response.status_code, page) from None

@@ -1,6 +1,6 @@
 """What an HTTP answer means for the caller: try again or not, may it have taken effect, what to change.
 
-One table for statuses; the table for exceptions needs the HTTP library's types and is in `http_transport`. Nothing here
+One table for statuses; the table for exceptions needs the HTTP library's types and is in `transport`. Nothing here
 opens a connection.
 """
 

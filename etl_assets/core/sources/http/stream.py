@@ -1,6 +1,6 @@
 """A client for answers that are read as they come: no deadline for the whole, no retries; whoever reads knows where to go on.
 
-Connection, redirects, classification and what is never said are those of `ApiClient`.
+Connection, redirects, classification and redaction are those of `ApiClient`.
 """
 
 import math
@@ -30,17 +30,17 @@ class StreamInterrupted(ApiUnavailable):
 
 
 class ByteStream:
-    """An answer: its headers, and its body in pieces of any size as they arrive, to be read once.
+    """An answer: its headers, and its body in chunks of any size as they arrive, to be iterated over a single time.
 
     Iterating raises StreamInterrupted when the connection breaks, or is silent for longer than the read time-out.
     """
 
-    def __init__(self, headers: Mapping[str, str], pieces: Iterator[bytes]) -> None:
+    def __init__(self, headers: Mapping[str, str], chunks: Iterator[bytes]) -> None:
         self.headers = headers
-        self._pieces = pieces
+        self._chunks = chunks
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._pieces
+        return self._chunks
 
 
 class StreamClient(ApiClient):
@@ -61,13 +61,13 @@ class StreamClient(ApiClient):
         """
         # Compression would hold back lines until a block of them is full.
         headers = {"Accept": accept, "Accept-Encoding": "identity"}
-        asked = self._asked("GET", f"{path}?{urlencode(params)}")
+        asked = self._summary("GET", f"{path}?{urlencode(params)}")
         call = Call("GET", self._url(path), asked, params=params, headers=headers)
         self._ends_at = self._read_until = self._clock() + self._limits.deadline_s
         response = self._classified(call, lambda: self._opened(call))
         self._read_until = math.inf
         with response:
-            yield ByteStream(response.headers, self._pieces(call, response))
+            yield ByteStream(response.headers, self._chunks(call, response))
 
     def _opened(self, call: Call) -> "requests.Response":
         response = self._answer(call)
@@ -76,18 +76,18 @@ class StreamClient(ApiClient):
                 raise self._refusal(response)
         return response
 
-    def _pieces(self, call: Call, response: "requests.Response") -> Iterator[bytes]:
+    def _chunks(self, call: Call, response: "requests.Response") -> Iterator[bytes]:
         begun = False
 
         def read() -> bytes:
-            piece: bytes = response.raw.read1(CHUNK_BYTES, decode_content=True)
+            chunk: bytes = response.raw.read1(CHUNK_BYTES, decode_content=True)
             if not begun:
-                _refuse_page(piece)
-            return piece
+                _refuse_page(chunk)
+            return chunk
 
-        while piece := self._classified(call, read):
-            begun = begun or bool(piece.strip())
-            yield piece
+        while chunk := self._classified(call, read):
+            begun = begun or bool(chunk.strip())
+            yield chunk
 
     def _classified(self, call: Call, action: Callable[[], T]) -> T:
         failure: Failed
@@ -98,14 +98,14 @@ class StreamClient(ApiClient):
         except self._transport.NETWORK_ERRORS as error:
             failure = Failed(*self._transport.rule_for_failure(error))
         # Raised outside of the handler: what the HTTP library raised can quote headers, so it must not hang on to this.
-        message = self._redact(f"{self._name} API, {call.asked}: {failure.what}: {self._advice(failure)}")
+        message = self._redact(f"{self._name} API, {call.summary}: {failure.what}: {self._advice(failure)}")
         if failure.rule.action is Action.RETRY:
             raise StreamInterrupted(message, status=failure.status, retry_after_s=failure.wait_s)
         raise ApiRefused(message, status=failure.status, attempts=1)
 
 
-def _refuse_page(piece: bytes) -> None:
+def _refuse_page(chunk: bytes) -> None:
     try:
-        refuse_page(piece)
+        refuse_page(chunk)
     except MalformedAnswer as error:
         raise malformed(_SUCCESS, error) from None

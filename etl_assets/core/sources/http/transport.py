@@ -2,7 +2,7 @@
 
 The read time-out of requests counts from byte to byte, so a server that sends one byte a second, in the headers, the
 chunk sizes or the body, holds a client for hours. Here each read from the socket waits at most for what remains of the
-deadline. Kept apart from `http` because importing the HTTP library costs a tenth of a second.
+deadline. Kept apart from `client` because importing the HTTP library costs a tenth of a second.
 """
 
 import http.client

@@ -2,8 +2,8 @@
 
 A stream is one Redis stream under `<prefix><name>`. An entry holds about a thousand records, and its ID is
 `<sequence of the last record>-0`: the server itself refuses a batch that is there already. There are no consumer
-groups: how far a reader has come is stored where its rows are. What errors mean is in `streams_errors`, what runs on
-the server in `streams_scripts`.
+groups: how far a reader has come is stored where its rows are. What errors mean is in `errors`, what runs on
+the server in `scripts`.
 """
 
 import threading

@@ -1,4 +1,4 @@
-"""What the broker's errors mean: which may pass by themselves, and which somebody has to see to."""
+"""The broker's errors, classified as transient or permanent, with what to do."""
 
 import re
 from typing import TYPE_CHECKING, Any
@@ -51,22 +51,24 @@ _OTHER = "look the answer up in the documentation of the broker; it must be Redi
 
 
 def failure_of(error: Exception, *, doing: str, client: "redis.Redis") -> PlatformError | None:
-    """The failure of ours for what the driver raised, classified once and without secrets; None if it is not the driver's.
+    """The platform's failure for what the driver raised, classified and without secrets; None if it is not the driver's.
 
-    To be raised outside of the handler: the driver's exceptions quote what the server said.
+    To be raised outside of the handler: the driver's exceptions quote the server's answer.
 
     Args:
         doing: what was going on, to follow `could not`.
-        client: whose password must not be said.
+        client: whose password is redacted.
     """
     import redis
 
     if not isinstance(error, redis.exceptions.RedisError | OSError):
         return None
     transient, reason = _judged(error)
-    said = " ".join(str(error).split())
+    detail = " ".join(str(error).split())
     kind = TransientError if transient else PermanentError
-    return kind(_without_secrets(client)(f"could not {doing} on the broker: {reason}" + (f" ({said})" if said else "")))
+    return kind(
+        _without_secrets(client)(f"could not {doing} on the broker: {reason}" + (f" ({detail})" if detail else ""))
+    )
 
 
 def _judged(error: Exception) -> tuple[bool, str]:

@@ -7,7 +7,7 @@ address only the name of the file counts, so that a list, whoever wrote it, send
 import logging
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -18,11 +18,10 @@ from etl_assets.core.sources.http.address import without_credentials
 from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable, Limits
 from etl_assets.core.sources.http.files import Expected, FileClient, FileDiffers, temporary_folder
 from etl_assets.core.sources.http.outcomes import MalformedAnswer
-from etl_assets.errors import ConfigurationError, TransientError
-from etl_assets.settings import Settings
+from etl_assets.errors import ConfigurationError, PlatformError, TransientError
 from etl_assets.systems.events.feed.archive import LARGEST_FILE_BYTES, too_large
-from etl_assets.systems.events.feed.rejected import FileRefused, shown
-from etl_assets.systems.events.intervals import interval_of
+from etl_assets.systems.events.files import INTERVAL, FileRejected, interval_of, quoted
+from etl_assets.systems.events.settings import EventsSettings
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ class EventsFeed:
         self._of_thread = threading.local()
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, limits: Limits | None = None) -> "EventsFeed":
+    def from_settings(cls, settings: EventsSettings, *, limits: Limits | None = None) -> "EventsFeed":
         """The feed that the settings name.
 
         Raises:
@@ -139,7 +138,7 @@ class EventsFeed:
 
         Raises:
             FileMissing: the feed answers that there is no such file, or size or MD5 differ at the last attempt too.
-            FileRefused: the name is none of a file of events, or the file is too large for one.
+            FileRejected: the name is none of a file of events, or the file is too large for one.
             ApiUnavailable, ApiRefused, NotStored: as the client classifies.
             ValueError: if the name is that of another interval.
         """
@@ -184,7 +183,7 @@ class EventsFeed:
         name = f"{label}.{kind}.zip"
         try:
             return FeedFile(name, interval_of(name), int(size), md5.lower())
-        except FileRefused:
+        except FileRejected:
             return None
 
     def _in_list(self, first: bytes, last: bytes) -> Iterator[FeedFile]:
@@ -225,4 +224,42 @@ def _label(instant: datetime) -> bytes:
 
 
 def _quoted(line: bytes) -> str:
-    return shown(line.decode("ascii", "backslashreplace").strip())
+    return quoted(line.decode("ascii", "backslashreplace").strip())
+
+
+def newest(feed: EventsFeed) -> dict[datetime, FeedFile]:
+    """The newest file, by its interval."""
+    file = feed.latest()
+    return {file.interval: file}
+
+
+def all_listed(feed: EventsFeed, intervals: Sequence[datetime]) -> dict[datetime, FeedFile]:
+    """The files of some intervals, of each the one that the list names last, and the newest.
+
+    The newest file is asked for after the list, and goes before what that says of its interval: it may have been republished in
+    between. Which of the two is out of date only the file can tell, so that both are given. Without the newest the list
+    suffices.
+    """
+    if not intervals:
+        return {}
+    wanted = set(intervals)
+    listed = {file.interval: file for file in feed.listed(min(intervals), max(intervals) + INTERVAL)}
+    try:
+        for interval, file in newest(feed).items():
+            there = listed.get(interval)
+            listed[interval] = replace(file, other=there) if there and there.md5 != file.md5 else file
+    except PlatformError as error:
+        _log.warning("the list of all files is taken as it is: %s", error)
+    return {interval: file for interval, file in listed.items() if interval in wanted}
+
+
+def listed_alone(feed: EventsFeed, interval: datetime) -> dict[datetime, FeedFile]:
+    """The file of one interval; where the list of all files is not to be had the newest is enough, if it is that."""
+    try:
+        return all_listed(feed, [interval])
+    except PlatformError as error:
+        known = newest(feed)
+        if interval not in known:
+            raise
+        _log.warning("the newest file is taken without the list of all: %s", error)
+        return known

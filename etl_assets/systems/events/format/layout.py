@@ -8,7 +8,7 @@ The rules, for a file of LF-ended lines of UTF-8 (the end of the last one may be
 * A row that breaks a rule, of these or of the contract, is rejected with all its faults. Of the others with one id the last
   is kept: a bad row neither takes the place of a good one nor gives way to it.
 * A file in which more than half of the rows are bad is refused whole, as is one that has been saved again by another
-  program, as far as that shows: by a byte-order mark, a header, line ends of CRLF (`foreign`). A single bad row, of 61 fields of
+  program, as far as that shows: by a byte-order mark, a header, line ends of CRLF (`detection`). A single bad row, of 61 fields of
   clean text that are not another program's, refuses no file, though it has no other row.
 * So is a file with a line that is longer than any row, or with so many that most cannot be rows.
 * A file without a byte has no rows: an interval without events.
@@ -31,23 +31,26 @@ from etl_assets.core.contracts import Fault, Record, Split
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.contracts.validation import split_arrow, to_frame
 from etl_assets.systems.events.contracts import RawEvents
-from etl_assets.systems.events.feed.rejected import Reason
-from etl_assets.systems.events.format.columns import RAW_COLUMNS
+from etl_assets.systems.events.files import Reason, file_name
 from etl_assets.systems.events.format.detection import (
     is_of_another_format,
     mostly_bad,
     mostly_broken,
-    refuse_at_sight,
-    refuse_long_line,
+    reject_at_sight,
+    reject_long_line,
 )
-from etl_assets.systems.events.format.lines import Lines
 from etl_assets.systems.events.format.values import READERS, cast
-from etl_assets.systems.events.intervals import file_name
 
 INTERVAL, ID = "file_interval", "global_event_id"
+# The columns of a file in their order, which is that of the contract: it has no header that would name them.
+RAW_COLUMNS: Mapping[str, str] = {
+    name: column.kind.name.lower() for name, column in RawEvents.columns.items() if name != INTERVAL
+}
 NAMES = tuple(RAW_COLUMNS)
 # What no field has in it, by the rule that it breaks.
 FORBIDDEN = {"\0": "no NUL", "\r": "no carriage return", "\n": "no line feed"}
+# What stands in a table of texts for a line that is no text: one field, which is too few.
+NO_ROW = b"?"
 # How our own tables spell a day and an instant: so they are in the raw row of a record that the contract has rejected.
 SPELT = {
     "date": re.compile(r"(\d{4})-(\d\d)-(\d\d)"),
@@ -83,7 +86,7 @@ def raw_events(content: bytes, *, interval: datetime) -> Split[pa.Table]:
         is there as `text`.
 
     Raises:
-        FileRefused: if it is not a file of events, or one that is no longer as it was; says what it seems to be.
+        FileRejected: if it is not a file of events, or one that is no longer as it was; says what it seems to be.
     """
     read = _read(content, interval)
     rows = _last_of_each(read.rows)
@@ -94,7 +97,7 @@ def valid_events(content: bytes, *, interval: datetime) -> Split[pa.Table]:
     """The rows of a file of events that keep the contract, each id once; for the others see `raw_events`.
 
     Raises:
-        FileRefused: as `raw_events`, and if more than half of the rows are bad by both together, unless there is one row only.
+        FileRejected: as `raw_events`, and if more than half of the rows are bad by both together, unless there is one row only.
     """
     read, name = _read(content, interval), file_name(interval)
     judged = split_arrow(RawEvents, read.rows, source=name)
@@ -113,28 +116,27 @@ def valid_events(content: bytes, *, interval: datetime) -> Split[pa.Table]:
 
 
 def _read(content: bytes, interval: datetime) -> _Read:
-    """The lines of a file; raises FileRefused as `raw_events`."""
+    """The lines of a file; raises FileRejected as `raw_events`."""
     name = file_name(interval)
-    refuse_at_sight(content, name)
-    lines = Lines.of(content)
-    refuse_long_line(lines, name)
-    miscounted, unclean = lines.miscounted(len(NAMES)), lines.unclean()
-    clean = ~(miscounted | unclean)
-    table, readable = _typed(_texts(lines.only(clean)), interval)
-    values = np.zeros(len(lines), bool)
-    values[np.flatnonzero(clean)[~readable]] = True
-    kinds: dict[Reason, NDArray[np.bool_]] = {"fields": miscounted, "encoding": unclean & ~miscounted, "values": values}
-    bad = np.flatnonzero(miscounted | unclean | values)
+    reject_at_sight(content, name)
+    lines = content.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    reject_long_line(lines, name)
+    texts, bad = _texts(lines)
+    numbers = np.delete(np.arange(1, len(lines) + 1), [number - 1 for number in bad])
+    table, readable = _typed(texts, interval)
+    bad |= dict.fromkeys(numbers[~readable].tolist(), "values")
     if 2 * len(bad) > len(lines):
-        kind = max(kinds, key=lambda kind: np.count_nonzero(kinds[kind]))
-        example = _record(lines, int(kinds[kind].argmax()), interval)
+        kinds = list(bad.values())
+        kind: Reason = max(("fields", "encoding", "values"), key=kinds.count)
+        number = min(number for number in bad if bad[number] == kind)
+        example = _record(lines[number - 1], number, interval)
         if len(lines) > 1 or kind != "values" or is_of_another_format(example.raw):
             raise mostly_bad(name, bad=len(bad), rows=len(lines), kind=kind, example=example)
-    return _Read(
-        table if readable.all() else table.filter(pa.array(readable)),
-        np.flatnonzero(clean & ~values) + 1,
-        {number + 1: _record(lines, number, interval) for number in bad.tolist()},
-    )
+    records = {number: _record(lines[number - 1], number, interval) for number in sorted(bad)}
+    rows = table if readable.all() else table.filter(pa.array(readable))
+    return _Read(rows, numbers[readable], records)
 
 
 def corrected_events(raw: Sequence[Mapping[str, Any]], there: pd.DataFrame) -> Split[pd.DataFrame]:
@@ -173,15 +175,29 @@ def _spelt(name: str, value: Any) -> str:
     return "".join(ours.groups()) if ours else text
 
 
-def _texts(content: bytes) -> list[pa.StringArray]:
-    """The fields of clean lines by column, NULL where they are empty."""
-    if not content:
-        return [pa.array([], pa.string()) for _ in NAMES]
+def _texts(lines: Sequence[bytes]) -> tuple[list[pa.StringArray], dict[int, Reason]]:
+    """The fields by column, NULL where they are empty, and by number from 1 the lines that have no 61 fields of text."""
+    bad: dict[int, Reason] = {
+        number: "encoding" if line.count(b"\t") == len(NAMES) - 1 else "fields"
+        for number, line in enumerate(lines, 1)
+        if not _is_text(line)
+    }
+    if len(bad) == len(lines):
+        return [pa.array([], pa.string()) for _ in NAMES], bad
+
+    def left_out(row: csv.InvalidRow) -> str:
+        bad.setdefault(row.number, "fields")
+        return "skip"
+
+    clean = [NO_ROW if number in bad else line for number, line in enumerate(lines, 1)] if bad else lines
+    content = b"\n".join(clean)
     table = csv.read_csv(
         pa.py_buffer(content),
-        # One block, one thread: files are small, and several may be read side by side.
+        # One block, one thread: files are small, several may be read side by side, and rows have their numbers.
         read_options=csv.ReadOptions(use_threads=False, column_names=NAMES, block_size=len(content) + 1),
-        parse_options=csv.ParseOptions(delimiter="\t", quote_char=False, double_quote=False, escape_char=False),
+        parse_options=csv.ParseOptions(
+            delimiter="\t", quote_char=False, double_quote=False, escape_char=False, invalid_row_handler=left_out
+        ),
         convert_options=csv.ConvertOptions(
             check_utf8=False,
             column_types=dict.fromkeys(NAMES, pa.string()),
@@ -189,7 +205,17 @@ def _texts(content: bytes) -> list[pa.StringArray]:
             null_values=[""],
         ),
     )
-    return [column.combine_chunks() for column in table.columns]
+    return [column.combine_chunks() for column in table.columns], bad
+
+
+def _is_text(line: bytes) -> bool:
+    """Whether a line is text that Arrow reads as one row: not empty, without NUL and carriage return, in UTF-8."""
+    if not line or b"\0" in line or b"\r" in line:
+        return False
+    try:
+        return line.isascii() or bool(line.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def _typed(texts: list[pa.StringArray], interval: datetime) -> tuple[pa.Table, NDArray[np.bool_]]:
@@ -215,10 +241,10 @@ def _last_of_each(table: pa.Table) -> pa.Table:
     return table if len(from_the_end) == len(ids) else table.take(pa.array(np.sort(len(ids) - 1 - from_the_end)))
 
 
-def _record(lines: Lines, number: int, interval: datetime) -> Record:
+def _record(line: bytes, number: int, interval: datetime) -> Record:
     """The record of a bad line, with all its faults."""
-    faults, raw = _judged(lines.line(number))
-    return Record(tuple(faults), {INTERVAL: interval.isoformat(), **raw}, _source(interval, number + 1))
+    faults, raw = _judged(line)
+    return Record(tuple(faults), {INTERVAL: interval.isoformat(), **raw}, _source(interval, number))
 
 
 def _source(interval: datetime, line: int) -> str:

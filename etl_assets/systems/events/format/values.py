@@ -1,7 +1,7 @@
 """The fields of a row as values, strictly: what a file of the feed does not write is not guessed at.
 
 No blanks around a number, no plus before it, no underscores, nothing infinite; a day is one of the calendar. Whether a value can be
-right is not asked here but by the contract.
+right is judged not here but by the contract.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl_assets.systems.events.intervals import instant
+from etl_assets.systems.events.files import instant
 
 WHOLE = re.compile(r"(-?)0*([0-9]{1,19})")
 NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -65,25 +65,18 @@ def cast(texts: pa.StringArray, kind: str, target: pa.DataType) -> pa.Array:
 
     Args:
         texts: the fields, NULL where they are empty.
-        kind: as in `columns.RAW_COLUMNS`.
+        kind: of the values, by the names of `READERS`.
         target: the Arrow type that the kind has.
     """
     if kind == "text":
         return texts
-    quick = _quick(texts, LETTERS[kind], target) if kind in LETTERS else None
-    return _each(texts, READERS[kind], target) if quick is None else quick
-
-
-def _quick(texts: pa.StringArray, letters: bytes, target: pa.DataType) -> pa.Array | None:
-    """The values if Arrow can read all of them, by the same rules; else None."""
     written = texts.buffers()[2]
-    if written is not None and written.to_pybytes().translate(None, letters):
-        return None
-    try:
-        values = texts.cast(target)
-    except pa.ArrowInvalid:
-        return None
-    return values if pc.all(pc.is_finite(values), min_count=0).as_py() is not False else None
+    if kind in LETTERS and not (written and written.to_pybytes().translate(None, LETTERS[kind])):
+        with contextlib.suppress(pa.ArrowInvalid):
+            values = texts.cast(target)
+            if pc.all(pc.is_finite(values), min_count=0).as_py() is not False:
+                return values
+    return _each(texts, READERS[kind], target)
 
 
 def _each(texts: pa.StringArray, read: Callable[[str], Any], target: pa.DataType) -> pa.Array:

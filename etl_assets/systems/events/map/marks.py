@@ -1,18 +1,18 @@
-"""What the picture of events shows: events that are at one place as one mark, of an area that says how many they are."""
+"""What the map of events has on it: events at one place as one mark, of an area that says how many they are."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl_assets.systems.events.cameo import ROOT_CLASSES
-from etl_assets.systems.events.map.projection import FRAMES, PX_PER_KM, Numbers, placed
+from etl_assets.systems.events.transform import ROOT_CLASSES
 
-Places = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.float64]
 
 # As the feed itself sorts the root codes, in its column of quad classes.
 QUAD_CLASSES: Mapping[str, tuple[str, ...]] = {
@@ -26,9 +26,29 @@ CLASS_OF = np.array(
     [next((place for place, codes in enumerate(QUAD_CLASSES.values()) if code in codes), len(QUAD_CLASSES)) for code in CODES]
 )  # fmt: skip
 CLASSES = len(QUAD_CLASSES) + 1
-# Marks in one picture: beyond, neighbours become one.
-MOST_MARKS = 700
-FINEST_PX, COARSER = 0.1, 1.25
+# Marks in one map: beyond, neighbours become one.
+MOST_MARKS = 420
+FINEST_DEGREES, COARSE_DEGREES, COARSER = 0.01, 0.1, 1.25
+KM_PER_DEGREE = 111.2
+# A degree of longitude is so much of one of latitude in the middle of the country.
+LONGITUDE = math.cos(math.radians(39))
+
+ISLANDS = "Puerto Rico"
+# What the map has a place for: of each region longitudes from the west to the east, from 0 to 360, and at each of them the lowest
+# and the highest latitude, between them along straight lines. Beyond there is Mexico or the sea, under a frame or outside of it.
+REGIONS: Mapping[str, Sequence[tuple[float, float, float]]] = {
+    "Alaska": (
+        *((172.3, 52, 68.5), (179, 51.1, 69.8), (182, 51.1, 70.2), (191.2, 52.9, 70.7), (194, 53.4, 70.9)),
+        *((203, 53.7, 71.3), (219, 53.7, 71.3), (230.1, 53.7, 69.5)),
+    ),
+    "Hawaii": ((199.5, 18.9, 22.4), (205.4, 18.9, 22.4)),
+    ISLANDS: ((291.9, 17.5, 18.7), (295.7, 17.5, 18.7)),
+    "United States": (
+        *((234.9, 31.3, 48.5), (237.8, 31.3, 49.4), (253.4, 31.3, 49.4), (256, 28.9, 49.4), (262.3, 25.6, 49.4)),
+        *((271.5, 25.3, 49.4), (276, 24.6, 49.4), (278, 24.5, 49.4), (280, 24.5, 49.4), (280.4, 27.5, 49.4)),
+        *((287, 27.5, 49.4), (288, 28.9, 49.4), (290, 34.9, 49.4), (293.2, 44.3, 48)),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -36,73 +56,46 @@ class Located:
     """Events and where they are.
 
     Attributes:
-        codes: place of each event's root code in CODES.
-        x, y: in the picture, in pixels; NaN for an event that is not in it.
-        frames: place of each event's frame in FRAMES; -1 for an event that is not in the picture.
-        vague: of each event, 1 if it names no place that is closer than a state, 2 if none but the country, else 0.
-        missing: how many are not in the picture, by reason.
+        events: a row per event, with `code` and `group` as places in CODES and the classes, `latitude`, `longitude` from 0 to
+            360, `on_map`, `islands`, and `vague`: 1 where no place closer than a state is named, 2 none but the country, else 0.
+        missing: how many are not on the map, by reason.
         unknown: root codes that CAMEO does not know, with how many events they have; "" stands for none given.
     """
 
-    codes: Places
-    x: Numbers
-    y: Numbers
-    frames: Places
-    vague: Places
+    events: pd.DataFrame
     missing: Mapping[str, int]
     unknown: Mapping[str, int]
 
     @property
-    def shown(self) -> npt.NDArray[np.bool_]:
-        """Which events are in the picture."""
-        return self.frames >= 0
+    def drawn(self) -> pd.DataFrame:
+        """Those on the map."""
+        return self.events[self.events["on_map"]]
 
-    def counts(self, which: npt.NDArray[np.bool_] | None = None) -> Places:
-        """How many events each of CODES has; of all, or of some."""
-        return np.bincount(self.codes if which is None else self.codes[which], minlength=len(CODES))
-
-
-@dataclass(frozen=True)
-class Mark:
-    """Events at one place.
-
-    Attributes:
-        x, y: their mean, in pixels.
-        counts: how many there are, of each group.
-        vague: whether the place is the middle of a state or of the country.
-    """
-
-    x: float
-    y: float
-    counts: tuple[int, ...]
-    vague: bool
-
-    @property
-    def count(self) -> int:
-        """How many events it is."""
-        return sum(self.counts)
+    def counts(self) -> list[int]:
+        """How many events each of CODES has."""
+        return np.bincount(self.events["code"], minlength=len(CODES)).tolist()
 
 
 @dataclass(frozen=True)
 class Marks:
-    """The marks of a picture, the largest first: smaller ones are drawn upon it.
+    """The marks of a map, the largest first: smaller ones are drawn upon it.
 
     Attributes:
-        merged_px: events that are nearer than that may be one mark; 0 where only those at one place are.
+        sectors: a row per mark and class, with `mark`, `group`, `count`, `total` of the mark, its mean `latitude` and
+            `longitude`, `vague`, `islands`, and the angles `start` and `end` clockwise from the top.
+        merged_km: events that are closer than that may be one mark; 0 where only those at one place are.
     """
 
-    marks: tuple[Mark, ...]
-    merged_px: float
-
-    @property
-    def merged_km(self) -> float:
-        """The same distance on the ground, in the largest frame."""
-        return self.merged_px / PX_PER_KM
+    sectors: pd.DataFrame
+    merged_km: float
 
     @property
     def largest(self) -> int:
         """How many events the largest mark is."""
-        return max((mark.count for mark in self.marks), default=0)
+        return int(self.sectors["total"].max()) if len(self.sectors) else 0
+
+    def __len__(self) -> int:
+        return int(self.sectors["mark"].nunique())
 
 
 def located(events: pa.Table) -> Located:
@@ -114,66 +107,90 @@ def located(events: pa.Table) -> Located:
     """
     latitudes, longitudes = (_degrees(events[name]) for name in ("action_geo_lat", "action_geo_long"))
     given = np.isfinite(latitudes) & np.isfinite(longitudes)
-    nowhere = given & (latitudes == 0) & (longitudes == 0)
-    x, y, frames = placed(np.where(given, latitudes, 0.0), np.where(given, longitudes, 0.0))
-    missing = {
-        "without coordinates": int((~given).sum()),
-        "at (0, 0)": int(nowhere.sum()),
-        "outside of the frames": int((given & ~nowhere & (frames < 0)).sum()),
-    }
+    at_zero = given & (latitudes == 0) & (longitudes == 0)
+    longitudes = np.where(given, longitudes, 0.0) % 360
+    inside = {name: given & _within(edges, latitudes, longitudes) for name, edges in REGIONS.items()}
+    on_map = np.logical_or.reduce(list(inside.values()))
     known = pc.index_in(events["event_root_code"], value_set=pa.array(ROOT_CLASSES))
     codes = pc.fill_null(known, len(ROOT_CLASSES)).to_numpy().astype(np.int64)
-    unknown = _unknown(events["event_root_code"].filter(pc.is_null(known)))
-    return Located(codes, x, y, frames, _vague(events), missing, unknown)
+    unknown = pc.fill_null(events["event_root_code"].filter(pc.is_null(known)), "").value_counts().to_pylist()
+    rows = {
+        "code": codes,
+        "group": CLASS_OF[codes],
+        "latitude": latitudes,
+        "longitude": longitudes,
+        "on_map": on_map,
+        "islands": inside[ISLANDS],
+        "vague": _vague(events),
+    }
+    missing = {
+        "without coordinates": int((~given).sum()),
+        "at (0, 0)": int(at_zero.sum()),
+        "outside of the map": int((given & ~at_zero & ~on_map).sum()),
+    }
+    return Located(pd.DataFrame(rows), missing, {pair["values"]: pair["counts"] for pair in unknown})
+
+
+def marks(events: pd.DataFrame, *, most: int = MOST_MARKS) -> Marks:
+    """The marks of some events that are on the map.
+
+    Args:
+        events: rows of `Located.drawn`.
+        most: how many marks there may be, at least 8: places are rounded to a coarser and coarser grid until there are no more.
+    """
+    down, across, group, vague, islands = (
+        events[name].to_numpy() for name in ("latitude", "longitude", "group", "vague", "islands")
+    )
+    grid = FINEST_DEGREES
+    while True:
+        # There are less than a million lines of a grid round the earth.
+        cells = np.round(down / grid).astype(np.int64) * 1_000_000 + np.round(across * LONGITUDE / grid).astype(
+            np.int64
+        )
+        _, first, mark = np.unique(cells * 2 + (vague > 0), return_index=True, return_inverse=True)
+        if len(first) <= most:
+            break
+        grid = max(grid * COARSER, COARSE_DEGREES)
+    totals = np.bincount(mark, minlength=len(first))
+    # Whole numbers have one sum in whatever order they come.
+    sums = (np.bincount(mark, weights=np.round(values * 10_000), minlength=len(first)) for values in (down, across))
+    latitudes, longitudes = (np.round(of_all / totals / 10_000, 4) for of_all in sums)
+    counts = np.bincount(mark * CLASSES + group, minlength=len(first) * CLASSES).reshape(-1, CLASSES)
+    ends = counts.cumsum(axis=1) * (2 * math.pi / totals[:, None])
+    order = np.argsort(-totals, kind="stable")
+    of, groups = np.nonzero(counts[order])
+    of = order[of]
+    sectors = {
+        "mark": of,
+        "group": groups,
+        "count": counts[of, groups],
+        "total": totals[of],
+        "latitude": latitudes[of],
+        "longitude": longitudes[of],
+        "vague": vague[first][of] > 0,
+        "islands": islands[first][of],
+        "start": np.where(groups > 0, ends[of, groups - 1], 0.0),
+        "end": ends[of, groups],
+    }
+    return Marks(pd.DataFrame(sectors), grid * KM_PER_DEGREE if grid > FINEST_DEGREES else 0.0)
 
 
 def _degrees(column: pa.ChunkedArray) -> Numbers:
     return np.asarray(pc.fill_null(column.cast(pa.float64()), math.nan).to_numpy(), dtype=np.float64)
 
 
-def _vague(events: pa.Table) -> Places:
+def _within(
+    edges: Sequence[tuple[float, float, float]], latitudes: Numbers, longitudes: Numbers
+) -> npt.NDArray[np.bool_]:
+    """Which places are in a region of REGIONS."""
+    along, south, north = zip(*edges, strict=True)
+    low, high = (np.interp(longitudes, along, bounds, left=np.inf, right=np.inf) for bounds in (south, north))
+    return np.asarray((latitudes >= low) & (latitudes <= high) & (low < np.inf))
+
+
+def _vague(events: pa.Table) -> npt.NDArray[np.int64]:
     if "action_geo_full_name" not in events.column_names:
         return np.zeros(events.num_rows, np.int64)
     names = events["action_geo_full_name"]
     parts = pc.if_else(pc.equal(names, ""), None, pc.count_substring(names, ","))
     return np.asarray(np.maximum(2 - pc.fill_null(parts, 2).to_numpy(), 0), dtype=np.int64)
-
-
-def _unknown(codes: pa.ChunkedArray) -> Mapping[str, int]:
-    counts = {pair["values"]: pair["counts"] for pair in pc.fill_null(codes, "").value_counts().to_pylist()}
-    return dict(sorted(counts.items()))
-
-
-def marks(
-    of: Located, which: npt.NDArray[np.bool_], groups: Places, *, number: int = CLASSES, most: int = MOST_MARKS
-) -> Marks:
-    """The marks of some of the events that are shown.
-
-    Args:
-        which: of the events, as a mask; those without a place are none of them.
-        groups: of every event of `of`, 0 up to but without number.
-        most: how many marks there may be, at least 8: places are rounded to a coarser and coarser grid until there are no more.
-    """
-    x, y, vague, group = of.x[which], of.y[which], of.vague[which] > 0, groups[which]
-    # Neighbours in the picture that are in two frames are none on the ground.
-    kind = of.frames[which] * 2 + vague
-    kinds = 2 * len(FRAMES)
-    grid = FINEST_PX
-    while True:
-        # A picture is less than a million grid lines wide.
-        keys = (np.round(x / grid).astype(np.int64) * 1_000_000 + np.round(y / grid).astype(np.int64)) * kinds + kind
-        found, cell = np.unique(keys, return_inverse=True)
-        if len(found) <= most:
-            break
-        grid = max(grid * COARSER, 1.0)
-    sizes = np.bincount(cell, minlength=len(found))
-    # Whole numbers have one sum in whatever order they come.
-    sums = (np.bincount(cell, weights=np.round(values * 1000), minlength=len(found)) for values in (x, y))
-    across, down = (np.round(of_all / sizes / 1000, 1).tolist() for of_all in sums)
-    counts = np.bincount(cell * number + group, minlength=len(found) * number).reshape(-1, number).tolist()
-    drawn = [
-        Mark(*place, tuple(of_place), bool(key % 2))
-        for place, of_place, key in zip(zip(across, down, strict=True), counts, found.tolist(), strict=True)
-    ]
-    drawn.sort(key=lambda mark: -mark.count)
-    return Marks(tuple(drawn), grid if grid > FINEST_PX else 0.0)

@@ -1,14 +1,13 @@
-"""What the picture of events says in words: what is in it, what is not, and how to read it."""
+"""What the map of events says in words: what is on it, what is not, and how to read it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from etl_assets.core.charts.numbers import counted, listed, share
 from etl_assets.core.charts.pages import printable
-from etl_assets.systems.events.cameo import ROOT_CLASSES
-from etl_assets.systems.events.map.marks import CLASS_OF, CLASSES, CODES, QUAD_CLASSES, Located, Marks
+from etl_assets.systems.events.map.marks import CLASSES, CODES, QUAD_CLASSES, Located, Marks
+from etl_assets.systems.events.transform import ROOT_CLASSES
 
 EMPTY = "There are no events."
 UNKNOWN_CLASS = "Not in CAMEO"
@@ -20,9 +19,9 @@ SOURCE = (
 NAMED_CODES, LONGEST_CODE = 3, 12
 
 
-def class_counts(found: Located) -> npt.NDArray[np.int64]:
+def class_counts(found: Located) -> list[int]:
     """How many events each quad class has, and last those whose root code CAMEO does not know."""
-    return np.bincount(CLASS_OF, weights=found.counts(), minlength=CLASSES).astype(np.int64)
+    return np.bincount(found.events["group"], minlength=CLASSES).tolist()
 
 
 def code_name(code: str, found: Located) -> str:
@@ -35,23 +34,16 @@ def with_share(count: int, total: int) -> str:
     return f"{count:,} · {share(count / total)}"
 
 
-def counted_cell(total: int, shown: int) -> str:
-    """A count, and how many of those are on the map where that are not all."""
-    return f"{total:,}" if total == shown else f"{total:,} ({shown:,} on the map)"
-
-
 def notes(found: Located, drawn: Marks, *, small_merged_km: float) -> list[str]:
     """What a reader must know of the maps, in paragraphs."""
-    total, shown = len(found.codes), int(found.shown.sum())
+    total, on_map = len(found.events), found.drawn
     if not total:
-        return [EMPTY, SOURCE]
-    circles = counted(len(drawn.marks), "circle")
-    texts = [f"On the map: {shown:,} of {counted(total, 'event')}, in {circles}."]
-    if total > shown:
-        texts.append(
-            f"Not on the map: {listed([f'{count:,} {why}' for why, count in found.missing.items() if count])}."
-        )
-    states, countries = (int((found.vague[found.shown] == level).sum()) for level in (1, 2))
+        return [EMPTY]
+    texts = [f"On the map: {len(on_map):,} of {counted(total, 'event')}, in {counted(len(drawn), 'circle')}."]
+    if total > len(on_map):
+        missing = [f"{count:,} {why}" for why, count in found.missing.items() if count]
+        texts.append(f"Not on the map: {listed(missing)}.")
+    states, countries = (int((on_map["vague"] == level).sum()) for level in (1, 2))
     if states or countries:
         texts.append(
             f"Pale circles are in the middle of a state ({counted(states, 'event')}) or of the country "
@@ -60,20 +52,19 @@ def notes(found: Located, drawn: Marks, *, small_merged_km: float) -> list[str]:
     for which, km in (("Events", drawn.merged_km), ("In the small maps, events", small_merged_km)):
         if km:
             texts.append(f"{which} that are closer than about {km:,.0f} km may share a circle.")
-    return [*texts, SOURCE]
+    return texts
 
 
-def description(found: Located, said: list[str]) -> str:
+def description(found: Located, paragraphs: Sequence[str]) -> str:
     """The picture for who does not see it: the counts of all root codes that have any, and the notes."""
-    counts = found.counts()
     codes = [
-        f"{code or UNKNOWN_CLASS} {code_name(code, found)} {counts[place]:,}"
-        for place, code in enumerate(CODES)
-        if counts[place]
+        f"{code or UNKNOWN_CLASS} {code_name(code, found)} {count:,}"
+        for code, count in zip(CODES, found.counts(), strict=True)
+        if count
     ]
     classes = [f"{name} {count:,}" for name, count in zip(CLASS_NAMES, class_counts(found), strict=True) if count]
     parts = [f"Events by class: {'; '.join(classes)}.", f"By root code: {'; '.join(codes)}."] if codes else []
-    return " ".join([*parts, *said])
+    return " ".join([*parts, *paragraphs])
 
 
 def _unknown(codes: Mapping[str, int]) -> str:

@@ -1,28 +1,20 @@
 """What is in the files of the simulated feed: the events of a quarter of an hour, as text, made column by column.
 
+The cells of places, actors and kinds of events are in `cells.tsv`, as they stand in a file.
+
 Everything follows from the seed, the interval and the version of its file. An event's id is given by its interval and its place in it:
 ids are unique over all files and rise with time. A version after the first leaves out an event at the beginning and
 has another one at the end, and a tenth of the others are mentioned more often.
 """
 
+import functools
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-
-from etl_assets.systems.events.simulator.places import (
-    ABROAD,
-    ACTORS,
-    AT_ZERO,
-    EVENTS,
-    NOWHERE,
-    ROOT_WEIGHTS,
-    TAB,
-    TERRITORIES,
-    US,
-)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,14 +28,30 @@ _SPARE_IDS = 500
 VERSIONS = _SPARE_IDS
 
 # How many of the places of action are where; the rest are in the United States.
-_SHARES = ((ABROAD, 0.63), (NOWHERE, 0.03), (TERRITORIES, 0.012), (AT_ZERO, 0.004))
-PLACES: Sequence[str] = (*US, *(place for places, _ in _SHARES for place in places))
+_SHARES = {
+    "us": 1 - (0.63 + 0.03 + 0.012 + 0.004),
+    "abroad": 0.63,
+    "nowhere": 0.03,
+    "territories": 0.012,
+    "at zero": 0.004,
+}
+# How often each root is met, in hundredths; of the last, which there is not, some in a thousand.
+_ROOT_WEIGHTS = (11, 8, 7, 19, 11, 2, 3, 4, 4, 2, 7, 3, 2, 2, 1, 2, 7, 3, 10, 0.5, 0.2)
 # Days before that of the file on which an event happened, and how many did.
 _AGES = {0: 0.963, 1: 0.007, 7: 0.007, 30: 0.009, 365: 0.014}
 _ROWS_OF_AN_ARTICLE = 4.5
 _CHANGED = 10  # one event in so many is another one in a new version
 
 _Rng = np.random.Generator
+TAB = "\t"
+
+
+@functools.cache
+def _cells(*groups: str) -> list[str]:
+    """The cells of some groups, in the order of these."""
+    lines = Path(__file__).with_name("cells.tsv").read_text().splitlines()
+    named = [line.partition(TAB) for line in lines if not line.startswith("#")]
+    return [cells for group in groups for name, _, cells in named if name == group]
 
 
 def first_id(interval: datetime, *, rows: int) -> int:
@@ -85,19 +93,20 @@ def _who_what_where(rng: _Rng, interval: datetime, ids: npt.NDArray[np.int64], v
     count = len(ids)
     articles = rng.geometric(0.18, count)
     tones = np.round(rng.normal(-2.0, 3.5, count), 12)
-    action = rng.choice(len(PLACES), count, p=_weights())
+    all_places = _cells(*_SHARES)
+    action = rng.choice(len(all_places), count, p=_weights())
     actors, places = [_actors(rng, count) for _ in range(2)], [_elsewhere(rng, action, share) for share in (0.1, 0.27)]
     mentions = articles + np.where((ids % _CHANGED == 0) & (version > 0), version, 0)
     return [
         _picked(_days(interval.date()), rng.choice(len(_AGES), count, p=list(_AGES.values()))),
         *actors,
         _text(rng.integers(0, 2, count)),
-        _picked(EVENTS, rng.choice(len(EVENTS), count, p=_event_weights())),
+        _picked(_cells("events"), rng.choice(len(_cells("events")), count, p=_event_weights())),
         _text(mentions),
         _text(np.minimum(articles, 1 + rng.poisson(0.05, count))),
         _text(articles),
         _text(tones),
-        *(_picked(PLACES, chosen) for chosen in (*places, action)),
+        *(_picked(all_places, chosen) for chosen in (*places, action)),
     ]
 
 
@@ -112,26 +121,28 @@ def _day(day: date) -> str:
 
 
 def _weights() -> npt.NDArray[np.float64]:
-    shares = ((US, 1 - sum(share for _, share in _SHARES)), *_SHARES)
-    return np.concatenate([np.full(len(places), share / len(places)) for places, share in shares])
+    counts = {group: len(_cells(group)) for group in _SHARES}
+    return np.concatenate([np.full(counts[group], share / counts[group]) for group, share in _SHARES.items()])
 
 
 def _event_weights() -> npt.NDArray[np.float64]:
-    roots = [event.split(TAB)[2] for event in EVENTS]
-    weights = np.array([ROOT_WEIGHTS[root] / roots.count(root) for root in roots])
+    roots = [int(event.split(TAB)[2]) for event in _cells("events")]
+    weights = np.array([_ROOT_WEIGHTS[root - 1] / roots.count(root) for root in roots])
     return weights / weights.sum()
 
 
 def _actors(rng: _Rng, count: int) -> "pa.StringArray":
     # Of a fifth nothing is known.
-    return _picked(ACTORS, np.where(rng.random(count) < 0.2, 0, rng.integers(0, len(ACTORS), count)))
+    return _picked(
+        _cells("actors"), np.where(rng.random(count) < 0.2, 0, rng.integers(0, len(_cells("actors")), count))
+    )
 
 
 def _elsewhere(rng: _Rng, action: npt.NDArray[np.int64], unknown: float) -> npt.NDArray[np.int64]:
     """Where an actor is: mostly where the action is, at times anywhere else or unknown."""
     draw = rng.random(len(action))
-    nowhere = PLACES.index(NOWHERE[0])
-    anywhere = rng.integers(0, len(PLACES), len(action))
+    nowhere = _cells(*_SHARES).index(_cells("nowhere")[0])
+    anywhere = rng.integers(0, len(_cells(*_SHARES)), len(action))
     return np.select([draw < unknown, draw < unknown + 0.2], [np.full(len(action), nowhere), anywhere], action)
 
 

@@ -16,8 +16,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from etl_assets.systems.events.simulator.data import VERSIONS, events
-from etl_assets.systems.events.simulator.places import TAB
+from etl_assets.systems.events.simulator.data import TAB, VERSIONS, events
 
 _LEVEL = 1  # a quarter larger than real archives, in less than half of the time
 _BOMB_BYTES = 128 * 2**20

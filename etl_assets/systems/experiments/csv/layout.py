@@ -1,6 +1,6 @@
 """The cells of one line, however it is laid out: commas, TABs, white space round them, quotes, or a mix.
 
-The rules, exactly. A file in bulk is read by `lexing`, which gives every line that is not plain to this module.
+The rules, exactly. Of a large file `files` gives only those lines to this module that are not of one plain dialect.
 """
 
 import re
@@ -16,7 +16,7 @@ BLANKS, WHITE_SPACE = re.compile(" *+"), re.compile("[ \t]*+")
 QUOTED = re.compile('"([^"]*+(?:""[^"]*+)*+)"')
 
 
-class Way(Enum):
+class Delimiter(Enum):
     """What separates the cells of a line."""
 
     COMMA = "a comma"
@@ -25,39 +25,40 @@ class Way(Enum):
     TAB = "a TAB"
 
 
-SEPARATOR = {Way.COMMA: re.compile(","), Way.EITHER: re.compile("[,\t]"), Way.TAB: re.compile("\t")}
+PATTERNS = {
+    Delimiter.COMMA: re.compile(","),
+    Delimiter.EITHER: re.compile("[,\t]"),
+    Delimiter.TAB: re.compile("\t"),
+}
 
 
-class LineRefused(ValueError):
+class RejectedLine(ValueError):
     """A line has no cells; the text says why."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of a line, trimmed, and whether one holds a separator of another way outside of quotes."""
+    """The cells of a line, trimmed, and whether none holds another separator outside of quotes."""
 
     values: list[str]
     clean: bool
 
 
-def split(line: str, way: Way) -> Cells:
-    """The cells of a line, if they are separated in this way.
+def split(line: str, delimiter: Delimiter) -> Cells:
+    """The cells of a line, if this separates them.
 
     A cell whose first character is a quotation mark is quoted: separators in it are text, and a doubled mark is one.
 
     Raises:
-        LineRefused: a quoted cell has no end, or goes on behind its end.
+        RejectedLine: a quoted cell has no end, or goes on behind its end.
     """
-    if '"' not in line:
-        values = _unquoted(line, way)
-        other = "," if way is Way.TAB else "\t"
-        return Cells(values, other not in line or not any(other in value for value in values))
-    values, clean, position = [], True, 0
-    separator, other = SEPARATOR[way], "," if way is Way.TAB else "\t"
+    values: list[str] = []
+    clean, position = True, 0
+    separator, other = PATTERNS[delimiter], "," if delimiter is Delimiter.TAB else "\t"
     # A TAB before a cell is white space only if a comma separates.
-    space = WHITE_SPACE if way is Way.COMMA else BLANKS
+    space = WHITE_SPACE if delimiter is Delimiter.COMMA else BLANKS
     while True:
-        start = space.match(line, position).end()  # type: ignore[union-attr]
+        start = _behind(space, line, position)
         if line.startswith('"', start):
             value, position = _quoted(line, start, space, separator, len(values) + 1)
         else:
@@ -68,33 +69,23 @@ def split(line: str, way: Way) -> Cells:
         values.append(value)
         if position == len(line):
             return Cells(values, clean)
-        if way is Way.EITHER:
-            further, position = _separators(line, position)
-            values += [""] * (further - 1)
-        else:
-            position += 1
+        further, position = _separators(line, position) if delimiter is Delimiter.EITHER else (1, position + 1)
+        values += [""] * (further - 1)
 
 
-def _unquoted(line: str, way: Way) -> list[str]:
-    """The cells of a line without a quotation mark."""
-    if way is not Way.EITHER:
-        return [cell.strip(WHITE) for cell in line.split("," if way is Way.COMMA else "\t")]
-    first, *others = line.split(",")
-    if not others:
-        return [cell.strip(WHITE) for cell in first.split("\t")]
-    # A TAB at the very beginning or end of a line has no comma beside it: it separates.
-    pieces = [first.rstrip(" \t"), *(piece.strip(" \t") for piece in others[:-1]), others[-1].lstrip(" \t")]
-    return [cell.strip(WHITE) for piece in pieces for cell in piece.split("\t")]
+def _behind(space: re.Pattern[str], line: str, position: int) -> int:
+    """Where the white space that begins at a position ends."""
+    return space.match(line, position).end()  # type: ignore[union-attr]
 
 
 def _quoted(line: str, start: int, space: re.Pattern[str], separator: re.Pattern[str], number: int) -> tuple[str, int]:
     """The text of the quoted cell that begins at `start`, and where the separator behind it stands."""
     quoted = QUOTED.match(line, start)
     if quoted is None:
-        raise LineRefused(f"the quotation mark that opens cell {number} is not closed in its line")
-    end = space.match(line, quoted.end()).end()  # type: ignore[union-attr]
+        raise RejectedLine(f"the quotation mark that opens cell {number} is not closed in its line")
+    end = _behind(space, line, quoted.end())
     if end < len(line) and not separator.match(line, end):
-        raise LineRefused(f"text follows the closed quotation mark of cell {number}")
+        raise RejectedLine(f"text follows the closed quotation mark of cell {number}")
     return quoted[1].replace('""', '"').strip(WHITE), end
 
 
@@ -103,50 +94,46 @@ def _separators(line: str, position: int) -> tuple[int, int]:
 
     One comma and the white space round it are one separator; without a comma each TAB is one.
     """
-    before = WHITE_SPACE.match(line, position).end()  # type: ignore[union-attr]
-    if line.startswith(",", before):
-        return 1, WHITE_SPACE.match(line, before + 1).end()  # type: ignore[union-attr]
-    return line.count("\t", position, before), before
+    end = _behind(WHITE_SPACE, line, position)
+    if line.startswith(",", end):
+        return 1, _behind(WHITE_SPACE, line, end + 1)
+    return line.count("\t", position, end), end
 
 
-def row(line: str, expected: int, own: Way) -> list[str]:
-    """The cells of a line of a file with `expected` columns, whose header is laid out in its `own` way.
+def row(line: str, expected: int, own: Delimiter) -> list[str]:
+    """The cells of a line of a file with `expected` columns, whose header has a delimiter of its `own`.
 
-    The first way that gives the expected number of cells, and leaves no other separator in a cell, decides; else the
+    The first delimiter that gives the expected number of cells, and leaves no other separator in a cell, decides; else the
     first that gives the number, the header's own before the others. Surplus cells at the end that are blank are white
     space.
 
     Raises:
-        LineRefused: no way gives that number of cells.
+        RejectedLine: no delimiter gives that number of cells.
     """
     fitting: list[str] | None = None
-    for way in _possible(line, expected):
+    for delimiter in _possible(line, expected):
         try:
-            cells = split(line, way)
-        except LineRefused:
+            cells = split(line, delimiter)
+        except RejectedLine:
             continue
         values = _without_surplus(cells.values, expected)
         if len(values) == expected:
             if cells.clean:
                 return values
-            if fitting is None or way is own:
+            if fitting is None or delimiter is own:
                 fitting = values
     if fitting is None:
         number = len(_without_surplus(split(line, own).values, expected))
         counted = "1 cell" if number == 1 else f"{number} cells"
-        raise LineRefused(f"{counted} where the header has {expected}")
+        raise RejectedLine(f"{counted} where the header has {expected}")
     return fitting
 
 
-def _possible(line: str, expected: int) -> list[Way]:
-    """The ways in which a line has separators enough, and which are not the same as another."""
+def _possible(line: str, expected: int) -> list[Delimiter]:
+    """The delimiters that a line has enough of; a mix of one kind is that kind."""
     commas, tabs = line.count(","), line.count("\t")
-    ways = [Way.COMMA] if commas + 1 >= expected else []
-    if commas and tabs and commas + tabs + 1 >= expected:
-        ways.append(Way.EITHER)
-    if tabs + 1 >= expected:
-        ways.append(Way.TAB)
-    return ways
+    numbers = {Delimiter.COMMA: commas, Delimiter.EITHER: (commas + tabs) * bool(commas and tabs), Delimiter.TAB: tabs}
+    return [delimiter for delimiter, number in numbers.items() if number + 1 >= expected]
 
 
 @dataclass(frozen=True)
@@ -155,36 +142,36 @@ class Header:
 
     Attributes:
         names: the names of the columns, in lower case.
-        way: what separates them.
+        delimiter: what separates them.
         surplus: how many blank cells follow them.
     """
 
     names: list[str]
-    way: Way
+    delimiter: Delimiter
     surplus: int
 
 
 def header(line: str, required: Collection[str]) -> Header:
-    """The header that a line is, laid out in the way that finds most of the required names.
+    """The header that a line is, by the delimiter that finds most of the required names.
 
-    Of ways that find as many, one that leaves no other separator in a name is taken, and TABs before a mix.
+    Of those that find as many, one that leaves no other separator in a name is taken, and TABs before a mix.
 
     Raises:
-        LineRefused: a quoted name has no end, or goes on behind its end.
+        RejectedLine: a quoted name has no end, or goes on behind its end.
     """
     found: list[tuple[int, bool, Header]] = []
-    refused: list[LineRefused] = []
-    for way in (Way.COMMA, Way.TAB, Way.EITHER):
+    rejected: list[RejectedLine] = []
+    for delimiter in (Delimiter.COMMA, Delimiter.TAB, Delimiter.EITHER):
         try:
-            cells = split(line, way)
-        except LineRefused as reason:
-            refused.append(reason)
+            cells = split(line, delimiter)
+        except RejectedLine as reason:
+            rejected.append(reason)
             continue
         names = _without_surplus([name.lower() for name in cells.values], 0)
-        head = Header(names, way, len(cells.values) - len(names))
+        head = Header(names, delimiter, len(cells.values) - len(names))
         found.append((len(set(required) & set(names)), cells.clean, head))
     if not found:
-        raise refused[0]
+        raise rejected[0]
     return max(found, key=lambda candidate: candidate[:2])[2]
 
 

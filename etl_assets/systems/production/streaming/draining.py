@@ -328,7 +328,7 @@ class _Writer:
         records = [_from_source(record, position.source) for record in (*rejected, *gave_way)]
         store_records(transaction, self._slice, records, run_id=self._run_id)
         outcome = Outcome(
-            piece=self._slice,
+            slice=self._slice,
             commit_id=commit_id,
             change=dataclasses.replace(stored.change, deleted=deleted),
             received=new.count + len(new.unknown),

@@ -6,6 +6,7 @@ A batch becomes text column by column, without an object per row. Nothing is hel
 import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from io import BytesIO
 
 import numpy as np
 import pyarrow as pa
@@ -47,21 +48,16 @@ class Quirks(BaseModel):
 
     def missing(self, turbine: str) -> list[tuple[datetime, datetime]]:
         """The late minutes of one turbine, as naive times in UTC."""
-        return [
-            (late.begin.astimezone(UTC).replace(tzinfo=None), late.end.astimezone(UTC).replace(tzinfo=None))
-            for late in self.late
-            if late.turbine == turbine
-        ]
+        return [(_naive(late.begin), _naive(late.end)) for late in self.late if late.turbine == turbine]
 
     def applied(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """A batch as this server says it."""
+        """A batch as this server answers with it."""
         if self.shuffled:
             batch = batch.take(pa.array(np.random.default_rng(_SEED).permutation(batch.num_rows)))
         # After it: of two rows of a minute the later one is right in any order.
         if self.repeat_every:
             batch = self._repeated(batch)
-        columns = {"timestamp": batch["timestamp"]}
-        columns |= {name: self._said(batch[name]) for name in batch.schema.names[1:]}
+        columns = {name: self._written(batch[name]) for name in batch.schema.names}
         if self.extra_column:
             columns[self.extra_column] = pa.repeat(pa.scalar("ok"), batch.num_rows)
         return pa.RecordBatch.from_pydict({self.renamed.get(name, name): values for name, values in columns.items()})
@@ -76,14 +72,20 @@ class Quirks(BaseModel):
         columns = [pc.if_else(wrong, pc.add(pc.multiply(values, 0.5), 1.0), values) for values in batch.columns[1:]]
         return pa.RecordBatch.from_arrays([batch["timestamp"], *columns], schema=batch.schema)
 
-    def _said(self, values: pa.Array) -> pa.Array:
+    def _written(self, values: pa.Array) -> pa.Array:
+        if pa.types.is_timestamp(values.type):
+            return values
         if self.nan:
             values = pc.fill_null(values, float("nan"))
         return _numbers(values) if self.numbers_as_text else values
 
 
+def _naive(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(tzinfo=None)
+
+
 def json_text(batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
-    """A JSON array of objects, in pieces: one for each batch, and the end."""
+    """A JSON array of objects, in parts: one for each batch, and the end."""
     between = b"["
     for batch in batches:
         if batch.num_rows:
@@ -93,33 +95,20 @@ def json_text(batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
 
 
 def arrow_stream(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
-    """An Arrow IPC stream, in pieces: the schema, the batches, and the end-of-stream marker."""
-    sink = _Sink()
-    with pa.ipc.new_stream(sink, schema) as stream:
+    """An Arrow IPC stream, in parts: the schema and the first batch, the other batches, the end-of-stream marker."""
+    sink = BytesIO()
+
+    def written() -> bytes:
+        part = sink.getvalue()
+        sink.seek(0)
+        sink.truncate()
+        return part
+
+    with pa.ipc.new_stream(pa.PythonFile(sink, "w"), schema) as stream:
         for batch in batches:
             stream.write_batch(batch)
-            yield sink.taken()
-    yield sink.taken()
-
-
-class _Sink:
-    """A file that can be emptied while it is written to."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self.closed = False
-
-    def write(self, piece: bytes) -> int:
-        self._pieces.append(bytes(piece))
-        return len(piece)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def taken(self) -> bytes:
-        """What was written since the last call."""
-        piece, self._pieces = b"".join(self._pieces), []
-        return piece
+            yield written()
+    yield written()
 
 
 def _objects(batch: pa.RecordBatch) -> memoryview:
@@ -133,7 +122,7 @@ def _objects(batch: pa.RecordBatch) -> memoryview:
     parts.append(before.replace(",", "},"))
     rows = pc.binary_join_element_wise(*parts, "", null_handling="replace", null_replacement="null")
     _, offsets, text = rows.buffers()
-    # The text of an Arrow array of strings is one piece of memory; the last row's comma is left out.
+    # The text of an Arrow array of strings is one stretch of memory; the last row's comma is left out.
     return memoryview(text)[: np.frombuffer(offsets, np.int32)[len(rows)] - 1]
 
 

@@ -1,14 +1,15 @@
 """What the simulated turbines measured: four signals a minute, and the faults that are planted in them.
 
-A value follows from the seed, the turbine's name and the instant alone: it is the same in whatever pieces the rows are made,
-and whichever other turbines there are. Faults follow from the day's number and the turbine's place, and `planted` says where they
-are, so that a test can look for each of them. No I/O here; the database is filled by `turbines_source`.
+A value follows from the seed, the turbine's name and the instant alone: it is the same in whatever parts the rows are made,
+and whichever other turbines there are. Faults follow from the day's number and the turbine's place, and `planted` tells where they
+are, so that a test can look for each of them. No I/O here; the database is filled by `database`.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -61,16 +62,7 @@ class Planted:
     value: float | None = None
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """Minutes of one turbine: its signals, NaN for NULL, and which minutes there are."""
-
-    signals: Mapping[str, _Floats]
-    there: npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     """A fault of one day of the schedule, from a time of day on."""
 
     day: int
@@ -145,24 +137,22 @@ def rows(
         faults[one.turbine].append(one)
     for number, turbine in enumerate(faults):
         for first in range(0, days, _DAYS_AT_ONCE):
-            ahead = first * _DAY_MIN + np.arange(min(_DAYS_AT_ONCE, days - first) * _DAY_MIN)
-            measured = _measured(turbine, first_minute + ahead, faults[turbine], seed)
-            yield _batch(turbine, number * days * _DAY_MIN + ahead + 1, first_minute + ahead, measured)
+            passed = first * _DAY_MIN + np.arange(min(_DAYS_AT_ONCE, days - first) * _DAY_MIN)
+            minutes = first_minute + passed
+            values, present = _measured(turbine, minutes, faults[turbine], seed)
+            columns = [
+                pa.array(number * days * _DAY_MIN + passed[present] + 1),
+                pa.repeat(pa.scalar(turbine), np.count_nonzero(present)),
+                pa.array(minutes[present] * 60_000_000).cast(pa.timestamp("us")),
+                *(pa.array(values[name][present], from_pandas=True) for name in SIGNALS),
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
-def _batch(turbine: str, ids: _Minutes, minutes: _Minutes, measured: _Measured) -> pa.RecordBatch:
-    there = measured.there
-    columns = [
-        pa.array(ids[there]),
-        pa.repeat(pa.scalar(turbine), np.count_nonzero(there)),
-        pa.array(minutes[there] * 60_000_000).cast(pa.timestamp("us")),
-        *(pa.array(measured.signals[name][there], from_pandas=True) for name in SIGNALS),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
-
-
-def _measured(turbine: str, minutes: _Minutes, faults: Sequence[Planted], seed: int) -> _Measured:
-    """Consecutive minutes of one turbine with their faults."""
+def _measured(
+    turbine: str, minutes: _Minutes, faults: Sequence[Planted], seed: int
+) -> tuple[dict[str, _Floats], npt.NDArray[np.bool_]]:
+    """Consecutive minutes of one turbine with their faults, NaN for NULL, and which of them there are."""
     first = int(minutes[0])
     within: list[tuple[Planted, slice]] = []
     for fault in faults:
@@ -173,17 +163,17 @@ def _measured(turbine: str, minutes: _Minutes, faults: Sequence[Planted], seed: 
     for _, place in (pair for pair in within if pair[0].kind == "storm"):
         storms[place] = _STORM * np.sin(np.linspace(0, np.pi, place.stop - place.start)) ** 2
     values = _signals(turbine, minutes, storms, seed)
-    there = np.ones(len(minutes), bool)
+    present = np.ones(len(minutes), bool)
     for fault, place in within:
         if fault.kind == "gap":
-            there[place] = False
+            present[place] = False
         elif fault.kind == "null":
             values[fault.signal][place] = np.nan
         elif fault.kind == "frozen":
             values[fault.signal][place] = values[fault.signal][place.start]
         elif fault.value is not None:
             values[fault.signal][place] = fault.value
-    return _Measured(values, there)
+    return values, present
 
 
 def _signals(turbine: str, minutes: _Minutes, storms: _Floats, seed: int) -> dict[str, _Floats]:

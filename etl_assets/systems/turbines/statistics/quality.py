@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from etl_assets.systems.turbines.signals import FLAGS, SIGNALS
+from etl_assets.systems.turbines.contracts import FLAGS, SIGNALS
 from etl_assets.systems.turbines.statistics.samples import (
     BIN_US,
     DAY_US,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from etl_assets.systems.turbines.signals import SIGNALS, STATISTICS
+from etl_assets.systems.turbines.contracts import SIGNALS, STATISTICS
 from etl_assets.systems.turbines.statistics.quality import flag_names, flags, minutes_with_value
 from etl_assets.systems.turbines.statistics.samples import (
     BIN_US,
