@@ -27,7 +27,7 @@ COMMIT_LASTS_S = 0.004
 # Where a process can be killed: functions of ours, and what the drivers do for them. By label, module, owner and name.
 STEPS: dict[str, tuple[str, str]] = {
     "look": ("etl_assets.core.sources.streams.broker", "Broker.newest"),
-    "ask the API": ("etl_assets.systems.production.api", "ProductionApi.records"),
+    "ask the API": ("etl_assets.systems.production.source", "ProductionApi.records"),
     "cut": ("etl_assets.systems.production.streaming.lines", "Lines.feed"),
     "count what waits": ("etl_assets.core.sources.streams.broker", "Broker.held"),
     "publish": ("etl_assets.core.sources.streams.broker", "Broker.publish"),

@@ -33,7 +33,9 @@ pytestmark = pytest.mark.long
 COMMAND = [str(Path(sys.executable).parent / "etl-assets"), "relay"]
 # After that Compose kills a service that was told to stop.
 GRACE_S = 10.0
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
+# Each is a process of its own, of whose import most of its time goes: one of a kind is enough for every day.
+LONG = pytest.mark.long
 HEADERS = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -67,7 +69,7 @@ class World:
             env=self.environment(),
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S * 2,
+            timeout=TIMEOUT_S * 2,
             check=False,
         )
 
@@ -85,7 +87,7 @@ class Running:
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait for a condition while the relay lives."""
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + TIMEOUT_S
         while not condition():
             assert self.process.poll() is None, self.log
             assert time.monotonic() < end, self.log
@@ -157,7 +159,7 @@ def nobody() -> str:
         return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=LONG)])
 def test_a_relay_that_has_brought_everything_ends_with_0(world: World, number: signal.Signals) -> None:
     broker = Broker(world.broker)
     relay = world.started()
@@ -167,7 +169,7 @@ def test_a_relay_that_has_brought_everything_ends_with_0(world: World, number: s
         assert f"{stream.name}: {broker.held(stream.name):,} records published" in relay.log
 
 
-@pytest.mark.parametrize("away", ["api", "broker", "database"])
+@pytest.mark.parametrize("away", [pytest.param("api", marks=LONG), pytest.param("broker", marks=LONG), "database"])
 def test_a_relay_that_waits_for_a_server_that_is_away_ends_with_0(world: World, away: str) -> None:
     parts = urlsplit(getattr(world, away))
     setattr(world, away, parts._replace(netloc=nobody()).geturl())
@@ -177,7 +179,7 @@ def test_a_relay_that_waits_for_a_server_that_is_away_ends_with_0(world: World, 
     assert "Traceback" not in relay.log
 
 
-@pytest.mark.parametrize("mute", ["api", "broker", "database"])
+@pytest.mark.parametrize("mute", ["api", pytest.param("broker", marks=LONG), pytest.param("database", marks=LONG)])
 def test_a_relay_that_waits_for_an_answer_that_never_comes_ends_with_0(world: World, mute: str) -> None:
     with silent() as server:
         parts = urlsplit(getattr(world, mute))
@@ -211,7 +213,7 @@ def test_a_relay_that_waits_for_a_full_backlog_ends_with_0_and_publishes_nothing
         assert f"{stream.name}: 0 records published, position {BACKLOG:,}" in relay.log
 
 
-@pytest.mark.parametrize("arguments", [(), ("--follow",)], ids=["once", "follow"])
+@pytest.mark.parametrize("arguments", [(), pytest.param(("--follow",), marks=LONG)], ids=["all", "follow"])
 @pytest.mark.parametrize(
     ("variable", "value", "code", "said"),
     [

@@ -98,6 +98,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.long
 @given(st.lists(VALUES, max_size=8), st.integers(1, 40), st.booleans(), st.sampled_from([None, 0, 3]), st.data())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_array_is_read_through_a_window_of_any_size(
@@ -113,6 +114,7 @@ def test_any_array_is_read_through_a_window_of_any_size(
     assert not any("\n" in text for text in read)
 
 
+@pytest.mark.long
 @given(
     st.lists(st.dictionaries(st.text(max_size=4), VALUES, min_size=1, max_size=3), min_size=1, max_size=8),
     st.integers(1, 40),

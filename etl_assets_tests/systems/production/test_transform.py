@@ -317,6 +317,7 @@ records = st.one_of(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=40)
 @given(st.lists(records, min_size=1, max_size=40))
 def test_what_becomes_of_a_record_does_not_depend_on_its_neighbours(found: list[Any]) -> None:
