@@ -9,7 +9,7 @@ starts when everything is imported. The shares are of the wall time, taken aroun
 fetched, verified and parsed in a thread while those before are stored, so that these two are not part of the sum.
 
 `orm` and `executemany` are scripts as one writes them: `requests`, `read_csv`, the rows of the US inserted as objects of SQLAlchemy or by
-psycopg2's `executemany`, a commit for each file. They verify nothing, keep no raw file and no book.
+psycopg2's `executemany`, a commit for each file. They verify nothing, keep no raw file and no manifest.
 
 At last a day with a missing, a late and a republished file.
 """
@@ -167,7 +167,7 @@ def plain(place: Place) -> int:
 
 
 def troubled(place: Place) -> None:
-    """A missing, a late and a republished file: what the book says after each of three runs."""
+    """A missing, a late and a republished file: what the manifest says after each of three runs."""
     steer = f"{place.feed_url}/_control/files"
     for begin in (MISSING, LATE):
         requests.put(f"{steer}/{begin}", json={"held": True}, timeout=10).raise_for_status()
@@ -198,11 +198,11 @@ def troubled(place: Place) -> None:
     found = [[state[label] for label in (MISSING, LATE, AGAIN)] for state in states]
     expected = [["missing", "missing", "loaded"], ["missing", "loaded", "loaded"], ["absent", "loaded", "loaded"]]
     if found != expected or wrong or not (gone and come):
-        raise SystemExit(f"not the right states: {found}, and {wrong} intervals with other rows than the book says")
+        raise SystemExit(f"not the right states: {found}, and {wrong} intervals with other rows than the manifest says")
 
 
 def _states(place: Place) -> dict[str, str]:
-    """The states in the book, by begin of the interval."""
+    """The states in the manifest, by begin of the interval."""
     query = (
         "SELECT json_object_agg(to_char(interval AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISS'), state) FROM events.intervals"
     )

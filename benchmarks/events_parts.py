@@ -31,11 +31,11 @@ SHARES = {
     "verify and parse": ("etl_assets.systems.events.raw_layer", "read_file"),
     "waiting for these": ("etl_assets.systems.events.raw_layer", "prefetched"),
     "raw files": ("etl_assets.systems.events.raw_layer", "write_parquet"),
-    "notes": ("etl_assets.systems.events.raw_layer", "enter"),
+    "notes": ("etl_assets.systems.events.raw_layer", "record"),
     "reading raw files": ("etl_assets.systems.events.us_events", "read_parquet"),
     "rule": ("etl_assets.systems.events.us_events", "us_events"),
-    "looking for what is stored": ("etl_assets.systems.events.us_events", "_held"),
-    "US events and book": ("etl_assets.systems.events.us_events", "write_together"),
+    "looking for what is stored": ("etl_assets.systems.events.us_events", "_stored_events"),
+    "US events and manifest": ("etl_assets.systems.events.us_events", "write_together"),
     "what the UI shows": ("etl_assets.systems.events.metadata", "of_day"),
     "map": ("etl_assets.systems.events.metadata", "us_events_of_day"),
 }
@@ -109,7 +109,7 @@ def with_script() -> Callable[[str], object]:
 
 
 def with_pandas(how: str, feed_url: str) -> None:
-    """The US events of all files that the list names as a plain script stores them: nothing verified, no raw layer, no book."""
+    """The US events of all files that the list names as a plain script stores them: nothing verified, no raw layer, no manifest."""
     import pandas as pd
     import requests
 

@@ -24,7 +24,7 @@ from etl_assets.core.database.connections import Database
 from etl_assets.core.embedded import EmbeddedBroker, EmbeddedPostgres
 from etl_assets.core.sources.streams.broker import Broker
 from etl_assets.systems.production.contracts import METRICS
-from etl_assets.systems.production.simulator.data import write_files
+from etl_assets.systems.production.simulator import write_files
 from etl_assets.systems.production.source import ProductionApi
 from etl_assets.systems.production.streaming.draining import committed_position, drain
 from etl_assets.systems.production.streaming.relaying import relay

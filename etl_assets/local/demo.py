@@ -60,11 +60,11 @@ def dev_command(
     gateway_port: int | None = typer.Option(None, help="Port of the gateway instead of ETL_GATEWAY_PORT."),
 ) -> None:
     """The demo, then the Dagster UI and the gateway until Ctrl-C."""
-    _interrupt_at_signals()
     if gateway_port is None:
         gateway_port = load_settings().etl_gateway_port
     _require_free(host, port, "--port")
     _require_free("127.0.0.1", gateway_port, "--gateway-port", taken=port)
+    _interrupt_at_signals()
     with demo_servers(simulate=simulate) as settings:
         # In a process of its own, so that a signal ends it wherever it is.
         with _child([*ETL_ASSETS, "demo", *(["--simulate"] if simulate else [])]) as demo:
@@ -115,8 +115,9 @@ def _require_free(host: str, port: int, option: str, taken: int | None = None) -
     try:
         if port == taken:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        with socket.create_server((host, port)):
-            pass
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+            probe.bind((host, port))
     except OSError as error:
         raise ConfigurationError(
             f"cannot serve on {host}:{port} ({error.strerror}): choose another port by {option}"

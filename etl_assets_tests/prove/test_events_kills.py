@@ -1,5 +1,5 @@
 """SIGKILL for backfills of a day of files, by command and as runs of the job, at every step and at random instants, over and over,
-while somebody looks: the US events of each interval are those of the old file or of the new one, whole, and the book says which. Some files
+while somebody looks: the US events of each interval are those of the old file or of the new one, whole, and the manifest says which. Some files
 are missing, late, republished or damaged; the next run that is let live makes of all what a plain reading of the files does.
 """
 
@@ -16,16 +16,16 @@ import psycopg
 import pytest
 
 from etl_assets.core.database.connections import Database
-from etl_assets.settings import load_settings
 from etl_assets.simulators.server import serve
 from etl_assets.systems.events.files import INTERVAL
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.simulator.feed import EventsSimulator
 from etl_assets_tests.systems.events.kills import (
     BAD_ROWS,
     NOTHING,
     There,
     Witness,
-    assert_books_balance,
+    assert_counts_balance,
     bad_lines,
     ids_in,
     next_state,
@@ -71,12 +71,12 @@ class World:
 
     @property
     def root(self) -> str:
-        return load_settings().storage_url
+        return EventsSettings.load().storage_url
 
     def environment(self) -> dict[str, str]:
         """Of the children."""
         return {
-            "ETL_DATA_DIR": str(load_settings().etl_data_dir),
+            "ETL_DATA_DIR": str(EventsSettings.load().etl_data_dir),
             "ETL_POSTGRES_URL": self.database.url,
             "EVENTS_FEED_URL": self.url,
             "EVENTS_START_DATE": f"{DAY}",
@@ -113,13 +113,13 @@ class World:
             return [connection.execute(query.encode()).fetchall() for query in SETTLED]
 
     def judge(self, judgement: Judgement) -> None:
-        """Tables, book, files and quarantine beside what they have to be."""
+        """Tables, manifest, files and quarantine beside what they have to be."""
         with psycopg.connect(self.database.url) as connection:
             seen = seen_in(connection)
         rows = [(at, *row) for at, (_, found) in seen.items() for row in found]
         judgement.compare("US events", [(at, *row) for at, one in self.there.items() for row in one.us], rows)
-        book = [(at, one.book) for at, one in self.there.items()]
-        judgement.compare("book", book, [(at, found) for at, (found, _) in seen.items()])
+        manifest = [(at, one.manifest) for at, one in self.there.items()]
+        judgement.compare("manifest", manifest, [(at, found) for at, (found, _) in seen.items()])
         raw = [(at, number) for at, one in self.there.items() for number in one.ids or ()]
         files = ids_in(self.root, INTERVALS)
         judgement.compare("raw events", raw, [(at, number) for at, ids in files.items() for number in ids])
@@ -218,7 +218,7 @@ def test_a_backfill_of_events_that_is_killed_sixty_times_never_shows_half_an_int
             if not chosen:
                 backfills.undisturbed("script")
             world.judge(judgement)
-            assert_books_balance(world.database)
+            assert_counts_balance(world.database)
         settled = world.settled()
         for task in ("script", "job"):
             backfills.undisturbed(task)

@@ -1,4 +1,4 @@
-"""The tables that the events system owns: what the files of the feed say, the US events, and the book of intervals.
+"""The tables that the events system owns: what the files of the feed say, the US events, and the manifest of intervals.
 
 The contract of the raw events asks for little: a row that breaks a rule is in quarantine instead of the table, and of a public
 feed nobody here can correct a row. So an event needs an identity, a day and an instant; everything else may be blank, and a number is refused only
@@ -130,7 +130,7 @@ class RawEvents(Contract):
         store = "parquet"
         key = ("file_interval", "global_event_id")
         partition_by = "file_interval"
-        # The feed has stood still for days on end; which intervals it never brought is in the book of intervals.
+        # The feed has stood still for days on end; which intervals it never brought is in the manifest of intervals.
         may_be_empty = True
 
 

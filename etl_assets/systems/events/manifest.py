@@ -1,4 +1,4 @@
-"""The book of intervals: what became of each quarter of an hour, as rows of `events.intervals`."""
+"""The manifest of intervals: what became of each quarter of an hour, as rows of `events.intervals`."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ LOST = b"(reason IS NOT NULL OR md5 IS NULL)"
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the book; see `Intervals` for what the columns mean."""
+    """A row of the manifest; see `Intervals` for what the columns mean."""
 
     interval: datetime
     state: str = "missing"
@@ -64,7 +64,7 @@ def midnight(day: date) -> datetime:
 
 
 def entries(database: Database, first: datetime, last: datetime) -> dict[datetime, Entry]:
-    """What the book says of the intervals in [first, last), in their order."""
+    """What the manifest says of the intervals in [first, last), in their order."""
     with database.connect() as connection:
         limit_waits(connection)
         found = _read(connection, b"interval >= %s AND interval < %s", (first, last))
@@ -88,61 +88,64 @@ def unsettled(database: Database) -> list[Entry]:
 
 
 @contextlib.contextmanager
-def turn(database: Database) -> "Iterator[psycopg.Connection[Any]]":
-    """Read the book and write it, the raw layer or US events as the only one who does; gives the connection that has the turn."""
+def locked(database: Database) -> "Iterator[psycopg.Connection[Any]]":
+    """Read the manifest and write it, the raw layer or US events as the only one who does; gives the connection that holds the lock."""
     with database.connect() as connection:
         advisory_lock(connection, "events.intervals")
         yield connection
 
 
 def entry_of(connection: "psycopg.Connection[Any]", interval: datetime) -> Entry | None:
-    """What the book says of an interval; none if that is not in it."""
+    """What the manifest says of an interval; none if that is not in it."""
     return next(iter(_read(connection, b"interval = %s", (interval,))), None)
 
 
-def enter(database: Database, noted: Sequence[Entry], *, run_id: str) -> None:
-    """Enter what became of intervals, for one who has the turn; entries that say what they said stay untouched."""
-    if noted:
-        write(database, as_table(noted), [Slice(Intervals)], Write("upsert", run_id=run_id, source="events feed"))
+def record(database: Database, changed: Sequence[Entry], *, run_id: str) -> None:
+    """Store what became of intervals, for one who holds the lock; entries that are as they were stay untouched."""
+    if changed:
+        write(database, as_table(changed), [Slice(Intervals)], Write("upsert", run_id=run_id, source="events feed"))
 
 
-def note(database: Database, noted: Sequence[Entry], *, run_id: str, since: Mapping[datetime, Entry]) -> None:
-    """Take the turn and enter what became of intervals.
+def record_unless_changed(
+    database: Database, changed: Sequence[Entry], *, run_id: str, since: Mapping[datetime, Entry]
+) -> None:
+    """Store what became of intervals, under the lock.
 
     Args:
-        since: what the book said when the work on them began. An interval of which it says something else by now is left out: somebody
+        since: what the manifest said when the work on them began. An interval of which it says something else by now is left out: somebody
             else has been at it.
     """
-    if not noted:
+    if not changed:
         return
-    with turn(database) as connection:
+    with locked(database) as connection:
         now = {
-            entry.interval: entry for entry in _read(connection, b"interval = ANY(%s)", ([e.interval for e in noted],))
+            entry.interval: entry
+            for entry in _read(connection, b"interval = ANY(%s)", ([e.interval for e in changed],))
         }
-        enter(
+        record(
             database,
-            [entry for entry in noted if now.get(entry.interval) == since.get(entry.interval)],
+            [entry for entry in changed if now.get(entry.interval) == since.get(entry.interval)],
             run_id=run_id,
         )
 
 
 @contextlib.contextmanager
 def changing(database: Database, interval: datetime) -> Iterator[Callable[[], None]]:
-    """The turn to change the rows of an interval in the raw layer; what is given notes, before they are changed, that its US events are
-    to be derived again.
+    """The lock to change the rows of an interval in the raw layer; what is given records, before they are changed, that its US events
+    are to be derived again.
     """
-    with turn(database) as connection:
+    with locked(database) as connection:
         entry = entry_of(connection, interval)
 
         def derive_again() -> None:
             if entry and entry.state == "loaded":
-                enter(database, [replace(entry, state="fetched")], run_id="script")
+                record(database, [replace(entry, state="fetched")], run_id="script")
 
         yield derive_again
 
 
 def accept(database: Database, first: datetime, last: datetime, *, reason: str) -> list[Entry]:
-    """Note that a person has accepted that what is lost of [first, last) is not to be had; gives the entries of that.
+    """Record that a person has accepted that what is lost of [first, last) is not to be had; gives the entries of that.
 
     What is missing is absent then: it is looked for no more, but taken if a run of its day finds it. What was accepted before stays
     so, with its reason.
@@ -150,7 +153,7 @@ def accept(database: Database, first: datetime, last: datetime, *, reason: str) 
     Raises:
         ConfigurationError: if nothing of that stretch is lost.
     """
-    with turn(database) as connection:
+    with locked(database) as connection:
         condition = b"interval >= %s AND interval < %s AND accepted IS NULL AND " + LOST
         lost = _read(connection, condition, (first, last))
         if not lost:
@@ -159,13 +162,13 @@ def accept(database: Database, first: datetime, last: datetime, *, reason: str) 
             )
         states = {"missing": "absent"}
         accepted = [replace(entry, state=states.get(entry.state, entry.state), accepted=reason) for entry in lost]
-        enter(database, accepted, run_id="script")
+        record(database, accepted, run_id="script")
     return accepted
 
 
-def as_table(noted: Iterable[Entry]) -> pa.Table:
+def as_table(changed: Iterable[Entry]) -> pa.Table:
     """Entries in the contract of `Intervals`."""
-    return pa.Table.from_pylist([asdict(entry) for entry in noted], schema=arrow_schema(Intervals))
+    return pa.Table.from_pylist([asdict(entry) for entry in changed], schema=arrow_schema(Intervals))
 
 
 def _read(connection: "psycopg.Connection[Any]", condition: bytes, values: Sequence[Any]) -> list[Entry]:

@@ -23,16 +23,18 @@ NAMED_AT_MOST = 12
 SUMMED = ("received", "inserted", "updated", "deleted", "unchanged", "deduplicated", "quarantined")
 
 
-def of_day(day: str, taken: Sequence[Taken], book: Mapping[datetime, Entry], *, root: ParquetRoot) -> dict[str, Any]:
+def of_day(
+    day: str, taken: Sequence[Taken], manifest: Mapping[datetime, Entry], *, root: ParquetRoot
+) -> dict[str, Any]:
     """The metadata of a day of the raw layer: what this run stored, and the state of its intervals."""
     mine = [one for one in taken if f"{one.entry.interval:%Y-%m-%d}" == day]
-    states = Counter(entry.state for entry in book.values())
-    troubled = [entry for entry in book.values() if entry.reason]
+    states = Counter(entry.state for entry in manifest.values())
+    troubled = [entry for entry in manifest.values() if entry.reason]
     return {
         **summed([one.outcome for one in mine if one.outcome]),
         "relation": root.folder(Slice(RawEvents)),
         "files": sum(one.outcome is not None for one in mine),
-        "dagster/partition_row_count": sum(entry.rows_raw or 0 for entry in book.values()),
+        "dagster/partition_row_count": sum(entry.rows_raw or 0 for entry in manifest.values()),
         **{f"intervals_{state}": count for state, count in sorted(states.items())},
         "troubled": dg.MetadataValue.md(_listed(troubled)),
     }

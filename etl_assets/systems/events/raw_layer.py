@@ -1,4 +1,4 @@
-"""From the feed to the raw layer: each file fetched, verified, read, stored as one slice, and noted in the book."""
+"""From the feed to the raw layer: each file fetched, verified, read, stored as one slice, and recorded in the manifest."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,11 +24,11 @@ from etl_assets.systems.events.feed.archive import verified
 from etl_assets.systems.events.feed.client import EventsFeed, FeedFile, FileMissing
 from etl_assets.systems.events.files import INTERVAL, FileRejected, file_name
 from etl_assets.systems.events.format.layout import valid_events
-from etl_assets.systems.events.manifest import Entry, enter, entries, entry_of, note, turn
+from etl_assets.systems.events.manifest import Entry, entries, entry_of, locked, record, record_unless_changed
 
 Clock = Callable[[], datetime]
-# So many intervals without a file are noted at once; a year that the feed does not have is 35,000.
-NOTED_TOGETHER = 480
+# So many intervals without a file are recorded in one transaction; a year that the feed does not have is 35,000.
+RECORDED_TOGETHER = 480
 AWAY_IN_A_ROW = 5
 # What is wrong with the bytes that came, and not with the file that the feed has.
 NOT_THE_FILE = ("size", "md5", "unreadable")
@@ -39,7 +39,7 @@ class Stores:
     """Where the events go.
 
     Attributes:
-        database: with the US events, the book, ledger and quarantine.
+        database: with the US events, the manifest, ledger and quarantine.
         root: of the raw layer.
         run_id: who writes.
     """
@@ -87,7 +87,7 @@ class Taken:
     """What became of an interval.
 
     Attributes:
-        entry: in the book.
+        entry: in the manifest.
         outcome: of its rows; None where nothing was stored.
     """
 
@@ -119,7 +119,7 @@ def take(
     clock: Clock,
     late: timedelta,
 ) -> Iterator[Taken]:
-    """Bring intervals into the raw layer, as far as the feed has them, and note in the book what became of each.
+    """Bring intervals into the raw layer, as far as the feed has them, and record in the manifest what became of each.
 
     An interval whose rows are stored is left alone unless the feed has a file of another MD5, which replaces it. One that the feed
     does not have is missing, and absent once its time is up; before its end it is neither where the feed does not list it. A file that cannot be
@@ -132,76 +132,78 @@ def take(
         late: so long after the end of an interval the feed may bring its file.
 
     Raises:
-        ApiUnavailable, ApiRefused: as the feed, if it fails over all of the files, or is away for several in a row; what was noted before stays.
+        ApiUnavailable, ApiRefused: as the feed, if it fails over all of the files, or is away for several in a row; what was recorded before stays.
         NotStored: if the disk does not take a file.
         TransientError, PermanentError: of the stores.
     """
     if not intervals:
         return
-    book = entries(stores.database, min(intervals), max(intervals) + INTERVAL)
-    there = {at for at, entry in book.items() if entry.stored and _is_there(stores.root, at)}
-    noted = [
+    manifest = entries(stores.database, min(intervals), max(intervals) + INTERVAL)
+    stored = {at for at, entry in manifest.items() if entry.stored and _is_stored(stores.root, at)}
+    outcomes = [
         replace(entry, reason=None, refused_md5=None, accepted=None)
-        for at, entry in book.items()
-        if at in there and entry.reason and at in known and all(one.md5 == entry.md5 for one in known[at].versions())
+        for at, entry in manifest.items()
+        if at in stored and entry.reason and at in known and all(one.md5 == entry.md5 for one in known[at].versions())
     ]
     wanted = [
         at
         for at in intervals
         # What is not over yet cannot be missing.
-        if (at in known or at + INTERVAL <= clock()) and _is_news(book.get(at), known.get(at), stored=at in there)
+        if (at in known or at + INTERVAL <= clock()) and _is_news(manifest.get(at), known.get(at), stored=at in stored)
     ]
-    expected = {at for at in wanted if at in known and not (at in book and book[at].accepted)}
-    patience = _Patience(len(expected))
+    expected = {at for at in wanted if at in known and not (at in manifest and manifest[at].accepted)}
+    limit = _FailureLimit(len(expected))
     try:
         with temporary_folder() as folder:
-            fetched = ((at, _fetched(feed, known.get(at), folder, book.get(at), stored=at in there)) for at in wanted)
+            fetched = (
+                (at, _fetched(feed, known.get(at), folder, manifest.get(at), stored=at in stored)) for at in wanted
+            )
             for at, found in prefetched(fetched):
                 now = clock()
-                asked = _asked(book.get(at), at, now)
+                entry = _attempted(manifest.get(at), at, now)
                 if isinstance(found, ReadFile):
-                    patience.rewarded()
-                    yield _store(stores, asked, found, since=book.get(at))
+                    limit.succeeded()
+                    yield _store(stores, entry, found, since=manifest.get(at))
                     continue
-                entry = _not_taken(asked, found, now=now, late=late)
-                noted.append(entry)
+                entry = _not_taken(entry, found, now=now, late=late)
+                outcomes.append(entry)
                 if at in expected:
-                    patience.tried(found.failure)
-                if len(noted) >= NOTED_TOGETHER:
-                    note(stores.database, noted, run_id=stores.run_id, since=book)
-                    noted = []
+                    limit.attempted(found.failure)
+                if len(outcomes) >= RECORDED_TOGETHER:
+                    record_unless_changed(stores.database, outcomes, run_id=stores.run_id, since=manifest)
+                    outcomes = []
                 yield Taken(entry)
     finally:
-        note(stores.database, noted, run_id=stores.run_id, since=book)
+        record_unless_changed(stores.database, outcomes, run_id=stores.run_id, since=manifest)
 
 
 def _store(stores: Stores, entry: Entry, file: ReadFile, *, since: Entry | None) -> Taken:
-    """Store a file and note that, unless somebody has stored another version since the file was asked for."""
-    with turn(stores.database) as connection:
-        there = entry_of(connection, entry.interval)
-        if there and there != since:
+    """Store a file and record that, unless somebody has stored another version since the work on it began."""
+    with locked(stores.database) as connection:
+        current = entry_of(connection, entry.interval)
+        if current and current != since:
             # Of two versions nobody can tell here which is the newer one, the feed will.
-            if there.stored and there.md5 not in (None, since.md5 if since else None):
-                return Taken(there)
-            entry = _asked(there, entry.interval, entry.last_asked_at)
+            if current.stored and current.md5 not in (None, since.md5 if since else None):
+                return Taken(current)
+            entry = _attempted(current, entry.interval, entry.last_asked_at)
         taken = store_raw(stores, entry, file)
-        enter(stores.database, [taken.entry], run_id=stores.run_id)
+        record(stores.database, [taken.entry], run_id=stores.run_id)
     return taken
 
 
 def store_raw(stores: Stores, entry: Entry, file: ReadFile) -> Taken:
-    """Store the rows of a file as the slice of its interval, for one who has the turn.
+    """Store the rows of a file as the slice of its interval, for one who holds the lock.
 
     Lines that were replayed from quarantine stay, as long as the file is the same.
     """
     if entry.stored and entry.md5 != file.md5:
-        # Rows and book are two commits: ended between them, the book must not take these rows for those of the file before.
-        enter(stores.database, [replace(entry, state="fetched", md5=None)], run_id=stores.run_id)
-    piece = interval_slice(entry.interval)
-    there = _stored_of(stores, entry, file)
-    rows = file.rows if there is None else _with_replayed(stores.database, piece, file.rows, there)
+        # Rows and manifest are two commits: ended between them, the manifest must not take these rows for those of the file before.
+        record(stores.database, [replace(entry, state="fetched", md5=None)], run_id=stores.run_id)
+    slice_ = interval_slice(entry.interval)
+    same = _stored_of(stores, entry, file)
+    rows = file.rows if same is None else _with_replayed(stores.database, slice_, file.rows, same)
     how = Write("partition", run_id=stores.run_id, source=file_name(entry.interval))
-    (outcome,) = write_parquet(stores.root, stores.database, rows, [piece], how)
+    (outcome,) = write_parquet(stores.root, stores.database, rows, [slice_], how)
     count = outcome.change.inserted + outcome.change.unchanged
     fetched = replace(
         entry,
@@ -218,27 +220,27 @@ def store_raw(stores: Stores, entry: Entry, file: ReadFile) -> Taken:
 
 def _stored_of(stores: Stores, entry: Entry, file: ReadFile) -> pa.Table | None:
     """The rows that are stored of this very file; none where there is nothing of it that can be read."""
-    piece = interval_slice(entry.interval)
-    if entry.md5 == file.md5 and is_stored(stores.root, piece):
+    slice_ = interval_slice(entry.interval)
+    if entry.md5 == file.md5 and is_stored(stores.root, slice_):
         with contextlib.suppress(DamagedFile):
-            return read_parquet(stores.root, [piece])
+            return read_parquet(stores.root, [slice_])
     return None
 
 
-def _with_replayed(database: Database, piece: Slice, rows: Split[pa.Table], there: pa.Table) -> Split[pa.Table]:
+def _with_replayed(database: Database, slice_: Slice, rows: Split[pa.Table], stored: pa.Table) -> Split[pa.Table]:
     """The rows of a file with those that were replayed into it, which count once: no more among its bad lines."""
     ids = rows.valid["global_event_id"]
-    replayed = there.filter(pc.invert(pc.is_in(there["global_event_id"], value_set=ids)))
+    replayed = stored.filter(pc.invert(pc.is_in(stored["global_event_id"], value_set=ids)))
     if not replayed.num_rows:
         return rows
-    records = not_replayed(database, piece, rows.records)
+    records = not_replayed(database, slice_, rows.records)
     if len(rows.records) - len(records) != replayed.num_rows:
         # Not all that was replayed is there: then all of it is to be looked at again.
         records = list(rows.records)
     return Split(pa.concat_tables([rows.valid, replayed]), records, rows.deduplicated)
 
 
-class _Patience:
+class _FailureLimit:
     """How long to go on with a feed that fails: it may over a file, and may not over all, or be away for several in a row.
 
     Args:
@@ -249,19 +251,19 @@ class _Patience:
     def __init__(self, files: int) -> None:
         self._files, self._failed, self._away = files, 0, 0
 
-    def rewarded(self) -> None:
+    def succeeded(self) -> None:
         """A file came."""
         self._away = 0
 
-    def tried(self, failure: ApiUnavailable | ApiRefused | None) -> None:
-        """None came; raises the feed's failure over it, if there was one and no patience is left."""
+    def attempted(self, failure: ApiUnavailable | ApiRefused | None) -> None:
+        """None came; raises the feed's failure over it, if there was one and it is one too many."""
         self._away = self._away + 1 if isinstance(failure, ApiUnavailable) else 0
         self._failed += failure is not None
         if failure and (self._failed == self._files or self._away == AWAY_IN_A_ROW):
             raise failure
 
 
-def _is_there(root: ParquetRoot, interval: datetime) -> bool:
+def _is_stored(root: ParquetRoot, interval: datetime) -> bool:
     """Whether the raw layer has a file of the interval; who derives it says so of one that this process may not read."""
     try:
         return is_stored(root, interval_slice(interval))
@@ -278,7 +280,7 @@ def _is_news(entry: Entry | None, file: FeedFile | None, *, stored: bool) -> boo
     return entry.sought and (file is None or entry.md5 is None)
 
 
-def _asked(entry: Entry | None, interval: datetime, now: datetime | None) -> Entry:
+def _attempted(entry: Entry | None, interval: datetime, now: datetime | None) -> Entry:
     entry = entry or Entry(interval)
     return replace(entry, attempts=entry.attempts + 1, first_asked_at=entry.first_asked_at or now, last_asked_at=now)
 
@@ -286,7 +288,7 @@ def _asked(entry: Entry | None, interval: datetime, now: datetime | None) -> Ent
 def _fetched(
     feed: EventsFeed, file: FeedFile | None, folder: Path, entry: Entry | None, *, stored: bool
 ) -> ReadFile | NotTaken:
-    """The file that the feed has; where its lists disagree the one of them that is right, what is new to the book first.
+    """The file that the feed has; where its lists disagree the one of them that is right, what is new to the manifest first.
 
     The version that is stored is not fetched again: it would hide that the newer one could not be had.
     """

@@ -53,13 +53,13 @@ async def public_status() -> JSONResponse:
 
 # --- the trigger
 
-# An interval that is not in the book, or was missing when the feed was last asked, which is a while ago.
+# An interval that is not in the manifest, or was missing when the feed was last asked, which is a while ago.
 IS_LACKING = """
     SELECT EXISTS (
         SELECT FROM generate_series(%(first)s::timestamptz, %(last)s::timestamptz, %(step)s) AS due(interval)
-        LEFT JOIN events.intervals AS book USING (interval)
-        WHERE book.state IS NULL
-           OR book.state = 'missing' AND coalesce(book.last_asked_at, '-infinity') <= %(now)s - %(again)s
+        LEFT JOIN events.intervals AS manifest USING (interval)
+        WHERE manifest.state IS NULL
+           OR manifest.state = 'missing' AND coalesce(manifest.last_asked_at, '-infinity') <= %(now)s - %(again)s
     )
 """
 
@@ -232,8 +232,8 @@ async def latest_event_data(
     if len(rows) > limit:
         wanted = {"limit": limit} | ({"dates": dates} if dates != "iso" else {}) | {"after": _written(rows[limit - 1])}
         following = f"{request.scope['path']}?{urlencode(wanted, safe=':,')}"
-    shown = rows[:limit] if dates == "iso" else [_with_http_dates(row) for row in rows[:limit]]
-    return {"success": True, "data": shown, "next": following}
+    page = rows[:limit] if dates == "iso" else [_with_http_dates(row) for row in rows[:limit]]
+    return {"success": True, "data": page, "next": following}
 
 
 class Cursor(NamedTuple):

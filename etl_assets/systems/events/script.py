@@ -8,11 +8,11 @@ from pathlib import Path
 from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_database
 from etl_assets.core.slices.parquet import ParquetRoot
-from etl_assets.settings import Settings, load_settings
 from etl_assets.systems.events.feed.client import EventsFeed, all_listed, listed_alone, newest
 from etl_assets.systems.events.files import INTERVAL, FileRejected, interval_of, quarters
-from etl_assets.systems.events.manifest import Entry, enter, entries, entry_of, turn
+from etl_assets.systems.events.manifest import Entry, entries, entry_of, locked, record
 from etl_assets.systems.events.raw_layer import Clock, Stores, Taken, read_file, store_raw, take
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.transform import UsRule, us_rule
 from etl_assets.systems.events.us_events import StoredIntervals, store_us_events
 
@@ -24,12 +24,12 @@ class LoadResult:
     Attributes:
         taken: what became of the file of each interval that the feed was asked for, before its US events were derived.
         stored: what became of the US events, by transaction.
-        book: what the book says in the end of the intervals that the load was about, in their order.
+        manifest: what the manifest says in the end of the intervals that the load was about, in their order.
     """
 
     taken: Sequence[Taken]
     stored: Sequence[StoredIntervals]
-    book: Sequence[Entry]
+    manifest: Sequence[Entry]
 
     @property
     def quarantined(self) -> int:
@@ -39,14 +39,14 @@ class LoadResult:
 
     def of_state(self, state: str) -> list[Entry]:
         """The intervals that are in a state in the end."""
-        return [entry for entry in self.book if entry.state == state]
+        return [entry for entry in self.manifest if entry.state == state]
 
 
 def load(
     first: datetime | None = None,
     last: datetime | None = None,
     *,
-    settings: Settings | None = None,
+    settings: EventsSettings | None = None,
     feed: EventsFeed | None = None,
     database: Database | None = None,
     now: datetime | None = None,
@@ -67,7 +67,7 @@ def load(
     """
     if first is None and last is not None:
         raise ValueError(f"last is {last} without first: give the begin of the stretch too")
-    settings, clock = settings or load_settings(), _clock(now)
+    settings, clock = settings or EventsSettings.load(), _clock(now)
     rule = us_rule(settings.events_us_rule, settings.events_us_country_codes)
     stores = _stores(settings, database)
     feed = feed or EventsFeed.from_settings(settings)
@@ -83,7 +83,7 @@ def load(
 
 
 def load_file(
-    path: Path, *, settings: Settings | None = None, database: Database | None = None, now: datetime | None = None
+    path: Path, *, settings: EventsSettings | None = None, database: Database | None = None, now: datetime | None = None
 ) -> LoadResult:
     """Store a file of the feed that somebody has, under the interval that its name says.
 
@@ -93,14 +93,14 @@ def load_file(
         ConfigurationError: for a rule that cannot be right; nothing was written.
         FileRejected: for a file that is not taken; nothing was written.
     """
-    settings, clock = settings or load_settings(), _clock(now)
+    settings, clock = settings or EventsSettings.load(), _clock(now)
     rule = us_rule(settings.events_us_rule, settings.events_us_country_codes)
     stores = _stores(settings, database)
     interval = interval_of(path.name)
     file = read_file(path, interval)
-    with turn(stores.database) as connection:
+    with locked(stores.database) as connection:
         taken = store_raw(stores, entry_of(connection, interval) or Entry(interval), file)
-        enter(stores.database, [taken.entry], run_id=stores.run_id)
+        record(stores.database, [taken.entry], run_id=stores.run_id)
     return _loaded(stores, [taken], [interval], rule=rule, clock=clock)
 
 
@@ -110,8 +110,8 @@ def _loaded(
     """Store the US events of what was taken, and look at what came of it."""
     stored = list(store_us_events(stores, intervals, rule=rule, clock=clock))
     asked = set(intervals)
-    book = entries(stores.database, min(asked), max(asked) + INTERVAL) if asked else {}
-    return LoadResult(taken, stored, [entry for at, entry in book.items() if at in asked])
+    manifest = entries(stores.database, min(asked), max(asked) + INTERVAL) if asked else {}
+    return LoadResult(taken, stored, [entry for at, entry in manifest.items() if at in asked])
 
 
 def _clock(now: datetime | None) -> Clock:
@@ -119,7 +119,7 @@ def _clock(now: datetime | None) -> Clock:
     return lambda: now or datetime.now(UTC)
 
 
-def _stores(settings: Settings, database: Database | None) -> Stores:
+def _stores(settings: EventsSettings, database: Database | None) -> Stores:
     return Stores(database or platform_database(settings), ParquetRoot(settings.storage_url))
 
 

@@ -180,7 +180,7 @@ def us_events(raw: pa.Table, *, rule: UsRule, uploaded_at: datetime) -> UsEvents
     """The US events of a file, named by the class of their root code and flagged where something is to be known of them.
 
     An event whose root code is unknown stays without a name; one without coordinates, or at latitude 0 and longitude 0,
-    stays if the rule goes by its country code. `sql_date`, the day of the event, and `date_added`, when the feed had it, are both kept.
+    stays if the rule goes by its country code. `sql_date`, the day of the event, and `date_added`, when the feed added it, are both kept.
 
     Args:
         raw: rows of `RawEvents`, of one file or several.
@@ -229,7 +229,7 @@ def root_names(codes: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 @dataclass(frozen=True)
-class Shared:
+class Deduplicated:
     """The events of some intervals, as they are to be stored.
 
     Attributes:
@@ -241,24 +241,26 @@ class Shared:
     given_up: bool
 
 
-def stored_once(rows: pa.Table, held: pa.Table, intervals: Sequence[datetime], *, had: pa.ChunkedArray) -> Shared:
+def deduplicated_events(
+    rows: pa.Table, stored: pa.Table, intervals: Sequence[datetime], *, known_ids: pa.ChunkedArray
+) -> Deduplicated:
     """Decide which of the rows are stored.
 
-    An event stays with the interval that it is stored with as long as that still has it (`had`): another file does not change
+    An event stays with the interval that it is stored with as long as that still has it (`known_ids`): another file does not change
     it. One that is nowhere stored, or that its interval gives up, goes to the first of these that has it.
 
     Args:
         rows: the events of these intervals, in each at most once; `global_event_id` and `file_interval` are among the columns.
-        held: `global_event_id` and `file_interval` of what is stored: all of these intervals, and of others the events in `rows`.
+        stored: `global_event_id` and `file_interval` of what is stored: all of these intervals, and of others the events in `rows`.
         intervals: aware.
-        had: the ids of all events that these intervals have, also of those that are not among the rows. What a file that is as
+        known_ids: the ids of all events that these intervals have, also of those that are not among the rows. What a file that is as
             it was has, and another rule leaves out, is not given up: the rule would leave it out of another file too.
 
     Returns:
-        Rows in the order that they had.
+        Rows in their order.
     """
     ids, at = rows["global_event_id"], rows["file_interval"]
-    holder = held["file_interval"].take(pc.index_in(ids, value_set=held["global_event_id"]))
+    holder = stored["file_interval"].take(pc.index_in(ids, value_set=stored["global_event_id"]))
     batch = pa.array(intervals, at.type)
     own = _true(pc.equal(holder, at))
     elsewhere = _true(pc.and_(holder.is_valid(), pc.invert(pc.is_in(holder, value_set=batch))))
@@ -266,9 +268,11 @@ def stored_once(rows: pa.Table, held: pa.Table, intervals: Sequence[datetime], *
     _, first = np.unique(ids.to_numpy()[by_event], return_index=True)
     kept = np.sort(by_event[first])
     kept = kept[~elsewhere[kept]]
-    ours = pc.is_in(held["file_interval"], value_set=batch)
-    given_up = pc.any(pc.and_(ours, pc.invert(pc.is_in(held["global_event_id"], value_set=had)))).as_py() is True
-    return Shared(rows if len(kept) == rows.num_rows else rows.take(pa.array(kept)), given_up)
+    ours = pc.is_in(stored["file_interval"], value_set=batch)
+    given_up = (
+        pc.any(pc.and_(ours, pc.invert(pc.is_in(stored["global_event_id"], value_set=known_ids)))).as_py() is True
+    )
+    return Deduplicated(rows if len(kept) == rows.num_rows else rows.take(pa.array(kept)), given_up)
 
 
 def _true(which: pa.ChunkedArray) -> NDArray[np.bool_]:

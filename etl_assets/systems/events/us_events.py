@@ -1,8 +1,8 @@
-"""From the raw layer to the US events in Postgres: some intervals of a day in a transaction, with what the book says of them.
+"""From the raw layer to the US events in Postgres: some intervals of a day in a transaction, with what the manifest says of them.
 
-An event that several files have is stored once (see `once`), so that what becomes of an interval depends on others, and one writer
+An event that several files have is stored once (see `deduplicated_events`), so that what becomes of an interval depends on others, and one writer
 at a time decides. Where an interval gives up an event that another file may have too, the intervals with such events are
-derived again; until that is done the book has them as fetched.
+derived again; until that is done the manifest has them as fetched.
 """
 
 import itertools
@@ -24,9 +24,9 @@ from etl_assets.core.slices.writing import Outcome, Write, write_together
 from etl_assets.errors import PermanentError, PlatformError, combined
 from etl_assets.systems.events.contracts import Intervals, UsEventData
 from etl_assets.systems.events.files import INTERVAL
-from etl_assets.systems.events.manifest import Entry, as_table, enter, entries, turn, with_repeated
+from etl_assets.systems.events.manifest import Entry, as_table, entries, locked, record, with_repeated
 from etl_assets.systems.events.raw_layer import Clock, Stores, interval_slice
-from etl_assets.systems.events.transform import TAKEN_OVER, UsEvents, UsRule, stored_once, us_events
+from etl_assets.systems.events.transform import TAKEN_OVER, UsEvents, UsRule, deduplicated_events, us_events
 
 if TYPE_CHECKING:
     import psycopg
@@ -110,15 +110,15 @@ class Totals:
 
 @dataclass(frozen=True)
 class _Derived:
-    """The US events of an interval: what the book says of it, the ids of its rows in the raw layer, those that are US events."""
+    """The US events of an interval: what the manifest says of it, the ids of its rows in the raw layer, those that are US events."""
 
     entry: Entry
     ids: pa.ChunkedArray
     events: UsEvents
 
     @property
-    def had(self) -> pa.ChunkedArray:
-        """The ids of the events that are the interval's: of a file that is new those that it has as US events."""
+    def known_ids(self) -> pa.ChunkedArray:
+        """The ids of the events that are the interval's: of a new file those of its US events."""
         return self.ids if self.entry.state == "loaded" else self.events.rows["global_event_id"]
 
 
@@ -155,9 +155,9 @@ def _stored(database: Database, intervals: Sequence[datetime], *, only_fetched: 
     """Those of the intervals, in order, that have rows in the raw layer; or of these only those that nobody has derived."""
     if not intervals:
         return []
-    book = entries(database, intervals[0], intervals[-1] + INTERVAL)
+    manifest = entries(database, intervals[0], intervals[-1] + INTERVAL)
     states = ("fetched",) if only_fetched else ("fetched", "loaded")
-    return [at for at in intervals if at in book and book[at].stored and book[at].state in states]
+    return [at for at in intervals if at in manifest and manifest[at].stored and manifest[at].state in states]
 
 
 def _batches(intervals: Sequence[datetime]) -> list[list[datetime]]:
@@ -170,26 +170,28 @@ def _store(
     batch: Sequence[datetime], stores: Stores, rule: UsRule, clock: Clock, failures: list[PlatformError]
 ) -> tuple[StoredIntervals | None, list[datetime]]:
     """Store some intervals of a day; gives what became of them, and the intervals that are to be derived again."""
-    with turn(stores.database) as connection:
+    with locked(stores.database) as connection:
         now = clock()
-        book = entries(stores.database, batch[0], batch[-1] + INTERVAL)
-        derived = [one for at in batch if at in book and (one := _derived(book[at], stores, rule, now, failures))]
+        manifest = entries(stores.database, batch[0], batch[-1] + INTERVAL)
+        derived = [
+            one for at in batch if at in manifest and (one := _derived(manifest[at], stores, rule, now, failures))
+        ]
         if not derived:
             return None, []
         rows = pa.concat_tables([one.events.rows for one in derived])
         intervals = tuple(one.entry.interval for one in derived)
-        held = _held(connection, rows["global_event_id"], intervals)
-        had = pa.chunked_array([chunk for one in derived for chunk in one.had.chunks], pa.int64())
-        shared = stored_once(rows, held, intervals, had=had)
-        again = with_repeated(connection, beside=intervals) if shared.given_up else []
+        stored = _stored_events(connection, rows["global_event_id"], intervals)
+        known_ids = pa.chunked_array([chunk for one in derived for chunk in one.known_ids.chunks], pa.int64())
+        kept = deduplicated_events(rows, stored, intervals, known_ids=known_ids)
+        again = with_repeated(connection, beside=intervals) if kept.given_up else []
         day = f"{batch[0].astimezone(UTC):%Y-%m-%d}"
-        loaded = [_loaded(one, shared.rows, now) for one in derived]
+        loaded = [_loaded(one, kept.rows, now) for one in derived]
         given = [
             (
-                Split(shared.rows, (), rows.num_rows - shared.rows.num_rows),
+                Split(kept.rows, (), rows.num_rows - kept.rows.num_rows),
                 Slice(UsEventData, day, {"file_interval": OneOf(intervals)}),
             ),
-            _noted([*loaded, *(replace(entry, state="fetched") for entry in again)], day),
+            _recorded([*loaded, *(replace(entry, state="fetched") for entry in again)], day),
         ]
         how = Write("partition", run_id=stores.run_id, source="raw_events")
         outcome, *_ = write_together(stores.database, given, how)
@@ -213,7 +215,7 @@ def _derived(
             lost = replace(
                 entry, state="missing", md5=None, refused_md5=None, rows_raw=None, reason=str(error), accepted=None
             )
-            enter(stores.database, [lost], run_id=stores.run_id)
+            record(stores.database, [lost], run_id=stores.run_id)
             failures.append(PermanentError(f"{error}, {_how_to_fetch(entry)}"))
         return None
     return _Derived(entry, raw["global_event_id"], us_events(raw, rule=rule, uploaded_at=now))
@@ -224,7 +226,9 @@ def _how_to_fetch(entry: Entry) -> str:
     return f"by a run of raw_events for {at:%Y-%m-%d} or `etl-assets events load --interval {at:%Y-%m-%dT%H:%MZ}`"
 
 
-def _held(connection: "psycopg.Connection[Any]", ids: pa.ChunkedArray, intervals: Sequence[datetime]) -> pa.Table:
+def _stored_events(
+    connection: "psycopg.Connection[Any]", ids: pa.ChunkedArray, intervals: Sequence[datetime]
+) -> pa.Table:
     """What is stored of intervals, and of these events in others."""
     found = connection.execute(
         "SELECT global_event_id, file_interval FROM events.us_event_data"
@@ -253,6 +257,6 @@ def _loaded(one: _Derived, stored: pa.Table, now: datetime) -> Entry:
     )
 
 
-def _noted(entries: Sequence[Entry], name: str) -> tuple[Split[pa.Table], Slice]:
+def _recorded(entries: Sequence[Entry], name: str) -> tuple[Split[pa.Table], Slice]:
     intervals = tuple(entry.interval for entry in entries)
     return Split(as_table(entries)), Slice(Intervals, name, {"interval": OneOf(intervals)})

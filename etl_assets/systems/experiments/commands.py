@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from etl_assets.settings import load_settings
+from etl_assets.systems.experiments.settings import ExperimentsSettings
 
 app = typer.Typer(no_args_is_help=True)
 COUNTS = ("inserted", "updated", "deleted", "unchanged", "deduplicated", "quarantined")
@@ -30,7 +30,7 @@ def load(
     """Read the files, store their tables, derive the features of each user."""
     from etl_assets.systems.experiments.script import load as run
 
-    done = run(folder, as_of=_day(as_of), settings=load_settings())
+    done = run(folder, as_of=_day(as_of), settings=ExperimentsSettings.load())
     for outcome in done.tables:
         numbers = [(outcome.counts()[name], name) for name in COUNTS]
         counts = ", ".join(f"{number:,} {name}" for number, name in numbers if number)

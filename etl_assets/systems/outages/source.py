@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from etl_assets.core.sources.http.client import ApiClient, ApiResponse, Limits
 from etl_assets.errors import ContractError
-from etl_assets.settings import Settings, load_settings
+from etl_assets.systems.outages.settings import OutagesSettings
 
 
 class OutagesApi:
@@ -33,7 +33,7 @@ class OutagesApi:
         )
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, limits: Limits | None = None) -> "OutagesApi":
+    def from_settings(cls, settings: OutagesSettings, *, limits: Limits | None = None) -> "OutagesApi":
         """The API that the settings name.
 
         Raises:
@@ -94,4 +94,4 @@ class OutagesApiResource(dg.ConfigurableResource[Any]):
         Raises:
             ConfigurationError: if its URL or key is not set.
         """
-        return OutagesApi.from_settings(load_settings())
+        return OutagesApi.from_settings(OutagesSettings.load())

@@ -12,7 +12,6 @@ from etl_assets.core.dagster.broker import BrokerResource
 from etl_assets.core.dagster.contract_types import NO_CONTRACT, RETRIES, classified, effect, loads, stored
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.dagster.materialisation import as_markdown
-from etl_assets.settings import load_settings
 from etl_assets.systems.production.contracts import (
     METRICS,
     WORKORDERS,
@@ -24,6 +23,7 @@ from etl_assets.systems.production.contracts import (
 )
 from etl_assets.systems.production.report import read_findings, write_report
 from etl_assets.systems.production.resources import ProductionApiResource, ReportMethod
+from etl_assets.systems.production.settings import ProductionSettings
 from etl_assets.systems.production.statistics import TOP, aligned, correlations, outputs
 from etl_assets.systems.production.streaming import committed_position, drain, relay
 from etl_assets.systems.production.tables import parameter_ids, rows_stored
@@ -156,7 +156,7 @@ def correlation_report(
         generated_at=datetime.now(UTC),
         run_id=context.run.run_id,
     )
-    files = write_report(load_settings().reports_dir / Metrics.schema_name(), found)
+    files = write_report(ProductionSettings.load().reports_dir / Metrics.schema_name(), found)
     answers = [f"Product {product['product']}: {product['answer']}" for product in files.document["products"]]
     best = product_correlations[product_correlations["rank"] <= TOP]
     return dg.MaterializeResult(

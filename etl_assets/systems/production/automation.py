@@ -44,15 +44,15 @@ def production_lag(
 ) -> dg.RunRequest | dg.SkipReason:
     """Requests a drain when enough waits in the broker, or has waited for long, unless one is already to come."""
     lags = {stream.name: waiting(stream, broker.broker, postgres.database) for stream in STREAMS}
-    shown = ", ".join(
+    listing = ", ".join(
         f"{name}: {lag.records} records, the oldest for {lag.seconds:.0f} s" for name, lag in lags.items()
     )
     if not any(is_due(lag) for lag in lags.values()):
-        return dg.SkipReason(f"not enough waits ({shown})")
+        return dg.SkipReason(f"not enough waits ({listing})")
     for job in (drain_production_job, production_job):
         unfinished = dg.RunsFilter(job_name=job.name, statuses=UNFINISHED)
         if context.instance.get_runs_count(unfinished):
-            return dg.SkipReason(f"a run of {job.name} will take it along ({shown})")
+            return dg.SkipReason(f"a run of {job.name} will take it along ({listing})")
     return dg.RunRequest()
 
 

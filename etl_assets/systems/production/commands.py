@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from etl_assets.errors import ConfigurationError
-from etl_assets.settings import Settings, load_settings
+from etl_assets.systems.production.settings import ProductionSettings
 
 if TYPE_CHECKING:
     from etl_assets.systems.production.source import ProductionApi
@@ -47,7 +47,7 @@ def report(
     files = _both(metrics, workorders)
     if files and simulate:
         raise typer.BadParameter("give two files or --simulate, not both")
-    settings = load_settings()
+    settings = ProductionSettings.load()
     with _api(settings, files, simulate=simulate) as api:
         done = run(
             rules=AlignmentRules(interpolation=interpolation),
@@ -62,7 +62,7 @@ def report(
     for product in done.files.document["products"]:
         print(f"product {product['product']}: {product['answer']}")
     print(f"report: {done.files.latest_html}")
-    _tell_quarantined(done.quarantined)
+    _warn_of_quarantine(done.quarantined)
 
 
 def _become(drains: "Sequence[Drained]") -> str:
@@ -71,11 +71,11 @@ def _become(drains: "Sequence[Drained]") -> str:
 
     names = ("received", "inserted", "updated", "unchanged", "deduplicated", "superseded", "rejected")
     total = {name: sum(getattr(done, name) for done in drains) for name in names}
-    shown = ", ".join(f"{count:,} {name}" for name, count in total.items() if count and name != "received")
-    return counted(total["received"], "new record") + (f" ({shown})" if shown else "")
+    changes = ", ".join(f"{count:,} {name}" for name, count in total.items() if count and name != "received")
+    return counted(total["received"], "new record") + (f" ({changes})" if changes else "")
 
 
-def _tell_quarantined(records: int) -> None:
+def _warn_of_quarantine(records: int) -> None:
     """One line for people on stderr if there is something to look at."""
     from etl_assets.core.charts.numbers import counted
 
@@ -90,14 +90,14 @@ def drain() -> None:
     from etl_assets.systems.production.contracts import STREAMS
     from etl_assets.systems.production.streaming import drain as run
 
-    settings = load_settings()
+    settings = ProductionSettings.load()
     database, broker = platform_database(settings), platform_broker(settings)
     quarantined = 0
     for stream in STREAMS:
         done = run(database, broker, stream)
         quarantined += done.superseded + done.rejected
         print(f"{stream.name}: {_become([done])}, position {done.position:,}")
-    _tell_quarantined(quarantined)
+    _warn_of_quarantine(quarantined)
 
 
 @app.command()
@@ -111,7 +111,7 @@ def reset(
 
     if not yes:
         raise typer.BadParameter("this deletes all rows of production.metrics and production.workorders: add --yes")
-    settings = load_settings()
+    settings = ProductionSettings.load()
     database, broker = platform_database(settings), platform_broker(settings)
     for stream in STREAMS:
         run(database, broker, stream)
@@ -124,7 +124,7 @@ def rewind() -> None:
     from etl_assets.core.servers import platform_broker
     from etl_assets.systems.production.contracts import STREAMS
 
-    broker = platform_broker(load_settings())
+    broker = platform_broker(ProductionSettings.load())
     for stream in STREAMS:
         broker.delete(stream.name)
         print(f"{stream.name}: the broker's stream is empty")
@@ -140,7 +140,7 @@ def relay(
     from etl_assets.systems.production.streaming import Relayed, committed_position
     from etl_assets.systems.production.streaming import relay as run
 
-    settings = load_settings()
+    settings = ProductionSettings.load()
     api = ProductionApi.from_settings(settings)
     database, broker = platform_database(settings), platform_broker(settings)
     ended = threading.Event()
@@ -187,7 +187,7 @@ def _both(metrics: Path | None, workorders: Path | None) -> tuple[Path, Path] | 
 
 
 @contextlib.contextmanager
-def _api(settings: Settings, files: tuple[Path, Path] | None, *, simulate: bool) -> "Iterator[ProductionApi]":
+def _api(settings: ProductionSettings, files: tuple[Path, Path] | None, *, simulate: bool) -> "Iterator[ProductionApi]":
     """The API of the settings, or one of our own over two files or generated data.
 
     Raises:
@@ -200,15 +200,14 @@ def _api(settings: Settings, files: tuple[Path, Path] | None, *, simulate: bool)
         return
     from etl_assets.simulators.server import serve
     from etl_assets.systems.production.contracts import METRICS, WORKORDERS
-    from etl_assets.systems.production.simulator.api import ProductionSimulator
-    from etl_assets.systems.production.simulator.files import FileRefused, inspect
+    from etl_assets.systems.production.simulator import FileRejected, ProductionSimulator, inspect
 
     try:
         for path, stream in zip(files or (), (METRICS, WORKORDERS), strict=False):
             inspect(path, stream.fields)
         simulator = ProductionSimulator(*(files or (None, None)))
-    except FileRefused as refused:
-        raise ConfigurationError(str(refused)) from None
+    except FileRejected as rejection:
+        raise ConfigurationError(str(rejection)) from None
     with serve(simulator.app) as url:
         yield ProductionApi(url)
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
-from etl_assets.settings import load_settings
+from etl_assets.systems.production.settings import ProductionSettings
 from etl_assets.systems.production.source import ProductionApi
 from etl_assets.systems.production.statistics import AlignmentRules, Method
 
@@ -19,7 +19,7 @@ class ProductionApiResource(dg.ConfigurableResource[Any]):
         Raises:
             ConfigurationError: if its URL is not set.
         """
-        return ProductionApi.from_settings(load_settings())
+        return ProductionApi.from_settings(ProductionSettings.load())
 
 
 class ReportMethod(dg.ConfigurableResource[Any]):

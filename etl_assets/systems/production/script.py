@@ -13,7 +13,6 @@ from etl_assets.core.slices.parquet import ParquetRoot, mirror
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Data, Write, write
 from etl_assets.core.sources.streams.broker import Broker
-from etl_assets.settings import Settings, load_settings
 from etl_assets.systems.production.contracts import (
     STREAMS,
     AlignedWorkOrders,
@@ -23,6 +22,7 @@ from etl_assets.systems.production.contracts import (
     Workorders,
 )
 from etl_assets.systems.production.report import ReportFiles, read_findings, write_report
+from etl_assets.systems.production.settings import ProductionSettings
 from etl_assets.systems.production.source import ProductionApi
 from etl_assets.systems.production.statistics import AlignmentRules, Method, aligned, correlations, outputs
 from etl_assets.systems.production.streaming import Drained, committed_position, drain, relay
@@ -51,7 +51,7 @@ def report(
     *,
     rules: AlignmentRules | None = None,
     method: Method | None = None,
-    settings: Settings | None = None,
+    settings: ProductionSettings | None = None,
     database: Database | None = None,
     broker: Broker | None = None,
     api: ProductionApi | None = None,
@@ -68,7 +68,7 @@ def report(
         TransientError: if the API, the broker or the database stays unavailable; nothing is lost, the next call goes on.
         PermanentError: if the API refuses, or streams something else than what is stored.
     """
-    settings = settings or load_settings()
+    settings = settings or ProductionSettings.load()
     database = database or platform_database(settings)
     broker = broker or platform_broker(settings)
     api = api or ProductionApi.from_settings(settings)
@@ -90,7 +90,9 @@ def copy(stream: Stream, api: ProductionApi, broker: Broker, database: Database)
             return drains
 
 
-def write_findings(database: Database, settings: Settings, *, rules: AlignmentRules, method: Method) -> ReportFiles:
+def write_findings(
+    database: Database, settings: ProductionSettings, *, rules: AlignmentRules, method: Method
+) -> ReportFiles:
     """Align, correlate and report what is in the tables."""
     root = ParquetRoot(settings.storage_url)
     workorders = to_frame(reading.read(database, [Slice(Workorders)]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from etl_assets.core.sources.http.address import without_credentials
 from etl_assets.core.sources.http.client import Limits
 from etl_assets.core.sources.http.stream import ByteStream, StreamClient
-from etl_assets.settings import Settings
+from etl_assets.systems.production.settings import ProductionSettings
 
 _NAME = "production"
 SOURCE_HEADER = "X-Stream-Source"
@@ -15,13 +15,13 @@ SOURCE_HEADER = "X-Stream-Source"
 
 @dataclass(frozen=True)
 class Records:
-    """An open stream: what it is read from ("" if the API does not say), and its NDJSON in pieces of any size."""
+    """An open stream: what it is read from ("" if the API does not say), and its NDJSON in chunks of any size."""
 
     source: str
-    pieces: ByteStream
+    chunks: ByteStream
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self.pieces)
+        return iter(self.chunks)
 
 
 class ProductionApi:
@@ -41,7 +41,7 @@ class ProductionApi:
         self.limits = limits or Limits()
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, limits: Limits | None = None) -> "ProductionApi":
+    def from_settings(cls, settings: ProductionSettings, *, limits: Limits | None = None) -> "ProductionApi":
         """The API that the settings name.
 
         Raises:
@@ -64,6 +64,6 @@ class ProductionApi:
         params = {"after": after, **({"follow": "true"} if follow else {})}
         with (
             StreamClient(_NAME, self._base_url, url_variable="PRODUCTION_API_URL", limits=self.limits) as client,
-            client.get_stream(f"/{stream}", params=params, accept="application/x-ndjson") as pieces,
+            client.get_stream(f"/{stream}", params=params, accept="application/x-ndjson") as chunks,
         ):
-            yield Records(pieces.headers.get(SOURCE_HEADER, "").strip(), pieces)
+            yield Records(chunks.headers.get(SOURCE_HEADER, "").strip(), chunks)

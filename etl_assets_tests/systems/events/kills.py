@@ -22,7 +22,7 @@ from etl_assets.systems.events.simulator.files import BAD_LINES, file_name
 from etl_assets_tests.systems.events.raw_rows import PARSERS
 
 LOOK_EVERY_S = 0.02
-BOOKS = ("inserted", "updated", "unchanged", "deduplicated", "quarantined")
+COUNTS = ("inserted", "updated", "unchanged", "deduplicated", "quarantined")
 US_COLUMNS = (
     "global_event_id",
     "sql_date",
@@ -38,9 +38,9 @@ US_COLUMNS = (
 )
 BAD_ROWS = "bad-rows"
 Row = tuple[Any, ...]
-Book = tuple[str, str | None, int | None, int | None]
+Manifest = tuple[str, str | None, int | None, int | None]
 # One statement, so one snapshot of both.
-BOOK_AND_ROWS = f"""
+MANIFEST_AND_ROWS = f"""
     SELECT coalesce(interval, file_interval), interval IS NULL, state, md5, rows_raw, rows_us, {", ".join(US_COLUMNS)}
     FROM events.intervals FULL JOIN events.us_event_data ON file_interval = interval
 """
@@ -51,7 +51,7 @@ class There:
     """What there is of an interval.
 
     Attributes:
-        state, md5: as the book has them; no state: it is not in the book.
+        state, md5: as the manifest has them; no state: it is not in the manifest.
         ids: events in the raw layer; None: no file.
         us: rows in the table of US events.
     """
@@ -62,8 +62,8 @@ class There:
     us: frozenset[Row] = frozenset()
 
     @property
-    def book(self) -> Book:
-        """What the book says."""
+    def manifest(self) -> Manifest:
+        """What the manifest says."""
         stored = self.ids is not None
         return self.state, self.md5, len(self.ids or ()) if stored else None, len(self.us) if stored else None
 
@@ -109,16 +109,16 @@ def _has_bad_rows(simulator: EventsSimulator, interval: datetime) -> bool:
     return quirks is not None and quirks.defect == BAD_ROWS
 
 
-def seen_in(connection: psycopg.Connection[Any]) -> dict[datetime, tuple[Book | None, set[Row]]]:
-    """Book and US events of all intervals in one snapshot; no book where there are only events.
+def seen_in(connection: psycopg.Connection[Any]) -> dict[datetime, tuple[Manifest | None, set[Row]]]:
+    """Manifest and US events of all intervals in one snapshot; no manifest where there are only events.
 
     Raises:
         AssertionError: if a row is there twice.
     """
-    found: dict[datetime, tuple[Book | None, set[Row]]] = {}
-    for at, alone, state, md5, rows_raw, rows_us, *row in connection.execute(BOOK_AND_ROWS.encode()):
-        book = None if alone else (state, md5, rows_raw, rows_us)
-        _, rows = found.setdefault(at.astimezone(UTC), (book, set()))
+    found: dict[datetime, tuple[Manifest | None, set[Row]]] = {}
+    for at, alone, state, md5, rows_raw, rows_us, *row in connection.execute(MANIFEST_AND_ROWS.encode()):
+        manifest = None if alone else (state, md5, rows_raw, rows_us)
+        _, rows = found.setdefault(at.astimezone(UTC), (manifest, set()))
         if row[0] is not None:
             assert tuple(row) not in rows, f"{row} is there twice"
             rows.add(tuple(row))
@@ -194,42 +194,42 @@ class Witness:
         except BaseException as failure:
             self.failure = failure
 
-    def _look(self, seen: Mapping[datetime, tuple[Book | None, set[Row]]]) -> None:
+    def _look(self, seen: Mapping[datetime, tuple[Manifest | None, set[Row]]]) -> None:
         self.looks += 1
         replaced = [at for at, new in self._new.items() if new.us != self._old.get(at, NOTHING).us]
-        states = [book[0] for book, _ in seen.values() if book]
+        states = [manifest[0] for manifest, _ in seen.values() if manifest]
         self.noted += "fetched" in states
         for at in self._new.keys() | seen.keys():
-            book, rows = seen.get(at, (None, set()))
-            self._judge(at, book, rows)
+            manifest, rows = seen.get(at, (None, set()))
+            self._judge(at, manifest, rows)
         self.mixed += 0 < sum(at in self._seen_new for at in replaced) < len(replaced)
         files = ids_in(self.root, self._new)
         for at, ids in files.items():
             if frozenset(ids) not in (self._old.get(at, NOTHING).ids, self._new[at].ids):
                 self.partial.append(f"file of {at}: {len(ids)} events, neither those of before nor those of now")
 
-    def _judge(self, at: datetime, book: Book | None, found: set[Row]) -> None:
+    def _judge(self, at: datetime, manifest: Manifest | None, found: set[Row]) -> None:
         old, new, rows = self._old.get(at, NOTHING), self._new.get(at, NOTHING), frozenset(found)
-        state, md5, _, rows_us = book or (None, None, None, None)
+        state, md5, _, rows_us = manifest or (None, None, None, None)
         is_new = rows == new.us
         faults = {
             "neither the old rows nor the new ones": not is_new and rows != old.us,
             "the old rows after the new ones": not is_new and at in self._seen_new,
-            "the book has another number of rows": (rows_us or 0) != len(rows),
+            "the manifest has another number of rows": (rows_us or 0) != len(rows),
             "rows of an interval that is not loaded": bool(rows) and state not in ("loaded", "fetched"),
-            # What is loaded are the rows of the very file that the book names.
+            # What is loaded are the rows of the very file that the manifest names.
             "loaded from another file": state == "loaded" and (md5, rows) not in ((new.md5, new.us), (old.md5, old.us)),
             "fetched, and the new rows are there": state == "fetched" and rows != old.us,
         }
-        self.partial += [f"{at} {book}, {len(rows)} rows: {fault}" for fault, met in faults.items() if met]
+        self.partial += [f"{at} {manifest}, {len(rows)} rows: {fault}" for fault, met in faults.items() if met]
         if is_new:
             self._seen_new.add(at)
 
 
-def assert_books_balance(database: Database) -> None:
+def assert_counts_balance(database: Database) -> None:
     """Every write has each of its rows in one count, and what was inserted and not deleted is there."""
     with database.connect() as connection:
-        entries = connection.execute(f"SELECT asset, partition, received, {', '.join(BOOKS)} FROM etl.ledger".encode())
+        entries = connection.execute(f"SELECT asset, partition, received, {', '.join(COUNTS)} FROM etl.ledger".encode())
         assert [entry for entry in entries.fetchall() if entry[2] != sum(entry[3:])] == []
         kept = connection.execute(
             "SELECT partition, sum(inserted - deleted)::bigint FROM etl.ledger WHERE asset = 'events.us_event_data'"

@@ -13,25 +13,25 @@ from etl_assets_tests.systems.production import kills_tasks
 from etl_assets_tests.systems.production.kills_tasks import LONGEST_S, Step, with_kill
 
 # Of the files of the day some are noted, and some stored, together.
-NOTED_TOGETHER, STORED_TOGETHER = 8, 5
+RECORDED_TOGETHER, STORED_TOGETHER = 8, 5
 
 # Where a backfill can be killed. By label, module, owner and name.
 STEPS: dict[str, tuple[str, str]] = {
     "read the list": ("etl_assets.systems.events.script", "all_listed"),
-    "look into the book": ("etl_assets.systems.events.raw_layer", "entries"),
+    "look into the manifest": ("etl_assets.systems.events.raw_layer", "entries"),
     "download": ("etl_assets.systems.events.feed.client", "EventsFeed.downloaded"),
     "verify and parse": ("etl_assets.systems.events.raw_layer", "read_file"),
     "write a file": ("pyarrow.parquet", "write_table"),
     "sync to disk": ("os", "fsync"),
     "rename": ("etl_assets.core.slices.parquet", "publish"),
     "commit of a file": ("etl_assets.core.slices.parquet", "commit"),
-    "note": ("etl_assets.systems.events.raw_layer", "note"),
+    "record_unless_changed": ("etl_assets.systems.events.raw_layer", "record_unless_changed"),
     "read the files": ("etl_assets.systems.events.us_events", "read_parquet"),
     "rule": ("etl_assets.systems.events.us_events", "us_events"),
-    "decide what is stored once": ("etl_assets.systems.events.us_events", "stored_once"),
+    "decide what is stored once": ("etl_assets.systems.events.us_events", "deduplicated_events"),
     "write together": ("etl_assets.systems.events.us_events", "write_together"),
 }
-# The same functions store files and notes; here they are meant in the transactions of US events and book.
+# The same functions store files and notes; here they are meant in the transactions of US events and manifest.
 OF_THE_TRANSACTION: dict[str, tuple[str, str]] = {
     "lock": ("etl_assets.core.slices.transaction", "Transaction.lock"),
     "look for drift": ("etl_assets.core.slices.writing", "refuse_drift"),
@@ -49,13 +49,22 @@ OF_THE_JOB: dict[str, tuple[str, str]] = {
 ORDER = ("read the list, job", *STEPS, *OF_THE_TRANSACTION, "show the files", "show the events")
 ONCE, OF_A_FILE, OF_SEVERAL = 1, 3, 2
 MOST_CALLS = dict.fromkeys(ORDER, OF_SEVERAL) | {
-    **dict.fromkeys(("read the list", "look into the book", *OF_THE_JOB), ONCE),
+    **dict.fromkeys(("read the list", "look into the manifest", *OF_THE_JOB), ONCE),
     **dict.fromkeys(
         ("download", "verify and parse", "write a file", "sync to disk", "rename", "commit of a file", "rule"),
         OF_A_FILE,
     ),
 }
-AMID = ("download", "write a file", "rename", "commit of a file", "note", "write together", "bulk load", "commit")
+AMID = (
+    "download",
+    "write a file",
+    "rename",
+    "commit of a file",
+    "record_unless_changed",
+    "write together",
+    "bulk load",
+    "commit",
+)
 SCRIPT_STEPS: tuple[Step, ...] = (
     *((label, when) for label in (*STEPS, *OF_THE_TRANSACTION) for when in ("before", "after")),
     *((label, "amid") for label in AMID),
@@ -95,7 +104,7 @@ def _begin(kill: list[Any] | None) -> None:
 
     signal.alarm(LONGEST_S)
     logging.basicConfig(level=logging.ERROR)
-    intake.NOTED_TOGETHER, us_store.STORED_TOGETHER = NOTED_TOGETHER, STORED_TOGETHER
+    intake.RECORDED_TOGETHER, us_store.STORED_TOGETHER = RECORDED_TOGETHER, STORED_TOGETHER
     kills_tasks.STEPS |= STEPS | OF_THE_TRANSACTION | OF_THE_JOB
     # Some milliseconds after it has begun.
     kills_tasks.AMID |= dict.fromkeys(AMID, kills_tasks._die_soon)

@@ -124,7 +124,7 @@ def test_a_backfill_of_days_in_one_run_has_each_day_with_its_own_counts(job: Job
     assert result.success
     assert world.us() == world.in_the_us(*range(100))
     assert set(world.states().values()) == {"loaded"}
-    assert (len(world.book()), world.lists(), world.asked()) == (100, 1, 100)
+    assert (len(world.manifest()), world.lists(), world.asked()) == (100, 1, 100)
     for day, numbers in ((DAY, range(96)), (NEXT, range(96, 100))):
         raw, us = metadata(result, RAW, day), metadata(result, US, day)
         expected = len(world.in_the_us(*numbers))
@@ -232,7 +232,7 @@ def test_a_wrong_rule_is_refused_at_once_and_what_is_stored_stays(
 
 
 @pytest.mark.long
-def test_a_book_that_is_wrong_fails_its_check(job: Job, world: World) -> None:
+def test_a_manifest_that_is_wrong_fails_its_check(job: Job, world: World) -> None:
     job()
     world.execute("UPDATE events.intervals SET rows_us = rows_us + 1 WHERE interval = '2019-01-21T00:15Z'")
     (check,) = [check for check in checked(job) if check.check_name == "the_book_is_right"]

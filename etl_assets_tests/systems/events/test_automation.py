@@ -74,7 +74,7 @@ def test_what_is_missing_is_looked_for_hourly_until_it_is_there(sensor: Sensor, 
     assert not by_list(newest)
     world.load(4, 8)
     assert sensor.run_all() == [(DAY, True)]
-    assert (world.states()[1], world.book()[1].last_asked_at) == ("missing", world.now())
+    assert (world.states()[1], world.manifest()[1].last_asked_at) == ("missing", world.now())
     assert sensor.tick() == NOTHING_NEW
     world.simulator.restore(quarter(1))
     world.ahead += HOUR
@@ -289,7 +289,7 @@ def test_what_is_left_of_older_days_is_looked_for_too(sensor: Sensor, world: Wor
     # Nothing ran for more than a week, in which the feed stood still.
     world.ahead = timedelta(days=9)
     assert DAY in [request.partition_key for request in sensor.requests() if sensor.run(request).success]
-    assert (world.states()[1], world.book()[1].attempts) == ("absent", 2)
+    assert (world.states()[1], world.manifest()[1].attempts) == ("absent", 2)
     world.execute("UPDATE events.intervals SET state = 'fetched' WHERE interval = '2019-01-21T00:30Z'")
     assert DAY in [request.partition_key for request in sensor.requests() if sensor.run(request).success]
     assert world.states()[2] == "loaded"
@@ -331,7 +331,7 @@ def test_a_newest_file_that_is_refused_with_403_keeps_nothing_else_waiting_and_i
     world.simulator.change(quarter(3), withdrawn=True, withdrawn_as=403)
     (request,) = sensor.requests()
     assert failed_steps(sensor.run(request)) == ["raw_events"]
-    assert (world.states()[3], world.book()[3].attempts) == ("missing", 1)
+    assert (world.states()[3], world.manifest()[3].attempts) == ("missing", 1)
     assert sensor.tick() == NOTHING_NEW
     world.simulator.restore(quarter(1))
     world.ahead += HOUR

@@ -90,7 +90,7 @@ def test_what_is_missing_is_looked_for_no_more_once_somebody_has_accepted_that(
     assert unsettled(world.database) == []
     assert world.command("--interval", "2019-01-21T00:45Z") == 0
     assert "2019-01-21T00:45Z absent, accepted (a hole): the feed does not list it" in capsys.readouterr().err
-    assert (world.states()[3], world.book()[3].accepted) == ("absent", "a hole")
+    assert (world.states()[3], world.manifest()[3].accepted) == ("absent", "a hole")
 
 
 @pytest.mark.long
@@ -159,7 +159,7 @@ def test_the_command_loads_files_that_somebody_has_and_asks_nobody(
     assert capsys.readouterr().out.startswith("2 files taken with 80 events; ")
     assert world.command("--file", str(world.saved(0))) == 0
     assert world.us() == world.in_the_us(0, 2)
-    assert (world.asked(), world.book()[0].attempts) == (0, 0)
+    assert (world.asked(), world.manifest()[0].attempts) == (0, 0)
     assert sorted(path.name for path in world.folder.iterdir()) == [file_name(quarter(0)), file_name(quarter(2))]
 
 
@@ -178,7 +178,7 @@ def test_the_command_loads_the_shared_file(
     monkeypatch.setenv("EVENTS_US_RULE", "bounding_box")
     assert world.command("--file", str(SHARED_FILE)) == 0
     assert world.query("SELECT count(*) FROM events.us_event_data") == [(603,)]
-    (entry,) = world.book().values()
+    (entry,) = world.manifest().values()
     assert (entry.interval, entry.state) == (datetime(2019, 1, 21, 22, tzinfo=UTC), "loaded")
     assert (entry.rows_raw, entry.rows_us) == (1629, 603)
 

@@ -85,7 +85,7 @@ def test_the_page_of_us_events_explains_each_flag() -> None:
     assert all(f"{name}: {meaning}" in description for name, meaning in FLAGS.items())
 
 
-def test_an_event_is_once_in_a_file_and_once_among_the_us_events_and_an_interval_once_in_the_book() -> None:
+def test_an_event_is_once_in_a_file_and_once_among_the_us_events_and_an_interval_once_in_the_manifest() -> None:
     assert {contract.config.table: contract.config.key for contract in CONTRACTS} == {
         "events.raw_events": ("file_interval", "global_event_id"),
         "events.us_event_data": ("global_event_id",),

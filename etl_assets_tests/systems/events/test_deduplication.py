@@ -3,12 +3,12 @@
 from datetime import timedelta
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.systems.events.contracts import UsEventData
-from etl_assets.systems.events.transform import stored_once
+from etl_assets.systems.events.transform import deduplicated_events
 from etl_assets_tests.systems.events.world import FIRST, quarter
 
 SCHEMA = arrow_schema(UsEventData, ("global_event_id", "file_interval"))
@@ -31,7 +31,7 @@ def once(
     rows: list[tuple[int, int]], held: list[tuple[int, int]], intervals: set[int], *left_out: int
 ) -> tuple[list[tuple[int, int]], bool]:
     had = pa.chunked_array([[*(event for event, _ in rows), *left_out]], pa.int64())
-    shared = stored_once(table(rows), table(held), [quarter(at) for at in sorted(intervals)], had=had)
+    shared = deduplicated_events(table(rows), table(held), [quarter(at) for at in sorted(intervals)], known_ids=had)
     return pairs(shared.rows), shared.given_up
 
 
@@ -57,6 +57,7 @@ def test_nothing_of_nothing() -> None:
     assert once([], [], {0}) == ([], False)
 
 
+@settings(max_examples=25)
 @given(rows=PAIRS, held=PAIRS, intervals=st.sets(st.integers(0, 5), min_size=1))
 def test_what_is_stored_is_what_a_loop_over_the_rows_finds(
     rows: list[tuple[int, int]], held: list[tuple[int, int]], intervals: set[int]

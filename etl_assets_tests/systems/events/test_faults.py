@@ -21,7 +21,7 @@ from etl_assets.core.slices import session, transaction
 from etl_assets.core.slices.transaction import Transaction
 from etl_assets.core.slices.writing import write_together
 from etl_assets.errors import ContractError, PermanentError, PlatformError, TransientError
-from etl_assets.systems.events import manifest as book
+from etl_assets.systems.events import manifest as manifest
 from etl_assets.systems.events import raw_layer as intake
 from etl_assets.systems.events import us_events as us_store
 from etl_assets.systems.events.feed import client as feed
@@ -52,7 +52,7 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each interval is a transaction of its own and noted at once, and the feed may be away for two in a row."""
     monkeypatch.setattr(intake, "AWAY_IN_A_ROW", 2)
     monkeypatch.setattr(us_store, "STORED_TOGETHER", 1)
-    monkeypatch.setattr(intake, "NOTED_TOGETHER", 1)
+    monkeypatch.setattr(intake, "RECORDED_TOGETHER", 1)
 
 
 @pytest.fixture
@@ -85,13 +85,13 @@ def raising(state: str) -> str:
 
 
 def assert_whole(world: World, *numbers: int) -> None:
-    """Exactly these intervals have US events, all of theirs, each written once, and the book says so."""
+    """Exactly these intervals have US events, all of theirs, each written once, and the manifest says so."""
     expected = world.in_the_us(*numbers)
     assert world.us() == expected
     counts = {number: sum(values[0] == quarter(number) for values in expected.values()) for number in numbers}
     ledger = f"SELECT partition, sum(inserted) FROM etl.ledger WHERE asset = '{US}' GROUP BY 1"
     assert world.query(ledger) == [("2019-01-21", len(expected))]
-    assert counts == {number: entry.rows_us for number, entry in world.book().items() if entry.state == "loaded"}
+    assert counts == {number: entry.rows_us for number, entry in world.manifest().items() if entry.state == "loaded"}
     assert (
         world.query(
             "SELECT 1 FROM etl.ledger WHERE received <> inserted + updated + unchanged + deduplicated + quarantined"
@@ -131,7 +131,7 @@ def test_what_may_pass_is_tried_again_and_each_event_is_there_once(world: World,
 
 @pytest.mark.long
 @pytest.mark.parametrize("state", ["40P01", "40001"])
-def test_a_book_that_gives_way_is_written_again(world: World, state: str) -> None:
+def test_a_manifest_that_gives_way_is_written_again(world: World, state: str) -> None:
     faulty(world, raising(state), table=BOOK, when="= 2")
     world.load_all()
     assert_whole(world, *EVERY)
@@ -158,7 +158,7 @@ def test_a_connection_that_is_cut_at_the_commit_leaves_each_event_once(
 
 @pytest.mark.long
 @pytest.mark.parametrize("cut", ["before", "after"])
-@pytest.mark.parametrize(("place", "name"), [(intake, "write_parquet"), (book, "write")], ids=["raw", "book"])
+@pytest.mark.parametrize(("place", "name"), [(intake, "write_parquet"), (manifest, "write")], ids=["raw", "manifest"])
 def test_a_connection_that_is_cut_where_files_are_stored_and_noted_leaves_whole_intervals(
     world: World, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, cut: Any
 ) -> None:
@@ -347,7 +347,7 @@ def test_two_runs_over_republished_files_at_once_leave_the_new_version(world: Wo
         world.simulator.republish(quarter(number))
     at_once(*[world.load_all] * 3)
     assert world.us() == world.in_the_us(*EVERY)
-    assert {n: e.md5 for n, e in world.book().items()} == {n: world.simulator.listed(quarter(n)).md5 for n in EVERY}
+    assert {n: e.md5 for n, e in world.manifest().items()} == {n: world.simulator.listed(quarter(n)).md5 for n in EVERY}
 
 
 # The feed
@@ -389,7 +389,7 @@ def test_a_file_that_is_too_large_is_refused_and_the_others_are_taken(
     monkeypatch.setattr(feed, "LARGEST_FILE_BYTES", 10)
     world.load_all()
     assert set(world.states().values()) == {"refused"}
-    assert "has more than 10 bytes" in str(world.book()[0].reason)
+    assert "has more than 10 bytes" in str(world.manifest()[0].reason)
 
 
 @pytest.mark.long
@@ -401,7 +401,7 @@ def test_a_feed_that_fails_over_one_file_gives_the_others(world: World, status: 
         world.simulator.change(quarter(1), withdrawn=True, withdrawn_as=status)
     world.load_all()
     assert_whole(world, 0, 2, 3)
-    entry = world.book()[1]
+    entry = world.manifest()[1]
     assert (entry.state, entry.attempts) == ("missing", 1)
     assert str(status) in str(entry.reason)
     world.simulator.restore(quarter(1))
@@ -473,7 +473,7 @@ def test_a_load_that_is_ended_anywhere_leaves_whole_intervals_and_the_next_one_d
     assert world.us() == {}
     assert world.left_behind() == []
     assert set(world.states().values()) == {"fetched"}
-    for number in world.book():
+    for number in world.manifest():
         assert world.raw(number).num_rows == ROWS
     world.load_all()
     assert_whole(world, *EVERY)

@@ -481,9 +481,9 @@ def test_an_outage_that_lasts_says_what_it_is_and_leaves_nothing(
 @pytest.mark.long
 @pytest.mark.parametrize("call", CALLS)
 def test_one_byte_at_a_time_ends_at_the_deadline(watched: WatchedFeed, tmp_path: Path, call: str) -> None:
-    patience = feed_module.LIST_PATIENCE if call == "masterfilelist.txt" else 1
+    factor = feed_module.LIST_TIMEOUT_FACTOR if call == "masterfilelist.txt" else 1
     watched.simulator.faults.rates(call, {"slow": 1.0})
-    feed = EventsFeed(watched.url, limits=Limits(deadline_s=0.3 / patience))
+    feed = EventsFeed(watched.url, limits=Limits(deadline_s=0.3 / factor))
     with pytest.raises(ApiUnavailable, match=r"tried once .*\(deadline 0\.3 s\), at last: the answer did not come in"):
         ask(feed, watched, call, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ import pytest
 from etl_assets.cli import run
 from etl_assets.core.slices import parquet as parquet_files
 from etl_assets.errors import PlatformError
-from etl_assets.systems.events import manifest as book
+from etl_assets.systems.events import manifest as manifest
 from etl_assets.systems.events import raw_layer as intake
 from etl_assets.systems.events import us_events as us_store
 from etl_assets.systems.events.us_events import StoredIntervals, Totals
@@ -26,7 +26,7 @@ INTERVALS = 4
 ENDS = {
     "rows": (intake, "write_parquet"),
     "file": (parquet_files, "publish"),
-    "book": (intake, "enter"),
+    "manifest": (intake, "record"),
     "transaction": (us_store, "write_together"),
 }
 
@@ -116,7 +116,7 @@ class History:
         again = self.sensor.tick()
         assert isinstance(again, str) or not done & {self.cause(request) for request in again}
         if len(done) == len(asked):
-            underived = [entry for entry in book.unsettled(self.world.database) if entry.state == "fetched"]
+            underived = [entry for entry in manifest.unsettled(self.world.database) if entry.state == "fetched"]
             assert not underived or not isinstance(again, str)
 
     def whole_day(self, number: int) -> None:
@@ -126,7 +126,7 @@ class History:
         )
 
     def accept(self, number: int) -> None:
-        book.accept(self.world.database, quarter(number), quarter(number + 1), reason=f"step {len(self.told)}")
+        manifest.accept(self.world.database, quarter(number), quarter(number + 1), reason=f"step {len(self.told)}")
 
     def replay(self, number: int) -> None:
         rows = self.world.query(
@@ -156,7 +156,11 @@ class History:
         with self.monkeypatch.context() as broken:
             broken.setattr(place, name, ended)
             # What runs on the way out of a function does not in a process that is killed.
-            broken.setattr(intake, "note", lambda *args, **options: calls > at or book.note(*args, **options))
+            broken.setattr(
+                intake,
+                "record_unless_changed",
+                lambda *args, **options: calls > at or manifest.record_unless_changed(*args, **options),
+            )
             with contextlib.suppress(Killed):
                 self.world.load_all()
 
@@ -182,9 +186,9 @@ class History:
         assert len(self.world.us()) - before == totals.inserted - totals.deleted
 
     def judge(self) -> None:
-        """No event is stored twice; an interval that is loaded has the events of its raw file, as many as the book says."""
+        """No event is stored twice; an interval that is loaded has the events of its raw file, as many as the manifest says."""
         us = self.world.us()
-        for number, entry in self.world.book().items():
+        for number, entry in self.world.manifest().items():
             if entry.state != "loaded":
                 continue
             mine = {identity for identity, (interval, *_) in us.items() if interval == quarter(number)}
@@ -204,7 +208,7 @@ class History:
             self.mend(number)
         sought = [
             number
-            for number, entry in self.world.book().items()
+            for number, entry in self.world.manifest().items()
             if number < INTERVALS and entry.state not in ("absent", "refused")
             if not (entry.accepted or entry.refused_md5) and (entry.reason or entry.md5 is None)
         ]
@@ -212,12 +216,12 @@ class History:
             self.world.ahead += timedelta(minutes=30)
             self.follow(0)
         for number in sought:
-            assert self.world.book()[number].md5 == self.world.simulator.listed(quarter(number)).md5
+            assert self.world.manifest()[number].md5 == self.world.simulator.listed(quarter(number)).md5
         for _ in range(2):
             self.whole_day(0)
-        accepted = [number for number, entry in self.world.book().items() if entry.accepted]
+        accepted = [number for number, entry in self.world.manifest().items() if entry.accepted]
         for number in range(INTERVALS):
-            entry, listed = self.world.book()[number], self.world.simulator.listed(quarter(number))
+            entry, listed = self.world.manifest()[number], self.world.simulator.listed(quarter(number))
             assert number in accepted or (entry.state, entry.md5, entry.reason) == ("loaded", listed.md5, None)
         if not accepted:
             us, served = self.world.us(), self.world.in_the_us(*range(INTERVALS))
@@ -237,5 +241,5 @@ def test_whatever_happens_the_events_are_those_of_the_feed_in_the_end(
             history.step()
         history.end()
     except AssertionError as error:
-        told = "\n".join([*history.told, *(str(world.book().get(number)) for number in range(INTERVALS))])
+        told = "\n".join([*history.told, *(str(world.manifest().get(number)) for number in range(INTERVALS))])
         raise AssertionError(f"seed {seed}:\n{told}") from error

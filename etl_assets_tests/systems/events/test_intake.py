@@ -11,12 +11,12 @@ import pytest
 
 from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.errors import TransientError
-from etl_assets.settings import load_settings
 from etl_assets.systems.events import raw_layer as intake
 from etl_assets.systems.events.feed.client import FeedFile
 from etl_assets.systems.events.files import FileRejected, file_name
-from etl_assets.systems.events.manifest import Entry, enter
+from etl_assets.systems.events.manifest import Entry, record
 from etl_assets.systems.events.raw_layer import Stores, Taken, interval_slice, read_file, store_raw, take
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets_tests.systems.events.event_files import archive, rows
 from etl_assets_tests.systems.events.world import FIRST, ROWS, World, quarter, quick_feed
 
@@ -24,7 +24,7 @@ LATE = timedelta(hours=24)
 
 
 def stores(world: World, run_id: str = "a run") -> Stores:
-    return Stores(world.database, ParquetRoot(load_settings().storage_url), run_id)
+    return Stores(world.database, ParquetRoot(EventsSettings.load().storage_url), run_id)
 
 
 def known(world: World, *numbers: int, **changed: str | None) -> Mapping[object, FeedFile]:
@@ -54,7 +54,7 @@ def test_what_is_taken_is_said_in_the_order_that_it_was_asked_for(world: World) 
     assert first.outcome is not None
     assert (first.outcome.change.inserted, first.outcome.slice) == (ROWS, interval_slice(quarter(2)))
     assert last.outcome is None
-    assert world.book() == {(one.entry.interval - FIRST) // timedelta(minutes=15): one.entry for one in found}
+    assert world.manifest() == {(one.entry.interval - FIRST) // timedelta(minutes=15): one.entry for one in found}
     assert world.query("SELECT DISTINCT run_id FROM etl.ledger") == [("a run",)]
 
 
@@ -63,10 +63,10 @@ REFUSED = Entry(FIRST, "refused", refused_md5="b" * 32, attempts=1)
 
 
 def noted(world: World, entry: Entry | None) -> None:
-    """The book has an entry, and the raw layer what that says of it."""
+    """The manifest has an entry, and the raw layer what that says of it."""
     if entry and entry.stored:
         store_raw(stores(world), entry, read_file(world.own(0, 0, 1, 2), quarter(0)))
-    enter(world.database, [entry] if entry else [], run_id="a run")
+    record(world.database, [entry] if entry else [], run_id="a run")
 
 
 @pytest.mark.long
@@ -86,7 +86,7 @@ def noted(world: World, entry: Entry | None) -> None:
         (replace(STORED, md5=None), "c", True),
     ],
 )
-def test_the_feed_is_asked_for_what_the_book_does_not_have_as_the_feed_says_it(
+def test_the_feed_is_asked_for_what_the_manifest_does_not_have_as_the_feed_says_it(
     world: World, entry: Entry | None, md5: str, asked: bool
 ) -> None:
     noted(world, entry)
@@ -100,7 +100,7 @@ def test_the_feed_is_asked_for_what_the_book_does_not_have_as_the_feed_says_it(
 def test_what_is_settled_stays_when_the_feed_has_nothing_of_it(world: World, entry: Entry) -> None:
     noted(world, entry)
     assert taken(world, [0], {}) == []
-    assert world.book() == {0: entry}
+    assert world.manifest() == {0: entry}
 
 
 @pytest.mark.long
@@ -128,7 +128,7 @@ def test_intervals_are_noted_together_and_the_last_ones_when_a_load_breaks_off(
     intervals = [quarter(number) for number in range(4)]
     options = {"known": known(world, 0, 1, 2, 3), "clock": world.now, "late": LATE}
     coming = take(quick_feed(), stores(world), intervals, **options)  # type: ignore[arg-type]
-    seen = [len(world.book()) for _ in range(3) if next(coming)]
+    seen = [len(world.manifest()) for _ in range(3) if next(coming)]
     with pytest.raises(TransientError, match=r"20190121004500\.export\.CSV\.zip"):
         next(coming)
     assert seen == [1, 2, 2]

@@ -447,9 +447,25 @@ def as_expected(data: bytes, how: Callable[[bytes], Split[pa.Table]] = read) -> 
 
 
 @pytest.mark.parametrize(("how", "model_of"), [(read, expected), (kept, expected_valid)])
-@settings(max_examples=40)
+@settings(max_examples=12)
 @given(st.lists(A_ROW, min_size=1, max_size=6), st.booleans())
 def test_a_file_means_what_its_rows_mean_one_by_one(
+    how: Callable[[bytes], Split[pa.Table]], model_of: Callable[[bytes], Expected], odd: list[bytes], cut: bool
+) -> None:
+    require_as_expected(how, model_of, odd, cut)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("how", "model_of"), [(read, expected), (kept, expected_valid)])
+@settings(max_examples=300)
+@given(st.lists(A_ROW, min_size=1, max_size=6), st.booleans())
+def test_many_files_mean_what_their_rows_mean(
+    how: Callable[[bytes], Split[pa.Table]], model_of: Callable[[bytes], Expected], odd: list[bytes], cut: bool
+) -> None:
+    require_as_expected(how, model_of, odd, cut)
+
+
+def require_as_expected(
     how: Callable[[bytes], Split[pa.Table]], model_of: Callable[[bytes], Expected], odd: list[bytes], cut: bool
 ) -> None:
     data = b"".join(odd).removesuffix(b"\n" if cut else b"")
@@ -460,7 +476,7 @@ def test_a_file_means_what_its_rows_mean_one_by_one(
     assert as_expected(padded, how) == model_of(padded)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     st.sampled_from(sorted(TYPES)),
     st.lists(st.text("0123456789-+.eE xinfa_", min_size=1, max_size=6) | st.none(), max_size=6),

@@ -1,4 +1,4 @@
-"""Histories after which the book, the raw layer and the US events must still say the same: ends between two commits, feeds that fail over
+"""Histories after which the manifest, the raw layer and the US events must still say the same: ends between two commits, feeds that fail over
 some of what they list, events that move between files, rows that were replayed.
 """
 
@@ -15,14 +15,14 @@ from etl_assets.core.slices import quarantine
 from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
 from etl_assets.core.slices.writing import Write
 from etl_assets.errors import PermanentError, PlatformError, TransientError
-from etl_assets.settings import load_settings
-from etl_assets.systems.events import manifest as book
+from etl_assets.systems.events import manifest as manifest
 from etl_assets.systems.events import raw_layer as intake
 from etl_assets.systems.events import us_events as us_store
 from etl_assets.systems.events.feed import archive
 from etl_assets.systems.events.files import INTERVAL, FileRejected
-from etl_assets.systems.events.manifest import enter, entry_of, turn
+from etl_assets.systems.events.manifest import entry_of, locked, record
 from etl_assets.systems.events.raw_layer import Stores, interval_slice, read_file, store_raw
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.transform import us_rule
 from etl_assets.systems.events.us_events import store_us_events
 from etl_assets_tests.systems.events.test_command import lost
@@ -53,8 +53,8 @@ def test_a_feed_that_gives_none_of_what_it_lists_has_failed_whatever_it_does_not
     with pytest.raises(failure, match=f"events API, GET /.*{status}"):
         world.load_all()
     # What was tried is known, also of the file over which the load has ended.
-    assert {number: entry.attempts for number, entry in world.book().items()} == {0: 1, 1: 1, 2: 1, 3: 1}
-    assert f"{status}" in str(world.book()[3].reason)
+    assert {number: entry.attempts for number, entry in world.manifest().items()} == {0: 1, 1: 1, 2: 1, 3: 1}
+    assert f"{status}" in str(world.manifest()[3].reason)
 
 
 @pytest.mark.long
@@ -68,7 +68,7 @@ def test_a_feed_that_is_away_is_given_up_though_it_lists_only_some_of_the_files(
     world.simulator.faults.rates("files", {"500": 1.0})
     with pytest.raises(TransientError, match="20190121003000"):
         world.load_all()
-    assert set(world.book()) == {0, 1, 2}
+    assert set(world.manifest()) == {0, 1, 2}
 
 
 @pytest.mark.long
@@ -82,7 +82,7 @@ def test_a_fault_of_this_machine_is_no_refusal_of_the_file(world: World, monkeyp
     with monkeypatch.context() as broken:
         broken.setattr(archive, "_whole", unreadable)
         world.load_all()
-    assert (world.book()[1].state, world.book()[1].refused_md5) == ("loaded", None)
+    assert (world.manifest()[1].state, world.manifest()[1].refused_md5) == ("loaded", None)
     world.load_all()
     assert world.us() == world.in_the_us(0, 1, 2, 3)
 
@@ -91,15 +91,15 @@ def test_a_fault_of_this_machine_is_no_refusal_of_the_file(world: World, monkeyp
 
 
 @pytest.mark.long
-def test_a_load_that_ends_between_rows_and_book_is_made_good_though_the_feed_goes_back(
+def test_a_load_that_ends_between_rows_and_manifest_is_made_good_though_the_feed_goes_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.load_all()
     world.simulator.republish(quarter(1))
     with monkeypatch.context() as broken:
-        enter = book.enter
+        store = manifest.record
         broken.setattr(
-            intake, "enter", lambda database, noted, **how: away() if noted[0].md5 else enter(database, noted, **how)
+            intake, "record", lambda database, noted, **how: away() if noted[0].md5 else store(database, noted, **how)
         )
         with pytest.raises(TransientError):
             world.load_all()
@@ -157,14 +157,14 @@ def test_an_event_that_its_file_no_longer_has_in_the_us_goes_to_another_that_has
     before = world.us()
     derive(world, *([0] if alone else [0, 1]))
     assert world.us() == before
-    assert {number: (entry.rows_us, entry.rows_repeated) for number, entry in world.book().items()} == {
+    assert {number: (entry.rows_us, entry.rows_repeated) for number, entry in world.manifest().items()} == {
         0: (1, 0),
         1: (2, 0),
     }
 
 
 def derive(world: World, *numbers: int, **options: Any) -> None:
-    stores = Stores(world.database, ParquetRoot(load_settings().storage_url))
+    stores = Stores(world.database, ParquetRoot(EventsSettings.load().storage_url))
     options = {"rule": us_rule(), "clock": world.now, **options}
     list(store_us_events(stores, [quarter(number) for number in numbers], **options))
 
@@ -207,7 +207,7 @@ def test_a_replayed_row_that_somebody_took_away_is_open_again_when_its_file_is_l
         assert run(["quarantine", "replay", identity, "--set", "action_geo_lat=61.2"]) == 0
     there = world.raw(0)
     write_parquet(
-        ParquetRoot(load_settings().storage_url),
+        ParquetRoot(EventsSettings.load().storage_url),
         world.database,
         there.filter(pc.not_equal(there["global_event_id"], 7)),
         [interval_slice(quarter(0))],
@@ -234,22 +234,22 @@ def test_a_replay_that_stores_nothing_leaves_its_interval_as_it_is(world: World,
 def test_a_row_that_goes_while_its_replay_waits_is_not_stored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.load_own(0, 0, BROKEN, 1)
     ((identity,),) = world.query("SELECT id FROM etl.quarantine")
-    waiting, changing = threading.Event(), book.changing
+    waiting, changing = threading.Event(), manifest.changing
 
     def waits(*args: Any) -> Any:
         waiting.set()
         return changing(*args)
 
-    monkeypatch.setattr(book, "changing", waits)
+    monkeypatch.setattr(manifest, "changing", waits)
     with ThreadPoolExecutor(1) as pool:
-        with turn(world.database) as connection:
+        with locked(world.database) as connection:
             replay = pool.submit(run, ["quarantine", "replay", identity, "--set", "action_geo_lat=61.2"])
             waiting.wait(10)
             republished = read_file(world.own(0, 0, 1), quarter(0))
-            stores = Stores(world.database, ParquetRoot(load_settings().storage_url))
+            stores = Stores(world.database, ParquetRoot(EventsSettings.load().storage_url))
             entry = entry_of(connection, quarter(0))
             assert entry is not None
-            enter(world.database, [store_raw(stores, entry, republished).entry], run_id="a run")
+            record(world.database, [store_raw(stores, entry, republished).entry], run_id="a run")
         assert replay.result() == 1
     assert world.raw(0)["global_event_id"].to_pylist() == [817930293, 817930294]
 
@@ -271,15 +271,15 @@ def test_a_raw_file_that_the_feed_no_longer_has_is_named_until_somebody_accepts_
     world.ahead += timedelta(days=3)
     with pytest.raises(PermanentError, match="20190121001500.*by a run of raw_events for 2019-01-21 or"):
         world.load_all()
-    assert [entry.interval for entry in book.unsettled(world.database)] == [quarter(1)]
+    assert [entry.interval for entry in manifest.unsettled(world.database)] == [quarter(1)]
     world.load_all()
     assert (world.states()[1], world.us(), lost(world)) == ("absent", before, (1, 0))
     assert run(["events", "accept", "--interval", "2019-01-21T00:15Z", "--reason", "lost"]) == 0
     world.load_all()
-    assert (book.unsettled(world.database), world.us()) == ([], before)
+    assert (manifest.unsettled(world.database), world.us()) == ([], before)
     world.simulator.restore(quarter(1))
     world.load_all()
-    assert (set(world.states().values()), world.book()[1].accepted, world.us()) == ({"loaded"}, None, before)
+    assert (set(world.states().values()), world.manifest()[1].accepted, world.us()) == ({"loaded"}, None, before)
 
 
 # What is asked for

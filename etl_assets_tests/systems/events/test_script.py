@@ -11,12 +11,12 @@ import pytest
 from etl_assets.core.slices import quarantine
 from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.errors import ConfigurationError, PermanentError, PlatformError, TransientError
-from etl_assets.settings import load_settings
 from etl_assets.systems.events.contracts import RawEvents
 from etl_assets.systems.events.feed.client import EventsFeed, FeedFile
 from etl_assets.systems.events.files import INTERVAL, FileRejected, file_name, quarters
 from etl_assets.systems.events.format.layout import corrected_events
 from etl_assets.systems.events.raw_layer import Stores
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.simulator.files import BAD_LINES, DEFECTS
 from etl_assets.systems.events.transform import us_rule
 from etl_assets.systems.events.us_events import Totals, store_us_events
@@ -39,7 +39,7 @@ def test_all_intervals_are_stored_with_the_us_events_of_each(world: World) -> No
         rows = world.raw(number).drop_columns(["file_interval"]).to_pylist()
         assert rows == world.served(number)
     counts = Counter(values[0] for values in expected.values())
-    for number, entry in world.book().items():
+    for number, entry in world.manifest().items():
         listed = world.simulator.listed(quarter(number))
         assert (entry.state, entry.size, entry.md5) == ("loaded", listed.size, listed.md5)
         assert (entry.rows_raw, entry.rows_us, entry.attempts) == (ROWS, counts[quarter(number)], 1)
@@ -84,7 +84,7 @@ def test_one_interval_is_verified_by_what_the_lists_say_of_it(world: World) -> N
     world.simulator.change(quarter(2), halves=99)
     world.load(2)
     assert (world.states(), world.us()) == ({1: "loaded", 2: "missing"}, world.in_the_us(1))
-    assert f"should have {len(half)} " in str(world.book()[2].reason)
+    assert f"should have {len(half)} " in str(world.manifest()[2].reason)
 
 
 @pytest.mark.long
@@ -116,7 +116,7 @@ def test_of_two_lists_that_disagree_the_one_that_names_the_file_is_right(
         )
     world.load_all()
     assert world.us() == world.in_the_us(0, 1, 2, 3)
-    assert (world.book()[3].md5, world.book()[3].reason) == (world.simulator.listed(quarter(3)).md5, None)
+    assert (world.manifest()[3].md5, world.manifest()[3].reason) == (world.simulator.listed(quarter(3)).md5, None)
 
 
 @pytest.mark.long
@@ -171,7 +171,7 @@ def test_a_republished_file_replaces_its_slice_and_only_changed_rows_have_a_new_
     assert new == inserted | updated
     assert {at for number, at in world.uploads().items() if number not in new} == {first}
     assert [row for row in world.tables()["us_event_data"] if row[0] != quarter(1)] == others
-    assert world.book()[1].md5 == world.simulator.listed(quarter(1)).md5
+    assert world.manifest()[1].md5 == world.simulator.listed(quarter(1)).md5
 
 
 @pytest.mark.long
@@ -198,7 +198,7 @@ def test_a_republished_file_that_is_refused_leaves_what_is_stored_and_is_fetched
     asked = world.asked()
     (taken,) = world.load_all().taken
     assert (taken.outcome, taken.entry.state) == (None, "loaded")
-    entry, listed = world.book()[1], world.simulator.listed(quarter(1))
+    entry, listed = world.manifest()[1], world.simulator.listed(quarter(1))
     assert (entry.state, entry.refused_md5, entry.attempts) == ("loaded", listed.md5, 2)
     assert entry.md5 != listed.md5
     assert str(entry.reason).startswith("20190121001500.export.CSV.zip: ")
@@ -212,7 +212,7 @@ def test_a_republished_file_that_is_refused_leaves_what_is_stored_and_is_fetched
     world.simulator.republish(quarter(1))
     world.load_all()
     assert world.us() == world.in_the_us(*EVERY)
-    assert (world.book()[1].reason, world.book()[1].refused_md5) == (None, None)
+    assert (world.manifest()[1].reason, world.manifest()[1].refused_md5) == (None, None)
     assert world.left_behind() == []
 
 
@@ -247,7 +247,7 @@ def test_a_file_that_stays_another_one_than_listed_is_missing_and_asked_for_agai
     world.load_all()
     assert world.states() == {0: "loaded", 1: "loaded", 2: "missing", 3: "loaded"}
     assert world.asked() - asked == 3 + 3
-    assert "(3 attempts)" in str(world.book()[2].reason)
+    assert "(3 attempts)" in str(world.manifest()[2].reason)
     world.simulator.restore(quarter(2))
     world.load_all()
     assert world.us() == world.in_the_us(*EVERY)
@@ -258,7 +258,7 @@ def test_a_file_that_is_being_published_is_fetched_again_and_taken_whole(world: 
     world.simulator.change(quarter(2), halves=2)
     world.load_all()
     assert world.us() == world.in_the_us(*EVERY)
-    assert world.book()[2].reason is None
+    assert world.manifest()[2].reason is None
 
 
 @pytest.mark.long
@@ -283,7 +283,7 @@ def test_a_file_without_events_leaves_an_interval_without_any(world: World) -> N
     world.simulator.change(quarter(2), defect="no-events")
     assert us_changes(world.load_all()).deleted == 13
     assert world.us() == world.in_the_us(0, 1, 3)
-    assert (world.book()[2].state, world.book()[2].rows_raw, world.book()[2].rows_us) == ("loaded", 0, 0)
+    assert (world.manifest()[2].state, world.manifest()[2].rows_raw, world.manifest()[2].rows_us) == ("loaded", 0, 0)
 
 
 # Missing, late, absent
@@ -299,11 +299,11 @@ def test_a_missing_interval_is_asked_for_again_and_loaded_when_it_comes(world: W
     first = world.now()
     world.ahead += HOUR
     world.load_all()
-    assert (world.states()[1], world.book()[1].attempts) == ("missing", 2)
+    assert (world.states()[1], world.manifest()[1].attempts) == ("missing", 2)
     world.simulator.restore(quarter(1))
     world.ahead += HOUR
     world.load_all()
-    entry = world.book()[1]
+    entry = world.manifest()[1]
     assert (entry.state, entry.attempts, entry.reason) == ("loaded", 3, None)
     assert (entry.first_asked_at, entry.last_asked_at) == (first, world.now())
     assert world.us() == world.in_the_us(*EVERY)
@@ -348,7 +348,7 @@ def test_a_file_that_is_listed_and_not_there_is_missing(world: World) -> None:
     world.simulator.change(quarter(1), withdrawn=True)
     world.load_all()
     assert world.states() == {0: "loaded", 1: "missing", 2: "loaded", 3: "loaded"}
-    assert "404" in str(world.book()[1].reason)
+    assert "404" in str(world.manifest()[1].reason)
     assert world.us() == world.in_the_us(0, 2, 3)
 
 
@@ -383,7 +383,7 @@ def test_an_event_in_two_intervals_is_stored_once_by_the_first_that_brought_it(w
     }
     (stored,) = done.stored
     assert (stored.outcome.received, stored.outcome.change.inserted, stored.outcome.change.deduplicated) == (2, 1, 1)
-    assert (world.book()[1].rows_raw, world.book()[1].rows_us) == (2, 1)
+    assert (world.manifest()[1].rows_raw, world.manifest()[1].rows_us) == (2, 1)
     before = world.tables()["us_event_data"]
     for _ in range(3):
         world.load_own(1, 1, 2)
@@ -465,7 +465,7 @@ def test_single_bad_rows_are_in_quarantine_with_file_and_line_and_the_rest_is_ta
         (f"{name}, line 10", "global_event_id", "not a whole number"),
     ]
     assert {partition for partition, *_ in world.quarantine()} == {"20190121001500"}
-    assert (world.book()[1].state, world.book()[1].rows_raw) == ("loaded", ROWS - len(BAD_LINES))
+    assert (world.manifest()[1].state, world.manifest()[1].rows_raw) == ("loaded", ROWS - len(BAD_LINES))
     good = world.raw(1)["global_event_id"].to_pylist()
     assert world.us().keys() == world.in_the_us(0, 2, 3).keys() | (set(good) & world.us().keys())
     assert len(good) == 35
@@ -489,7 +489,7 @@ def test_a_row_that_breaks_a_rule_is_in_quarantine_wherever_the_rule_is_judged(
     world: World, field: str, value: str, rule: str
 ) -> None:
     done = world.load_own(0, 0, 1, {"global_event_id": "7", field: value}, 2)
-    assert (done.quarantined, world.book()[0].rows_raw) == (1, 3)
+    assert (done.quarantined, world.manifest()[0].rows_raw) == (1, 3)
     assert len(world.us()) == 3
     ((partition, source, column, _),) = world.quarantine()
     assert (partition, column) == ("20190121000000", field)
@@ -551,7 +551,7 @@ def test_a_feed_that_goes_back_to_the_file_that_is_stored_takes_the_reason_away(
     world.load_all()
     world.simulator.restore(quarter(1))
     world.load_all()
-    assert world.book()[1].reason is None
+    assert world.manifest()[1].reason is None
 
 
 @pytest.mark.long
@@ -589,7 +589,7 @@ def replayed(world: World, **corrections: Any) -> list[str]:
     (entry,), _ = quarantine.list_entries(world.database, asset="events.raw_events", status="all")
     return quarantine.replay(
         world.database,
-        load_settings().storage_url,
+        EventsSettings.load().storage_url,
         entry,
         contract=RawEvents,
         read_raw=corrected_events,
@@ -620,9 +620,9 @@ def test_a_row_in_quarantine_is_stored_once_it_is_corrected_and_derived_by_the_n
     assert world.raw(0).num_rows == 2
     assert replayed(world, **corrections) == replayed(world, **corrections) == []
     assert world.raw(0)["global_event_id"].to_pylist() == [817930293, 817930294, 7]
-    stores = Stores(world.database, ParquetRoot(load_settings().storage_url))
+    stores = Stores(world.database, ParquetRoot(EventsSettings.load().storage_url))
     list(store_us_events(stores, [quarter(0)], rule=us_rule(), clock=world.now))
-    assert (world.us().keys(), world.book()[0].rows_raw) == ({7, 817930293, 817930294}, 3)
+    assert (world.us().keys(), world.manifest()[0].rows_raw) == ({7, 817930293, 817930294}, 3)
 
 
 @pytest.mark.long
@@ -652,7 +652,7 @@ def test_a_row_that_was_replayed_stays_when_the_same_file_is_loaded_again(world:
     for _ in range(2):
         world.load_own(0, *events)
         assert world.us().keys() == {7, 817930293, 817930294}
-        assert (world.book()[0].rows_raw, world.book()[0].rows_us) == (3, 3)
+        assert (world.manifest()[0].rows_raw, world.manifest()[0].rows_us) == (3, 3)
     world.load_own(0, 0, 1, 2)
     assert world.us().keys() == {817930293, 817930294, 817930295}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl_assets.core.contracts.arrow import arrow_schema
@@ -205,6 +205,7 @@ EVENTS = st.fixed_dictionaries(
 RULES = st.sampled_from([ByCountryCode(("US",)), ByCountryCode(("US", "RQ")), ByCountryCode(("VQ",)), InBox()])
 
 
+@settings(max_examples=25)
 @given(st.lists(st.lists(EVENTS, max_size=6), max_size=3), RULES)
 def test_every_event_is_there_or_counted_as_left_out_in_however_many_chunks_they_come(
     chunks: Sequence[Sequence[Mapping[str, Any]]], rule: UsRule

@@ -10,11 +10,11 @@ import pytest
 
 from etl_assets.cli import run
 from etl_assets.errors import ConfigurationError, PermanentError
-from etl_assets.settings import load_settings
-from etl_assets.systems.events import manifest as book
+from etl_assets.systems.events import manifest as manifest
 from etl_assets.systems.events import raw_layer as intake
 from etl_assets.systems.events import script
 from etl_assets.systems.events.feed import client as feed
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.us_events import StoredIntervals
 from etl_assets_tests.systems.events.sensor import NOTHING_NEW, Sensor
 from etl_assets_tests.systems.events.test_command import lost
@@ -33,7 +33,7 @@ def accept(number: int, reason: str = "we have it") -> int:
 
 
 def unsettled(world: World) -> list[int]:
-    return [(entry.interval - quarter(0)) // timedelta(minutes=15) for entry in book.unsettled(world.database)]
+    return [(entry.interval - quarter(0)) // timedelta(minutes=15) for entry in manifest.unsettled(world.database)]
 
 
 def settled_hours(world: World, hours: int) -> None:
@@ -79,7 +79,7 @@ def test_a_newer_version_that_the_feed_no_longer_lists_is_asked_for_hourly_until
     world.simulator.change(quarter(1), held=True)
     settled_hours(world, 1)
     assert sensor.run_all() == [(DAY, True)]
-    assert (sensor.tick(), world.book()[1].attempts) == (NOTHING_NEW, 3)
+    assert (sensor.tick(), world.manifest()[1].attempts) == (NOTHING_NEW, 3)
     assert accept(1) == 0
     settled_hours(world, 1)
     assert (sensor.tick(), lost(world), unsettled(world)) == (NOTHING_NEW, (0, 1), [])
@@ -102,7 +102,7 @@ def test_a_third_version_that_cannot_be_had_is_not_forgotten_for_the_second_that
 def test_rows_of_a_version_that_nobody_knows_are_asked_for_until_they_are_known(
     sensor: Sensor, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The load ended between its first word to the book and the rows, and then the feed had no file."""
+    """The load ended between its first word to the manifest and the rows, and then the feed had no file."""
     world.load_all()
     world.simulator.republish(quarter(1))
     with monkeypatch.context() as broken:
@@ -111,7 +111,7 @@ def test_rows_of_a_version_that_nobody_knows_are_asked_for_until_they_are_known(
             world.load_all()
     world.simulator.change(quarter(1), withdrawn=True)
     world.load_all()
-    assert (world.book()[1].md5, lost(world), unsettled(world)) == (None, (1, 0), [1])
+    assert (world.manifest()[1].md5, lost(world), unsettled(world)) == (None, (1, 0), [1])
     world.simulator.change(quarter(1), withdrawn=False)
     settled_hours(world, 1)
     assert sensor.run_all() == [(DAY, True)]
@@ -151,7 +151,7 @@ def test_a_line_that_is_replayed_is_derived_though_somebody_has_accepted_the_los
     assert unsettled(world) == [0]
     sensor.run_all()
     assert 7 in world.us()
-    assert (unsettled(world), lost(world), world.book()[0].accepted) == ([], (0, 1), "we have it")
+    assert (unsettled(world), lost(world), world.manifest()[0].accepted) == ([], (0, 1), "we have it")
 
 
 @pytest.mark.long
@@ -166,7 +166,7 @@ def test_who_accepts_the_loss_of_a_newer_version_does_not_accept_damage_of_what_
     monkeypatch.setenv("EVENTS_US_RULE", "bounding_box")
     assert world.command(*THE_HOUR) == 1
     assert "20190121001500/data.parquet is damaged" in capsys.readouterr().err
-    assert (world.states()[1], world.book()[1].accepted, unsettled(world)) == ("missing", None, [1])
+    assert (world.states()[1], world.manifest()[1].accepted, unsettled(world)) == ("missing", None, [1])
     assert world.command(*THE_HOUR) == 0
     assert (world.states()[1], lost(world)) == ("refused", (1, 0))
     assert accept(1, "all of it") == 0
@@ -185,7 +185,7 @@ def test_what_was_accepted_is_not_accepted_again_with_another_reason(
     capsys.readouterr()
     assert run(["events", "accept", *THE_HOUR, "--reason", "the feed stood still"]) == 0
     assert capsys.readouterr().out == "1 interval accepted as lost: the feed stood still\n"
-    assert [world.book()[number].accepted for number in (1, 2)] == ["agreed, ticket 12", "the feed stood still"]
+    assert [world.manifest()[number].accepted for number in (1, 2)] == ["agreed, ticket 12", "the feed stood still"]
     assert run(["events", "accept", *THE_HOUR, "--reason", "again"]) == 2
 
 
@@ -198,12 +198,12 @@ def test_a_file_that_comes_while_its_loss_is_accepted_is_stored(world: World, mo
 
     def accepted_meanwhile(*args: Any, **options: Any) -> Any:
         found = fetched(*args, **options)
-        book.accept(world.database, quarter(1), quarter(2), reason="gone for good")
+        manifest.accept(world.database, quarter(1), quarter(2), reason="gone for good")
         return found
 
     monkeypatch.setattr(intake, "_fetched", accepted_meanwhile)
     world.load(1)
-    assert (world.states()[1], world.book()[1].accepted, world.book()[1].attempts) == ("loaded", None, 2)
+    assert (world.states()[1], world.manifest()[1].accepted, world.manifest()[1].attempts) == ("loaded", None, 2)
     assert world.us() == world.in_the_us(0, 1, 2, 3)
 
 
@@ -296,7 +296,7 @@ def test_a_file_that_is_too_large_is_said_to_be_that_and_not_what_a_programmer_m
 def test_a_first_day_before_the_feed_is_refused_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVENTS_START_DATE", "2014-12-31")
     with pytest.raises(ConfigurationError, match="EVENTS_START_DATE.*2015"):
-        load_settings()
+        EventsSettings.load()
 
 
 def test_an_end_without_a_begin_is_refused(world: World) -> None:
@@ -323,7 +323,7 @@ def test_an_interval_that_is_derived_twice_in_a_load_counts_once(
     assert capsys.readouterr().out == (
         "1 file taken with 1 event; 1 US events inserted, 0 updated, 1 deleted, 2 unchanged\n"
     )
-    assert {number: (entry.rows_us, entry.rows_repeated) for number, entry in world.book().items()} == {
+    assert {number: (entry.rows_us, entry.rows_repeated) for number, entry in world.manifest().items()} == {
         0: (2, 0),
         1: (1, 0),
     }
@@ -359,7 +359,7 @@ def test_an_accepted_file_that_the_feed_refuses_fails_no_run(sensor: Sensor, wor
     ((identity,),) = world.query("SELECT id FROM etl.quarantine")
     assert run(["quarantine", "replay", identity, "--set", "action_geo_lat=61.2"]) == 0
     sensor.run_all()
-    assert (7 in world.us(), world.book()[1].accepted, unsettled(world)) == (True, "not for us", [])
+    assert (7 in world.us(), world.manifest()[1].accepted, unsettled(world)) == (True, "not for us", [])
 
 
 @pytest.mark.long
@@ -410,7 +410,7 @@ def test_rows_that_a_killed_load_has_written_are_derived_though_the_feed_has_the
     world.simulator.change(quarter(1), withdrawn=True)
     sensor.run_all()
     assert world.us() == world.in_the_us(0, 1, 2, 3)
-    assert (world.book()[1].md5, unsettled(world)) == (None, [1])
+    assert (world.manifest()[1].md5, unsettled(world)) == (None, [1])
 
 
 @pytest.mark.long
@@ -419,9 +419,9 @@ def test_the_version_that_is_stored_does_not_hide_that_a_newer_one_cannot_be_had
 ) -> None:
     """One list says the version that is stored, and the other one that is not there."""
     world.load_all()
-    stored, file = world.book()[3].md5, quick_feed().latest()
+    stored, file = world.manifest()[3].md5, quick_feed().latest()
     assert stored == file.md5
     monkeypatch.setattr(feed.EventsFeed, "latest", lambda _: replace(file, md5="0" * 32))
     for _ in range(2):
         world.load_all()
-        assert (world.book()[3].md5, lost(world), unsettled(world)) == (stored, (1, 0), [3])
+        assert (world.manifest()[3].md5, lost(world), unsettled(world)) == (stored, (1, 0), [3])

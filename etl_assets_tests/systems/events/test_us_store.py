@@ -1,4 +1,4 @@
-"""From the raw layer to the US events: which are stored, once each, in which transactions, with what the book says."""
+"""From the raw layer to the US events: which are stored, once each, in which transactions, with what the manifest says."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +11,10 @@ import pytest
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.errors import PermanentError
-from etl_assets.settings import load_settings
 from etl_assets.systems.events import us_events as us_store
-from etl_assets.systems.events.manifest import Entry, enter, turn
+from etl_assets.systems.events.manifest import Entry, locked, record
 from etl_assets.systems.events.raw_layer import Stores, read_file, store_raw
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.transform import InBox, UsRule, us_rule
 from etl_assets.systems.events.us_events import StoredIntervals, Totals, store_us_events
 from etl_assets_tests.systems.events.world import World, quarter
@@ -25,13 +25,13 @@ NOWHERE = {"action_geo_country_code": "", "action_geo_lat": "", "action_geo_long
 
 
 def stores(world: World) -> Stores:
-    return Stores(world.database, ParquetRoot(load_settings().storage_url), "a run")
+    return Stores(world.database, ParquetRoot(EventsSettings.load().storage_url), "a run")
 
 
 def raw(world: World, number: int, *events: dict[str, str] | int) -> None:
-    """An interval in the raw layer, noted in the book."""
+    """An interval in the raw layer, noted in the manifest."""
     file = read_file(world.own(number, *events), quarter(number))
-    enter(world.database, [store_raw(stores(world), Entry(quarter(number)), file).entry], run_id="a run")
+    record(world.database, [store_raw(stores(world), Entry(quarter(number)), file).entry], run_id="a run")
 
 
 def derived(
@@ -54,7 +54,7 @@ def ids(world: World) -> dict[int, list[int]]:
 @pytest.mark.long
 def test_only_intervals_with_rows_in_the_raw_layer_are_derived(world: World) -> None:
     raw(world, 1, 0)
-    enter(world.database, [Entry(quarter(0), "missing"), Entry(quarter(2), "refused")], run_id="a run")
+    record(world.database, [Entry(quarter(0), "missing"), Entry(quarter(2), "refused")], run_id="a run")
     assert [(one.day, len(one.intervals)) for one in derived(world, 0, 1, 2, 3)] == [(date(2019, 1, 21), 1)]
     assert derived(world) == derived(world, 0, 2, 3) == []
     assert world.states() == {0: "missing", 1: "loaded", 2: "refused"}
@@ -74,7 +74,7 @@ def test_reasons_are_counted_by_transaction_and_together(world: World, monkeypat
     assert Totals.of(stored).left_out == {"another country": 3, "no action location": 1}
     assert Totals.of([]).left_out == {}
     assert [(one.outcome.received, one.outcome.change.inserted) for one in stored] == [(1, 1), (0, 0)]
-    assert (world.book()[1].rows_raw, world.book()[1].rows_us, world.book()[1].state) == (1, 0, "loaded")
+    assert (world.manifest()[1].rows_raw, world.manifest()[1].rows_us, world.manifest()[1].state) == (1, 0, "loaded")
 
 
 def test_of_an_event_in_several_intervals_the_one_that_brought_it_first_keeps_it(world: World) -> None:
@@ -86,7 +86,7 @@ def test_of_an_event_in_several_intervals_the_one_that_brought_it_first_keeps_it
     assert ids(world) == {0: [0, 1], 2: [2, 3, 7]}
     change = stored.outcome.change
     assert (change.inserted, change.unchanged, change.deduplicated, stored.outcome.received) == (2, 3, 4, 9)
-    assert {number: (entry.rows_us, entry.rows_repeated) for number, entry in world.book().items()} == {
+    assert {number: (entry.rows_us, entry.rows_repeated) for number, entry in world.manifest().items()} == {
         0: (2, 1),
         1: (0, 3),
         2: (3, 0),
@@ -104,7 +104,7 @@ def test_however_many_intervals_a_transaction_has_each_event_is_stored_once(
     stored = derived(world, *range(5))
     assert ids(world) == {0: [0, 1, 100], 1: [2], 2: [3], 3: [4], 4: [5]}
     assert sum(one.outcome.change.deduplicated for one in stored) == 8
-    assert [world.book()[number].rows_repeated for number in range(5)] == [0, 2, 2, 2, 2]
+    assert [world.manifest()[number].rows_repeated for number in range(5)] == [0, 2, 2, 2, 2]
     before = world.tables()
     derived(world, *range(5), now=world.now() + timedelta(hours=1))
     assert world.tables() == before
@@ -126,7 +126,7 @@ def test_an_event_that_its_interval_gives_up_is_stored_with_another_that_has_it(
 
 
 @pytest.mark.long
-def test_until_it_is_stored_with_another_the_book_has_that_as_fetched(
+def test_until_it_is_stored_with_another_the_manifest_has_that_as_fetched(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw(world, 0, 0, 7)
@@ -169,8 +169,11 @@ def test_two_that_derive_intervals_with_events_in_common_take_turns(world: World
             done.result()
     (held,) = ids(world).values()
     assert held == list(range(40))
-    book = world.book().values()
-    assert (sum(entry.rows_us or 0 for entry in book), sum(entry.rows_repeated or 0 for entry in book)) == (40, 200)
+    manifest = world.manifest().values()
+    assert (sum(entry.rows_us or 0 for entry in manifest), sum(entry.rows_repeated or 0 for entry in manifest)) == (
+        40,
+        200,
+    )
 
 
 @pytest.mark.long
@@ -201,7 +204,7 @@ def test_what_is_loaded_is_passed_over_where_only_what_was_fetched_is_asked_for(
 
 
 @pytest.mark.long
-def test_us_events_and_the_book_are_one_transaction_of_some_intervals(
+def test_us_events_and_the_manifest_are_one_transaction_of_some_intervals(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(us_store, "STORED_TOGETHER", 2)
@@ -241,13 +244,13 @@ def test_another_rule_replaces_what_is_stored_and_keeps_the_upload_date_of_what_
 
 
 @pytest.mark.long
-def test_an_interval_whose_rows_all_went_has_none_and_the_book_says_so(world: World) -> None:
+def test_an_interval_whose_rows_all_went_has_none_and_the_manifest_says_so(world: World) -> None:
     raw(world, 0, 0, 1)
     derived(world, 0)
     raw(world, 0, {"global_event_id": "1", **ABROAD})
     (stored,) = derived(world, 0)
     assert (stored.outcome.change.deleted, world.us()) == (2, {})
-    assert (world.book()[0].rows_raw, world.book()[0].rows_us) == (1, 0)
+    assert (world.manifest()[0].rows_raw, world.manifest()[0].rows_us) == (1, 0)
 
 
 @pytest.mark.long
@@ -268,9 +271,9 @@ def test_a_file_that_comes_while_its_interval_is_derived_is_derived_next(
     threads: list[threading.Thread] = []
 
     def take() -> None:
-        entry = world.book()[0]
-        with turn(world.database):
-            enter(world.database, [store_raw(stores(world), entry, newer).entry], run_id="another run")
+        entry = world.manifest()[0]
+        with locked(world.database):
+            record(world.database, [store_raw(stores(world), entry, newer).entry], run_id="another run")
 
     def derive(*args: Any, **options: Any) -> Any:
         if not threads:
@@ -282,7 +285,7 @@ def test_a_file_that_comes_while_its_interval_is_derived_is_derived_next(
     monkeypatch.setattr(us_store, "us_events", derive)
     derived(world, 0)
     threads[0].join()
-    assert (world.book()[0].state, world.book()[0].md5) == ("fetched", newer.md5)
+    assert (world.manifest()[0].state, world.manifest()[0].md5) == ("fetched", newer.md5)
     derived(world, 0)
     assert (world.states(), ids(world)) == ({0: "loaded"}, {0: [5]})
 

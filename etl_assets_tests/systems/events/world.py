@@ -15,7 +15,6 @@ from etl_assets.cli import run
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.sources.http.client import Limits
-from etl_assets.settings import load_settings
 from etl_assets.systems.events import assets, automation, checks, script
 from etl_assets.systems.events.feed.client import EventsFeed
 from etl_assets.systems.events.files import INTERVAL, file_name, member_name
@@ -23,6 +22,7 @@ from etl_assets.systems.events.format.layout import RAW_COLUMNS
 from etl_assets.systems.events.manifest import Entry, entries
 from etl_assets.systems.events.raw_layer import interval_slice
 from etl_assets.systems.events.script import LoadResult, load, load_file
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.simulator.feed import FILES, EventsSimulator
 from etl_assets.systems.events.source import EventsFeedResource
 from etl_assets_tests.systems.events.event_files import archive, row
@@ -63,7 +63,7 @@ class QuickEventsFeedResource(EventsFeedResource):
 
 
 def quick_feed() -> EventsFeed:
-    return EventsFeed.from_settings(load_settings(), limits=QUICK)
+    return EventsFeed.from_settings(EventsSettings.load(), limits=QUICK)
 
 
 @dataclass
@@ -149,30 +149,30 @@ class World:
         """The upload date of each US event."""
         return dict(self.query("SELECT global_event_id, upload_date FROM events.us_event_data"))
 
-    def book(self) -> dict[int, Entry]:
-        """What the book says, by the number of the interval."""
+    def manifest(self) -> dict[int, Entry]:
+        """What the manifest says, by the number of the interval."""
         return {(at - FIRST) // INTERVAL: entry for at, entry in entries(self.database, *ALL_TIME).items()}
 
     def states(self) -> dict[int, str]:
-        """The states of the intervals in the book."""
-        return {number: entry.state for number, entry in self.book().items()}
+        """The states of the intervals in the manifest."""
+        return {number: entry.state for number, entry in self.manifest().items()}
 
     def raw(self, number: int) -> pa.Table:
         """The raw layer of an interval."""
-        return read_parquet(ParquetRoot(load_settings().storage_url), [interval_slice(quarter(number))])
+        return read_parquet(ParquetRoot(EventsSettings.load().storage_url), [interval_slice(quarter(number))])
 
     def raw_file(self, number: int) -> Path:
         """The file of the raw layer of an interval."""
-        folder = ParquetRoot(load_settings().storage_url).folder(interval_slice(quarter(number)))
+        folder = ParquetRoot(EventsSettings.load().storage_url).folder(interval_slice(quarter(number)))
         return Path(folder) / "data.parquet"
 
     def raw_versions(self) -> dict[int, int]:
         """When the file of each interval in the raw layer was written, as the disk says it."""
-        numbers = [number for number in self.book() if self.raw_file(number).exists()]
+        numbers = [number for number in self.manifest() if self.raw_file(number).exists()]
         return {number: self.raw_file(number).stat().st_mtime_ns for number in numbers}
 
     def tables(self) -> dict[str, list[tuple[Any, ...]]]:
-        """US events and book in key order; with `xmin`, by which a row that was written again differs."""
+        """US events and manifest in key order; with `xmin`, by which a row that was written again differs."""
         return {
             "us_event_data": self.query("SELECT *, xmin::text FROM events.us_event_data ORDER BY global_event_id"),
             "intervals": self.query("SELECT *, xmin::text FROM events.intervals ORDER BY interval"),
@@ -202,7 +202,7 @@ class World:
 
     def left_behind(self) -> list[str]:
         """What is left in temporary folders, and unfinished files in the raw layer."""
-        unfinished = Path(load_settings().etl_data_dir).rglob("*.tmp")
+        unfinished = Path(EventsSettings.load().etl_data_dir).rglob("*.tmp")
         return sorted(path.name for path in [*self.temporary.iterdir(), *unfinished])
 
 

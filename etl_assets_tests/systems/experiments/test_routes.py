@@ -14,9 +14,9 @@ from etl_assets.core.database.connections import Database
 from etl_assets.gateway.app import create_app
 from etl_assets.gateway.orchestrator import LaunchRefused, OrchestratorDown
 from etl_assets.gateway.store import Store
-from etl_assets.settings import load_settings
 from etl_assets.systems.experiments.contracts import UserFeatures
 from etl_assets.systems.experiments.routes import page_query
+from etl_assets.systems.experiments.settings import ExperimentsSettings
 from etl_assets_tests.gateway.serving import FakeDagster, serving
 
 DAY = date(2023, 12, 31)
@@ -287,7 +287,9 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def document() -> dict[str, Any]:
-    app = create_app(load_settings(), orchestrator=FakeDagster(), store=Store(Database("postgresql://never-asked")))  # type: ignore[arg-type]
+    app = create_app(
+        ExperimentsSettings.load(), orchestrator=FakeDagster(), store=Store(Database("postgresql://never-asked"))
+    )  # type: ignore[arg-type]
     return app.openapi()
 
 

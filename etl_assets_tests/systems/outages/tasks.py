@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from etl_assets.errors import PlatformError
-from etl_assets.settings import Settings
+from etl_assets.systems.outages.settings import OutagesSettings
 from etl_assets.systems.outages.source import OutagesApi
 from etl_assets_tests.systems.outages.world import SITE, quick_api
 
@@ -18,7 +18,7 @@ from etl_assets_tests.systems.outages.world import SITE, quick_api
 def be_quick() -> None:
     """Calls to the API fail after short waits."""
 
-    def from_settings(settings: Settings, **_: Any) -> OutagesApi:
+    def from_settings(settings: OutagesSettings, **_: Any) -> OutagesApi:
         return quick_api(settings.required("outages_api_url"), settings.required("outages_api_key"))
 
     OutagesApi.from_settings = from_settings  # type: ignore[method-assign,assignment]

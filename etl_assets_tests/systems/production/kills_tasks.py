@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any
 
 from etl_assets.core.sources.http.client import Limits
-from etl_assets.settings import Settings, load_settings
+from etl_assets.systems.production.settings import ProductionSettings
 from etl_assets.systems.production.source import ProductionApi
 from etl_assets_tests.systems.outages.tasks import die
 
@@ -68,7 +68,7 @@ def relay(kill: list[Any] | None = None) -> int:
 
     signal.alarm(LONGEST_S)
 
-    def from_settings(settings: Settings, **_: Any) -> ProductionApi:
+    def from_settings(settings: ProductionSettings, **_: Any) -> ProductionApi:
         return ProductionApi(settings.required("production_api_url"), limits=QUICK)
 
     ProductionApi.from_settings = from_settings  # type: ignore[method-assign]
@@ -89,7 +89,7 @@ def drains(batches: int, kill: list[Any] | None = None) -> int:
 
     signal.alarm(LONGEST_S)
     module.BATCHES = batches
-    settings = load_settings()
+    settings = ProductionSettings.load()
     database, broker = platform_database(settings), platform_broker(settings)
     with_kill(kill)
     while True:

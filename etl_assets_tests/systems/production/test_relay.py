@@ -29,7 +29,7 @@ from etl_assets.errors import ConfigurationError, PermanentError, TransientError
 from etl_assets.simulators.server import serve
 from etl_assets.systems.production.contracts import METRICS
 from etl_assets.systems.production.resources import ProductionApiResource
-from etl_assets.systems.production.simulator.api import ProductionSimulator
+from etl_assets.systems.production.simulator import ProductionSimulator
 from etl_assets.systems.production.source import ProductionApi
 from etl_assets.systems.production.streaming.lines import Lines
 from etl_assets.systems.production.streaming.relaying import Backoff, Relayed, relay

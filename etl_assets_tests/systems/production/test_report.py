@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from etl_assets.core.charts.pages import template
 from etl_assets.core.charts.pictures import svg
 from etl_assets.errors import PermanentError
 from etl_assets.systems.production.contracts import READINGS, VERDICTS, AlignedWorkOrders, ProductCorrelations
@@ -25,6 +26,8 @@ from etl_assets.systems.production.report.findings import COLUMNS, as_csv, as_js
 from etl_assets_tests.outline import Outline
 from etl_assets_tests.systems.production.findings import aligned, drifting, findings, nothing, output, row
 
+# What the report says of its own terms.
+TERMS = template(Path(page.__file__).with_name("words.html.j2")).module
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -437,19 +440,20 @@ def test_what_refers_to_a_part_of_the_page_finds_it_and_every_chart_has_words(dr
 def test_a_verdict_is_a_word_and_a_symbol_of_its_own(tmp_path: Path) -> None:
     rows = [row(number, number, verdict=verdict) for number, verdict in enumerate(VERDICTS, 1)]
     text = page_of(findings(*rows), tmp_path).text
-    assert len(set(words.SYMBOLS.values())) == len(VERDICTS)
+    assert len(set(TERMS.SYMBOLS.values())) == len(VERDICTS)
     for verdict in VERDICTS:
-        assert f"{words.SYMBOLS[verdict]}{verdict}" in text
+        assert f"{TERMS.SYMBOLS[verdict]}{verdict}" in text
 
 
 def test_every_column_every_verdict_and_every_reading_is_explained(tmp_path: Path) -> None:
-    assert tuple(words.VERDICT_SAYS) == VERDICTS
-    assert set(words.READING_SAYS) == {(reading, counter) for reading in READINGS for counter in (True, False)}
+    assert tuple(TERMS.VERDICT_SAYS) == VERDICTS
+    assert set(TERMS.READING_SAYS) == {(reading, counter) for reading in READINGS for counter in (True, False)}
     text = page_of(findings(), tmp_path).text
-    assert [title for title, _, _ in page.columns()] == [words.TITLES[name] for name in COLUMNS]
-    for title, meaning, aid in page.columns():
-        assert f"{title}{meaning}. {aid}" in text.replace(f"{title} {meaning}", f"{title}{meaning}")
-    assert all(says in text for says in words.VERDICT_SAYS.values())
+    assert set(TERMS.TITLES) == set(TERMS.COLUMN_SAYS) == set(COLUMNS)
+    for name in COLUMNS:
+        described = ProductCorrelations.columns[{"parameter": "parameter_id"}.get(name, name)].description
+        assert f"{TERMS.TITLES[name]}{described}. {TERMS.COLUMN_SAYS[name]}" in text
+    assert all(says in text for says in TERMS.VERDICT_SAYS.values())
 
 
 def test_a_row_says_what_remains_of_r_and_how_many_it_is_tied_with(tmp_path: Path) -> None:

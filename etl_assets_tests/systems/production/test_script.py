@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 
 from etl_assets.errors import ConfigurationError, PermanentError, TransientError
-from etl_assets.settings import load_settings
 from etl_assets.simulators.server import serve
 from etl_assets.systems import production
 from etl_assets.systems.production import script
 from etl_assets.systems.production.contracts import METRICS, STREAMS
 from etl_assets.systems.production.report.findings import described
-from etl_assets.systems.production.simulator.api import ProductionSimulator
+from etl_assets.systems.production.settings import ProductionSettings
+from etl_assets.systems.production.simulator import ProductionSimulator
 from etl_assets.systems.production.source import ProductionApi
 from etl_assets.systems.production.statistics.alignment import AlignmentRules
 from etl_assets.systems.production.statistics.correlation import Method
@@ -49,7 +49,7 @@ BAD_ORDERS = [*work_orders(0, [1.0, 2.0]), {"time": START, "product": 0, "produc
 @pytest.fixture
 def api(world: World) -> ProductionApi:
     """The simulated API, with short pauses."""
-    return ProductionApi.from_settings(load_settings(), limits=QUICK)
+    return ProductionApi.from_settings(ProductionSettings.load(), limits=QUICK)
 
 
 def reported(what: Any) -> tuple[Any, Any]:
@@ -182,7 +182,7 @@ def test_the_function_copies_both_streams_and_gives_the_files(world: World, api:
     inserted = {name: sum(drained.inserted for drained in drains) for name, drains in done.copied.items()}
     assert inserted == {"metrics": METRICS_IN_FILES, "workorders": 2 * ORDERS}
     assert done.quarantined == 0
-    folder = load_settings().reports_dir / "production"
+    folder = ProductionSettings.load().reports_dir / "production"
     assert read_report(folder) == json.loads(done.files.json.read_text()) == done.files.document
     assert done.files.latest_html.parent == folder
     assert done.files.html.parent.parent == folder
@@ -256,7 +256,7 @@ def test_the_command_takes_generated_data_when_asked_to(command: Command) -> Non
     assert command("production", "report", "--simulate") == 0
     assert "product 0: " in command.out and "parameter 4 is supported" in command.out
     assert "product 1: " in command.out and "parameter 9 is supported" in command.out
-    assert f"report: {load_settings().reports_dir / 'production' / 'latest.html'}\n" in command.out
+    assert f"report: {ProductionSettings.load().reports_dir / 'production' / 'latest.html'}\n" in command.out
 
 
 @pytest.mark.long

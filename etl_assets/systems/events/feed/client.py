@@ -19,16 +19,16 @@ from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable, Limi
 from etl_assets.core.sources.http.files import Expected, FileClient, FileDiffers, temporary_folder
 from etl_assets.core.sources.http.outcomes import MalformedAnswer
 from etl_assets.errors import ConfigurationError, PlatformError, TransientError
-from etl_assets.settings import Settings
 from etl_assets.systems.events.feed.archive import LARGEST_FILE_BYTES, too_large
 from etl_assets.systems.events.files import INTERVAL, FileRejected, interval_of, quoted
+from etl_assets.systems.events.settings import EventsSettings
 
 _log = logging.getLogger(__name__)
 
 _NAME = "events"
 LATEST, LIST = "lastupdate.txt", "masterfilelist.txt"
 # The list names a million files, with a hundred bytes for each: it may take so many times as long as a file.
-LIST_PATIENCE = 15
+LIST_TIMEOUT_FACTOR = 15
 LARGEST_LIST_BYTES = 2**30
 _LONGEST_LINE_BYTES = 4_096
 _NOT_THERE = (404, 410)
@@ -72,24 +72,24 @@ class EventsFeed:
 
     Args:
         base_url: the folder that the lists and the files are in.
-        limits: time-outs and retries of each call; the master list has `LIST_PATIENCE` times as long.
+        limits: time-outs and retries of each call; the master list has `LIST_TIMEOUT_FACTOR` times as long.
 
     Raises:
         ConfigurationError: if the base URL cannot be right.
     """
 
     def __init__(self, base_url: str, *, limits: Limits | None = None) -> None:
-        self._shown_url = without_credentials(_NAME, base_url)[0]
+        self._public_url = without_credentials(_NAME, base_url)[0]
         self._base_url = base_url
         limits = limits or Limits()
         self._limits = replace(limits, max_body_bytes=LARGEST_FILE_BYTES)
         self._list_limits = replace(
-            limits, max_body_bytes=LARGEST_LIST_BYTES, deadline_s=limits.deadline_s * LIST_PATIENCE
+            limits, max_body_bytes=LARGEST_LIST_BYTES, deadline_s=limits.deadline_s * LIST_TIMEOUT_FACTOR
         )
         self._of_thread = threading.local()
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, limits: Limits | None = None) -> "EventsFeed":
+    def from_settings(cls, settings: EventsSettings, *, limits: Limits | None = None) -> "EventsFeed":
         """The feed that the settings name.
 
         Raises:
@@ -167,7 +167,7 @@ class EventsFeed:
         return FileClient(_NAME, self._base_url, url_variable="EVENTS_FEED_URL", limits=limits)
 
     def _file_url(self, name: str) -> str:
-        return f"{self._shown_url}/{name}"
+        return f"{self._public_url}/{name}"
 
     def _first_line(self, body: bytes) -> FeedFile:
         line = next(iter(body.splitlines()), b"")
@@ -205,7 +205,7 @@ class EventsFeed:
         what = f"{bad:,} of the {good + bad:,} lines of {self._file_url(LIST)} are no {_FORM}, the first is {first_bad}"
         if not good:
             raise ApiUnavailable(
-                f"{_NAME} API, GET /{LIST}: {what}: check that {self._shown_url} is the feed", status=200, attempts=1
+                f"{_NAME} API, GET /{LIST}: {what}: check that {self._public_url} is the feed", status=200, attempts=1
             )
         if bad:
             _log.warning("%s: passed over", what)

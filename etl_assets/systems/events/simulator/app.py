@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # By this name the plan of faults knows the requests for files, whichever they are for.
 FILES = "files"
-_PIECE_BYTES = 256 * 1024
+_BLOCK_BYTES = 256 * 1024
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 Wanted = Annotated[str, Header(alias="Range", description="`bytes=N-` or `bytes=N-M`")]
@@ -46,8 +46,8 @@ def _feed(simulator: "EventsSimulator") -> APIRouter:
         lines, etag = simulator.master_list(_base_url(request))
         length = sum(map(len, lines))
         part = _Part(length, etag, wanted if simulator.ranges else "", known)
-        pieces = _pieces(lines, part.begin, part.end)
-        return StreamingResponse(pieces, part.status, part.headers, "text/plain")
+        blocks = _blocks(lines, part.begin, part.end)
+        return StreamingResponse(blocks, part.status, part.headers, "text/plain")
 
     @router.get("/{name}")
     def file(name: str, wanted: Wanted = "", known: Known = "") -> Response:
@@ -80,16 +80,16 @@ class _Part:
         self.headers["Content-Length"] = str(self.end - self.begin)
 
 
-def _pieces(lines: Iterable[bytes], begin: int, end: int) -> Iterator[bytes]:
+def _blocks(lines: Iterable[bytes], begin: int, end: int) -> Iterator[bytes]:
     """The bytes in [begin, end) of all lines, some hundred kilobytes at a time."""
-    piece, at = bytearray(), 0
+    block, at = bytearray(), 0
     for line in lines:
-        piece += line[max(begin - at, 0) : max(end - at, 0)]
+        block += line[max(begin - at, 0) : max(end - at, 0)]
         at += len(line)
-        if len(piece) >= _PIECE_BYTES:
-            yield bytes(piece)
-            piece.clear()
-    yield bytes(piece)
+        if len(block) >= _BLOCK_BYTES:
+            yield bytes(block)
+            block.clear()
+    yield bytes(block)
 
 
 def _controls(simulator: "EventsSimulator") -> APIRouter:

@@ -84,7 +84,7 @@ def events(interval: datetime, *, rows: int = ROWS, seed: int = 0, version: int 
     ]
     lines = pc.binary_join_element_wise(*(cell.slice(version, rows) for cell in cells), TAB)
     _, offsets, text = lines.buffers()
-    # The text of an Arrow array of strings is one piece of memory.
+    # The text of an Arrow array of strings is one block of memory.
     return bytes(memoryview(text)[: np.frombuffer(offsets, np.int32)[rows]]) if rows else b""
 
 

@@ -132,10 +132,10 @@ def _link(interval: datetime, content: bytes) -> bytes:
 def _bomb(interval: datetime, content: bytes) -> bytes:
     member = zipfile.ZipInfo(_member(interval), interval.timetuple()[:6])
     member.compress_type = zipfile.ZIP_DEFLATED
-    packed, piece = io.BytesIO(), bytes(2**20)
+    packed, block = io.BytesIO(), bytes(2**20)
     with zipfile.ZipFile(packed, "w") as made, made.open(member, "w") as file:
-        for _ in range(_BOMB_BYTES // len(piece)):
-            file.write(piece)
+        for _ in range(_BOMB_BYTES // len(block)):
+            file.write(block)
     return packed.getvalue()
 
 

@@ -22,7 +22,6 @@ from etl_assets.systems.production.streaming import committed_position
 from etl_assets.systems.production.tables import quarantined, readings_without_value
 
 QUESTION = "For each product: which three machine parameters go with its output, and what is that worth?"
-SHOWN = 3
 COLUMNS = (
     "rank", "parameter", "r", "ci_low", "ci_high", "rho", "n", "n_effective",
     "coverage", "p", "q", "stability", "tie_group", "verdict", "r_treated",
@@ -111,8 +110,8 @@ def read_findings(
 
 def drawn(aligned: pa.Table, correlations: pd.DataFrame) -> pd.DataFrame:
     """The aligned rows of the parameters that rank first to third for any product: those that the report draws."""
-    shown = pa.array(sorted(set(correlations.loc[correlations["rank"] <= TOP, "parameter_id"])), pa.int64())
-    return to_frame(aligned.filter(pc.is_in(aligned["parameter_id"], value_set=shown)))
+    first = pa.array(sorted(set(correlations.loc[correlations["rank"] <= TOP, "parameter_id"])), pa.int64())
+    return to_frame(aligned.filter(pc.is_in(aligned["parameter_id"], value_set=first)))
 
 
 def described(rules: AlignmentRules, method: Method, correlations: pd.DataFrame) -> dict[str, Any]:
@@ -247,7 +246,7 @@ def _rows(correlations: pd.DataFrame) -> Iterator[tuple[int, str, Row]]:
         if row["tie_group"] is not None:
             # A column of integers with gaps arrives as floats.
             row["tie_group"] = int(row["tie_group"])
-        yield int(product), str(reading), {**row, "top": row["rank"] <= SHOWN}
+        yield int(product), str(reading), {**row, "top": row["rank"] <= TOP}
 
 
 def _plain(value: Any) -> Any:

@@ -72,8 +72,8 @@ def _page(report: Mapping[str, Any], findings: Findings) -> str:
         products=list(_products(report, findings)),
         settings=list(_settings(report["method"])),
         notes=_notes(report["method"]),
-        words=words,
-        columns=columns(),
+        columns=COLUMNS,
+        meanings={NAMES.get(name, name): column.description for name, column in ProductCorrelations.columns.items()},
         interval=words.interval,
         drawing=_drawing,
     )
@@ -100,17 +100,17 @@ def _products(report: Mapping[str, Any], findings: Findings) -> Iterator[dict[st
         number = product["product"]
         readings = []
         for reading, rows in product["readings"].items():
-            shown = []
+            top = []
             for row in (row for row in rows if row["top"]):
                 aligned = findings.aligned.iloc[places.get((number, row["parameter"]), [])]
-                shown.append(
+                top.append(
                     {
                         **row,
                         "remarks": words.remarks(row, _tied(row, rows)),
                         "charts": _charts(row, aligned, reading, marks),
                     }
                 )
-            readings.append({"name": reading, "rows": rows, "shown": shown})
+            readings.append({"name": reading, "rows": rows, "top": top})
         yield {"number": number, "answer": product["answer"], "summary": summary, "readings": readings}
 
 
@@ -154,13 +154,3 @@ def _setting(value: Any) -> str:
     if value is None:
         return numbers.UNDEFINED
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def columns() -> list[tuple[str, str, str]]:
-    """Title, meaning and reading aid of every column; the meaning is the contract's."""
-    sources = {name: source for source, name in NAMES.items()}
-    described = ProductCorrelations.columns
-    return [
-        (words.TITLES[name], described[sources.get(name, name)].description, words.COLUMN_SAYS[name])
-        for name in COLUMNS
-    ]

@@ -87,13 +87,13 @@ def fit_autoregression(series: Array) -> Autoregression:
     coefficients = best = np.zeros(0)
     lowest = np.log(variance)
     for order in range(1, largest_order(n) + 1):
-        ahead, behind = forward[1:], backward[:-1]
-        size = float(ahead @ ahead + behind @ behind)
+        leading, lagging = forward[1:], backward[:-1]
+        size = float(leading @ leading + lagging @ lagging)
         if size <= 0:
             break
-        reflection = 2 * float(ahead @ behind) / size
+        reflection = 2 * float(leading @ lagging) / size
         coefficients = np.append(coefficients - reflection * coefficients[::-1], reflection)
-        forward, backward = ahead - reflection * behind, behind - reflection * ahead
+        forward, backward = leading - reflection * lagging, lagging - reflection * leading
         variance *= 1 - reflection**2
         if variance <= 0:
             best = coefficients

@@ -27,8 +27,10 @@ def read_position(transaction: Transaction, stream: Stream) -> Position:
     Raises:
         TransientError: if the database's clock is behind the newest row, which the next one would then not follow.
     """
-    found = transaction.rows(_newest(stream, "source_position, committed_at >= clock_timestamp() AS ahead")).to_pylist()
-    if found and found[0]["ahead"]:
+    found = transaction.rows(
+        _newest(stream, "source_position, committed_at >= clock_timestamp() AS is_later")
+    ).to_pylist()
+    if found and found[0]["is_later"]:
         raise TransientError(
             f"the database's clock is behind the last write to {stream.contract.config.table}, nothing was written: set"
             " the clock of its server, or wait until it has caught up"

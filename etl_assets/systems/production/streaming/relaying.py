@@ -76,7 +76,9 @@ def relay(
         TransientError: without progress for longer than the limits of the API allow; never with `follow`.
         PermanentError: the API refuses, reports an error, left records out, or streams something else than before.
     """
-    return _Relay(api, broker, stream, committed, follow, stop or threading.Event(), backlog).run()
+    stop = stop or threading.Event()
+    backoff = Backoff(f"relay of {stream.name}", api.limits, endless=follow, stop=stop)
+    return _Relay(api, broker, stream.name, committed, follow, stop, backlog, backoff).run()
 
 
 def begins_anew(source: str) -> bool:
@@ -149,48 +151,45 @@ class _OtherSource(Exception):
     """The API streams something else than what the broker has, and that may be replaced."""
 
 
+@dataclass
 class _Relay:
-    def __init__(
-        self,
-        api: ProductionApi,
-        broker: Broker,
-        stream: Stream,
-        committed: Callable[[], Position],
-        follow: bool,
-        stop: threading.Event,
-        backlog: int,
-    ) -> None:
-        self._api = api
-        self._broker = broker
-        self._name = stream.name
-        self._committed = committed
-        self._follow = follow
-        self._stop = stop
-        self._backlog = backlog
-        self._backoff = Backoff(f"relay of {stream.name}", api.limits, endless=follow, stop=stop)
-        # Where the broker's stream, or the table, was found to be; another relay's progress counts too.
-        self._seen: Position | None = None
-        # What the broker's stream ends with, from where the API is to go on, of what source (None: not known yet), and
-        # whether the next batch takes the place of what the broker has.
-        self._newest: Position | None = None
-        self._position = 0
-        self._source: str | None = None
-        self._anew = False
-        self._published = 0
-        self._published_at = 0.0
-        # Records that may be published before the broker is asked again how many wait.
-        self._spare = 0
-        self._full = False
+    """One relay under way.
+
+    Attributes:
+        seen: where the broker's stream, or the table, was found to be; another relay's progress counts too.
+        newest: what the broker's stream ends with.
+        position, source: from where the API is to go on, of what source (None: not known yet).
+        anew: whether the next batch takes the place of what the broker has.
+        spare: records that may be published before the broker is asked again how many wait.
+    """
+
+    api: ProductionApi
+    broker: Broker
+    name: str
+    committed: Callable[[], Position]
+    follow: bool
+    stop: threading.Event
+    backlog: int
+    backoff: Backoff
+    seen: Position | None = None
+    newest: Position | None = None
+    position: int = 0
+    source: str | None = None
+    anew: bool = False
+    published: int = 0
+    published_at: float = 0.0
+    spare: int = 0
+    full: bool = False
 
     def run(self) -> Relayed:
-        while not self._stop.is_set():
+        while not self.stop.is_set():
             try:
                 if self._round():
                     break
-                self._backoff.pause(TransientError(f"the API ended the stream {self._name} although it is followed"))
+                self.backoff.pause(TransientError(f"the API ended the stream {self.name} although it is followed"))
             except (TransientError, StreamMoved) as error:
-                self._backoff.pause(error)
-        return Relayed(self._name, self._source or "", self._published, self._position, self._full)
+                self.backoff.pause(error)
+        return Relayed(self.name, self.source or "", self.published, self.position, self.full)
 
     def _round(self) -> bool:
         """Go on where the broker's stream ends, until the answer's end; whether the relay is done with that."""
@@ -209,22 +208,22 @@ class _Relay:
         return self._copy()
 
     def _look(self) -> None:
-        newest = self._broker.newest(self._name)
+        newest = self.broker.newest(self.name)
         if isinstance(newest, Foreign):
             raise TransientError(
-                f"the broker's stream {self._broker.key(self._name)} ends with entry {newest.entry_id}, which no relay of"
+                f"the broker's stream {self.broker.key(self.name)} ends with entry {newest.entry_id}, which no relay of"
                 " ours wrote: find out who writes there; the next drain takes it to quarantine and clears the way"
             )
-        self._newest = Position(newest.source, newest.last) if newest else None
-        found = self._newest or self._committed()
-        if found != self._seen:
-            self._backoff.progressed()
-        self._seen, self._position, self._anew = found, found.sequence, False
-        self._source = found.source if found.sequence else None
+        self.newest = Position(newest.source, newest.last) if newest else None
+        found = self.newest or self.committed()
+        if found != self.seen:
+            self.backoff.progressed()
+        self.seen, self.position, self.anew = found, found.sequence, False
+        self.source = found.source if found.sequence else None
 
     def _begin_anew(self) -> None:
-        _log.info("relay of %s: the API streams another source than %r: begun anew", self._name, self._source)
-        self._position, self._source, self._anew = 0, None, True
+        _log.info("relay of %s: the API streams another source than %r: begun anew", self.name, self.source)
+        self.position, self.source, self.anew = 0, None, True
 
     def _judge_shorter(self, refusal: ApiRefused) -> None:
         """Returns if the API streams another source, which may be shorter.
@@ -232,91 +231,91 @@ class _Relay:
         Raises:
             PermanentError: if the source is the same and yet has fewer records than it had.
         """
-        with self._api.records(self._name, after=0, follow=False) as records:
+        with self.api.records(self.name, after=0, follow=False) as records:
             source = records.source
-        if source == self._source or self._source is None:
+        if source == self.source or self.source is None:
             raise PermanentError(
-                f"the API has fewer than the {self._position} records of {self._name} that were already read from"
-                f" {_shown(source)}: if it is meant to, `etl-assets production reset --yes` begins anew"
+                f"the API has fewer than the {self.position} records of {self.name} that were already read from"
+                f" {_named(source)}: if it is meant to, `etl-assets production reset --yes` begins anew"
             ) from refusal
         self._check_replaceable(source)
 
     def _check_replaceable(self, source: str) -> None:
-        assert self._source is not None
-        if not begins_anew(self._source):
+        assert self.source is not None
+        if not begins_anew(self.source):
             raise ConfigurationError(
-                f"{self._name} are to be read from {_shown(source)}, while what is stored is from {_shown(self._source)},"
+                f"{self.name} are to be read from {_named(source)}, while what is stored is from {_named(self.source)},"
                 " which nobody could read again; nothing was changed: go on with that source (PRODUCTION_API_URL), give"
                 " this one a place of its own (ETL_DATA_DIR, ETL_POSTGRES_URL, ETL_BROKER_URL), or begin anew with"
                 " `etl-assets production reset --yes`"
             )
 
     def _copy(self) -> bool:
-        with self._api.records(self._name, after=self._position, follow=self._follow) as records:
-            if self._source is None:
-                self._source = records.source
-            elif records.source != self._source:
+        with self.api.records(self.name, after=self.position, follow=self.follow) as records:
+            if self.source is None:
+                self.source = records.source
+            elif records.source != self.source:
                 self._check_replaceable(records.source)
                 raise _OtherSource
-            return self._publish_all(records, Lines(self._name, after=self._position))
+            return self._publish_all(records, Lines(self.name, after=self.position))
 
     def _publish_all(self, records: Records, lines: Lines) -> bool:
-        self._published_at = time.monotonic()
+        self.published_at = time.monotonic()
         try:
-            for piece in records:
-                self._publish(lines, lines.feed(piece))
-                if _is_quiet(piece) or time.monotonic() - self._published_at > MAX_AGE_S:
+            for chunk in records:
+                self._publish(lines, lines.feed(chunk))
+                if _is_quiet(chunk) or time.monotonic() - self.published_at > MAX_AGE_S:
                     self._publish(lines, lines.flush())
-                if self._backoff.is_over():
-                    raise TransientError(f"the API's stream {self._name} brings no complete record")
-                if self._is_full() or self._stop.is_set():
+                if self.backoff.is_over():
+                    raise TransientError(f"the API's stream {self.name} brings no complete record")
+                if self._is_full() or self.stop.is_set():
                     break
             else:
                 self._publish(lines, lines.end())
-                return not self._follow
+                return not self.follow
         except StreamInterrupted:
             # What came before the break is there.
             self._publish(lines, lines.flush())
             raise
-        if self._stop.is_set():
+        if self.stop.is_set():
             self._publish(lines, lines.flush())
         return True
 
     def _publish(self, lines: Lines, cuts: Sequence[Cut]) -> None:
         if cuts:
-            source, now = self._source or "", datetime.now(UTC)
+            source, now = self.source or "", datetime.now(UTC)
             batches = [Batch(cut.first, cut.count, source, now, cut.lines) for cut in cuts]
-            self._broker.publish(self._name, batches, newest=self._newest, anew=self._anew)
-            self._newest, self._anew = Position(source, batches[-1].last), False
+            self.broker.publish(self.name, batches, newest=self.newest, anew=self.anew)
+            self.newest, self.anew = Position(source, batches[-1].last), False
             count = sum(batch.count for batch in batches)
-            self._position, self._published, self._spare = (
+            self.position, self.published, self.spare = (
                 batches[-1].last,
-                self._published + count,
-                self._spare - count,
+                self.published + count,
+                self.spare - count,
             )
-            self._published_at = time.monotonic()
-            self._backoff.progressed()
+            self.published_at = time.monotonic()
+            self.backoff.progressed()
         if lines.fault is not None:
             raise lines.fault
 
     def _is_full(self) -> bool:
         """Whether too many records wait in the broker; with `follow` it waits until they do not."""
-        while self._spare <= 0:
-            self._spare = self._backlog - self._broker.held(self._name)
-            if self._spare > 0:
+        while self.spare <= 0:
+            self.spare = self.backlog - self.broker.held(self.name)
+            if self.spare > 0:
                 break
-            if not self._follow:
-                self._full = True
+            if not self.follow:
+                self.full = True
                 return True
-            if self._stop.wait(BACKLOG_POLL_S):
+            if self.stop.wait(BACKLOG_POLL_S):
                 return True
         return False
 
 
-def _is_quiet(piece: bytes) -> bool:
+def _is_quiet(chunk: bytes) -> bool:
     """Whether the API says with an empty line that there is nothing more for the moment."""
-    return piece.endswith(b"\n\n") or not piece.strip()
+    return chunk.endswith(b"\n\n") or not chunk.strip()
 
 
-def _shown(source: str) -> str:
+def _named(source: str) -> str:
     return repr(source) if source else "a source without a name"

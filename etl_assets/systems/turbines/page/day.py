@@ -24,11 +24,11 @@ from etl_assets.core.charts.numbers import amount, counted, instant, share
 from etl_assets.core.charts.pages import printable, template
 from etl_assets.core.charts.pictures import standalone
 from etl_assets.core.database.connections import Database
-from etl_assets.settings import Settings
 from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS, FLAGS, SIGNALS, RawTurbineSignals
 from etl_assets.systems.turbines.days import DAY, midnight
 from etl_assets.systems.turbines.page.charts import Chart, chart_of, shortened, spoken
 from etl_assets.systems.turbines.page.series import BINS, MISSING, day_series
+from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.statistics import (
     FROZEN_SAMPLES,
     FROZEN_SAMPLES_ELSE,
@@ -92,7 +92,7 @@ class Drawn:
         return float(found[1]), float(found[2])
 
 
-def write_day_page(target: Database, day: date, *, settings: Settings) -> DayPage:
+def write_day_page(target: Database, day: date, *, settings: TurbinesSettings) -> DayPage:
     """Draw a day as it is in the target database, whichever run has stored it, in `reports/turbines/<day>` of the data folder.
 
     Raises:
