@@ -54,13 +54,13 @@ def outages_sites(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the delivery sensor last asked for at a site.
+class LastRequest:
+    """The last delivery that the sensor requested for a site.
 
     Attributes:
         pending: hash of what was pending then.
         at: Unix time of the request, in s.
-        times: how often the same was asked for.
+        times: how often the same was requested.
     """
 
     pending: str
@@ -72,57 +72,59 @@ class Asked:
 def pending_site_outages(context: dg.SensorEvaluationContext, postgres: PostgresResource) -> dg.SensorResult:
     """Requests a delivery for each site at which something is pending.
 
-    The same is asked for again with growing waits while the API does not answer, and never again once it has refused: that
+    The same is requested again with growing waits while the API does not answer, and never again once it has refused: that
     takes a change of the data, or a person.
     """
-    cursor = {site: Asked(**asked) for site, asked in json.loads(context.cursor or "{}").items()}
+    cursor = {site: LastRequest(**fields) for site, fields in json.loads(context.cursor or "{}").items()}
     waiting = _waiting(postgres)
     registered = set(context.instance.get_dynamic_partitions(SITES_NAME))
     now = time.time()
     due = requests_due({s: w for s, w in waiting.items() if s in registered}, cursor, now=now)
     return dg.SensorResult(
         run_requests=[
-            dg.RunRequest(partition_key=site, run_key=f"{site} {asked.pending} {asked.times} {int(asked.at)}")
-            for site, asked in due.items()
+            dg.RunRequest(partition_key=site, run_key=f"{site} {request.pending} {request.times} {int(request.at)}")
+            for site, request in due.items()
         ],
-        cursor=json.dumps({site: asdict(asked) for site, asked in {**cursor, **due}.items() if site in waiting}),
+        cursor=json.dumps({site: asdict(request) for site, request in {**cursor, **due}.items() if site in waiting}),
         skip_reason=None if due else dg.SkipReason(f"{len(waiting)} sites have pending outages, none is due"),
     )
 
 
 @dataclass(frozen=True)
-class Waiting:
+class Pending:
     """What is pending at a site, and whether the API has refused just that."""
 
     keys: tuple[str, ...]
     refused: bool
 
 
-def requests_due(waiting: Mapping[str, Waiting], asked: Mapping[str, Asked], *, now: float) -> dict[str, Asked]:
+def requests_due(
+    waiting: Mapping[str, Pending], last_requests: Mapping[str, LastRequest], *, now: float
+) -> dict[str, LastRequest]:
     """The sites to ask a delivery for, with what to remember of it.
 
     Args:
         waiting: by site, what is pending.
-        asked: by site, what was asked for last.
+        last_requests: by site, what was requested last.
         now: Unix time in s.
     """
     due = {}
     for site, state in waiting.items():
         pending = hashlib.sha256("\n".join(state.keys).encode()).hexdigest()[:16]
-        last = asked.get(site)
+        last = last_requests.get(site)
         if last is None or last.pending != pending:
-            due[site] = Asked(pending, now, 1)
+            due[site] = LastRequest(pending, now, 1)
         elif not state.refused and now - last.at >= wait_s(last.times):
-            due[site] = Asked(pending, now, last.times + 1)
+            due[site] = LastRequest(pending, now, last.times + 1)
     return due
 
 
 def wait_s(times: int) -> float:
-    """How long to wait before the same is asked for again."""
+    """How long to wait before the same is requested again."""
     return float(min(FIRST_WAIT_S * 2 ** min(times - 1, 16), LONGEST_WAIT_S))
 
 
-def _waiting(postgres: PostgresResource) -> dict[str, Waiting]:
+def _waiting(postgres: PostgresResource) -> dict[str, Pending]:
     with postgres.database.connect() as connection:
         pending: Sequence[tuple[str, list[str]]] = connection.execute(
             "SELECT site_id, array_agg(delivery_key ORDER BY delivery_key) FROM outages.site_outages AS o"
@@ -138,4 +140,4 @@ def _waiting(postgres: PostgresResource) -> dict[str, Waiting]:
         for site, state, status in newest
         if state in ("refused", "disputed") or (state == "frozen" and status in outbox.NOT_ABOUT_THE_PAYLOAD)
     }
-    return {site: Waiting(tuple(keys), site in refused) for site, keys in pending}
+    return {site: Pending(tuple(keys), site in refused) for site, keys in pending}

@@ -43,9 +43,9 @@ def sync(
         for result in sync_sites(sites, since=began_from, settings=settings, api=api):
             quarantined += result.quarantined
             flagged += result.flagged
-            said = f"{result.delivered} delivered" if result.delivered else "nothing to deliver, no POST"
+            delivered = f"{result.delivered} delivered" if result.delivered else "nothing to deliver, no POST"
             newest = f", newest delivery {result.watermark:%Y-%m-%d %H:%M:%S} UTC" if result.watermark else ""
-            print(f"{result.site}: {result.outages} outages, {said}{newest}")
+            print(f"{result.site}: {result.outages} outages, {delivered}{newest}")
     if quarantined or flagged:
         print(
             f"{quarantined} rows in quarantine, {flagged} loaded with a remark: see `etl-assets quarantine list`",

@@ -1,4 +1,4 @@
-"""Deliver what is pending for a site, once: freeze a batch, post it, record what became of it.
+"""Deliver what is pending for a site, exactly one time: freeze a batch, post it, record what became of it.
 
 | happens | the batch | next run |
 |---|---|---|

@@ -50,15 +50,15 @@ def _instants(at: datetime, count: int) -> pd.Series:
     return pd.Series([pd.Timestamp(at)] * count, dtype="datetime64[us, UTC]")
 
 
-def corrected_outages(raw: Sequence[Mapping[str, Any]], there: pd.DataFrame) -> Split[pd.DataFrame]:
+def corrected_outages(raw: Sequence[Mapping[str, Any]], snapshot: pd.DataFrame) -> Split[pd.DataFrame]:
     """Elements that were in quarantine, as rows that follow those of a snapshot.
 
     Args:
         raw: the elements, corrected.
-        there: the rows of the snapshot, `RawOutages`.
+        snapshot: its rows, `RawOutages`.
     """
-    last = int(there["position"].max()) if len(there) else -1
-    fetched_at = there["fetched_at"].max() if len(there) else datetime.now(UTC)
+    last = int(snapshot["position"].max()) if len(snapshot) else -1
+    fetched_at = snapshot["fetched_at"].max() if len(snapshot) else datetime.now(UTC)
     return raw_outages_frame(raw, fetched_at=fetched_at, first_position=last + 1)
 
 

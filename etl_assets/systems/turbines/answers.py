@@ -55,19 +55,19 @@ class Question:
         columns: the signals asked for.
         start, end: the stretch of time that is wanted, aware; the end is not in it.
         zone: IANA name of the zone of times that are written without one.
-        asked: the request, as messages say it.
+        request: as messages name it.
     """
 
     columns: tuple[str, ...]
     start: datetime
     end: datetime
     zone: str
-    asked: str
+    request: str
 
 
 @dataclass(frozen=True)
 class Minutes:
-    """What the source said for one turbine and one stretch of time.
+    """What the source answered for one turbine and one stretch of time.
 
     Received rows = rows of the table + outside + rejected.
 
@@ -135,7 +135,7 @@ def exact_minutes(body: bytes, question: Question) -> Minutes:
     """
     elements = parse_json(body, parse_constant=float)
     if not isinstance(elements, list):
-        raise ContractError(f"turbines API answered {question.asked} with {_kind(elements)}, not with an array")
+        raise ContractError(f"turbines API answered {question.request} with {_kind(elements)}, not with an array")
     objects = [element if isinstance(element, dict) else {} for element in elements]
     if objects:
         _require(question, list(dict.fromkeys(chain.from_iterable(objects))))
@@ -203,7 +203,7 @@ def _json_table(body: bytes, columns: Sequence[str]) -> pa.Table | None:
 def _as_lines(body: bytes) -> tuple[int, np.ndarray] | None:
     """The number of objects in an array of flat ones, and the array with one object per line; None where that is not certain.
 
-    Certain it is where braces come in turns and between any two objects there are the same few bytes, a comma among blanks, which
+    Certain it is where braces alternate and between any two objects there are the same few bytes, a comma among blanks, which
     becomes a line break: Arrow is never to see anything else between them, a null in the place of an object can end the process. A brace in a
     text can still pass for one of an object; then the break is in the text, and Arrow refuses it. What Arrow takes and Python does
     not is left to Python: bytes that are no text, NaN and Infinity in other spellings, depths without end.
@@ -234,7 +234,7 @@ def _judged(cells: Mapping[str, _Cells], question: Question) -> _Judged:
     number = Column("Value of a signal", kind=Kind.FLOAT, nullable=True)
     casts = {TIMESTAMP: _instants(cells[TIMESTAMP], question)}
     for name in question.columns:
-        casts[name] = _cast(cells[name], number, name=name, asked=question.asked)
+        casts[name] = _cast(cells[name], number, name=name, request=question.request)
     faults: dict[int, list[tuple[str, str]]] = defaultdict(list)
     for name, cast in casts.items():
         for row, rule in cast.faults.items():
@@ -263,14 +263,14 @@ def _instants(cells: _Cells, question: Question) -> Cast:
             with suppress(pa.ArrowInvalid):
                 cells = text.cast(kind)
                 break
-    return _cast(cells, column, name=TIMESTAMP, asked=question.asked)
+    return _cast(cells, column, name=TIMESTAMP, request=question.request)
 
 
-def _cast(cells: _Cells, column: Column, *, name: str, asked: str) -> Cast:
+def _cast(cells: _Cells, column: Column, *, name: str, request: str) -> Cast:
     try:
         return cast_column(cells, column)
     except ContractError as error:
-        raise ContractError(f"turbines API, {asked}: {str(error).replace('column ', f'column {name}', 1)}") from None
+        raise ContractError(f"turbines API, {request}: {str(error).replace('column ', f'column {name}', 1)}") from None
 
 
 def _minutes(judged: _Judged, element: Callable[[int], Any], question: Question) -> Minutes:
@@ -291,7 +291,7 @@ def _minutes(judged: _Judged, element: Callable[[int], Any], question: Question)
 
 
 def _record(row: int, element: Any, faults: Sequence[tuple[str, str]], question: Question) -> Record:
-    source = f"{question.asked}, element {row}"
+    source = f"{question.request}, element {row}"
     if not isinstance(element, dict):
         return Record((Fault("element", "not an object", element),), {"element": element}, source)
     return Record(tuple(Fault(name, rule, element.get(name)) for name, rule in faults), element, source)
@@ -300,14 +300,14 @@ def _record(row: int, element: Any, faults: Sequence[tuple[str, str]], question:
 def _require(question: Question, came: Sequence[str]) -> None:
     if came and TIMESTAMP not in came:
         raise ContractError(
-            f"turbines API, {question.asked}: no row has a {TIMESTAMP}, there is {', '.join(came)}: the source answers in"
+            f"turbines API, {question.request}: no row has a {TIMESTAMP}, there is {', '.join(came)}: the source answers in"
             " another form than it did"
         )
     missing = [name for name in question.columns if name not in came]
     # Rows without anything are rejected one by one.
     if came and missing:
         raise UnknownColumns(
-            f"turbines API, {question.asked}: no row has {' or '.join(missing)}, there is {', '.join(came)}:"
+            f"turbines API, {question.request}: no row has {' or '.join(missing)}, there is {', '.join(came)}:"
             " ask for columns that the source has",
             columns=missing,
         )

@@ -131,7 +131,7 @@ def fetched_days(
 
     Args:
         turbines: their names; none for a source that has one and knows no names.
-        columns: the signals to ask for; one that is named again counts once.
+        columns: the signals to ask for; a repeated one counts as one.
 
     Raises:
         ConfigurationError: for a column that no signal of ours is.

@@ -13,7 +13,7 @@ from etl_assets.core.contracts import Record, Split
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.systems.turbines.answers import Minutes
 from etl_assets.systems.turbines.contracts import RawTurbineSignals
-from etl_assets.systems.turbines.days import midnight
+from etl_assets.systems.turbines.days import DAY, midnight
 from etl_assets.systems.turbines.statistics import DAY_US, ten_minute_statistics
 
 SEPARATOR = ";"  # of the names in `columns_asked`
@@ -140,7 +140,9 @@ def _turbines(bins: pa.Table) -> dict[date, list[str]]:
 
 def rows_of_day(rows: pa.Table, day: date) -> pa.Table:
     """The rows whose `timestamp` is on the day, in UTC."""
-    return rows.filter(pc.equal(rows["timestamp"].cast(pa.date32()), day))
+    at = rows["timestamp"]
+    begin, end = (pa.scalar(midnight(instant), at.type) for instant in (day, day + DAY))
+    return rows.filter(pc.and_(pc.greater_equal(at, begin), pc.less(at, end)))
 
 
 def _columns(batch: pa.RecordBatch) -> str:

@@ -12,7 +12,15 @@ from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable
 from etl_assets.simulators.controls import Refusal
 from etl_assets.systems.outages import automation
-from etl_assets.systems.outages.automation import RANGE_END, RANGE_START, SITES, Asked, Waiting, requests_due, wait_s
+from etl_assets.systems.outages.automation import (
+    RANGE_END,
+    RANGE_START,
+    SITES,
+    LastRequest,
+    Pending,
+    requests_due,
+    wait_s,
+)
 from etl_assets.systems.outages.settings import OutagesSettings
 from etl_assets_tests.systems.outages.world import SITE, World, outage
 
@@ -222,13 +230,13 @@ def test_two_ticks_from_the_same_cursor_ask_for_the_same_run_once(sensor: Sensor
 
 
 def test_what_is_due_follows_from_what_is_pending_and_what_was_asked() -> None:
-    one = requests_due({"a": Waiting(("k1",), False)}, {}, now=0.0)
+    one = requests_due({"a": Pending(("k1",), False)}, {}, now=0.0)
     assert (one["a"].at, one["a"].times) == (0.0, 1)
-    assert requests_due({"a": Waiting(("k1",), False)}, one, now=59.9) == {}
-    two = requests_due({"a": Waiting(("k1",), False)}, one, now=60.0)
-    assert two == {"a": Asked(one["a"].pending, 60.0, 2)}
-    assert requests_due({"a": Waiting(("k1",), True)}, two, now=1e9) == {}
-    assert requests_due({"a": Waiting(("k1", "k2"), True)}, two, now=60.0)["a"].times == 1
+    assert requests_due({"a": Pending(("k1",), False)}, one, now=59.9) == {}
+    two = requests_due({"a": Pending(("k1",), False)}, one, now=60.0)
+    assert two == {"a": LastRequest(one["a"].pending, 60.0, 2)}
+    assert requests_due({"a": Pending(("k1",), True)}, two, now=1e9) == {}
+    assert requests_due({"a": Pending(("k1", "k2"), True)}, two, now=60.0)["a"].times == 1
     assert requests_due({}, two, now=1e9) == {}
 
 

@@ -163,6 +163,7 @@ def test_a_quota_is_kept_and_tells_when_to_come_back() -> None:
         assert api.get("/outages").status_code == 200
 
 
+@pytest.mark.long
 def test_a_hundred_sites_are_served_quickly() -> None:
     simulator = OutagesSimulator(sites=[f"site-{i}" for i in range(100)])
     first = simulator.outages_document()

@@ -265,7 +265,7 @@ def rule(rows: Sequence[Outage], known: dict[str, str]) -> list[dict[str, str]]:
     return result
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(elements, names)
 def test_what_is_delivered_is_the_rule(rows: list[Outage], known: dict[str, str]) -> None:
     assert delivered(rows, info(**known)) == rule(rows, known)
@@ -290,6 +290,7 @@ def test_the_order_of_the_answer_changes_the_order_and_nothing_else(
     assert set(mapped(rows, info(**known))["delivery_key"]) == set(mapped(shuffled, info(**known))["delivery_key"])
 
 
+@pytest.mark.long
 @settings(max_examples=25)
 @given(elements, names)
 def test_every_element_is_loaded_or_rejected(rows: list[Outage], known: dict[str, str]) -> None:

@@ -104,7 +104,13 @@ def test_arrays_as_they_are_usually_written_are_read_quickly(separators: tuple[s
     assert rows_of(minutes) == [(at(0, 1), 2.0, 0), (at(0, 0), 1.5, 1)]
 
 
-@pytest.mark.parametrize("layout", ['{"timestamp":"%s","power":%d},', '{\n "timestamp":"%s",\n "power":%d\n},\n'])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        '{"timestamp":"%s","power":%d},',
+        pytest.param('{\n "timestamp":"%s",\n "power":%d\n},\n', marks=pytest.mark.long),
+    ],
+)
 def test_a_body_of_several_megabytes_is_read_whole(layout: str) -> None:
     asked = question(end=DAY + timedelta(days=20))
     count = 20 * 1440
@@ -556,6 +562,7 @@ def test_the_quick_way_gives_what_the_exact_one_gives(
     assert_quick_is_exact(text.encode("utf-8", "surrogatepass"))
 
 
+@pytest.mark.long
 @given(
     rows=objects(TIMES, NUMBERS),
     separators=SPACING,

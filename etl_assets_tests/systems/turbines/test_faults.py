@@ -101,6 +101,7 @@ def test_a_backend_that_is_terminated_in_the_middle_of_a_copy_is_replaced_and_th
     assert_whole(world, FIRST)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "state",
     [
@@ -173,6 +174,7 @@ def test_a_server_that_ends_all_connections_between_two_days_costs_nothing(
 # Postgres: what lasts is a failure that names it; the days before are whole, and the next load does the rest.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("state", "kind", "said"),
     [
@@ -192,6 +194,7 @@ def test_a_disk_that_is_full_leaves_whole_days_and_the_next_load_does_the_rest(
     assert_whole(world, FIRST, SECOND, THIRD)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("table", ["data", pytest.param("signal", marks=pytest.mark.long)])
 def test_a_table_that_somebody_keeps_locked_is_a_failure_not_a_wait_without_end(
     world: World, quick_end: None, table: str

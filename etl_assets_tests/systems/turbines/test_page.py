@@ -432,6 +432,7 @@ def test_the_picture_of_nothing_says_so(tmp_path: Path) -> None:
     assert "No bin of this day has a value." in "".join(drawn.itertext())
 
 
+@pytest.mark.long
 def test_the_wildest_day_is_a_small_picture_too(tmp_path: Path) -> None:
     random = np.random.default_rng(3)
 

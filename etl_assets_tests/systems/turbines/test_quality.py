@@ -222,6 +222,7 @@ def test_flags_are_written_in_their_order() -> None:
     assert [row["flags"] for row in bins(table)] == ["duplicate;frozen", "gap;out_of_range;frozen;low_coverage"]
 
 
+@pytest.mark.long
 @given(
     times=st.lists(st.integers(0, 40), min_size=1, max_size=30, unique=True).map(sorted),
     data=st.data(),

@@ -159,6 +159,7 @@ def test_nothing_else_is_wrong_with_the_rows(days: dict[datetime, Row]) -> None:
         assert all(low <= value <= high for value in values), name
 
 
+@pytest.mark.long
 def test_the_data_look_like_a_turbine() -> None:
     year = pa.Table.from_batches(rows(DAY, 366))
     wind, power, temperature = (year[name].to_numpy() for name in SIGNALS[:3])
@@ -358,6 +359,7 @@ def test_the_api_describes_itself(api: Api) -> None:
     assert set(described["responses"]["200"]["content"]) == {"application/json", ARROW}
 
 
+@pytest.mark.long
 def test_a_source_that_was_not_filled_is_a_503_and_then_served(empty_database_url: str) -> None:
     with serving(empty_database_url) as api:
         missing = api.get()

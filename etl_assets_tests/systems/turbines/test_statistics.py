@@ -220,6 +220,7 @@ def test_two_samples_of_one_minute_are_two_samples_and_one_minute_of_coverage() 
     assert (row["n"], row["coverage"], row["flags"]) == (10, 0.1, "gap;low_coverage")
 
 
+@pytest.mark.long
 def test_a_day_comes_out_the_same_alone_and_among_others() -> None:
     length = BLOCK // 1440 // 2
     frozen: list[Cell] = [*FULL_DAY[:1430], *[9.75] * 10]
@@ -327,6 +328,7 @@ def test_nearly_equal_directions_keep_the_digits_of_their_deviation() -> None:
     assert directions([10.0, 10.0 + 2**-30])["std"] == pytest.approx(2**-31, rel=1e-6)
 
 
+@pytest.mark.long
 @given(values=st.lists(st.floats(0, 360), min_size=1, max_size=10), turn=st.sampled_from([0.0, 90.0, 180.0, 270.0]))
 def test_any_directions_lie_on_the_arc_around_their_mean(values: list[float], turn: float) -> None:
     values = [(value + turn) % 360 for value in values]

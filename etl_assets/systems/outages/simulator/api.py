@@ -52,7 +52,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class RefusedDelivery:
-    """A POST that the receiver did not accept, and what it said."""
+    """A POST that the receiver did not accept, and its answer."""
 
     site: str
     key: str | None

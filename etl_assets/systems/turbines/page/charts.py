@@ -36,7 +36,7 @@ DEGREES = "°"  # written at each mark of the compass
 WARNINGS = ("out_of_range", "frozen", "spike")
 LONGEST_NAME = 60
 NAMED_RUNS = 12
-# Straight lines; what Vega says of itself, and groups with nothing in them.
+# Straight lines; what Vega adds for itself, and groups with nothing in them.
 PATH = re.compile(r' d="(M[-\d.,eLMZ]{60,})"')
 SUPERFLUOUS = re.compile(r'<path class="background"[^>]*/>| class="[^"]*"| stroke-linejoin="round"')
 EMPTY_GROUP = re.compile(r"<g[^>]*/>|<g[^>]*></g>")
@@ -253,19 +253,28 @@ def _pixels(field: str) -> Spec:
 def _axis(**options: Any) -> Spec:
     """A vertical axis with space for the longest label; its title stands above it."""
     title = {"titleAngle": 0, "titleAnchor": "end", "titleAlign": "right", "titleX": -7, "titleY": -10}
-    return {"orient": "left", "offset": 0, "title": None, "minExtent": LEFT, "maxExtent": LEFT, **title, **options}
+    return {
+        "orient": "left",
+        "offset": 0,
+        "tickCount": 4,
+        "title": None,
+        "minExtent": LEFT,
+        "maxExtent": LEFT,
+        **title,
+        **options,
+    }
 
 
-def _steps(there: Mask, breaks: Mask | None = None, **values: Numbers) -> list[Spec]:
+def _steps(present: Mask, breaks: Mask | None = None, **values: Numbers) -> list[Spec]:
     """Points of steps as wide as a bin: one at the begin of each, and one at the end of each stretch of bins.
 
     Args:
-        there: bins that are drawn.
+        present: bins that are drawn.
         breaks: bins that do not go on from the one before.
         values: by name, of each bin.
     """
     rows: list[Spec] = []
-    for begin, end in runs(there):
+    for begin, end in runs(present):
         cuts = (np.flatnonzero(breaks[begin + 1 : end]) + begin + 1).tolist() if breaks is not None else []
         for first, last in itertools.pairwise((begin, *cuts, end)):
             rows += [

@@ -67,7 +67,7 @@ def day_series(rows: pd.DataFrame) -> pd.DataFrame:
     series["n"], series["coverage"] = series["n"].fillna(0).astype("int64"), series["coverage"].fillna(0.0)
     series[MISSING] = series["n"] == 0
     for flag in FLAGS:
-        series[flag] = [flag in raised_here for raised_here in flags]
+        series[flag] = [flag in names for names in flags]
     return series
 
 

@@ -76,7 +76,7 @@ class TurbinesSimulator:
         )
 
     def release(self) -> None:
-        """Late minutes are there from now on."""
+        """Late minutes are in the answers from now on."""
         self.quirks = self.quirks.model_copy(update={"late": []})
 
     # What the API serves.

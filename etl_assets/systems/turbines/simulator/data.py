@@ -39,7 +39,7 @@ _WEIBULL_SCALE = 9.0
 _STORM = 28.0  # m/s on top of the wind that there is
 
 _Floats = npt.NDArray[np.float64]
-_Minutes = npt.NDArray[np.int64]  # since 1970, unless said otherwise
+_Minutes = npt.NDArray[np.int64]  # since 1970, unless noted
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def rows(
 def _measured(
     turbine: str, minutes: _Minutes, faults: Sequence[Planted], seed: int
 ) -> tuple[dict[str, _Floats], npt.NDArray[np.bool_]]:
-    """Consecutive minutes of one turbine with their faults, NaN for NULL, and which of them there are."""
+    """Consecutive minutes of one turbine with their faults, NaN for NULL, and which of them are present."""
     first = int(minutes[0])
     within: list[tuple[Planted, slice]] = []
     for fault in faults:

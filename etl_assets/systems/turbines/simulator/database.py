@@ -1,6 +1,6 @@
 """The source database of the simulated turbines: filled in bulk, and read as record batches while they arrive.
 
-One table, `public.data`. Its comment says what it was filled with, which is how a second fill knows that there is nothing to
+One table, `public.data`. Its comment tells what it was filled with, which is how a second fill knows that there is nothing to
 do, and how a table that somebody else made is left alone. Everything goes over ADBC: COPY both ways, constant memory.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MARK = "simulated turbines"
 _LOCK = 7_061_005  # one advisory lock for all fills of a database
 _IDLE_CONNECTIONS = 8
-# As many as an answer is made of at once; more do not fit into the processor's cache.
+# As many as go into one part of an answer; more do not fit into the processor's cache.
 _BATCH_BYTES = 2_000_000
 
 _MAKE = """

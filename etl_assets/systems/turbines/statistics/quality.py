@@ -174,10 +174,10 @@ def spikes(column: str, samples: Samples) -> Integers:
     with np.errstate(over="ignore", invalid="ignore"):
         found = _candidates(values, step)
         places = found[:, None] + np.arange(-SPIKE_SAMPLES, SPIKE_SAMPLES + 1)
-        there = (places >= 0) & (places < len(values))
+        present = (places >= 0) & (places < len(values))
         places = np.clip(places, 0, len(values) - 1)
-        there &= np.abs(samples.at[places] - samples.at[found, None]) <= SPIKE_REACH_US
-        away = np.where(there, values[places] - values[found, None], np.inf)
+        present &= np.abs(samples.at[places] - samples.at[found, None]) <= SPIKE_REACH_US
+        away = np.where(present, values[places] - values[found, None], np.inf)
         left, right = away[:, :SPIKE_SAMPLES], away[:, SPIKE_SAMPLES + 1 :]
         judged = np.minimum(*(np.isfinite(side).sum(axis=1) for side in (left, right))) >= SPIKE_LEAST
         found, left, right, away = found[judged], left[judged], right[judged], away[judged]
@@ -235,9 +235,9 @@ def summary(
         For each column, in order of name: `bins`; `missing`, of the 144 a day of every turbine and UTC day; and each of `FLAGS`.
     """
     names = sorted({*columns, *bins["source_signal"].unique().to_pylist()})
-    asked = {day.toordinal() - date(1970, 1, 1).toordinal() for day in days}
+    wanted = {day.toordinal() - date(1970, 1, 1).toordinal() for day in days}
     found_days = np.unique(bins["timestamp"].cast(pa.int64()).to_numpy() // DAY_US).tolist()
-    series = len({*turbines, *bins["turbine"].unique().to_pylist()}) * len({*asked, *found_days})
+    series = len({*turbines, *bins["turbine"].unique().to_pylist()}) * len({*wanted, *found_days})
     counts = bins.group_by(["source_signal", "flags"]).aggregate([([], "count_all")]).to_pylist()
     result = {}
     for name in names:

@@ -1,7 +1,7 @@
 """Minutes of several turbines and days as arrays: in order, each instant once, cut into ten-minute bins.
 
 Knows nothing of what is computed from them. What follows on from what is decided here: a series is one turbine on one UTC day.
-A day is what is loaded, replaced and loaded again, so all that is said of it rests on its own minutes alone and comes out
+A day is what is loaded, replaced and loaded again, so all statements about it rest on its own minutes alone and comes out
 the same whether it is computed by itself or among others.
 """
 
