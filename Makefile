@@ -34,8 +34,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 demo: install ## every asset from simulated sources, a table of what came of it, nothing left running
 	"$(BIN)/etl-assets" demo
 
-dev: install ## the same, with the Dagster UI until Ctrl-C
-	"$(BIN)/etl-assets" dev
+dev: install ## the same, with the Dagster UI and the gateway until Ctrl-C (PORT=3001 GATEWAY_PORT=5001)
+	"$(BIN)/etl-assets" dev $(if $(PORT),--port "$(PORT)") $(if $(GATEWAY_PORT),--gateway-port "$(GATEWAY_PORT)")
 
 up: install ## embedded servers and simulators in the background
 	"$(BIN)/etl-assets" up

@@ -24,9 +24,9 @@ make --no-print-directory -C "$here" install
 trap stop INT TERM HUP
 trap finish EXIT
 # A Ctrl-C now waits: cut off, this would leave servers behind of which nobody knows.
-said=$(trap '' INT TERM HUP; exec "$etl_assets" up)
-echo "$said"
-case $said in started*) started=yes ;; esac
+answer=$(trap '' INT TERM HUP; exec "$etl_assets" up)
+echo "$answer"
+case $answer in started*) started=yes ;; esac
 if [ -n "$stopping" ]; then exit 130; fi
 
 # In the background, so that a signal to this script alone reaches the gateway as well.

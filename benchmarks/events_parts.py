@@ -29,7 +29,7 @@ SHARES = {
     "list": ("etl_assets.systems.events.feed.client", "EventsFeed.listed"),
     "download": ("etl_assets.systems.events.feed.client", "EventsFeed.downloaded"),
     "verify and parse": ("etl_assets.systems.events.raw_layer", "read_file"),
-    "waiting for these": ("etl_assets.systems.events.raw_layer", "one_ahead"),
+    "waiting for these": ("etl_assets.systems.events.raw_layer", "prefetched"),
     "raw files": ("etl_assets.systems.events.raw_layer", "write_parquet"),
     "notes": ("etl_assets.systems.events.raw_layer", "record"),
     "reading raw files": ("etl_assets.systems.events.us_events", "read_parquet"),

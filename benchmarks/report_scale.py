@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from etl_assets.systems.production.simulator.data import write_files
+from etl_assets.systems.production.simulator import write_files
 
 LIMIT_MB = 2_000
 

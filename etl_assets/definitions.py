@@ -1,7 +1,6 @@
 """Where everything meets: the definitions of all systems, their resources, and the policies that hold for all assets."""
 
 import importlib
-import inspect
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,10 +14,10 @@ from etl_assets.core.dagster.contract_types import quiet
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.dagster.housekeeping import housekeeping_definitions
 from etl_assets.core.dagster.io_managers import MirroredIOManager, ParquetIOManager, PostgresIOManager
+from etl_assets.core.dagster.policies import with_policies
 from etl_assets.settings import load_settings
 
 log = logging.getLogger("etl_assets")
-OWNER = "team:data-platform"
 
 
 def resources(postgres: PostgresResource | None = None) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def platform_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Defin
     with quiet():
         merged = dg.Definitions.merge(*_of_systems(), housekeeping_definitions())
         return dg.Definitions(
-            assets=[with_policies(asset) for asset in merged.assets or () if isinstance(asset, dg.AssetsDefinition)],
+            assets=with_policies(asset for asset in merged.assets or () if isinstance(asset, dg.AssetsDefinition)),
             asset_checks=merged.asset_checks,
             jobs=merged.jobs,
             schedules=merged.schedules,
@@ -65,24 +64,6 @@ def _of_systems() -> Iterator[dg.Definitions]:
             yield importlib.import_module(system.package).defs()
         except Exception as error:
             log.exception("system %s cannot be loaded: %s", system.package, error)
-
-
-def with_policies(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
-    """What holds for every asset whose system says nothing else: its owner, and where its body is."""
-    references = dg.CodeReferencesMetadataValue(code_references=[body_of(asset)])
-
-    def applied(spec: dg.AssetSpec) -> dg.AssetSpec:
-        metadata = {"dagster/code_references": references, **spec.metadata}
-        return spec.replace_attributes(owners=spec.owners or [OWNER], metadata=metadata)
-
-    return asset.map_asset_specs(applied)
-
-
-def body_of(asset: dg.AssetsDefinition) -> dg.LocalFileCodeReference:
-    """The function that somebody wrote, below its decorators."""
-    compute: Any = asset.op.compute_fn
-    body = inspect.unwrap(getattr(compute, "decorated_fn", compute))
-    return dg.LocalFileCodeReference(file_path=body.__code__.co_filename, line_number=body.__code__.co_firstlineno)
 
 
 @dg.definitions

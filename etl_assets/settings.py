@@ -8,16 +8,13 @@ addresses of the simulators are left out as soon as a database is given by URL o
 import fcntl
 import os
 from collections.abc import Mapping
-from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -26,20 +23,6 @@ from etl_assets.errors import ConfigurationError
 
 LOCAL_ENV = "local.env"
 LOCAL_LOCK = "local.lock"
-# Variables that say where a source is; local.env offers them for its simulators.
-SOURCE_VARIABLES = {
-    "outages": ("OUTAGES_API_URL", "OUTAGES_API_KEY"),
-    "production": ("PRODUCTION_API_URL",),
-    "experiments": ("EXPERIMENTS_DIR",),
-    "turbines": ("TURBINES_API_URL", "TURBINES_START_DATE", "TURBINES_END_DATE"),
-    "events": ("EVENTS_FEED_URL", "EVENTS_START_DATE"),
-}
-# Whoever gives one of these has a source or a store of their own: simulated data have no place beside them.
-OWN = {
-    **SOURCE_VARIABLES,
-    "turbines": ("TURBINES_API_URL", "TURBINES_TARGET_URL"),
-    "events": ("EVENTS_FEED_URL",),
-}
 
 
 def default_data_dir() -> Path:
@@ -85,7 +68,18 @@ def simulated_sources(settings: "Settings") -> dict[str, str]:
     return {name: value for name, value in offered.items() if not name.startswith("ETL_")}
 
 
-def _split(value: Any) -> Any:
+def postgres_url(value: SecretStr | None) -> SecretStr | None:
+    """A URL of a Postgres database, as it was given.
+
+    Raises:
+        ValueError: if it is of something else.
+    """
+    if value and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError("must begin with postgresql://")
+    return value
+
+
+def split(value: Any) -> Any:
     """The different parts of a comma-separated text."""
     if not isinstance(value, str):
         return value
@@ -107,11 +101,9 @@ class LocalServers(PydanticBaseSettingsSource):
         given = {name.upper(): value for name, value in {**os.environ, **self._given}.items() if value}
         data_dir = given.get("ETL_DATA_DIR")
         offered = read_local_env(Path(data_dir).expanduser() if data_dir else default_data_dir())
-        for system, variables in OWN.items():
-            if "ETL_POSTGRES_URL" in given or not given.keys().isdisjoint(variables):
-                offered = {name: value for name, value in offered.items() if name not in SOURCE_VARIABLES[system]}
-        own = {*self._system.source_variables, *self._system.own_variables}
-        if "ETL_POSTGRES_URL" in given or not own.isdisjoint(given):
+        own = self._system.own_variables
+        own = self._system.source_variables if own is None else own
+        if "ETL_POSTGRES_URL" in given or not given.keys().isdisjoint(own):
             offered = {name: value for name, value in offered.items() if name not in self._system.source_variables}
         known = self.settings_cls.model_fields
         return {name.lower(): value for name, value in offered.items() if value and name.lower() in known}
@@ -125,8 +117,9 @@ class Settings(BaseSettings):
 
     # Variables that say where the source of the system is; the local servers offer them for its simulator.
     source_variables: ClassVar[tuple[str, ...]] = ()
-    # Further variables that give a source or a store of one's own: simulated data have no place beside them.
-    own_variables: ClassVar[tuple[str, ...]] = ()
+    # Whoever gives one of these has a source or a store of their own: simulated data have no place beside them. By default
+    # those of the source.
+    own_variables: ClassVar[tuple[str, ...] | None] = None
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
 
@@ -138,47 +131,6 @@ class Settings(BaseSettings):
     etl_executor: Literal["in_process", "multiprocess"] = Field("in_process", description="Where steps run")
     etl_alert_webhook_url: SecretStr | None = Field(None, description="Alerts are posted here; unset: log only")
 
-    outages_api_url: str | None = Field(None, repr=False, description="Base URL of the outage API")
-    outages_api_key: SecretStr | None = Field(None, description="Key of the outage API, sent as x-api-key")
-    outages_sites: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("norwich-pear-tree", "kingfisher"), description="Sites to follow, comma-separated"
-    )
-
-    production_api_url: str | None = Field(None, repr=False, description="Base URL of the two production streams")
-    production_metrics_file: Path | None = Field(None, description="File that our metrics API serves; unset: generated")
-    production_workorders_file: Path | None = Field(
-        None, description="File that our work order API serves; unset: generated"
-    )
-
-    experiments_dir: Path | None = Field(None, description="Folder with the three files of the experiments")
-
-    events_feed_url: str = Field(
-        "http://data.gdeltproject.org/gdeltv2", repr=False, description="Folder of the feed's lists and files"
-    )
-    events_us_rule: Literal["country_code", "bounding_box"] = Field(
-        "country_code", description="Which events are US events"
-    )
-    events_us_country_codes: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("US",), description="Countries of US events, FIPS 10-4, comma-separated: RQ is Puerto Rico, GM Germany"
-    )
-    events_start_date: date = Field(
-        date(2015, 2, 18),
-        ge=date(2015, 1, 1),
-        description="First day of the events, not before the year of the feed's first",
-    )
-    events_late_hours: int = Field(24, ge=1, le=720, description="So long after its interval the feed may bring a file")
-
-    turbines_api_url: str | None = Field(None, repr=False, description="Base URL of the API of 1-minute signals")
-    turbines_target_url: SecretStr | None = Field(
-        None, description="Database of the 10-minute statistics; unset: `alvo`, beside the platform's"
-    )
-    turbines: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Turbines to ask for, comma-separated; unset: the source has one and knows no names"
-    )
-    turbines_zone: str = Field("UTC", description="Zone of the source's timestamps, a name like Europe/Lisbon")
-    turbines_start_date: date = Field(date(2024, 5, 20), description="First day of the statistics")
-    turbines_end_date: date | None = Field(None, description="Last day of the statistics; unset: yesterday")
-
     etl_gateway_port: int = Field(5000, ge=0, le=65535, description="Port of the gateway; 0: any that is free")
     etl_gateway_token: SecretStr | None = Field(None, description="Bearer token of the gateway; unset: loopback only")
     etl_trigger_interval_s: float = Field(10, ge=0, le=86400, description="Least time between two triggers")
@@ -186,45 +138,15 @@ class Settings(BaseSettings):
         None, repr=False, description="GraphQL API of Dagster; unset: the gateway starts one"
     )
 
-    @field_validator("outages_sites", mode="before")
-    @classmethod
-    def _split_list(cls, value: Any) -> Any:
-        value = _split(value)
-        if not value:
-            raise ValueError("must name at least one site")
-        return value
-
-    @field_validator("turbines", "events_us_country_codes", mode="before")
-    @classmethod
-    def _split_names(cls, value: Any) -> Any:
-        return _split(value)
-
-    @field_validator("turbines_zone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError):
-            raise ValueError("must be a name like UTC or Europe/Lisbon") from None
-        return value
-
-    @model_validator(mode="after")
-    def _end_after_start(self) -> "Settings":
-        if self.turbines_end_date is not None and self.turbines_end_date < self.turbines_start_date:
-            raise ValueError("TURBINES_END_DATE is before TURBINES_START_DATE")
-        return self
-
     @field_validator("etl_data_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @field_validator("etl_postgres_url", "turbines_target_url")
+    @field_validator("etl_postgres_url")
     @classmethod
     def _postgres_scheme(cls, value: SecretStr | None) -> SecretStr | None:
-        if value and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
-            raise ValueError("must begin with postgresql://")
-        return value
+        return postgres_url(value)
 
     @classmethod
     def settings_customise_sources(
@@ -267,6 +189,11 @@ class Settings(BaseSettings):
         """Folder of the reports for people, one folder per system."""
         return self.etl_data_dir / "reports"
 
+    def _never_with(self) -> list[str]:
+        """The variables of databases beside which simulated data have no place."""
+        own = self.own_variables or ()
+        return ["ETL_POSTGRES_URL", *(name for name in own if name not in self.source_variables)]
+
     def required(self, field: str) -> str:
         """The value of a setting without which the caller cannot go on.
 
@@ -278,7 +205,7 @@ class Settings(BaseSettings):
             raise ConfigurationError(
                 f"{field.upper()} is not set: set it ({type(self).model_fields[field].description}),"
                 " or start the local servers and simulators with `make up`"
-                " (they are not used together with ETL_POSTGRES_URL or TURBINES_TARGET_URL)"
+                f" (they are not used together with {' or '.join(self._never_with())})"
             )
         return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 

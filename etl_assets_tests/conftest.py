@@ -74,8 +74,14 @@ def migrated_target_template(postgres_server: EmbeddedPostgres) -> str:
 
 
 @pytest.fixture
-def database(postgres_server: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
-    """An empty database of the platform, at head."""
+def database(fresh_database: Database) -> Database:
+    """An empty database of the platform, at head; a folder may have a cheaper one."""
+    return fresh_database
+
+
+@pytest.fixture
+def fresh_database(postgres_server: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
+    """An empty database of the platform, at head, that no other test has used."""
     with _fresh_database(postgres_server, template=migrated_template) as url:
         yield Database(url)
 

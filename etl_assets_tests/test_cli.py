@@ -46,7 +46,7 @@ def processes_of(folder: Path) -> list[str]:
     return found
 
 
-def until(condition: object, timeout_s: float = 15) -> bool:
+def until(condition: object, timeout_s: float = 60) -> bool:
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         if condition():  # type: ignore[operator]

@@ -35,10 +35,10 @@ from etl_assets.core.embedded import EmbeddedPostgres
 from etl_assets.core.embedded import postgres as embedded_postgres
 from etl_assets.core.embedded.binaries import find_binaries
 from etl_assets.core.embedded.broker import broker_binary
-from etl_assets.core.registry import histories
+from etl_assets.core.registry import histories, systems
 from etl_assets.core.sources.streams.broker import Broker
 from etl_assets.settings import Settings
-from etl_assets.systems.production.streaming.streams import STREAMS
+from etl_assets.systems.production.contracts import STREAMS
 from etl_assets.systems.turbines.databases import TARGET
 
 ROOT = Path(__file__).parent.parent
@@ -555,7 +555,8 @@ def test_every_variable_given_to_our_containers_is_one_that_somebody_reads() -> 
         "DAGSTER_EVENT_BATCH_SIZE",
         *re.findall(r"env: (\w+)", (DOCKER / "dagster.yaml").read_text()),
     }
-    known = {name.upper() for name in Settings.model_fields} | of_dagster
+    kinds = [Settings, *(system.part("settings", "SETTINGS", Settings) for system in systems())]
+    known = {name.upper() for kind in kinds for name in kind.model_fields} | of_dagster
     services = {**OURS, **{f"{name} (simulated)": service for name, service in SIMULATORS["services"].items()}}
     unknown = {name: set(service.get("environment", {})) - known for name, service in services.items()}
     assert {name: variables for name, variables in unknown.items() if variables} == {}

@@ -88,7 +88,7 @@ class Script:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text()
 
     def called(self) -> list[str]:
@@ -114,19 +114,19 @@ def script(tmp_path: Path) -> Iterator[Script]:
 @pytest.mark.parametrize("signals", ["terminal", "supervisor", "hang-up"])
 def test_servers_that_it_started_end_with_it_after_the_gateway(script: Script, signals: str) -> None:
     process = script.start("--port", "50 01", SAYS="started (data in /x)")
-    until(lambda: "serving" in script.said())
+    until(lambda: "serving" in script.output())
     if signals == "terminal":
         script.ctrl_c()
     else:
         process.send_signal(signal.SIGTERM if signals == "supervisor" else signal.SIGHUP)
     assert script.ended() == 0
     assert script.called() == ["up", "gateway|--port|50 01", "ended", "down", "stopped"]
-    assert "started (data in /x)\nserving\n" in script.said()
+    assert "started (data in /x)\nserving\n" in script.output()
 
 
 def test_servers_that_were_there_before_stay(script: Script) -> None:
     script.start(SAYS="already running (data in /x)")
-    until(lambda: "serving" in script.said())
+    until(lambda: "serving" in script.output())
     script.ctrl_c()
     assert script.ended() == 0
     assert script.called() == ["up", "gateway", "ended"]
@@ -156,7 +156,7 @@ def test_ctrl_c_while_the_servers_start_ends_them_when_they_have(script: Script)
 
 def test_a_second_ctrl_c_does_not_cut_off_the_end_of_the_servers(script: Script) -> None:
     script.start(SAYS="started")
-    until(lambda: "serving" in script.said())
+    until(lambda: "serving" in script.output())
     script.hold.touch()
     script.ctrl_c()
     until(Path(f"{script.calls}.down").exists)
@@ -218,8 +218,8 @@ def address(script: Script) -> str:
 
     def look() -> re.Match[str] | None:
         assert script.process is not None
-        assert script.process.poll() is None, script.said()
-        return re.search(r"gateway: (http://127\.0\.0\.1:\d+)", script.said())
+        assert script.process.poll() is None, script.output()
+        return re.search(r"gateway: (http://127\.0\.0\.1:\d+)", script.output())
 
     return str(until(look)[1])
 
@@ -242,13 +242,13 @@ def test_a_curl_starts_the_etl_and_ctrl_c_leaves_nothing_running(real: Script) -
     data_dir = load_settings().etl_data_dir
     script = real.start()
     gateway = address(real)
-    assert "no ETL_GATEWAY_TOKEN: listening on loopback only" in real.said()
+    assert "no ETL_GATEWAY_TOKEN: listening on loopback only" in real.output()
 
-    said = [curl(f"{gateway}/trigger-etl")]
-    while said[-1] == (400, {"message": "Dag is loading, please try again later."}):
+    answers = [curl(f"{gateway}/trigger-etl")]
+    while answers[-1] == (400, {"message": "Dag is loading, please try again later."}):
         time.sleep(0.1)
-        said.append(curl(f"{gateway}/trigger-etl"))
-    assert said[-1] == (200, {"message": "ETL process started"})
+        answers.append(curl(f"{gateway}/trigger-etl"))
+    assert answers[-1] == (200, {"message": "ETL process started"})
     assert curl(f"{gateway}/check/table") == (200, {"message": "Table created"})
     (run,) = curl(f"{gateway}/v1/runs?job=experiments_job")[1]["runs"]
     ended = until(lambda: (told := curl(f"{gateway}/v1/runs/{run['run_id']}?wait_s=30")[1])["ended_at"] and told)
@@ -257,12 +257,12 @@ def test_a_curl_starts_the_etl_and_ctrl_c_leaves_nothing_running(real: Script) -
 
     processes = descendants_of(script.pid, supervisor(data_dir))
     commands = [command_of(process) for process in processes]
-    for part in ("run.sh", "etl-assets gateway", "leash.py", "dagster-webserver", "supervise"):
+    for part in ("run.sh", "etl-assets gateway", "own_dagster.py", "dagster-webserver", "supervise"):
         assert any(part in command for command in commands), (part, commands)
     real.ctrl_c()
     assert real.ended() == 0
     until(lambda: not any(map(alive, processes)))
-    assert real.said().rstrip().endswith("stopped")
+    assert real.output().rstrip().endswith("stopped")
     assert not local_servers_live(data_dir)
 
 
@@ -290,8 +290,8 @@ def test_a_port_that_is_taken_is_named_and_nothing_stays(real: Script) -> None:
         port = taken.getsockname()[1]
         real.start(ETL_GATEWAY_PORT=str(port))
         assert real.ended() == 2
-    assert f"cannot listen on 127.0.0.1:{port}" in real.said()
-    assert "set ETL_GATEWAY_PORT to a port that is free" in real.said()
+    assert f"cannot listen on 127.0.0.1:{port}" in real.output()
+    assert "set ETL_GATEWAY_PORT to a port that is free" in real.output()
     assert not local_servers_live(load_settings().etl_data_dir)
 
 
@@ -304,6 +304,6 @@ def test_ctrl_c_while_the_real_servers_start_leaves_none_of_them(real: Script) -
     servers = descendants_of(int(pid))
     real.ctrl_c()
     assert real.ended() == 130
-    assert "gateway:" not in real.said()
+    assert "gateway:" not in real.output()
     until(lambda: not any(map(alive, servers)))
     assert not local_servers_live(data_dir)

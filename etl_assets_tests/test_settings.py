@@ -13,6 +13,8 @@ import pytest
 from etl_assets import settings as module
 from etl_assets.errors import ConfigurationError
 from etl_assets.settings import LOCAL_ENV, LOCAL_LOCK, default_data_dir, load_settings, local_servers_live
+from etl_assets.systems.outages.settings import OutagesSettings
+from etl_assets.systems.turbines.settings import TurbinesSettings
 
 SIMULATORS = {"OUTAGES_API_URL": "http://127.0.0.1:5001", "OUTAGES_API_KEY": "simulated"}
 SECRET = "hunter2"
@@ -36,7 +38,7 @@ def local_servers(data_dir: Path) -> Iterator[LocalServers]:
 
 
 def test_without_variables_sources_are_unset_and_everything_else_has_its_default(data_dir: Path) -> None:
-    settings = load_settings()
+    settings = OutagesSettings.load()
 
     assert settings.etl_data_dir == data_dir
     assert settings.outages_api_url is None
@@ -49,11 +51,11 @@ def test_without_variables_sources_are_unset_and_everything_else_has_its_default
 
 def test_a_required_setting_that_is_unset_is_named_with_what_to_do(data_dir: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"^OUTAGES_API_URL is not set: .*`make up`"):
-        load_settings().required("outages_api_url")
+        OutagesSettings.load().required("outages_api_url")
 
 
 def test_required_gives_the_plain_value_of_a_secret(data_dir: Path) -> None:
-    assert load_settings(outages_api_key=SECRET).required("outages_api_key") == SECRET
+    assert OutagesSettings.load(outages_api_key=SECRET).required("outages_api_key") == SECRET
 
 
 def test_local_env_gives_what_the_environment_leaves_open(
@@ -64,7 +66,7 @@ def test_local_env_gives_what_the_environment_leaves_open(
     )
     monkeypatch.setenv("ETL_EXECUTOR", "in_process")
 
-    settings = load_settings()
+    settings = OutagesSettings.load()
 
     assert settings.outages_api_url == SIMULATORS["OUTAGES_API_URL"]
     assert settings.required("outages_api_key") == SIMULATORS["OUTAGES_API_KEY"]
@@ -86,7 +88,7 @@ def test_an_empty_variable_counts_as_unset(local_servers: LocalServers, monkeypa
     for name in ("ETL_POSTGRES_URL", "OUTAGES_API_URL", "OUTAGES_API_KEY", "OUTAGES_SITES", "ETL_MIGRATE"):
         monkeypatch.setenv(name, "")
 
-    settings = load_settings()
+    settings = OutagesSettings.load()
 
     assert settings.etl_postgres_url is None
     assert settings.outages_api_url == SIMULATORS["OUTAGES_API_URL"]
@@ -109,7 +111,7 @@ def test_simulated_sources_are_left_out_beside_real_ones(
     local_servers(**SIMULATORS, ETL_BROKER_URL="redis://local")
     monkeypatch.setenv(name, value)
 
-    settings = load_settings()
+    settings = OutagesSettings.load()
 
     simulated = {settings.outages_api_url, settings.outages_api_key and settings.outages_api_key.get_secret_value()}
     assert simulated.isdisjoint(SIMULATORS.values())
@@ -132,7 +134,7 @@ def test_simulated_turbines_never_meet_a_source_or_a_target_that_was_given(
     local_servers(TURBINES_API_URL="http://simulated", **offered)
     monkeypatch.setenv(name, value)
 
-    settings = load_settings()
+    settings = TurbinesSettings.load()
 
     assert (settings.turbines_api_url == "http://simulated") is simulated
     expected = date.fromisoformat({**offered, name: value}["TURBINES_END_DATE"]) if simulated else None
@@ -142,9 +144,9 @@ def test_simulated_turbines_never_meet_a_source_or_a_target_that_was_given(
 def test_simulated_sources_are_left_out_also_where_the_caller_gives_the_database(local_servers: LocalServers) -> None:
     local_servers(**SIMULATORS)
 
-    assert load_settings().outages_api_url == SIMULATORS["OUTAGES_API_URL"]
-    assert load_settings(etl_postgres_url="postgresql://server/db").outages_api_url is None
-    assert load_settings(outages_api_key="key").outages_api_url is None
+    assert OutagesSettings.load().outages_api_url == SIMULATORS["OUTAGES_API_URL"]
+    assert OutagesSettings.load(etl_postgres_url="postgresql://server/db").outages_api_url is None
+    assert OutagesSettings.load(outages_api_key="key").outages_api_url is None
 
 
 def test_local_env_is_that_of_the_data_folder_in_use(
@@ -154,17 +156,17 @@ def test_local_env_is_that_of_the_data_folder_in_use(
     other.mkdir()
     local_servers(other, **SIMULATORS)
 
-    assert load_settings().outages_api_url is None
-    assert load_settings(etl_data_dir=other).outages_api_url == SIMULATORS["OUTAGES_API_URL"]
+    assert OutagesSettings.load().outages_api_url is None
+    assert OutagesSettings.load(etl_data_dir=other).outages_api_url == SIMULATORS["OUTAGES_API_URL"]
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("ETL_DATA_DIR", "~/other")
-    assert load_settings().outages_api_url == SIMULATORS["OUTAGES_API_URL"]
-    assert load_settings().etl_data_dir == other
+    assert OutagesSettings.load().outages_api_url == SIMULATORS["OUTAGES_API_URL"]
+    assert OutagesSettings.load().etl_data_dir == other
 
 
 def test_local_env_counts_only_while_the_process_that_wrote_it_lives(data_dir: Path) -> None:
     (data_dir / LOCAL_ENV).write_text("OUTAGES_API_URL=http://gone\n")
-    assert load_settings().outages_api_url is None  # no lock file at all
+    assert OutagesSettings.load().outages_api_url is None  # no lock file at all
     hold = "import fcntl, sys; lock = open(sys.argv[1], 'wb'); fcntl.flock(lock, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
 
     with subprocess.Popen(
@@ -172,12 +174,12 @@ def test_local_env_counts_only_while_the_process_that_wrote_it_lives(data_dir: P
     ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        assert load_settings().outages_api_url == "http://gone"
+        assert OutagesSettings.load().outages_api_url == "http://gone"
         holder.kill()
 
     assert (data_dir / LOCAL_LOCK).exists()
     assert not local_servers_live(data_dir)
-    assert load_settings().outages_api_url is None
+    assert OutagesSettings.load().outages_api_url is None
 
 
 def test_asking_whether_the_servers_live_takes_no_lock_from_them(data_dir: Path, local_servers: LocalServers) -> None:
@@ -205,7 +207,7 @@ def test_a_bad_value_names_its_variable_and_is_not_shown(
     monkeypatch.setenv(name, value)
 
     with pytest.raises(ConfigurationError) as raised:
-        load_settings()
+        OutagesSettings.load()
 
     assert f"bad setting {name}: " in str(raised.value)
     assert said in str(raised.value)
@@ -223,7 +225,7 @@ def test_all_bad_values_are_named_at_once(data_dir: Path, monkeypatch: pytest.Mo
 
 
 def test_secrets_are_never_shown(data_dir: Path) -> None:
-    settings = load_settings(
+    settings = OutagesSettings.load(
         etl_postgres_url=f"postgresql://me:{SECRET}@server/db",
         etl_broker_url=f"redis://:{SECRET}@server",
         etl_storage_url=f"s3://key:{SECRET}@bucket",
@@ -250,7 +252,7 @@ def test_a_list_is_split_at_commas_keeps_its_order_and_drops_repeats(
 ) -> None:
     monkeypatch.setenv("OUTAGES_SITES", value)
 
-    assert load_settings().outages_sites == sites
+    assert OutagesSettings.load().outages_sites == sites
 
 
 def test_a_relative_data_folder_is_that_of_the_working_directory(
@@ -289,13 +291,13 @@ def test_installed_without_a_checkout_the_data_folder_is_in_the_working_director
 
 
 def test_the_settings_of_the_turbines(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = load_settings()
+    settings = TurbinesSettings.load()
     assert (settings.turbines, settings.turbines_zone, settings.turbines_end_date) == ((), "UTC", None)
     assert settings.turbines_start_date == date(2024, 5, 20)
 
     monkeypatch.setenv("TURBINES", " T01, T02,,T01 ")
     monkeypatch.setenv("TURBINES_TARGET_URL", f"postgresql://user:{SECRET}@host/alvo")
-    settings = load_settings()
+    settings = TurbinesSettings.load()
     assert settings.turbines == ("T01", "T02")
     assert SECRET not in repr(settings)
 
@@ -315,5 +317,5 @@ def test_bad_settings_of_the_turbines_are_named(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=message) as refused:
-        load_settings()
+        TurbinesSettings.load()
     assert SECRET not in str(refused.value)

@@ -1,4 +1,4 @@
-"""Two steps of a long way side by side: what comes next is made while what is there is used."""
+"""Prefetching: the next element is made while the current one is used."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,13 +8,13 @@ Made = TypeVar("Made")
 END = object()
 
 
-def one_ahead(made: Iterator[Made]) -> Iterator[Made]:
-    """The elements of an iterator, each made in a thread while the one before is used; never more than one ahead.
+def prefetched(made: Iterator[Made]) -> Iterator[Made]:
+    """The elements of an iterator, each made in a thread while the one before is used; never more than one before it is wanted.
 
     What the iterator raises is raised in its place, after the elements before it. Whoever closes this waits for the element
     that is being made, which then is lost.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as beside:
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as beside:
         coming = beside.submit(next, made, END)
         while (ready := coming.result()) is not END:
             coming = beside.submit(next, made, END)

@@ -1,8 +1,8 @@
 """Local life: the embedded servers and the simulators in the background, and their end.
 
-`up` leaves one process behind, the supervisor. It holds a lock for as long as it lives, keeps the servers leased, runs the
-simulators, and offers their addresses in `local.env`. Killed, it takes the simulators with it, the servers stop after
-their last user, and nobody believes its `local.env` any more.
+The simulators run in one process, which also uses the embedded servers and offers all addresses in `local.env`. It holds
+a lock for as long as it lives: once it is killed, nobody believes its `local.env` any more. It is started, counted and
+ended like an embedded server: it ends after its last user, also when that one was killed. `up` is a user that stays.
 """
 
 import contextlib
@@ -10,25 +10,63 @@ import fcntl
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import typer
 
 from etl_assets.core import registry
+from etl_assets.core.embedded.files import add_reference
+from etl_assets.core.embedded.server import EmbeddedServer, Launch
 from etl_assets.errors import PlatformError
 from etl_assets.settings import LOCAL_ENV, LOCAL_LOCK, Settings, load_settings, local_servers_live, read_local_env
 
-START_TIMEOUT_S = 90
-STOP_TIMEOUT_S = 30
 # A look at the lock takes no time; a process that is stopped in the midst of one may take some.
 LOOK_S = 5.0
-SUPERVISOR_LOG = "local.log"
 CONFIGURATION = "dagster.yaml"
+
+
+class LocalServers(EmbeddedServer):
+    """The process of the simulators, which uses the embedded servers as well; `acquire` gives the path of `local.env`."""
+
+    name: ClassVar[str] = "simulators"
+    stop_steps: ClassVar[list[tuple[str, float]]] = [("SIGTERM", 30.0)]
+    start_attempts: ClassVar[int] = 1
+
+    def __init__(self, data_dir: Path, *, options: tuple[str, ...] = ()) -> None:
+        super().__init__(data_dir)
+        self._options = options
+
+    def _url(self) -> str:
+        return str(self.data_dir / LOCAL_ENV)
+
+    def _answers(self) -> bool:
+        return bool(read_local_env(self.data_dir))
+
+    def _prepare(self) -> Launch:
+        (self.data_dir / LOCAL_ENV).unlink(missing_ok=True)
+        return Launch(
+            argv=[sys.executable, "-m", "etl_assets.cli", "supervise", *self._options],
+            cwd=self.data_dir,
+            environment={**os.environ, "ETL_DATA_DIR": str(self.data_dir)},
+        )
+
+    def _processes(self) -> set[int]:
+        if not local_servers_live(self.data_dir):
+            return set()
+        with contextlib.suppress(ValueError):
+            return {int((self.data_dir / LOCAL_LOCK).read_text())}
+        return set()
+
+    def _working_folder(self) -> Path:
+        return self.data_dir
+
+    def _delete_files(self) -> None:
+        (self.data_dir / LOCAL_ENV).unlink(missing_ok=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +79,10 @@ def register(app: typer.Typer) -> None:
 def up() -> None:
     """Start the embedded servers and the simulators in the background."""
     settings = load_settings()
-    started = ensure_up(settings)
+    servers = LocalServers(settings.etl_data_dir, options=("--stay",))
+    started = not servers.running()
+    with servers:
+        pass  # they stay, since they use themselves
     print("started" if started else "already running", f"(data in {settings.etl_data_dir}, stop with `make down`)")
     for name in read_local_env(settings.etl_data_dir):
         print(f"  {name} is in {settings.etl_data_dir / LOCAL_ENV}")
@@ -77,92 +118,25 @@ def prepare_home(settings: Settings) -> Path:
     return home
 
 
-def ensure_up(settings: Settings) -> bool:
-    """Start the supervisor unless one lives; returns whether this call started it.
-
-    Raises:
-        PlatformError: if it does not come up; with the end of its log.
-    """
-    data_dir = settings.etl_data_dir
-    if local_servers_live(data_dir) and read_local_env(data_dir):
-        return False
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        (data_dir / LOCAL_ENV).unlink()
-    with (data_dir / SUPERVISOR_LOG).open("wb") as log:
-        supervisor = subprocess.Popen(
-            [sys.executable, "-m", "etl_assets.cli", "supervise"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd=data_dir,
-            env={**os.environ, "ETL_DATA_DIR": str(data_dir)},
-        )
-    until = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < until:
-        if read_local_env(data_dir):
-            return True
-        if supervisor.poll() is not None:
-            break
-        time.sleep(0.05)
-    if read_local_env(data_dir):  # another command was faster
-        return False
-    supervisor.terminate()
-    tail = (data_dir / SUPERVISOR_LOG).read_text(errors="replace")[-1500:]
-    raise PlatformError(f"the local servers did not come up; the end of {data_dir / SUPERVISOR_LOG}:\n{tail}")
-
-
 def stop(settings: Settings) -> bool:
-    """End the supervisor and the servers; returns whether anything was running."""
+    """End the simulators and the servers; returns whether anything was running."""
     from etl_assets.core.embedded import EmbeddedBroker, EmbeddedPostgres
 
-    data_dir = settings.etl_data_dir
-    lived = local_servers_live(data_dir)
-    if lived:
-        pid = _supervisor(data_dir)
-        os.kill(pid, signal.SIGTERM)
-        until = time.monotonic() + STOP_TIMEOUT_S
-        while local_servers_live(data_dir) or _is_running(pid):
-            if time.monotonic() > until:
-                raise PlatformError(
-                    f"the local servers did not stop within {STOP_TIMEOUT_S} s: see {data_dir / SUPERVISOR_LOG}"
-                )
-            time.sleep(0.02)
-    for server in (EmbeddedPostgres(data_dir), EmbeddedBroker(data_dir)):
-        lived = server.stop() or lived
-    return lived
+    ended = [kind(settings.etl_data_dir).stop() for kind in (LocalServers, EmbeddedPostgres, EmbeddedBroker)]
+    return any(ended)
 
 
-def _supervisor(data_dir: Path) -> int:
-    """The process that holds the servers; it says so a moment after it has the lock."""
-    until = time.monotonic() + LOOK_S
-    while not (said := (data_dir / LOCAL_LOCK).read_text()):
-        if time.monotonic() > until:
-            raise PlatformError(f"{data_dir / LOCAL_LOCK} does not name the process that holds it: look for it by `ps`")
-        time.sleep(0.01)
-    return int(said)
-
-
-def _is_running(pid: int) -> bool:
-    """Whether a process is there; one that has ended and is a child of ours is taken away."""
-    with contextlib.suppress(ChildProcessError):
-        if os.waitpid(pid, os.WNOHANG) != (0, 0):
-            return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def supervise() -> None:
-    """Hold the local servers until told to end (started by `up`)."""
+def supervise(
+    stay: bool = typer.Option(False, "--stay", help="Be a user of yourself: end only when told to."),
+) -> None:
+    """Run the simulators until told to end (started by `up` and `demo`)."""
     settings = load_settings()
+    if stay:
+        add_reference(LocalServers(settings.etl_data_dir)._file("users"))
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    with _only_supervisor(settings.etl_data_dir), _servers(settings) as offered:
+    with _only_process(settings.etl_data_dir), _servers(settings) as offered:
         prepare_home(settings)
         register_partitions(settings)
         _offer(settings.etl_data_dir / LOCAL_ENV, offered)
@@ -173,7 +147,7 @@ def supervise() -> None:
 
 
 @contextlib.contextmanager
-def _only_supervisor(data_dir: Path) -> Iterator[None]:
+def _only_process(data_dir: Path) -> Iterator[None]:
     until = time.monotonic() + LOOK_S
     with (data_dir / LOCAL_LOCK).open("a+") as lock:
         while True:
@@ -181,7 +155,7 @@ def _only_supervisor(data_dir: Path) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                # It may be somebody who only looks whether there is a supervisor.
+                # It may be somebody who only looks whether there is one.
                 if time.monotonic() > until:
                     raise PlatformError("another process holds the local servers") from None
                 time.sleep(0.01)

@@ -1,10 +1,13 @@
 """The demo: every asset materialised from simulated sources, and the Dagster UI over it."""
 
 import contextlib
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,7 @@ import typer
 
 from etl_assets.core import registry
 from etl_assets.errors import ConfigurationError, PlatformError
+from etl_assets.gateway import own_dagster
 from etl_assets.local import background as local
 from etl_assets.settings import Settings, load_settings, simulated_sources
 
@@ -21,8 +25,9 @@ if TYPE_CHECKING:
     import dagster as dg
 
 SIMULATE = typer.Option(False, "--simulate", help="Write simulated data even to the database of ETL_POSTGRES_URL.")
-
-
+POLL_S = 0.2
+POLL_TIMEOUT_S = 5.0
+ETL_ASSETS = [sys.executable, "-m", "etl_assets.cli"]
 QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 
 
@@ -50,49 +55,103 @@ def demo_command(simulate: bool = SIMULATE) -> None:
 
 def dev_command(
     simulate: bool = SIMULATE,
-    port: int = typer.Option(3000, help="Port of the Dagster UI."),
+    port: int = typer.Option(3000, min=1, max=65535, help="Port of the Dagster UI."),
     host: str = typer.Option("127.0.0.1", help="Address of the Dagster UI."),
+    gateway_port: int | None = typer.Option(None, help="Port of the gateway instead of ETL_GATEWAY_PORT."),
 ) -> None:
     """The demo, then the Dagster UI and the gateway until Ctrl-C."""
+    if gateway_port is None:
+        gateway_port = load_settings().etl_gateway_port
+    _require_free(host, port, "--port")
+    _require_free("127.0.0.1", gateway_port, "--gateway-port", taken=port)
+    _interrupt_at_signals()
     with demo_servers(simulate=simulate) as settings:
-        print_table(materialise_everything(settings))
-        print(f"\nDagster UI: http://{host}:{port}  (Ctrl-C ends it)", flush=True)
-        home = local.dagster_home(settings)
+        # In a process of its own, so that a signal ends it wherever it is.
+        with _child([*ETL_ASSETS, "demo", *(["--simulate"] if simulate else [])]) as demo:
+            code = demo.wait()
+        if code:
+            raise typer.Exit(code)
+        home, url = local.dagster_home(settings), f"http://{host}:{port}"
         workspace = Path(__file__).resolve().parent.parent.parent / "workspace.yaml"
         where = ["-w", str(workspace)] if workspace.is_file() else ["-m", "etl_assets"]
-        command = [str(Path(sys.executable).parent / "dagster"), "dev", *where, "-h", host, "-p", str(port)]
-        environment = {**os.environ, "DAGSTER_HOME": str(home), "ETL_DATA_DIR": str(settings.etl_data_dir)}
-        dagster = subprocess.Popen(command, env=environment, cwd=home)
-        with _gateway({**environment, "DAGSTER_GRAPHQL_URL": f"http://{host}:{port}/graphql"}):
-            # Told to end by somebody else than Ctrl-C, the UI has not heard of it.
-            signal.signal(signal.SIGTERM, lambda *_: dagster.send_signal(signal.SIGINT))
-            try:
-                code = dagster.wait()
-            except KeyboardInterrupt:
-                code = _ended(dagster)
-        if code not in (0, -2, 130):
+        dagster = [str(Path(sys.executable).parent / "dagster"), "dev", *where, "-h", host, "-p", f"{port}"]
+        os.environ["DAGSTER_HOME"] = str(home)
+        with (
+            _child(dagster, cwd=home) as ui,
+            _child([*ETL_ASSETS, "gateway", "--port", f"{gateway_port}"], DAGSTER_GRAPHQL_URL=f"{url}/graphql"),
+        ):
+            code = 0
+            with contextlib.suppress(KeyboardInterrupt):
+                _wait_for_answer(ui, f"{url}/server_info")
+                if ui.poll() is None:
+                    print(f"\nDagster UI: {url}  (Ctrl-C ends it)", flush=True)
+                code = ui.wait()
+        if code:
             raise PlatformError(f"`dagster dev` ended with exit code {code}")
 
 
-@contextlib.contextmanager
-def _gateway(environment: dict[str, str]) -> Iterator[None]:
-    """The gateway beside the UI, over the same Dagster."""
-    process = subprocess.Popen([sys.executable, "-m", "etl_assets.cli", "gateway"], env=environment)
+def _interrupt_at_signals() -> None:
+    """Let the first signal that asks for the end, also one that a shell has ignored in the background, be a Ctrl-C.
+
+    Further ones would cut off what ends the processes.
+    """
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def interrupt(*_: object) -> None:
+        for number in signals:
+            signal.signal(number, lambda *_: None)
+        raise KeyboardInterrupt
+
+    for number in signals:
+        signal.signal(number, interrupt)
+
+
+def _require_free(host: str, port: int, option: str, taken: int | None = None) -> None:
+    """Refuse a port on which nothing can be served.
+
+    Raises:
+        ConfigurationError: names the option that chooses another one.
+    """
     try:
-        yield
+        if port == taken:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+            probe.bind((host, port))
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot serve on {host}:{port} ({error.strerror}): choose another port by {option}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _child(command: list[str], cwd: Path | None = None, **environment: str) -> "Iterator[subprocess.Popen[bytes]]":
+    """A process that ends, with all that it has started, when the block ends, or this process however it does."""
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", own_dagster.__file__, *command],
+        stdin=subprocess.PIPE,
+        env={**os.environ, **environment},
+        cwd=cwd,
+    )
+    try:
+        yield process
     finally:
-        process.terminate()
-        _ended(process)
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait()
 
 
-def _ended(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a process that got the same Ctrl-C."""
-    with contextlib.suppress(KeyboardInterrupt):
-        process.wait(timeout=30)
-    if process.poll() is None:
-        process.terminate()
-        process.wait(timeout=10)
-    return 0
+def _wait_for_answer(process: "subprocess.Popen[bytes]", url: str) -> None:
+    """Until a URL answers or the process that serves it has ended."""
+    import requests
+
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy for what runs here
+        while process.poll() is None:
+            with contextlib.suppress(requests.RequestException):
+                if session.get(url, timeout=POLL_TIMEOUT_S).ok:
+                    return
+            time.sleep(POLL_S)
 
 
 @contextlib.contextmanager
@@ -108,13 +167,15 @@ def demo_servers(*, simulate: bool) -> Iterator[Settings]:
             "the demo writes simulated data and ETL_POSTGRES_URL names a database: unset it, or add --simulate"
         )
     os.environ["ETL_DATA_DIR"] = str(given.etl_data_dir)
-    started = local.ensure_up(given)
+    servers = local.LocalServers(given.etl_data_dir)
+    ran_before = servers.running()
     try:
-        if simulate:
-            os.environ.update(simulated_sources(given))
-        yield load_settings()
+        with servers:
+            if simulate:
+                os.environ.update(simulated_sources(given))
+            yield load_settings()
     finally:
-        if started:
+        if not ran_before:
             local.stop(given)
 
 

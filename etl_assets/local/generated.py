@@ -1,4 +1,4 @@
-"""What is made of the code for people and tests, a file per system: pages of the data dictionary, snapshots of the definitions.
+"""What is made of the code for people and tests, a file per system: pages of tables and settings, snapshots of the definitions.
 
 python -m etl_assets.local.generated          writes the files (`make docs`)
 python -m etl_assets.local.generated --check  says which are not as they should be (`make check`)
@@ -10,12 +10,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import dagster as dg
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from etl_assets.core import registry
 from etl_assets.core.contracts.dictionary import page
 from etl_assets.core.dagster.contract_types import quiet
 from etl_assets.core.slices.ledger import Ledger, Quarantine
 from etl_assets.definitions import platform_definitions
+from etl_assets.settings import Settings
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 DICTIONARY = CHECKOUT / "docs" / "dictionary"
@@ -26,16 +29,37 @@ SNAPSHOT = "definitions.txt"
 def generated() -> Mapping[Path, str]:
     """By path, the text of each generated file of the systems in this checkout, and of the core."""
     own = [system for system in registry.systems() if system.folder.is_relative_to(CHECKOUT)]
-    files = {DICTIONARY / "core.md": page("core", (Ledger, Quarantine))}
+    files = {DICTIONARY / "core.md": page("core", (Ledger, Quarantine)) + settings_table(Settings.model_fields)}
     for owner in registry.owners():
         if owner.name == "gateway" or owner in own:
-            files[DICTIONARY / f"{owner.name}.md"] = page(owner.name, owner.contracts)
+            kind: type[Settings] = owner.part("settings", "SETTINGS", Settings)
+            fields = {name: field for name, field in kind.model_fields.items() if name not in Settings.model_fields}
+            files[DICTIONARY / f"{owner.name}.md"] = page(owner.name, owner.contracts) + settings_table(fields)
     definitions = platform_definitions()
     for system in own:
         files[TESTS / "systems" / system.name / SNAPSHOT] = _text(definitions, system.name, of_system(system))
     others = of_all(definitions) - set().union(*(of_system(system) for system in registry.systems()))
     files[TESTS / SNAPSHOT] = _text(definitions, "", others)
     return files
+
+
+def settings_table(fields: Mapping[str, FieldInfo]) -> str:
+    """The environment variables that are fields of settings, as Markdown; empty where there are none."""
+    if not fields:
+        return ""
+    rows = [f"| `{name.upper()}` | {_meaning(field)} | {_default(field)} |" for name, field in fields.items()]
+    return "\n".join(["", "## Settings", "", "| variable | meaning | default |", "|---|---|---|", *rows, ""])
+
+
+def _meaning(field: FieldInfo) -> str:
+    return f"{field.description}; secret" if "SecretStr" in str(field.annotation) else str(field.description)
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if value is None or value is PydanticUndefined or value == ():
+        return ""
+    return f"`{','.join(map(str, value))}`" if isinstance(value, tuple) else f"`{value}`"
 
 
 def of_system(system: registry.System) -> set[str]:

@@ -11,12 +11,12 @@ import math
 import random
 import struct
 import termios
+import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from email.utils import formatdate
 from json import dumps
 from socket import SO_LINGER, SOL_SOCKET
 from threading import Lock
@@ -162,8 +162,9 @@ class _Exchange:
             await self._handler
         return start, bytes(body)
 
-    async def rest(self) -> None:
-        """Sends what a streamed answer has after its first chunk; nothing for a whole one."""
+    async def finish(self, body: bytes) -> None:
+        """Sends the rest of what was held back, then what a streamed answer has after that."""
+        await self.write(body, more=self.streamed)
         if self._handler and self.streamed:
             self._passes = True
             self._resumed.set()
@@ -248,36 +249,30 @@ def _half(body: bytes) -> int:
     return half - 1 if body[half - 1 : half] == b"\n" else half
 
 
-def _no_headers(faults: Faults) -> list[tuple[bytes, bytes]]:
-    return []
-
-
 def _status(
-    status: int, message: str, headers: Callable[[Faults], list[tuple[bytes, bytes]]] = _no_headers
+    status: int, message: str, retry_after: Callable[[Faults], str] | None = None
 ) -> Callable[[_Exchange], Awaitable[None]]:
     async def refuse(exchange: _Exchange) -> None:
-        await exchange.answer(status, [*_JSON, *headers(exchange.faults)], dumps({"message": message}).encode())
+        headers = [(b"retry-after", retry_after(exchange.faults).encode())] if retry_after else []
+        await exchange.answer(status, [*_JSON, *headers], dumps({"message": message}).encode())
 
     return refuse
 
 
-def _retry_after_seconds(faults: Faults) -> list[tuple[bytes, bytes]]:
-    return [(b"retry-after", f"{faults.retry_after_s:g}".encode())]
+def _retry_after_seconds(faults: Faults) -> str:
+    return f"{faults.retry_after_s:g}"
 
 
-def _retry_after_date(faults: Faults) -> list[tuple[bytes, bytes]]:
+def _retry_after_date(faults: Faults) -> str:
     # An HTTP date has whole seconds: rounded up, so that it never asks for less.
-    instant = math.ceil(datetime.now(UTC).timestamp() + faults.retry_after_s)
-    date = datetime.fromtimestamp(0, UTC) + timedelta(seconds=instant)
-    return [(b"retry-after", format_datetime(date, usegmt=True).encode())]
+    return formatdate(math.ceil(time.time() + faults.retry_after_s), usegmt=True)
 
 
 async def _timeout(exchange: _Exchange) -> None:
     start, body = await exchange.handled()
     if not await exchange.stalled(exchange.faults.stall_s):
         await exchange.start(start["status"], start["headers"], length=len(body))
-        await exchange.write(body, more=exchange.streamed)
-        await exchange.rest()
+        await exchange.finish(body)
 
 
 async def _timeout_mid_body(exchange: _Exchange) -> None:
@@ -286,17 +281,12 @@ async def _timeout_mid_body(exchange: _Exchange) -> None:
     await exchange.start(start["status"], start["headers"], length=len(body))
     await exchange.write(body[:half], more=True)
     if not await exchange.stalled(exchange.faults.stall_s):
-        await exchange.write(body[half:], more=exchange.streamed)
-        await exchange.rest()
+        await exchange.finish(body[half:])
 
 
 async def _timeout_before_commit(exchange: _Exchange) -> None:
     if not await exchange.stalled(exchange.faults.stall_s):
         await exchange.reset()
-
-
-async def _reset(exchange: _Exchange) -> None:
-    await exchange.reset()
 
 
 async def _response_lost(exchange: _Exchange) -> None:
@@ -340,8 +330,7 @@ async def _slow(exchange: _Exchange) -> None:
         await exchange.write(body[i : i + 1], more=True)
         if await exchange.stalled(exchange.faults.byte_interval_s):
             return
-    await exchange.write(b"", more=exchange.streamed)
-    await exchange.rest()
+    await exchange.finish(b"")
 
 
 KINDS: dict[str, Callable[[_Exchange], Awaitable[None]]] = {
@@ -354,7 +343,7 @@ KINDS: dict[str, Callable[[_Exchange], Awaitable[None]]] = {
     "429": _status(429, "too many requests"),
     "429-retry-after": _status(429, "too many requests", _retry_after_seconds),
     "429-retry-after-date": _status(429, "too many requests", _retry_after_date),
-    "reset": _reset,
+    "reset": _Exchange.reset,
     "timeout-before-commit": _timeout_before_commit,
     "html": _html,
     # The handler runs and what it does stays done; its answer does not arrive, or damaged or late.

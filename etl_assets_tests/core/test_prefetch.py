@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from etl_assets.core.prefetch import one_ahead
+from etl_assets.core.prefetch import prefetched
 
 
 def test_elements_come_in_order_also_those_that_are_false() -> None:
-    assert list(one_ahead(iter([0, None, 2, ""]))) == [0, None, 2, ""]
-    assert list(one_ahead(iter(()))) == []
+    assert list(prefetched(iter([0, None, 2, ""]))) == [0, None, 2, ""]
+    assert list(prefetched(iter(()))) == []
 
 
 def test_an_element_is_made_while_the_one_before_is_used_and_none_beyond_it() -> None:
@@ -24,7 +24,7 @@ def test_an_element_is_made_while_the_one_before_is_used_and_none_beyond_it() ->
                 second.set()
             yield number
 
-    used = one_ahead(numbers())
+    used = prefetched(numbers())
     assert next(used) == 0
     assert second.wait(10)
     used.close()  # type: ignore[attr-defined]
@@ -36,7 +36,7 @@ def test_an_error_is_raised_after_the_elements_before_it() -> None:
         yield 1
         raise ValueError("the second")
 
-    used = one_ahead(failing())
+    used = prefetched(failing())
     assert next(used) == 1
     with pytest.raises(ValueError, match="the second"):
         next(used)

@@ -26,7 +26,7 @@ class Client:
 
     Attributes:
         url: of the gateway.
-        dagster: that it asks.
+        dagster: that it uses.
         app: for what cannot be seen from outside.
     """
 

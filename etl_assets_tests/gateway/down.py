@@ -35,7 +35,7 @@ def silent(database: Database) -> Iterator[Database]:
 
 @contextlib.contextmanager
 def hanging_up(database: Database, greeting: bytes = b"") -> Iterator[Database]:
-    """A server that says at most one thing and closes the connection."""
+    """A server that sends at most one message and closes the connection."""
 
     def serve(listener: socket.socket) -> None:
         while True:
@@ -43,7 +43,7 @@ def hanging_up(database: Database, greeting: bytes = b"") -> Iterator[Database]:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            # Who has no patience left is gone before it has spoken.
+            # A client whose time is over is gone before it has sent anything.
             with connection, contextlib.suppress(OSError, struct.error):
                 # The client begins by asking for encryption, which is not to be had, or at once with its greeting.
                 if struct.unpack("!II", connection.recv(8, socket.MSG_WAITALL))[1] == 80877103:

@@ -37,7 +37,7 @@ from etl_assets_tests.gateway.conftest import TOKEN, Client
 from etl_assets_tests.gateway.dagster_api import DagsterApi, location, workspace
 from etl_assets_tests.gateway.serving import FakeDagster, serving
 from etl_assets_tests.gateway.test_server import WORKSPACE
-from etl_assets_tests.gateway.test_store import PATIENCE_S, READING, ask, assert_down, locked, until
+from etl_assets_tests.gateway.test_store import READING, TIMEOUT_S, ask, assert_down, locked, until
 from etl_assets_tests.gateway.test_triggers import FREQUENT, STARTED, execute, recorded
 
 HOST = b"Host: localhost\r\n"
@@ -47,14 +47,14 @@ SHORT_S = 0.6
 
 
 class Raw:
-    """A connection that says what no HTTP library would."""
+    """A connection that sends what no HTTP library would."""
 
-    def __init__(self, place: tuple[str, int], said: bytes = b"") -> None:
+    def __init__(self, place: tuple[str, int], sent: bytes = b"") -> None:
         self.socket = socket.create_connection(place, timeout=20)
-        self.say(said)
+        self.send(sent)
 
-    def say(self, said: bytes) -> None:
-        self.socket.sendall(said)
+    def send(self, sent: bytes) -> None:
+        self.socket.sendall(sent)
 
     def rest(self) -> bytes:
         """All that comes until the server closes."""
@@ -66,7 +66,7 @@ class Raw:
         return received
 
     def drip(self) -> bytes:
-        """Send a byte at a time until the server closes, and give what it has said."""
+        """Send a byte at a time until the server closes, and give what it has answered."""
         self.socket.settimeout(0.01)
         received = b""
         with contextlib.suppress(ConnectionError):
@@ -107,13 +107,13 @@ def place(gateway_client: Client) -> Iterator[tuple[str, int]]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "HEAD_DEADLINE_S", SHORT_S)
     monkeypatch.setattr(middleware, "BODY_DEADLINE_S", SHORT_S)
 
 
 def healthy(place: tuple[str, int]) -> bool:
-    return requests.get(f"http://127.0.0.1:{place[1]}/healthz", timeout=PATIENCE_S).ok
+    return requests.get(f"http://127.0.0.1:{place[1]}/healthz", timeout=TIMEOUT_S).ok
 
 
 # HTTP: what is none
@@ -136,15 +136,15 @@ NO_HTTP = {
 
 
 def test_what_is_no_http_is_a_problem_and_ends_the_connection(place: tuple[str, int], gateway_client: Client) -> None:
-    for name, said in NO_HTTP.items():
+    for name, sent in NO_HTTP.items():
         received = b""
         # A server that has closed while much was on its way resets the connection.
         with contextlib.suppress(ConnectionError):
             connection = Raw(place)
-            connection.socket.sendall(said)
+            connection.socket.sendall(sent)
             received = connection.rest()
             assert statuses(received) == ([400] if received else []), name
-        if len(said) < 1000:
+        if len(sent) < 1000:
             assert b"application/problem+json" in received and b"X-Request-Id" in received, name
     assert healthy(place)
     assert gateway_client.dagster.asked == []
@@ -160,7 +160,7 @@ def test_a_body_that_is_garbage_after_it_was_refused_ends_the_connection(gateway
     with served(client.app) as place:
         connection = Raw(place, head)
         begun = connection.socket.recv(65536)
-        connection.say(b"zz\r\n")
+        connection.send(b"zz\r\n")
         assert statuses(begun + connection.rest()) == [401]
 
 
@@ -168,9 +168,9 @@ def test_a_body_that_is_garbage_after_it_was_refused_ends_the_connection(gateway
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_deadlines")
 @pytest.mark.parametrize(
-    ("said", "answers"),
+    ("sent", "answers"),
     [
         pytest.param(b"", [], id="nothing at all"),
         pytest.param(b"GET /healthz HTTP/1.1\r\n" + HOST, [408], id="half a head"),
@@ -178,32 +178,32 @@ def test_a_body_that_is_garbage_after_it_was_refused_ends_the_connection(gateway
         pytest.param(b"POST /v1/runs HTTP/1.1\r\n" + HOST + b"Content-Length: 9\r\n\r\n{", [408], id="half a body"),
     ],
 )
-def test_a_client_that_stops_is_let_go(place: tuple[str, int], said: bytes, answers: list[int]) -> None:
-    received = Raw(place, said).rest()
+def test_a_client_that_stops_is_let_go(place: tuple[str, int], sent: bytes, answers: list[int]) -> None:
+    received = Raw(place, sent).rest()
     assert statuses(received) == answers
     if 408 in answers:
         assert b"within 0.6 s" in received
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_deadlines")
 @pytest.mark.parametrize(
-    "said",
+    "sent",
     [
         pytest.param(b"GET /healthz HTTP/1.1\r\nA: ", id="in its head"),
         pytest.param(b"POST /v1/runs HTTP/1.1\r\n" + HOST + b"Content-Length: 60000\r\n\r\n", id="in its body"),
     ],
 )
-def test_clients_that_drip_block_nobody_and_do_not_live_for_ever(place: tuple[str, int], said: bytes) -> None:
+def test_clients_that_drip_block_nobody_and_do_not_live_for_ever(place: tuple[str, int], sent: bytes) -> None:
     with ThreadPoolExecutor(10) as pool:
-        dripping = [pool.submit(Raw(place, said).drip) for _ in range(10)]
+        dripping = [pool.submit(Raw(place, sent).drip) for _ in range(10)]
         assert healthy(place)
         assert all(statuses(each.result()) in ([408], []) for each in dripping)
     assert healthy(place)
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_deadlines")
 def test_a_client_that_drips_a_body_nobody_wants_is_let_go(gateway_with: Callable[..., Client]) -> None:
     client = gateway_with(etl_gateway_token=TOKEN)
     head = b"POST /v1/runs HTTP/1.1\r\n" + HOST + b"Content-Length: 60000\r\n\r\n"
@@ -214,8 +214,8 @@ def test_a_client_that_drips_a_body_nobody_wants_is_let_go(gateway_with: Callabl
 def test_a_client_that_resets_its_connection_leaves_the_gateway_serving(
     place: tuple[str, int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    for said in (b"", HEALTH[:10], HEALTH, b"POST /v1/runs HTTP/1.1\r\n" + HOST + JSON + b"Content-Length: 9\r\n\r\n{"):
-        connection = Raw(place, said)
+    for sent in (b"", HEALTH[:10], HEALTH, b"POST /v1/runs HTTP/1.1\r\n" + HOST + JSON + b"Content-Length: 9\r\n\r\n{"):
+        connection = Raw(place, sent)
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.socket.close()
         assert healthy(place)
@@ -233,7 +233,7 @@ def test_a_client_that_never_reads_its_answers_is_let_go(
         with contextlib.suppress(ConnectionError, TimeoutError):
             connection.socket.settimeout(10)
             while True:  # at last nothing more can be sent, and then the server has given up
-                connection.say(b"GET /openapi.json HTTP/1.1\r\n" + HOST + b"\r\n")
+                connection.send(b"GET /openapi.json HTTP/1.1\r\n" + HOST + b"\r\n")
         ours = connection.socket.getsockname()
         until(lambda: ours not in {each.raddr for each in psutil.Process().net_connections("tcp4")})
         connection.socket.close()
@@ -382,7 +382,7 @@ def test_a_statement_that_fails_starts_nothing_and_uses_up_nothing(database: Dat
 
 
 @pytest.mark.parametrize("cut", ["before", "after"])
-def test_a_connection_that_is_cut_at_commit_leaves_one_run_that_is_said_to_be_started(
+def test_a_connection_that_is_cut_at_commit_leaves_one_run_that_is_reported_as_started(
     database: Database, cut: Any
 ) -> None:
     dagster = FakeDagster(runs_last=True)
@@ -419,8 +419,8 @@ def test_more_requests_than_connections_all_have_their_answer_in_time(database: 
         with locked(database):
             for answer in pool.map(ask, [url] * 40):
                 assert_down(answer, because="did not answer within 1 s")
-        with serving(database, deadline_s=30) as patient:
-            answers = list(pool.map(lambda _: ask(patient, timeout_s=30), range(40)))
+        with serving(database, deadline_s=30) as slower:
+            answers = list(pool.map(lambda _: ask(slower, timeout_s=30), range(40)))
         assert {answer.status_code for answer in answers} == {404}
         assert ask(url).status_code == 404
 
@@ -464,7 +464,7 @@ def test_a_hostile_name_is_only_a_name(gateway_with: Callable[..., Client], data
 def experiments(gateway_with: Callable[..., Client], database: Database) -> Client:
     """A gateway whose trigger has no interval, so that only runs hold it off."""
     client = gateway_with(database=database.url, etl_trigger_interval_s=0)
-    # The day may turn before the trigger asks for its own.
+    # The day may change before the trigger takes its own.
     days = "SELECT ((now() AT TIME ZONE 'UTC')::date + day)::text FROM generate_series(0, 1) AS day"
     client.dagster.days = tuple(str(day) for (day,) in execute(database, days))
     client.dagster.answers["workspaceOrError"] = workspace(

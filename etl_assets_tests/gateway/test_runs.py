@@ -185,7 +185,7 @@ def test_a_page_that_cannot_be_is_refused(gateway_client: Client, query: str) ->
     assert gateway_client.get(f"/v1/runs?{query}").status_code == 422
 
 
-def test_a_run_is_shown_with_its_steps(gateway_client: Client) -> None:
+def test_a_run_has_its_steps(gateway_client: Client) -> None:
     run_id = gateway_client.dagster.add("table_job", "SUCCESS")
     gateway_client.dagster.runs[-1]["stepStats"] = [
         {"stepKey": "second", "status": "SUCCESS", "startTime": 20.0, "endTime": 21.5},
@@ -253,7 +253,7 @@ def test_a_run_that_is_not_there_is_404(gateway_client: Client) -> None:
     assert gateway_client.get("/v1/runs/a.b").status_code == 422
 
 
-def test_a_run_is_cancelled_once(gateway_client: Client) -> None:
+def test_a_run_is_cancelled_and_not_again(gateway_client: Client) -> None:
     run_id = gateway_client.dagster.add("table_job")
     first = gateway_client.post(f"/v1/runs/{run_id}/cancel")
     assert (first.status_code, first.json()["status"]) == (202, "CANCELING")

@@ -237,12 +237,12 @@ def gateway_process(**environment: str) -> Iterator[tuple["subprocess.Popen[str]
     )
     assert process.stdout is not None
     try:
-        said = ""
-        while not (match := re.search(r"gateway: (http://127.0.0.1:\d+) \(docs at /docs\)", said)):
+        printed = ""
+        while not (match := re.search(r"gateway: (http://127.0.0.1:\d+) \(docs at /docs\)", printed)):
             line = process.stdout.readline()
             assert line, "it has ended"
-            said += line
-        assert ("no ETL_GATEWAY_TOKEN: listening on loopback only\n" in said) == (
+            printed += line
+        assert ("no ETL_GATEWAY_TOKEN: listening on loopback only\n" in printed) == (
             "ETL_GATEWAY_TOKEN" not in environment
         )
         yield process, match[1]

@@ -32,7 +32,7 @@ from etl_assets_tests.gateway.serving import FakeDagster, serving
 # Within this the gateway has promised an answer, by a deadline of its own.
 PROMISE_S = 2.0
 # Far longer than that deadline, also on a busy machine, and shorter than drivers wait by themselves.
-PATIENCE_S = 8.0
+TIMEOUT_S = 8.0
 CALLS = (
     "POST /trigger-etl",
     "GET /check/table",
@@ -44,7 +44,7 @@ CALLS = (
 READING = "GET /v1/features/users"
 
 
-def ask(url: str, call: str = READING, *, timeout_s: float = PATIENCE_S) -> requests.Response:
+def ask(url: str, call: str = READING, *, timeout_s: float = TIMEOUT_S) -> requests.Response:
     method, path = call.split(" ")
     return requests.request(method, url + path, timeout=timeout_s)
 
@@ -90,8 +90,8 @@ def test_a_database_that_is_down_is_a_503_that_says_nothing_secret(
         answer = ask(url)
     assert_down(answer)
     parts = urlsplit(database.url)
-    said = answer.text + str(answer.headers) + caplog.text
-    assert not [secret for secret in (parts.password, "Wr0ng-Passw0rd", database.url) if str(secret) in said]
+    written = answer.text + str(answer.headers) + caplog.text
+    assert not [secret for secret in (parts.password, "Wr0ng-Passw0rd", database.url) if str(secret) in written]
     assert not [part for part in (parts.hostname, parts.path[1:]) if str(part) in answer.json()["detail"]]
 
 
@@ -214,12 +214,13 @@ def test_a_server_that_takes_long_to_start_blocks_nobody_else(database: Database
         assert_down(ask(url), because="did not answer within 0.3 s")
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(ask, url)
-            assert requests.get(f"{url}/openapi.json", timeout=PATIENCE_S).status_code == 200
+            assert requests.get(f"{url}/openapi.json", timeout=TIMEOUT_S).status_code == 200
             may_start.set()
             assert waiting.result().status_code in (404, 503)
         until(lambda: ask(url).status_code == 404)
 
 
+@pytest.mark.long
 def test_an_empty_database_is_brought_to_head_by_the_first_request(empty_database_url: str) -> None:
     with serving(Database(empty_database_url), deadline_s=30) as url:
         answer = requests.get(f"{url}/check/table", timeout=30)
@@ -238,6 +239,7 @@ def test_a_database_that_may_not_be_migrated_is_seen_as_it_is(empty_database_url
 # Connections and their deadlines
 
 
+@pytest.mark.long
 def test_no_more_connections_than_allowed_are_open_at_once(database: Database) -> None:
     entered: list[int] = []
 

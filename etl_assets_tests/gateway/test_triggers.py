@@ -95,20 +95,17 @@ def test_a_refusal_uses_up_nothing(database: Database) -> None:
     assert taken(database, dagster) == "run-0"
 
 
-@pytest.mark.parametrize(
-    ("failure", "seen"),
-    [
+def test_a_launch_that_fails_uses_up_nothing(database: Database) -> None:
+    dagster = FakeDagster()
+    failures: list[tuple[Exception, type[Exception]]] = [
         (OrchestratorDown(), OrchestratorDown),
         (LaunchRefused("no such partition"), LaunchRefused),
         (StillLoading(), Loading),
-    ],
-)
-def test_a_launch_that_fails_uses_up_nothing(database: Database, failure: Exception, seen: type[Exception]) -> None:
-    dagster = FakeDagster()
-    dagster.failure = failure
-    with pytest.raises(seen):
-        taken(database, dagster)
-    assert recorded(database) == []
+    ]
+    for dagster.failure, seen in failures:
+        with pytest.raises(seen):
+            taken(database, dagster)
+        assert recorded(database) == [], seen
     assert taken(database, dagster) == "run-0"
 
 
@@ -133,7 +130,7 @@ def test_a_section_that_is_lost_before_the_launch_launches_nothing(database: Dat
     assert taken(database, dagster) == "run-0"
 
 
-def test_a_run_that_was_started_is_said_to_be_although_the_database_went_away(
+def test_a_run_that_was_started_is_reported_as_although_the_database_went_away(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     dagster = FakeDagster(runs_last=True)

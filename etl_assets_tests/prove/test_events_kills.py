@@ -16,9 +16,9 @@ import psycopg
 import pytest
 
 from etl_assets.core.database.connections import Database
-from etl_assets.settings import load_settings
 from etl_assets.simulators.server import serve
 from etl_assets.systems.events.files import INTERVAL
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.simulator.feed import EventsSimulator
 from etl_assets_tests.systems.events.kills import (
     BAD_ROWS,
@@ -71,12 +71,12 @@ class World:
 
     @property
     def root(self) -> str:
-        return load_settings().storage_url
+        return EventsSettings.load().storage_url
 
     def environment(self) -> dict[str, str]:
         """Of the children."""
         return {
-            "ETL_DATA_DIR": str(load_settings().etl_data_dir),
+            "ETL_DATA_DIR": str(EventsSettings.load().etl_data_dir),
             "ETL_POSTGRES_URL": self.database.url,
             "EVENTS_FEED_URL": self.url,
             "EVENTS_START_DATE": f"{DAY}",

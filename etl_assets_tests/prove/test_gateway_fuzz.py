@@ -23,7 +23,7 @@ from etl_assets_tests.gateway.down import refusing
 __all__ = ["_dagster_served", "dagster_api", "gateway_with"]
 
 # Longer than the deadline of the gateway by far, also on a busy machine, and shorter than drivers wait by themselves.
-PATIENCE_S = 8.0
+TIMEOUT_S = 8.0
 OPERATIONS = 17
 EXAMPLES = 50
 SEED = 20231231
@@ -67,7 +67,7 @@ def fuzzed(client: Client, *, allowed_5xx: Callable[[Any], bool], token: str | N
             "seed": SEED,
             "base-url": client.url,
             "headers": {"Authorization": f"Bearer {token}"} if token else {},
-            "request-timeout": PATIENCE_S,
+            "request-timeout": TIMEOUT_S,
             "cache": {"enabled": False},
             "continue-on-failure": True,
             "checks": {JUDGED_HERE: {"enabled": False}, NOT_PROMISED: {"enabled": False}},
@@ -88,7 +88,7 @@ def fuzzed(client: Client, *, allowed_5xx: Callable[[Any], bool], token: str | N
             response = interaction.response
             where = f"{interaction.request.method} {interaction.request.uri}"
             if response is None:
-                tally.failures.append(f"{where}: no answer within {PATIENCE_S} s")
+                tally.failures.append(f"{where}: no answer within {TIMEOUT_S} s")
                 continue
             tally.statuses[response.status_code] += 1
             if response.status_code >= 500 and not allowed_5xx(response):

@@ -20,9 +20,9 @@ import pytest
 from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.slices.slice import Slice
 from etl_assets.errors import PermanentError
-from etl_assets.settings import load_settings
 from etl_assets.systems.outages import delivery as outbox
 from etl_assets.systems.outages.contracts import RawOutages, RawSiteInfo
+from etl_assets.systems.outages.settings import OutagesSettings
 from etl_assets_tests.systems.outages.forker import Child, Forker, ours
 from etl_assets_tests.systems.outages.world import SITE, World, info, outage
 
@@ -123,14 +123,14 @@ class Bench:
             "TRUNCATE outages.site_devices, outages.site_outages, outages.delivered_site_outages,"
             " outages.delivery_batches, etl.ledger, etl.quarantine"
         )
-        shutil.rmtree(load_settings().storage_url, ignore_errors=True)
+        shutil.rmtree(OutagesSettings.load().storage_url, ignore_errors=True)
         self.world.simulator.reset()
         self.world.serve(FIRST, KNOWN)
 
     def state(self) -> dict[str, Any]:
         """Everything that is stored, without the times at which it was."""
         state: dict[str, Any] = {name: self.world.rows(query) for name, query in TABLES.items()}
-        root = ParquetRoot(load_settings().storage_url)
+        root = ParquetRoot(OutagesSettings.load().storage_url)
         for contract, piece in ((RawOutages, Slice(RawOutages)), (RawSiteInfo, Slice(RawSiteInfo, SITE))):
             try:
                 rows = read_parquet(root, [piece]).drop_columns(["fetched_at"]).to_pylist()
@@ -143,7 +143,7 @@ class Bench:
         """What is there before and after a run that is not disturbed, and the steps that it takes."""
         prepare(self)
         self.before = self.state()
-        trace = Path(load_settings().etl_data_dir) / "trace"
+        trace = Path(OutagesSettings.load().etl_data_dir) / "trace"
         trace.unlink(missing_ok=True)
         child = self.run(trace=str(trace))
         assert child.code == 0, child.out + child.err
@@ -236,13 +236,14 @@ def test_a_run_that_is_killed_at_a_step_is_made_good_by_the_next(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", ["settle", "keep frozen", "end of a transaction"])
-def test_a_run_that_is_killed_while_it_records_a_failure_is_made_good(bench: Bench, step: str, when: str) -> None:
-    prepare = another_time if step == "keep frozen" else left_behind
+@pytest.mark.parametrize("failure", ["refused", "unavailable", "transaction"])
+def test_a_run_that_is_killed_while_it_records_a_failure_is_made_good(bench: Bench, failure: str, when: str) -> None:
+    prepare = another_time if failure == "unavailable" else left_behind
+    step = "end of a transaction" if failure == "transaction" else "record outcome"
     bench.task = "script"
     bench.learn(prepare)
     prepare(bench)
-    if step == "keep frozen":
+    if failure == "unavailable":
         bench.world.simulator.faults.script("site-outages", ["503"] * 3)
     assert bench.run(kill=[step, 1, when]).code == KILLED
     bench.judge((step, when))

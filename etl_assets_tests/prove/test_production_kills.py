@@ -13,8 +13,8 @@ import pytest
 from etl_assets.core.embedded import EmbeddedBroker, EmbeddedPostgres
 from etl_assets.core.migrations.upgrade import ensure_head
 from etl_assets.simulators.server import serve
-from etl_assets.systems.production.simulator.api import ProductionSimulator
-from etl_assets.systems.production.streaming.streams import METRICS, STREAMS, WORKORDERS
+from etl_assets.systems.production.contracts import METRICS, STREAMS, WORKORDERS
+from etl_assets.systems.production.simulator import ProductionSimulator
 from etl_assets_tests.systems.production import kills_records
 from etl_assets_tests.systems.production.kills import GrowingFile, Lives, Servers, Storm, faulty, finish, plans
 from etl_assets_tests.systems.production.kills_records import Expected

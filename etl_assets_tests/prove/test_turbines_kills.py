@@ -17,8 +17,8 @@ import pytest
 
 from etl_assets.core.database.connections import Database
 from etl_assets.core.embedded import EmbeddedPostgres
-from etl_assets.settings import load_settings
 from etl_assets.systems.turbines.days import DAY
+from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets_tests.systems.outages.forker import Child, Forker
 from etl_assets_tests.systems.production.kills_tasks import Step
 from etl_assets_tests.systems.production.kills_witness import Judgement
@@ -68,7 +68,7 @@ class Backfills:
 
     def start(self, task: str, kill: list[object] | None = None) -> Child:
         environment = {
-            "ETL_DATA_DIR": str(load_settings().etl_data_dir),
+            "ETL_DATA_DIR": str(TurbinesSettings.load().etl_data_dir),
             "ETL_POSTGRES_URL": self.world.database.url,
             "TURBINES_TARGET_URL": self.world.target.url,
             "TURBINES_API_URL": self.world.url,
@@ -119,7 +119,7 @@ def empty(world: World) -> None:
     world.execute("TRUNCATE data, bin, signal, etl.ledger")
     with world.database.connect() as connection:
         connection.execute("TRUNCATE etl.ledger")
-    shutil.rmtree(load_settings().storage_url, ignore_errors=True)
+    shutil.rmtree(TurbinesSettings.load().storage_url, ignore_errors=True)
 
 
 def learn(world: World, backfills: Backfills, number: int) -> Version:

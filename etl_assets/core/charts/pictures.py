@@ -77,9 +77,9 @@ def figure(wide: str, narrow: str | None = None, *, caption: str = "", kind: str
         caption: what a reader must know about the marks, as text.
         kind: class of the figure.
     """
-    shown = wide if narrow is None else f'<div class="wide">{wide}</div>\n<div class="narrow">{narrow}</div>'
+    content = wide if narrow is None else f'<div class="wide">{wide}</div>\n<div class="narrow">{narrow}</div>'
     words = f"\n<figcaption>{_escaped(caption)}</figcaption>" if caption else ""
-    return f'<figure class="{_escaped(kind)}">\n{shown}{words}\n</figure>'
+    return f'<figure class="{_escaped(kind)}">\n{content}{words}\n</figure>'
 
 
 def _harmless(value: Any) -> Any:

@@ -1,8 +1,8 @@
 """The one theme of all pictures: colours, light or dark as their reader prefers, fonts and sizes.
 
 Colours are named in `colours.css`, a system may name more in a file of its own. A chart is drawn in the light ones; style
-rules then exchange each for its custom property (`[fill="#1b2226"] { fill: var(--ink) }`), in a page for all pictures at
-once, in a picture that stands alone within it. A viewer that knows no style rules shows the light colours.
+rules then exchange each for its custom property (`[fill="#1b2226"] { fill: var(--ink) }`), in a page for all pictures
+together, in a picture that stands alone within it. A viewer that knows no style rules shows the light colours.
 """
 
 import functools

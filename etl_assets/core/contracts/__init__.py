@@ -1,6 +1,6 @@
 """What a table is: columns, types, units, key and meaning, written once; every other description is rendered from it.
 
-What does not belong here: any domain's tables (they are in its room), I/O, and Dagster, which only
+What does not belong here: any domain's tables (they are in its system), I/O, and Dagster, which only
 `etl_assets.core.dagster.contract_types` imports.
 """
 

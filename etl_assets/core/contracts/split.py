@@ -25,7 +25,7 @@ class Record:
         faults: every fault of the row; at least one.
         raw: the row as it was received.
         source: where it came from (`GET /outages, element 12`; `users.csv, line 7`).
-        outcome: `rejected` rows are in no table; `flagged` rows were loaded and are only noted; a `superseded` row
+        outcome: `rejected` rows are in no table; `flagged` rows were loaded and are only reported; a `superseded` row
             gave way to a later one of the same key.
     """
 

@@ -1,7 +1,7 @@
 """Alerts: each failed run and failed asset check to one log line and, by setting, to a webhook.
 
-The same thing with the same cause is said once an hour, with a count of what was left out. What was said, how far the event log has been
-read and what the webhook has not taken yet are in the sensor's cursor, which outlives a restart. The cursor moves when
+The same thing with the same cause is one alert an hour, with a count of what was left out. Which alerts were given, how far the event log
+has been read and what the webhook has not taken yet are in the sensor's cursor, which outlives a restart. The cursor moves when
 a tick has ended: an alert may come twice after a crash in between, and never not at all.
 
 No text carries a secret. The URL of a webhook is one itself, so nothing here quotes it, not even an error.
@@ -15,13 +15,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import dagster as dg
-from pydantic import SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from etl_assets.core.sources.http.outcomes import Redactor
 from etl_assets.settings import Settings, load_settings
@@ -49,7 +49,7 @@ class Incident:
     Attributes:
         about: what failed: a job, or a check of an asset.
         cause: why.
-        text: what to say.
+        text: what to tell.
     """
 
     about: str
@@ -62,33 +62,29 @@ class Incident:
         return hashlib.sha256(f"{self.about}\n{_NUMBERS.sub('#', self.cause)}".encode()).hexdigest()[:16]
 
 
-@dataclass
-class State:
+class State(BaseModel):
     """What a sensor remembers in its cursor.
 
     Attributes:
         after: storage id of the last event that was read; None before the first tick.
-        said: by incident key, when it was said last and how many were left out since.
+        alerted: by incident key, when the last alert was and how many were left out since.
         unsent: texts that the webhook has not taken, with their time.
     """
 
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
     after: int | None = None
-    said: dict[str, tuple[float, int]] = field(default_factory=dict)
-    unsent: list[tuple[float, str]] = field(default_factory=list)
+    alerted: dict[str, tuple[float, int]] = Field(default_factory=dict, alias="said")
+    unsent: list[tuple[float, str]] = Field(default_factory=list)
 
     @classmethod
     def of(cls, cursor: str | None) -> "State":
         """The state in a cursor."""
-        stored = json.loads(cursor or "{}")
-        return cls(
-            stored.get("after"),
-            {key: (at, more) for key, (at, more) in stored.get("said", {}).items()},
-            [(at, text) for at, text in stored.get("unsent", [])],
-        )
+        return cls.model_validate_json(cursor or "{}")
 
     def cursor(self) -> str:
         """The cursor that holds this state."""
-        return json.dumps(asdict(self))
+        return self.model_dump_json()
 
 
 def alert_sensors() -> list[dg.SensorDefinition]:
@@ -122,7 +118,7 @@ def _sensor(name: str, kind: dg.DagsterEventType, describe: Describe, descriptio
             incident = describe(context.instance, record.event_log_entry)
             incidents += [incident] if incident else []
         redact = redactor(settings)
-        texts = [redact(text) for text in to_say(incidents, state, now=now)]
+        texts = [redact(text) for text in due_texts(incidents, state, now=now)]
         for text in texts:
             _log.error("alert: %s", text)
         deliver(texts, state, settings.etl_alert_webhook_url, now=now)
@@ -191,19 +187,19 @@ def _one_line(text: str | None) -> str:
     return " ".join((text or "").split())
 
 
-def to_say(incidents: Iterable[Incident], state: State, *, now: float) -> list[str]:
-    """What has to be said: each cause once an hour, in the words of its first incident. Notes it in the state."""
+def due_texts(incidents: Iterable[Incident], state: State, *, now: float) -> list[str]:
+    """The alerts that are due: one an hour for each cause, in the words of its first incident. Records them in the state."""
     texts = []
     for incident in incidents:
-        at, more = state.said.get(incident.key, (None, 0))
+        at, more = state.alerted.get(incident.key, (None, 0))
         if at is not None and now - at < QUIET_S:
-            state.said[incident.key] = (at, more + 1)
+            state.alerted[incident.key] = (at, more + 1)
             continue
         texts.append(incident.text + (f" ({more} more like it since the last alert)" if more else ""))
-        state.said[incident.key] = (now, 0)
+        state.alerted[incident.key] = (now, 0)
     # A count of what was left out is kept for a day, for the next alert of the same cause.
-    state.said = {
-        key: (at, more) for key, (at, more) in state.said.items() if now - at < (24 * QUIET_S if more else QUIET_S)
+    state.alerted = {
+        key: (at, more) for key, (at, more) in state.alerted.items() if now - at < (24 * QUIET_S if more else QUIET_S)
     }
     return texts
 
@@ -226,7 +222,7 @@ def redactor(settings: Settings) -> Callable[[str], str]:
 
 
 def deliver(texts: Sequence[str], state: State, webhook: SecretStr | None, *, now: float) -> None:
-    """Post what is to be said, and what could not be posted before, in one message. What fails stays in the state."""
+    """Post alerts, and those that could not be posted before, in one message. What fails stays in the state."""
     waiting = [*state.unsent, *((now, text) for text in texts)]
     state.unsent = []
     if webhook is None or not waiting:

@@ -18,11 +18,11 @@ def limit_waits(connection: "psycopg.Connection[Any]") -> None:
     connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(int(LOCK_TIMEOUT.total_seconds() * 1000)))
 
 
-def take_turn(connection: "psycopg.Connection[Any]", name: str) -> None:
-    """Wait until nobody else has the turn of this name, and have it until the transaction of the connection ends.
+def advisory_lock(connection: "psycopg.Connection[Any]", name: str) -> None:
+    """Wait for the lock of this name, and hold it until the transaction of the connection ends.
 
     That transaction begins here: what went before is committed. Each of its statements sees what was committed before
-    the turn came, and the server does not end it for want of statements, whatever the database's defaults are.
+    the lock was granted, and the server does not end it for want of statements, whatever the database's defaults are.
 
     Raises:
         psycopg.errors.LockNotAvailable: after ten minutes.

@@ -43,7 +43,6 @@ POLL_S = 0.01
 START_TIMEOUT_S = 300.0  # crash recovery of a large cluster; a server that fails is noticed at once
 STOP_TIMEOUT_S = 120.0
 KILL_TIMEOUT_S = 5.0
-START_ATTEMPTS = 4
 LOG_LIMIT_BYTES = 10_000_000
 # Nothing of the user's environment: a bad LANG breaks initdb, PG* variables redirect clients, secrets stay at home.
 CHILD_ENVIRONMENT = {"PATH": os.defpath, "LANG": "C", "LC_ALL": "C", "TZ": "UTC"}
@@ -67,6 +66,7 @@ class EmbeddedServer(ABC):
     name: ClassVar[str]
     # Signals of a clean end, each with the seconds it is given; SIGKILL comes after the last.
     stop_steps: ClassVar[list[tuple[str, float]]]
+    start_attempts: ClassVar[int] = 4  # somebody else may take the port that was free
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = Path(data_dir).resolve()
@@ -162,14 +162,14 @@ class EmbeddedServer(ABC):
 
     def _ensure_running(self) -> None:
         with exclusive(self._file("lock")):
-            for _ in range(START_ATTEMPTS):
+            for _ in range(self.start_attempts):
                 if not is_locked(self._file("state")):
                     self._end_leftovers()
                     self._start_supervisor(self._prepare())
                 if self._wait_until_ready():
                     return
             raise EmbeddedServerError(
-                f"{self.name} in {self.data_dir} ended right after its start, {START_ATTEMPTS} times; "
+                f"the {self.name} of {self.data_dir} did not start ({self.start_attempts} attempts): "
                 f"{self._file('log')} says: {self._end_of_log()}"
             )
 

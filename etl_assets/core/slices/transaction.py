@@ -124,7 +124,7 @@ class Transaction:
         A writer of a whole table excludes those of its slices; writers of two slices do not wait for each other.
 
         Args:
-            anywhere: whether rows of other slices are written too, as an upsert does. Such writers of a table take turns: they
+            anywhere: whether rows of other slices are written too, as an upsert does. Such writers of a table exclude each other: they
                 would meet at rows, in an order that is the server's.
         """
         table = slice_.contract.config.table
@@ -133,7 +133,7 @@ class Transaction:
         whole = "pg_advisory_xact_lock_shared" if slice_.name else "pg_advisory_xact_lock"
         self.row(sql.SQL("SELECT {}(hashtextextended({}, 0))").format(sql.SQL(whole), sql.Literal(table)))
         if anywhere:
-            # Before the slice: who has the turn may wait for slices, and who waits for the turn has none.
+            # Before the slice: who holds this lock may wait for slices, and who waits for it holds none.
             self.row(sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 6))").format(sql.Literal(table)))
         if slice_.name:
             self.row(sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 1))").format(sql.Literal(str(slice_))))

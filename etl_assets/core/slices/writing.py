@@ -60,7 +60,7 @@ WRITERS: Mapping[str, Callable[[Transaction, Slice, Rows], Change]] = {
 # These replace all of a slice by what is given.
 WHOLE = ("replace", "partition", "snapshot")
 COUNTS = ("received", *(count.name for count in fields(Change)), "quarantined", "flagged")
-# What takes the place of NULL under a hash, where its absence is noted beside it.
+# What takes the place of NULL under a hash, where its absence has a column of its own.
 NOTHING: Mapping[pa.DataType, Any] = {
     kind: False if pa.types.is_boolean(kind) else "" if pa.types.is_string(kind) else 0 for kind in ARROW_TYPES.values()
 }

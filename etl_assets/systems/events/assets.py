@@ -10,13 +10,13 @@ from pydantic import Field
 from etl_assets.core.dagster.contract_types import classified, effect
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.slices.parquet import ParquetRoot
-from etl_assets.settings import load_settings
 from etl_assets.systems.events import metadata
 from etl_assets.systems.events.contracts import RawEvents, UsEventData
 from etl_assets.systems.events.feed.client import all_listed, newest
 from etl_assets.systems.events.files import quarters
 from etl_assets.systems.events.manifest import DAY, entries, midnight
 from etl_assets.systems.events.raw_layer import Stores, take
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.source import EventsFeedResource
 from etl_assets.systems.events.transform import us_rule
 from etl_assets.systems.events.us_events import store_us_events
@@ -24,7 +24,7 @@ from etl_assets.systems.events.us_events import store_us_events
 # How many steps may ask the feed at once is set by `dagster instance concurrency set events_feed N`.
 FEED_POOL = "events_feed"
 # Days are partitions and intervals are slices of them: ten years have 3,650 days and 350,000 intervals.
-DAYS = dg.DailyPartitionsDefinition(start_date=f"{load_settings().events_start_date}", end_offset=1)
+DAYS = dg.DailyPartitionsDefinition(start_date=f"{EventsSettings.load().events_start_date}", end_offset=1)
 
 
 class FetchConfig(dg.Config):
@@ -51,7 +51,7 @@ def raw_events(
     context: dg.AssetExecutionContext, config: FetchConfig, events_feed: EventsFeedResource, postgres: PostgresResource
 ) -> dg.MaterializeResult[None]:
     """The files of the feed as they came, each verified and read as a whole; an interval at a time, recorded in the manifest."""
-    settings = load_settings()
+    settings = EventsSettings.load()
     stores = Stores(postgres.database, ParquetRoot(settings.storage_url), context.run.run_id)
     feed = events_feed.connect()
     intervals = _intervals(context.partition_keys)
@@ -72,7 +72,7 @@ def us_event_data(
     context: dg.AssetExecutionContext, config: DeriveConfig, postgres: PostgresResource
 ) -> dg.MaterializeResult[None]:
     """The events in the United States by the rule that is set, each once, named by the class of its root code."""
-    settings = load_settings()
+    settings = EventsSettings.load()
     stores = Stores(postgres.database, ParquetRoot(settings.storage_url), context.run.run_id)
     rule = us_rule(settings.events_us_rule, settings.events_us_country_codes)
     intervals = _intervals(context.partition_keys)

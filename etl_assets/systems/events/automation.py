@@ -11,11 +11,11 @@ from etl_assets.core.dagster.automation import earlier_runs, reason_to_wait
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.sources.http.client import Limits
 from etl_assets.errors import PlatformError
-from etl_assets.settings import Settings, load_settings
 from etl_assets.systems.events.assets import raw_events, us_event_data
 from etl_assets.systems.events.feed.client import FeedFile
 from etl_assets.systems.events.files import INTERVAL, quarters
 from etl_assets.systems.events.manifest import DAY, Entry, entries, midnight, unsettled
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.source import EventsFeedResource
 
 FILE_TAG = "etl/file"
@@ -44,7 +44,7 @@ events_job = dg.define_asset_job(
 def events_every_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """The day that is over, whole: what was republished or came late is found in the list of all files."""
     day = (context.scheduled_execution_time.astimezone(UTC) - DAY).date()
-    first = load_settings().events_start_date
+    first = EventsSettings.load().events_start_date
     return dg.RunRequest(partition_key=f"{day}") if day >= first else dg.SkipReason(f"the first day is {first}")
 
 
@@ -53,7 +53,7 @@ def events_feed_files(
     context: dg.SensorEvaluationContext, events_feed: EventsFeedResource, postgres: PostgresResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Requests the day of the newest file when it is not stored as it is, and, hourly, days that lack intervals."""
-    settings, now = load_settings(), datetime.now(UTC)
+    settings, now = EventsSettings.load(), datetime.now(UTC)
     requests, reasons = [], []
     try:
         feed, file = events_feed.connect(limits=IN_A_TICK), None
@@ -85,7 +85,7 @@ def events_feed_files(
 Wanted = dict[date, tuple[str, dict[str, Any]]]
 
 
-def _newest(file: FeedFile, postgres: PostgresResource, settings: Settings, now: datetime) -> Wanted:
+def _newest(file: FeedFile, postgres: PostgresResource, settings: EventsSettings, now: datetime) -> Wanted:
     """The day of the newest file, if that is not stored as it is."""
     day = file.interval.date()
     entry = entries(postgres.database, file.interval, file.interval + INTERVAL).get(file.interval)
@@ -105,7 +105,7 @@ def _is_new(entry: Entry, file: FeedFile, now: datetime) -> bool:
     return entry.refused_md5 is not None or entry.reason is None or asked is None or now - asked >= pause
 
 
-def _late(postgres: PostgresResource, settings: Settings, now: datetime, *, beside: FeedFile | None) -> Wanted:
+def _late(postgres: PostgresResource, settings: EventsSettings, now: datetime, *, beside: FeedFile | None) -> Wanted:
     """The newest days of which something is left to do, by what the manifest has of them.
 
     That are intervals that nobody has derived, or whose file is sought and was not asked for within the hour; and, in the

@@ -7,9 +7,9 @@ import dagster as dg
 from etl_assets.core.dagster.checks import evaluated, has_rows
 from etl_assets.core.dagster.contract_types import classified
 from etl_assets.core.dagster.database import PostgresResource
-from etl_assets.settings import load_settings
 from etl_assets.systems.events.contracts import RawEvents, UsEventData
 from etl_assets.systems.events.manifest import LOST
+from etl_assets.systems.events.settings import EventsSettings
 
 NAMED_AT_MOST = 12
 # What is missing is looked for every hour, and derived by the same run.
@@ -23,7 +23,7 @@ LOOKED_FOR = timedelta(hours=2)
 @classified
 def no_interval_is_lost(postgres: PostgresResource) -> dg.AssetCheckResult:
     """Of all intervals in the manifest; one that may still come is not lost."""
-    overdue = datetime.now(UTC) - timedelta(hours=load_settings().events_late_hours) - LOOKED_FOR
+    overdue = datetime.now(UTC) - timedelta(hours=EventsSettings.load().events_late_hours) - LOOKED_FOR
     with postgres.database.connect() as connection:
         rows, accepted = connection.execute("SELECT count(*), count(accepted) FROM events.intervals").fetchone() or (
             0,

@@ -60,9 +60,9 @@ def accept(
 ) -> None:
     """Accept that the files of lost intervals are not to be had: the check `no_interval_is_lost` names them no more."""
     from etl_assets.core.servers import platform_database
-    from etl_assets.settings import load_settings
     from etl_assets.systems.events.files import INTERVAL
     from etl_assets.systems.events.manifest import accept as accept_lost
+    from etl_assets.systems.events.settings import EventsSettings
 
     if (interval is None) == (first is None) or (first is None) != (last is None):
         raise typer.BadParameter("give --interval, or --from and --to")
@@ -71,7 +71,7 @@ def accept(
     begin = _instant(interval or first or "")
     end = _instant(last) if last else begin + INTERVAL
     _require_order(begin, end)
-    accepted = accept_lost(platform_database(load_settings()), begin, end, reason=reason.strip())
+    accepted = accept_lost(platform_database(EventsSettings.load()), begin, end, reason=reason.strip())
     counted = "1 interval" if len(accepted) == 1 else f"{len(accepted):,} intervals"
     print(f"{counted} accepted as lost: {reason.strip()}")
 

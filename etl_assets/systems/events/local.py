@@ -6,11 +6,11 @@ from datetime import UTC, datetime, time, timedelta
 
 import typer
 
-from etl_assets.settings import Settings
+from etl_assets.systems.events.settings import EventsSettings
 
 
 @contextlib.contextmanager
-def simulated(settings: Settings) -> Iterator[dict[str, str]]:
+def simulated(settings: EventsSettings) -> Iterator[dict[str, str]]:
     """The simulated feed, from yesterday on; gives the variables that name it."""
     from etl_assets.simulators.server import serve
     from etl_assets.systems.events.simulator.feed import EventsSimulator
@@ -40,12 +40,12 @@ def simulate(
     serve_in_foreground(simulator.app, f"feed of events from {first:%Y-%m-%d}", host=host, port=port)
 
 
-def demo_runs(settings: Settings) -> dict[str, dict[str, str]]:
+def demo_runs(settings: EventsSettings) -> dict[str, dict[str, str]]:
     """By job, the tags that say which partitions its run of the demo is for."""
     return {"events_job": {"dagster/partition": f"{settings.events_start_date}"}}
 
 
-def _feed(settings: Settings) -> str:
+def _feed(settings: EventsSettings) -> str:
     from etl_assets.core.sources.http.client import Limits
     from etl_assets.systems.events.feed.client import EventsFeed
 

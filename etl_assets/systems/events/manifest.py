@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.database.connections import Database
-from etl_assets.core.database.locks import limit_waits, take_turn
+from etl_assets.core.database.locks import advisory_lock, limit_waits
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Write, write
 from etl_assets.errors import ConfigurationError
@@ -91,7 +91,7 @@ def unsettled(database: Database) -> list[Entry]:
 def locked(database: Database) -> "Iterator[psycopg.Connection[Any]]":
     """Read the manifest and write it, the raw layer or US events as the only one who does; gives the connection that holds the lock."""
     with database.connect() as connection:
-        take_turn(connection, "events.intervals")
+        advisory_lock(connection, "events.intervals")
         yield connection
 
 

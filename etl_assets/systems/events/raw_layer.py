@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from etl_assets.core.contracts import Split
 from etl_assets.core.database.connections import Database
-from etl_assets.core.prefetch import one_ahead
+from etl_assets.core.prefetch import prefetched
 from etl_assets.core.slices.parquet import DamagedFile, ParquetRoot, is_stored, read_parquet, write_parquet
 from etl_assets.core.slices.quarantine import not_replayed
 from etl_assets.core.slices.slice import Slice
@@ -158,7 +158,7 @@ def take(
             fetched = (
                 (at, _fetched(feed, known.get(at), folder, manifest.get(at), stored=at in stored)) for at in wanted
             )
-            for at, found in one_ahead(fetched):
+            for at, found in prefetched(fetched):
                 now = clock()
                 entry = _attempted(manifest.get(at), at, now)
                 if isinstance(found, ReadFile):

@@ -8,11 +8,11 @@ from pathlib import Path
 from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_database
 from etl_assets.core.slices.parquet import ParquetRoot
-from etl_assets.settings import Settings, load_settings
 from etl_assets.systems.events.feed.client import EventsFeed, all_listed, listed_alone, newest
 from etl_assets.systems.events.files import INTERVAL, FileRejected, interval_of, quarters
 from etl_assets.systems.events.manifest import Entry, entries, entry_of, locked, record
 from etl_assets.systems.events.raw_layer import Clock, Stores, Taken, read_file, store_raw, take
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.transform import UsRule, us_rule
 from etl_assets.systems.events.us_events import StoredIntervals, store_us_events
 
@@ -46,7 +46,7 @@ def load(
     first: datetime | None = None,
     last: datetime | None = None,
     *,
-    settings: Settings | None = None,
+    settings: EventsSettings | None = None,
     feed: EventsFeed | None = None,
     database: Database | None = None,
     now: datetime | None = None,
@@ -67,7 +67,7 @@ def load(
     """
     if first is None and last is not None:
         raise ValueError(f"last is {last} without first: give the begin of the stretch too")
-    settings, clock = settings or load_settings(), _clock(now)
+    settings, clock = settings or EventsSettings.load(), _clock(now)
     rule = us_rule(settings.events_us_rule, settings.events_us_country_codes)
     stores = _stores(settings, database)
     feed = feed or EventsFeed.from_settings(settings)
@@ -83,7 +83,7 @@ def load(
 
 
 def load_file(
-    path: Path, *, settings: Settings | None = None, database: Database | None = None, now: datetime | None = None
+    path: Path, *, settings: EventsSettings | None = None, database: Database | None = None, now: datetime | None = None
 ) -> LoadResult:
     """Store a file of the feed that somebody has, under the interval that its name says.
 
@@ -93,7 +93,7 @@ def load_file(
         ConfigurationError: for a rule that cannot be right; nothing was written.
         FileRejected: for a file that is not taken; nothing was written.
     """
-    settings, clock = settings or load_settings(), _clock(now)
+    settings, clock = settings or EventsSettings.load(), _clock(now)
     rule = us_rule(settings.events_us_rule, settings.events_us_country_codes)
     stores = _stores(settings, database)
     interval = interval_of(path.name)
@@ -119,7 +119,7 @@ def _clock(now: datetime | None) -> Clock:
     return lambda: now or datetime.now(UTC)
 
 
-def _stores(settings: Settings, database: Database | None) -> Stores:
+def _stores(settings: EventsSettings, database: Database | None) -> Stores:
     return Stores(database or platform_database(settings), ParquetRoot(settings.storage_url))
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import dagster as dg
 
 from etl_assets.core.sources.http.client import Limits
-from etl_assets.settings import load_settings
 from etl_assets.systems.events.feed.client import EventsFeed
+from etl_assets.systems.events.settings import EventsSettings
 
 
 class EventsFeedResource(dg.ConfigurableResource[Any]):
@@ -21,4 +21,4 @@ class EventsFeedResource(dg.ConfigurableResource[Any]):
         Raises:
             ConfigurationError: if its URL cannot be right.
         """
-        return EventsFeed.from_settings(load_settings(), limits=limits)
+        return EventsFeed.from_settings(EventsSettings.load(), limits=limits)

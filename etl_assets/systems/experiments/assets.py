@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from etl_assets.core.contracts import ByPartition, Contract, Split
 from etl_assets.core.dagster.contract_types import RETRIES, classified, loads, single_run, stored, stored_out
-from etl_assets.settings import load_settings
 from etl_assets.systems.experiments.contracts import (
     Compounds,
     ExperimentCompounds,
@@ -20,10 +19,11 @@ from etl_assets.systems.experiments.contracts import (
 )
 from etl_assets.systems.experiments.features import experience
 from etl_assets.systems.experiments.features import user_features as features_of
+from etl_assets.systems.experiments.settings import ExperimentsSettings
 from etl_assets.systems.experiments.source import ExperimentFolder, folder_at
 
 FILES = "files"  # on each table, the digest of the files that it is from
-# Any day may be asked for. The present one is a partition before it is over: it is known who has signed up.
+# Any day may be a partition. The present one is a partition before it is over: it is known who has signed up.
 DAYS = dg.DailyPartitionsDefinition(start_date="1970-01-01", end_offset=1)
 TABLES = (Users, Compounds, UserExperiments, ExperimentCompounds)
 Stored: TypeAlias = dg.Output[Any]
@@ -38,7 +38,7 @@ class ExperimentFilesResource(dg.ConfigurableResource[Any]):
         Raises:
             ConfigurationError: if it is not set, or no folder.
         """
-        return folder_at(Path(load_settings().required("experiments_dir")))
+        return folder_at(Path(ExperimentsSettings.load().required("experiments_dir")))
 
 
 @dg.multi_asset(

@@ -40,7 +40,7 @@ def experiment_files(
     """Requests a run when the content of the files is another than that of the tables, whatever their times are.
 
     Files that were written to a moment ago are looked at again: one that is being copied would load with its last row cut off.
-    What a run has refused is not asked for again before it changes; after another failure it is, with growing waits.
+    What a run has rejected is not requested again before it changes; after another failure it is, after growing waits.
     """
     try:
         folder = experiment_files.connect()

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import typer
 
-from etl_assets.settings import load_settings
+from etl_assets.systems.experiments.settings import ExperimentsSettings
 
 app = typer.Typer(no_args_is_help=True)
+COUNTS = ("inserted", "updated", "deleted", "unchanged", "deduplicated", "quarantined")
 
 
 @app.callback()
@@ -29,20 +30,15 @@ def load(
     """Read the files, store their tables, derive the features of each user."""
     from etl_assets.systems.experiments.script import load as run
 
-    done = run(folder, as_of=_day(as_of), settings=load_settings())
+    done = run(folder, as_of=_day(as_of), settings=ExperimentsSettings.load())
     for outcome in done.tables:
-        told = ("inserted", "updated", "deleted", "unchanged", "deduplicated", "quarantined")
-        counts = ", ".join(f"{outcome.counts()[name]:,} {name}" for name in told if outcome.counts()[name])
+        numbers = [(outcome.counts()[name], name) for name in COUNTS]
+        counts = ", ".join(f"{number:,} {name}" for number, name in numbers if number)
         print(f"{outcome.slice}: {counts or 'no rows'}")
     repeated, quarantined = done.repeated_compound_ids, done.quarantined
     if repeated:
-        one = repeated == 1
-        said = (
-            "compound id stands again in its list and counts"
-            if one
-            else "compound ids stand again in their list and count"
-        )
-        print(f"{repeated:,} {said} once")
+        words = ("id stands", "its", "counts") if repeated == 1 else ("ids stand", "their", "count")
+        print("{:,} compound {} again in {} list and {} once".format(repeated, *words))
     if quarantined:
         rows = "row" if quarantined == 1 else "rows"
         print(f"{quarantined:,} {rows} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)

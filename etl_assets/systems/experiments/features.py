@@ -1,4 +1,4 @@
-"""Features of users: what they ran, with which compounds, and how long they have been there as of a day.
+"""Features of users: what they ran, with which compounds, and how long ago they signed up as of a day.
 
 Pure: tables in, a table out. Most of it does not depend on the day, and is computed once for any number of days
 (`experience`). Every number is the same to the last bit whatever order the rows come in: run times are added in the
@@ -51,7 +51,7 @@ def experience(users: pa.Table, user_experiments: pa.Table, experiment_compounds
             in any order.
 
     Raises:
-        ContractError: if a user or an experiment is there twice; names it.
+        ContractError: if a user or an experiment occurs twice; names it.
         TransientError: if an experiment is of an unknown user, or a compound of an unknown experiment; names it. Tables that were
             loaded together have none of it: another load is under way.
     """

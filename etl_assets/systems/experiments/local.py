@@ -8,12 +8,12 @@ from pathlib import Path
 import typer
 
 from etl_assets.errors import ConfigurationError
-from etl_assets.settings import Settings
+from etl_assets.systems.experiments.settings import ExperimentsSettings
 from etl_assets.systems.experiments.simulator.layouts import LayoutName
 
 
 @contextlib.contextmanager
-def simulated(settings: Settings) -> Iterator[dict[str, str]]:
+def simulated(settings: ExperimentsSettings) -> Iterator[dict[str, str]]:
     """A folder with the three files; gives the variable that names it."""
     from etl_assets.systems.experiments.simulator.files import write_files
 
@@ -56,6 +56,6 @@ def simulate(
         print(f"{fault.file}, line {fault.line}, {fault.column}: {fault.kind}")
 
 
-def demo_runs(settings: Settings) -> dict[str, dict[str, str]]:
+def demo_runs(settings: ExperimentsSettings) -> dict[str, dict[str, str]]:
     """By job, the tags that say which partitions its run of the demo is for."""
     return {"experiments_job": {"dagster/partition": f"{datetime.now(UTC):%Y-%m-%d}"}}

@@ -13,7 +13,6 @@ from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_database
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Outcome, Write, write
-from etl_assets.settings import Settings, load_settings
 from etl_assets.systems.experiments.contracts import (
     Compounds,
     ExperimentCompounds,
@@ -22,6 +21,7 @@ from etl_assets.systems.experiments.contracts import (
     Users,
 )
 from etl_assets.systems.experiments.features import experience, user_features
+from etl_assets.systems.experiments.settings import ExperimentsSettings
 from etl_assets.systems.experiments.source import folder_at
 
 
@@ -49,7 +49,7 @@ def load(
     folder: Path | str | None = None,
     *,
     as_of: date | None = None,
-    settings: Settings | None = None,
+    settings: ExperimentsSettings | None = None,
     database: Database | None = None,
 ) -> LoadResult:
     """Read the three files, store their tables, and derive the features of each user.
@@ -65,7 +65,7 @@ def load(
         TransientError: if a file changes while it is read, or the database stays unavailable; the next call goes on.
         PermanentError: for what the database refuses.
     """
-    settings = settings or load_settings()
+    settings = settings or ExperimentsSettings.load()
     database = database or platform_database(settings)
     as_of = as_of or datetime.now(UTC).date()
     where = folder_at(Path(folder or settings.required("experiments_dir")))

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 import dagster as dg
 
 from etl_assets.core.dagster.database import PostgresResource
-from etl_assets.settings import load_settings
 from etl_assets.systems.outages import delivery as outbox
 from etl_assets.systems.outages.assets import SITES, SITES_NAME, delivered_site_outages
 from etl_assets.systems.outages.contracts import RawOutages
+from etl_assets.systems.outages.settings import OutagesSettings
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3600
@@ -47,7 +47,7 @@ def outages_every_15_minutes(context: dg.ScheduleEvaluationContext) -> dg.RunReq
 def outages_sites(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Registers the sites of OUTAGES_SITES as partitions. A site that is no longer named keeps its data and its partition."""
     known = set(context.instance.get_dynamic_partitions(SITES_NAME))
-    new = [site for site in load_settings().outages_sites if site not in known]
+    new = [site for site in OutagesSettings.load().outages_sites if site not in known]
     if not new:
         return dg.SkipReason("all sites of OUTAGES_SITES are registered")
     return dg.SensorResult(dynamic_partitions_requests=[SITES.build_add_request(new)])

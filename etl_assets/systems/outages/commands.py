@@ -9,8 +9,8 @@ from typing import Literal
 import typer
 from pydantic import SecretStr
 
-from etl_assets.settings import Settings, load_settings
-from etl_assets.systems.outages.api import OutagesApi
+from etl_assets.systems.outages.settings import OutagesSettings
+from etl_assets.systems.outages.source import OutagesApi
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -37,7 +37,7 @@ def sync(
     from etl_assets.systems.outages.script import sync_sites
 
     began_from = _instant(since)
-    settings = load_settings()
+    settings = OutagesSettings.load()
     quarantined = flagged = 0
     with _api(settings, simulate=simulate) as api:
         for result in sync_sites(sites, since=began_from, settings=settings, api=api):
@@ -64,12 +64,12 @@ def settle(
     from etl_assets.core.servers import platform_database
     from etl_assets.systems.outages.delivery import settle_by_hand
 
-    settled = settle_by_hand(platform_database(load_settings()), batch, delivered=taken == "delivered")
+    settled = settle_by_hand(platform_database(OutagesSettings.load()), batch, delivered=taken == "delivered")
     print(f"{settled.outages} outages of {settled.site_id} are now {taken}")
 
 
 @contextlib.contextmanager
-def _api(settings: Settings, *, simulate: bool) -> Iterator[OutagesApi]:
+def _api(settings: OutagesSettings, *, simulate: bool) -> Iterator[OutagesApi]:
     if not simulate:
         yield OutagesApi.from_settings(settings)
         return

@@ -18,26 +18,26 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 
-import pandas as pd
 from psycopg import Connection, sql
-from psycopg.rows import dict_row
+from psycopg.rows import class_row, dict_row
 
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.ledger import ledger_statement
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable, ConflictError
 from etl_assets.errors import PermanentError
-from etl_assets.systems.outages.api import OutagesApi
 from etl_assets.systems.outages.contracts import DeliveredSiteOutages
+from etl_assets.systems.outages.source import OutagesApi
 from etl_assets.systems.outages.transform import batch_key, delivery_key, payload
 
 # Refusals that say something about us or the address, not about the payload.
 NOT_ABOUT_THE_PAYLOAD = (401, 403, 404)
 LOCK_TIMEOUT_S = 600
+OPEN = ("frozen", "disputed")
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def deliver(database: Database, api: OutagesApi, site: str, *, run_id: str = "sc
                 settled.append(send(connection, api, waiting, run_id=run_id))
             except ApiRefused:
                 # The data may have moved on since it was frozen: what is pending now is then judged on its own.
-                same = batch_key(pending(connection, site)["delivery_key"]) == waiting.batch_key
-                if same or _state(connection, waiting) != "refused":
+                same = _key_of(pending(connection, site)) == waiting.batch_key
+                if same or not _batches(connection, "batch_key = %s AND state = 'refused'", waiting.batch_key):
                     raise
         fresh = freeze(connection, site)
         if fresh is not None:
@@ -122,18 +122,17 @@ def open_batch(connection: Connection[Any], site: str) -> Batch | None:
     Raises:
         PermanentError: if it is disputed.
     """
-    with connection.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(
-            "SELECT batch_key, site_id, body, outages, state, attempts, may_have_arrived FROM outages.delivery_batches"
-            " WHERE site_id = %s AND state IN ('frozen', 'disputed') ORDER BY frozen_at LIMIT 1",
-            (site,),
-        ).fetchone()
-    if row is None:
-        return None
-    batch = Batch(**row)
-    if batch.state == "disputed":
-        raise PermanentError(disputed(batch))
-    return batch
+    found = _batches(connection, "site_id = %s AND state = ANY(%s) ORDER BY frozen_at LIMIT 1", site, list(OPEN))
+    if found and found[0].state == "disputed":
+        raise PermanentError(disputed(found[0]))
+    return found[0] if found else None
+
+
+def _batches(connection: Connection[Any], condition: LiteralString, *values: Any) -> list[Batch]:
+    columns = sql.SQL(", ").join(sql.Identifier(field.name) for field in fields(Batch))
+    query = sql.SQL("SELECT {} FROM outages.delivery_batches WHERE {}").format(columns, sql.SQL(condition))
+    with connection.cursor(row_factory=class_row(Batch)) as cursor:
+        return cursor.execute(query, values).fetchall()
 
 
 def disputed(batch: Batch) -> str:
@@ -145,34 +144,36 @@ def disputed(batch: Batch) -> str:
     )
 
 
-def pending(connection: Connection[Any], site: str) -> pd.DataFrame:
+def pending(connection: Connection[Any], site: str) -> list[dict[str, Any]]:
     """The outages of a site that the API has not acknowledged, rows of `SiteOutages` in input order."""
     with connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(
+        return cursor.execute(
             "SELECT device_id, name, begin_text, end_text, position, delivery_key FROM outages.site_outages AS o"
             " WHERE site_id = %s AND NOT EXISTS (SELECT FROM outages.delivered_site_outages AS d"
             " WHERE d.delivery_key = o.delivery_key) ORDER BY position",
             (site,),
         ).fetchall()
-    columns = ["device_id", "name", "begin_text", "end_text", "position", "delivery_key"]
-    return pd.DataFrame(rows, columns=columns)
+
+
+def _key_of(rows: list[dict[str, Any]]) -> str:
+    return batch_key(row["delivery_key"] for row in rows)
 
 
 def freeze(connection: Connection[Any], site: str) -> Batch | None:
     """Make what is pending a batch that will not change any more; None if nothing is pending."""
     with connection.transaction():
         rows = pending(connection, site)
-        if rows.empty:
+        if not rows:
             return None
-        batch = Batch(batch_key(rows["delivery_key"]), site, payload(rows), len(rows), "frozen", 0, False)
+        batch = Batch(_key_of(rows), site, payload(rows), len(rows), "frozen", 0, False)
         # The same outages were refused before: the same batch is tried once more.
         connection.execute(
             "INSERT INTO outages.delivery_batches"
             " (batch_key, site_id, body, outages, state, attempts, may_have_arrived, frozen_at)"
-            " VALUES (%s, %s, %s, %s, 'frozen', 0, false, clock_timestamp())"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, clock_timestamp())"
             " ON CONFLICT (batch_key) DO UPDATE SET state = 'frozen', settled_at = NULL, may_have_arrived = false,"
             " body = excluded.body, frozen_at = excluded.frozen_at",
-            (batch.batch_key, site, batch.body, batch.outages),
+            astuple(batch),
         )
     return batch
 
@@ -181,76 +182,65 @@ def send(connection: Connection[Any], api: OutagesApi, batch: Batch, *, run_id: 
     """Post a frozen batch and record what became of it; returns it when it was acknowledged.
 
     Raises:
-        ApiUnavailable, ApiRefused: what the API said, after it was recorded.
+        ApiUnavailable, ApiRefused: what the API answered, after it was recorded.
     """
-    earlier = batch.may_have_arrived
     # Written before the call: killed in the middle of it, the next run knows that the payload may have arrived.
     record_attempt(connection, batch)
     try:
         answer = api.deliver(batch.site_id, batch.body, batch_key=batch.batch_key)
-    except ConflictError as error:
-        if not (earlier or error.outcome_unknown):
-            settle(connection, batch, "refused", error)
-            raise
-        return acknowledge(connection, batch, status=409, response=str(error), run_id=run_id)
-    except ApiRefused as error:
-        unclear = earlier or error.outcome_unknown
-        if error.status in NOT_ABOUT_THE_PAYLOAD:
-            keep_frozen(connection, batch, error, may_have_arrived=unclear)
-        else:
-            settle(connection, batch, "disputed" if unclear else "refused", error)
-        if unclear and error.status not in NOT_ABOUT_THE_PAYLOAD:
+    except (ApiRefused, ApiUnavailable) as error:
+        unclear = batch.may_have_arrived or error.outcome_unknown
+        state = state_after(error, unclear=unclear)
+        if state == "delivered":
+            return acknowledge(connection, batch, status=error.status, response=str(error), run_id=run_id)
+        record_outcome(connection, batch, state, error, may_have_arrived=unclear)
+        if state == "disputed":
             raise ApiRefused(
                 f"{error}. {disputed(batch)}", status=error.status, attempts=error.attempts, outcome_unknown=True
             ) from error
         raise
-    except ApiUnavailable as error:
-        keep_frozen(connection, batch, error, may_have_arrived=earlier or error.outcome_unknown)
-        raise
     return acknowledge(connection, batch, status=answer.status, response=answer.text, run_id=run_id)
 
 
+def state_after(error: ApiRefused | ApiUnavailable, *, unclear: bool) -> str:
+    """What a batch is after a POST that was not acknowledged, by the table above.
+
+    Args:
+        unclear: whether this attempt, or one before, ended without an answer that rules out its effect.
+    """
+    if isinstance(error, ApiUnavailable) or error.status in NOT_ABOUT_THE_PAYLOAD:
+        return "frozen"
+    if isinstance(error, ConflictError):
+        return "delivered" if unclear else "refused"
+    return "disputed" if unclear else "refused"
+
+
 def record_attempt(connection: Connection[Any], batch: Batch) -> None:
-    """Note that the batch is about to be sent."""
+    """Record that the batch is about to be sent."""
     connection.execute(
         "UPDATE outages.delivery_batches SET attempts = attempts + 1, may_have_arrived = true WHERE batch_key = %s",
         (batch.batch_key,),
     )
 
 
-def keep_frozen(
-    connection: Connection[Any], batch: Batch, error: ApiUnavailable | ApiRefused, *, may_have_arrived: bool
+def record_outcome(
+    connection: Connection[Any], batch: Batch, state: str, error: ApiUnavailable | ApiRefused, *, may_have_arrived: bool
 ) -> None:
-    """Leave the batch for the next run, which posts it again unchanged."""
-    connection.execute(
-        "UPDATE outages.delivery_batches SET may_have_arrived = %s, http_status = %s, response = %s WHERE batch_key = %s",
-        (may_have_arrived, error.status, storable(str(error)), batch.batch_key),
-    )
-
-
-def settle(connection: Connection[Any], batch: Batch, state: str, error: ApiRefused) -> None:
-    """Record that the batch was refused or is disputed."""
+    """Record that the batch was refused, is disputed, or stays frozen for the next run, which posts it again unchanged."""
     connection.execute(
         "UPDATE outages.delivery_batches SET state = %s, may_have_arrived = %s, http_status = %s, response = %s,"
-        " settled_at = clock_timestamp() WHERE batch_key = %s",
-        (state, state == "disputed", error.status, storable(str(error)), batch.batch_key),
+        " settled_at = CASE WHEN %s THEN clock_timestamp() ELSE settled_at END WHERE batch_key = %s",
+        (state, may_have_arrived, error.status, storable(str(error)), state != "frozen", batch.batch_key),
     )
 
 
 def acknowledge(connection: Connection[Any], batch: Batch, *, status: int | None, response: str, run_id: str) -> Batch:
     """Record in one transaction that every outage of the batch was delivered."""
-    rows = [
-        (
-            delivery_key(batch.site_id, row["id"], row["begin"], row["end"], row["name"]),
-            batch.site_id,
-            row["id"],
-            row["name"],
-            row["begin"],
-            row["end"],
-            batch.batch_key,
-        )
-        for row in json.loads(batch.body)
-    ]
+    rows = []
+    for row in json.loads(batch.body):
+        device, name, begin, end = row["id"], row["name"], row["begin"], row["end"]
+        key = delivery_key(batch.site_id, device, begin, end, name)
+        rows.append((key, batch.site_id, device, name, begin, end, batch.batch_key))
     with connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO outages.delivered_site_outages"
@@ -269,7 +259,6 @@ def acknowledge(connection: Connection[Any], batch: Batch, *, status: int | None
 
 
 def _entry(batch: Batch, inserted: int, run_id: str) -> dict[str, Any]:
-    counts = dict.fromkeys(("updated", "deleted", "deduplicated", "quarantined", "flagged"), 0)
     return {
         "commit_id": uuid.uuid4().hex,
         "run_id": run_id,
@@ -277,7 +266,7 @@ def _entry(batch: Batch, inserted: int, run_id: str) -> dict[str, Any]:
         "received": batch.outages,
         "inserted": inserted,
         "unchanged": batch.outages - inserted,
-        **counts,
+        **dict.fromkeys(("updated", "deleted", "deduplicated", "quarantined", "flagged"), 0),
         "size": len(batch.body),
         "content_hash": batch.batch_key,
         "source_position": json.dumps({"batch": batch.batch_key}),
@@ -286,18 +275,11 @@ def _entry(batch: Batch, inserted: int, run_id: str) -> dict[str, Any]:
 
 
 def history(connection: Connection[Any], site: str) -> tuple[int, datetime | None]:
-    """How many outages of a site were ever acknowledged, and when the newest was. The time is shown; it filters nothing."""
+    """How many outages of a site were ever acknowledged, and when the newest was. The time is for people; it filters nothing."""
     row = connection.execute(
         "SELECT count(*), max(delivered_at) FROM outages.delivered_site_outages WHERE site_id = %s", (site,)
     ).fetchone()
     return row or (0, None)
-
-
-def _state(connection: Connection[Any], batch: Batch) -> str:
-    row = connection.execute(
-        "SELECT state FROM outages.delivery_batches WHERE batch_key = %s", (batch.batch_key,)
-    ).fetchone()
-    return str(row[0]) if row else ""
 
 
 def storable(text: str) -> str:
@@ -315,19 +297,15 @@ def settle_by_hand(database: Database, prefix: str, *, delivered: bool) -> Batch
     Raises:
         PermanentError: if no single disputed batch has that key.
     """
-    with database.connect(autocommit=True) as connection, connection.cursor(row_factory=dict_row) as cursor:
-        found = cursor.execute(
-            "SELECT batch_key, site_id, body, outages, state, attempts, may_have_arrived FROM outages.delivery_batches"
-            " WHERE state = 'disputed' AND starts_with(batch_key, %s)",
-            (prefix,),
-        ).fetchall()
+    with database.connect(autocommit=True) as connection:
+        found = _batches(connection, "state = 'disputed' AND starts_with(batch_key, %s)", prefix)
         if len(found) != 1:
             raise PermanentError(f"{len(found)} disputed deliveries have a key that begins with {prefix!r}")
-        batch = Batch(**found[0])
+        (batch,) = found
         with site_lock(connection, batch.site_id):
             if delivered:
                 return acknowledge(connection, batch, status=None, response="settled by hand", run_id="script")
-            cursor.execute(
+            connection.execute(
                 "UPDATE outages.delivery_batches SET state = 'refused', may_have_arrived = false, settled_at = clock_timestamp(),"
                 " response = 'settled by hand' WHERE batch_key = %s",
                 (batch.batch_key,),

@@ -12,10 +12,10 @@ from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Outcome, Write, write
 from etl_assets.errors import PlatformError, combined
-from etl_assets.settings import Settings, load_settings
 from etl_assets.systems.outages import delivery as outbox
-from etl_assets.systems.outages.api import OutagesApi
 from etl_assets.systems.outages.contracts import RawOutages, RawSiteInfo, SiteDevices, SiteOutages
+from etl_assets.systems.outages.settings import OutagesSettings
+from etl_assets.systems.outages.source import OutagesApi
 from etl_assets.systems.outages.transform import (
     CUTOFF,
     devices_of_sites,
@@ -49,7 +49,7 @@ def sync(
     site: str,
     *,
     since: datetime | None = None,
-    settings: Settings | None = None,
+    settings: OutagesSettings | None = None,
     database: Database | None = None,
     api: OutagesApi | None = None,
 ) -> SyncResult:
@@ -74,7 +74,7 @@ def sync_sites(
     sites: Sequence[str],
     *,
     since: datetime | None = None,
-    settings: Settings | None = None,
+    settings: OutagesSettings | None = None,
     database: Database | None = None,
     api: OutagesApi | None = None,
 ) -> Iterator[SyncResult]:
@@ -83,7 +83,7 @@ def sync_sites(
     What was found in its rows is counted in the first result. A site that fails does not keep the others from being done; what
     failed is raised at the end.
     """
-    settings = settings or load_settings()
+    settings = settings or OutagesSettings.load()
     api = api or OutagesApi.from_settings(settings)
     database = database or platform_database(settings)
     root, began_from = ParquetRoot(settings.storage_url), since or CUTOFF

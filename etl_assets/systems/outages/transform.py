@@ -23,7 +23,7 @@ def raw_outages_frame(answer: Sequence[Any], *, fetched_at: datetime, first_posi
     """The elements of `GET /outages` as rows of `RawOutages`, in their order.
 
     An element that lacks a field, or has a wrong one, is rejected with all its faults. One with an end before its begin or with a
-    field that we do not know is kept, and noted.
+    field that we do not know is kept, and flagged.
 
     Args:
         answer: the array as received.
@@ -31,27 +31,23 @@ def raw_outages_frame(answer: Sequence[Any], *, fetched_at: datetime, first_posi
         first_position: place of the first element.
     """
     elements = [element if isinstance(element, Mapping) else {"element": element} for element in answer]
-    known = ("id", "begin", "end")
-    unknown = [{name: e[name] for name in e if name not in known} for e in elements]
-    begins, ends = ([e.get(name) for e in elements] for name in ("begin", "end"))
-    frame = pd.DataFrame(
-        {
-            "position": range(first_position, first_position + len(elements)),
-            "device_id": pd.Series([e.get("id") for e in elements], dtype=object),
-            "begin_text": pd.Series(begins, dtype=object),
-            "end_text": pd.Series(ends, dtype=object),
-            "begin_at": pd.Series(begins, dtype=object),
-            "end_at": pd.Series(ends, dtype=object),
-            "additional_fields": pd.Series(
-                [json.dumps(fields, sort_keys=True) if fields else None for fields in unknown], dtype=object
-            ),
-            "fetched_at": pd.Series([pd.Timestamp(fetched_at)] * len(elements), dtype="datetime64[us, UTC]"),
-        }
-    )
+    unknown = [{name: e[name] for name in e if name not in ("id", "begin", "end")} for e in elements]
+    rows = [
+        (e.get("id"), *[e.get("begin"), e.get("end")] * 2, json.dumps(more, sort_keys=True) if more else None)
+        for e, more in zip(elements, unknown, strict=True)
+    ]
+    columns = ["device_id", "begin_text", "end_text", "begin_at", "end_at", "additional_fields"]
+    frame = pd.DataFrame(rows, columns=columns, dtype=object)
+    frame.insert(0, "position", range(first_position, first_position + len(elements)))
+    frame["fetched_at"] = _instants(fetched_at, len(frame))
     judged = split(RawOutages, frame, raw=elements, source=OUTAGES_SOURCE)
     rejected = [replace(record, faults=_by_field(record.faults)) for record in judged.records]
     places = judged.valid["position"] - first_position
     return Split(judged.valid, [*rejected, *_flagged(judged.valid.set_index(places), elements, unknown)])
+
+
+def _instants(at: datetime, count: int) -> pd.Series:
+    return pd.Series([pd.Timestamp(at)] * count, dtype="datetime64[us, UTC]")
 
 
 def corrected_outages(raw: Sequence[Mapping[str, Any]], there: pd.DataFrame) -> Split[pd.DataFrame]:
@@ -96,15 +92,10 @@ def site_info_frame(answers: Mapping[str, Mapping[str, Any]], *, fetched_at: dat
         answers: the answer by the site that was asked for.
         fetched_at: when the last of them was received.
     """
-    return pd.DataFrame(
-        {
-            "site_id": pd.Series(list(answers), dtype=object),
-            "name": pd.Series([answer.get("name") for answer in answers.values()], dtype=object),
-            "body": pd.Series([json.dumps(answer) for answer in answers.values()], dtype=object),
-            "fetched_at": pd.Series([pd.Timestamp(fetched_at)] * len(answers), dtype="datetime64[us, UTC]"),
-        },
-        columns=list(RawSiteInfo.columns),
-    )
+    rows = [(site, answer.get("name"), json.dumps(answer)) for site, answer in answers.items()]
+    frame = pd.DataFrame(rows, columns=["site_id", "name", "body"], dtype=object)
+    frame["fetched_at"] = _instants(fetched_at, len(frame))
+    return frame[list(RawSiteInfo.columns)]
 
 
 def devices_of_sites(raw_site_info: pd.DataFrame) -> Split[pd.DataFrame]:
@@ -113,13 +104,13 @@ def devices_of_sites(raw_site_info: pd.DataFrame) -> Split[pd.DataFrame]:
     Args:
         raw_site_info: rows of `RawSiteInfo`, at least `site_id` and `body`.
     """
-    rows: list[dict[str, Any]] = []
-    raw: list[Mapping[str, Any]] = []
-    for site, body in zip(raw_site_info["site_id"], raw_site_info["body"], strict=True):
-        for device in json.loads(body)["devices"]:
-            fields = device if isinstance(device, dict) else {"element": device}
-            rows.append({"site_id": site, "device_id": fields.get("id"), "device_name": fields.get("name")})
-            raw.append({"site_id": site, **fields})
+    devices = [
+        (site, device if isinstance(device, dict) else {"element": device})
+        for site, body in zip(raw_site_info["site_id"], raw_site_info["body"], strict=True)
+        for device in json.loads(body)["devices"]
+    ]
+    rows = [(site, device.get("id"), device.get("name")) for site, device in devices]
+    raw = [{"site_id": site, **device} for site, device in devices]
     frame = pd.DataFrame(rows, columns=list(SiteDevices.columns), dtype=object)
     return split(SiteDevices, frame, raw=raw, source="GET /site-info")
 
@@ -164,16 +155,15 @@ def delivery_key(site: str, device: str, begin: str, end: str, name: str) -> str
     return hashlib.sha256(json.dumps([site, device, begin, end, name]).encode()).hexdigest()
 
 
-def payload(pending: pd.DataFrame) -> str:
+def payload(pending: Iterable[Mapping[str, Any]]) -> str:
     """The body of a delivery: the outages in input order, times exactly as received.
 
     Args:
         pending: rows of `SiteOutages` of one site.
     """
-    ordered = pending.sort_values("position")
-    columns = {"id": "device_id", "name": "name", "begin": "begin_text", "end": "end_text"}
-    rows = zip(*(ordered[column] for column in columns.values()), strict=True)
-    return json.dumps([dict(zip(columns, row, strict=True)) for row in rows])
+    fields = {"id": "device_id", "name": "name", "begin": "begin_text", "end": "end_text"}
+    rows = sorted(pending, key=lambda row: int(row["position"]))
+    return json.dumps([{field: row[column] for field, column in fields.items()} for row in rows])
 
 
 def batch_key(delivery_keys: Iterable[str]) -> str:

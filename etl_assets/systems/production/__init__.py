@@ -24,8 +24,7 @@ def defs() -> "dg.Definitions":
     import dagster as dg
 
     from etl_assets.systems.production import assets, automation, checks
-    from etl_assets.systems.production.method import ReportMethod
-    from etl_assets.systems.production.source import ProductionApiResource
+    from etl_assets.systems.production.resources import ProductionApiResource, ReportMethod
 
     return dg.Definitions(
         assets=assets.ASSETS,

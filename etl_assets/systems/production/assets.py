@@ -11,24 +11,29 @@ import pyarrow as pa
 from etl_assets.core.dagster.broker import BrokerResource
 from etl_assets.core.dagster.contract_types import NO_CONTRACT, RETRIES, classified, effect, loads, stored
 from etl_assets.core.dagster.database import PostgresResource
-from etl_assets.settings import load_settings
-from etl_assets.systems.production import metadata as shown
-from etl_assets.systems.production.contracts import AlignedWorkOrders, Metrics, ProductCorrelations, Workorders
-from etl_assets.systems.production.method import ReportMethod
-from etl_assets.systems.production.report.files import write_report
-from etl_assets.systems.production.report.findings import findings
-from etl_assets.systems.production.source import ProductionApiResource
-from etl_assets.systems.production.statistics.alignment import aligned
-from etl_assets.systems.production.statistics.correlation import correlations
-from etl_assets.systems.production.statistics.output import outputs
-from etl_assets.systems.production.streaming.drain import committed_position, drain
-from etl_assets.systems.production.streaming.relay import relay
-from etl_assets.systems.production.streaming.streams import METRICS, WORKORDERS, Stream
+from etl_assets.core.dagster.materialisation import as_markdown
+from etl_assets.systems.production.contracts import (
+    METRICS,
+    WORKORDERS,
+    AlignedWorkOrders,
+    Metrics,
+    ProductCorrelations,
+    Stream,
+    Workorders,
+)
+from etl_assets.systems.production.report import read_findings, write_report
+from etl_assets.systems.production.resources import ProductionApiResource, ReportMethod
+from etl_assets.systems.production.settings import ProductionSettings
+from etl_assets.systems.production.statistics import TOP, aligned, correlations, outputs
+from etl_assets.systems.production.streaming import committed_position, drain, relay
 from etl_assets.systems.production.tables import parameter_ids, rows_stored
 
 API_POOL = "production_api"
 # Two drains of one table would wait for each other and hold a slot each.
 DRAIN_POOL = "production_drain"
+UNKNOWN = "the API does not say"
+COUNTS = ("received", "inserted", "updated", "unchanged", "deduplicated", "superseded", "rejected", "transactions")
+BEST = ["product_id", "reading", "rank", "parameter_id", "r", "ci_low", "ci_high", "n", "q", "verdict"]
 
 
 def published(stream: Stream) -> dict[str, Any]:
@@ -141,7 +146,7 @@ def correlation_report(
 ) -> dg.MaterializeResult[None]:
     """The three parameters that go best with the output of each product, as HTML, CSV and JSON."""
     started = time.perf_counter()
-    found = findings(
+    found = read_findings(
         postgres.database,
         correlations=product_correlations,
         aligned=aligned_work_orders,
@@ -151,27 +156,61 @@ def correlation_report(
         generated_at=datetime.now(UTC),
         run_id=context.run.run_id,
     )
-    files = write_report(load_settings().reports_dir / Metrics.schema_name(), found)
-    seconds = time.perf_counter() - started
-    return dg.MaterializeResult(metadata=shown.reported(files, product_correlations, seconds=seconds))
+    files = write_report(ProductionSettings.load().reports_dir / Metrics.schema_name(), found)
+    answers = [f"Product {product['product']}: {product['answer']}" for product in files.document["products"]]
+    best = product_correlations[product_correlations["rank"] <= TOP]
+    return dg.MaterializeResult(
+        metadata={
+            "answer": dg.MetadataValue.md("\n\n".join(answers) or "There is no product."),
+            "first_three": dg.MetadataValue.md(as_markdown(best[BEST].round(3))),
+            "report": dg.MetadataValue.path(str(files.latest_html)),
+            "this_run": dg.MetadataValue.path(str(files.html)),
+            "dagster/row_count": len(product_correlations),
+            "seconds": round(time.perf_counter() - started, 3),
+            "relation": str(files.latest_html),
+        }
+    )
 
 
 def _relayed(
     stream: Stream, api: ProductionApiResource, broker: BrokerResource, postgres: PostgresResource
 ) -> dg.MaterializeResult[None]:
+    """Relay a stream; what that added to the broker, and where the stream stands."""
     started = time.perf_counter()
     done = relay(api.connect(), broker.broker, stream, committed=lambda: committed_position(postgres.database, stream))
-    return dg.MaterializeResult(metadata=shown.relayed(done, seconds=time.perf_counter() - started))
+    return dg.MaterializeResult(
+        metadata={
+            "published": done.published,
+            "position": done.position,
+            "dagster/row_count": done.position,
+            "seconds": round(time.perf_counter() - started, 3),
+            "source": done.source or UNKNOWN,
+            "relation": f"broker, stream {done.stream}",
+            "note": "the backlog is full: the next run goes on after a drain" if done.backlog_full else "complete",
+        }
+    )
 
 
 def _drained(
     stream: Stream, broker: BrokerResource, postgres: PostgresResource, *, run_id: str
 ) -> dg.MaterializeResult[None]:
+    """Drain a stream; what became of the records, and the lag before and after it."""
     started = time.perf_counter()
     done = drain(postgres.database, broker.broker, stream, run_id=run_id)
     seconds = time.perf_counter() - started
+    lags = {"before": done.lag_before, "after": done.lag}
     return dg.MaterializeResult(
-        metadata=shown.drained(done, seconds=seconds, rows=rows_stored(postgres.database, stream.contract))
+        metadata={
+            **{name: getattr(done, name) for name in COUNTS},
+            **{f"lag_{when}_records": lag.records for when, lag in lags.items()},
+            **{f"lag_{when}_entries": lag.batches for when, lag in lags.items()},
+            **{f"lag_{when}_seconds": round(lag.seconds, 3) for when, lag in lags.items()},
+            "position": done.position,
+            "dagster/row_count": rows_stored(postgres.database, stream.contract),
+            "seconds": round(seconds, 3),
+            "source": done.source or UNKNOWN,
+            "relation": stream.contract.config.table,
+        }
     )
 
 

@@ -8,9 +8,8 @@ from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.database.connections import Database
 from etl_assets.core.sources.streams.broker import Batch, Broker, Lag
 from etl_assets.systems.production.assets import metrics, workorders
-from etl_assets.systems.production.contracts import Metrics
-from etl_assets.systems.production.streaming.drain import committed_position
-from etl_assets.systems.production.streaming.streams import STREAMS, Stream
+from etl_assets.systems.production.contracts import STREAMS, Metrics, Stream
+from etl_assets.systems.production.streaming import committed_position
 
 # Few runs for many small arrivals: a run is worth its while for so many records, or when one has waited for so long.
 ENOUGH_RECORDS = 50_000
@@ -45,15 +44,15 @@ def production_lag(
 ) -> dg.RunRequest | dg.SkipReason:
     """Requests a drain when enough waits in the broker, or has waited for long, unless one is already to come."""
     lags = {stream.name: waiting(stream, broker.broker, postgres.database) for stream in STREAMS}
-    shown = ", ".join(
+    listing = ", ".join(
         f"{name}: {lag.records} records, the oldest for {lag.seconds:.0f} s" for name, lag in lags.items()
     )
     if not any(is_due(lag) for lag in lags.values()):
-        return dg.SkipReason(f"not enough waits ({shown})")
+        return dg.SkipReason(f"not enough waits ({listing})")
     for job in (drain_production_job, production_job):
         unfinished = dg.RunsFilter(job_name=job.name, statuses=UNFINISHED)
         if context.instance.get_runs_count(unfinished):
-            return dg.SkipReason(f"a run of {job.name} will take it along ({shown})")
+            return dg.SkipReason(f"a run of {job.name} will take it along ({listing})")
     return dg.RunRequest()
 
 

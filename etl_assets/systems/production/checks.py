@@ -6,9 +6,8 @@ from etl_assets.core.dagster.checks import evaluated, has_rows
 from etl_assets.core.dagster.contract_types import classified
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.systems.production.assets import metrics, product_correlations, workorders
-from etl_assets.systems.production.contracts import CONTRACTS
-from etl_assets.systems.production.streaming.drain import committed_position
-from etl_assets.systems.production.streaming.streams import METRICS, WORKORDERS, Stream
+from etl_assets.systems.production.contracts import CONTRACTS, METRICS, WORKORDERS, Stream
+from etl_assets.systems.production.streaming import committed_position
 from etl_assets.systems.production.tables import highest_sequence, rows_stored
 
 

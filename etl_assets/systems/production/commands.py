@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from etl_assets.errors import ConfigurationError
-from etl_assets.settings import Settings, load_settings
+from etl_assets.systems.production.settings import ProductionSettings
 
 if TYPE_CHECKING:
-    from etl_assets.systems.production.api import ProductionApi
-    from etl_assets.systems.production.streaming.drain import Drained
+    from etl_assets.systems.production.source import ProductionApi
+    from etl_assets.systems.production.streaming import Drained
 
 app = typer.Typer(no_args_is_help=True)
 FILE = "a JSON array or one object per line, like"
@@ -42,13 +42,12 @@ def report(
 ) -> None:
     """The whole way: streams, broker, Postgres, report. With two files, or from PRODUCTION_API_URL."""
     from etl_assets.systems.production.script import report as run
-    from etl_assets.systems.production.statistics.alignment import AlignmentRules
-    from etl_assets.systems.production.statistics.correlation import Method
+    from etl_assets.systems.production.statistics import AlignmentRules, Method
 
     files = _both(metrics, workorders)
     if files and simulate:
         raise typer.BadParameter("give two files or --simulate, not both")
-    settings = load_settings()
+    settings = ProductionSettings.load()
     with _api(settings, files, simulate=simulate) as api:
         done = run(
             rules=AlignmentRules(interpolation=interpolation),
@@ -63,7 +62,7 @@ def report(
     for product in done.files.document["products"]:
         print(f"product {product['product']}: {product['answer']}")
     print(f"report: {done.files.latest_html}")
-    _tell_quarantined(done.quarantined)
+    _warn_of_quarantine(done.quarantined)
 
 
 def _become(drains: "Sequence[Drained]") -> str:
@@ -72,11 +71,11 @@ def _become(drains: "Sequence[Drained]") -> str:
 
     names = ("received", "inserted", "updated", "unchanged", "deduplicated", "superseded", "rejected")
     total = {name: sum(getattr(done, name) for done in drains) for name in names}
-    shown = ", ".join(f"{count:,} {name}" for name, count in total.items() if count and name != "received")
-    return counted(total["received"], "new record") + (f" ({shown})" if shown else "")
+    changes = ", ".join(f"{count:,} {name}" for name, count in total.items() if count and name != "received")
+    return counted(total["received"], "new record") + (f" ({changes})" if changes else "")
 
 
-def _tell_quarantined(records: int) -> None:
+def _warn_of_quarantine(records: int) -> None:
     """One line for people on stderr if there is something to look at."""
     from etl_assets.core.charts.numbers import counted
 
@@ -88,17 +87,17 @@ def _tell_quarantined(records: int) -> None:
 def drain() -> None:
     """Store what waits in the broker."""
     from etl_assets.core.servers import platform_broker, platform_database
-    from etl_assets.systems.production.streaming.drain import drain as run
-    from etl_assets.systems.production.streaming.streams import STREAMS
+    from etl_assets.systems.production.contracts import STREAMS
+    from etl_assets.systems.production.streaming import drain as run
 
-    settings = load_settings()
+    settings = ProductionSettings.load()
     database, broker = platform_database(settings), platform_broker(settings)
     quarantined = 0
     for stream in STREAMS:
         done = run(database, broker, stream)
         quarantined += done.superseded + done.rejected
         print(f"{stream.name}: {_become([done])}, position {done.position:,}")
-    _tell_quarantined(quarantined)
+    _warn_of_quarantine(quarantined)
 
 
 @app.command()
@@ -107,12 +106,12 @@ def reset(
 ) -> None:
     """Empty both tables and both streams in the broker, to begin with another source."""
     from etl_assets.core.servers import platform_broker, platform_database
-    from etl_assets.systems.production.streaming.drain import reset as run
-    from etl_assets.systems.production.streaming.streams import STREAMS
+    from etl_assets.systems.production.contracts import STREAMS
+    from etl_assets.systems.production.streaming import reset as run
 
     if not yes:
         raise typer.BadParameter("this deletes all rows of production.metrics and production.workorders: add --yes")
-    settings = load_settings()
+    settings = ProductionSettings.load()
     database, broker = platform_database(settings), platform_broker(settings)
     for stream in STREAMS:
         run(database, broker, stream)
@@ -123,9 +122,9 @@ def reset(
 def rewind() -> None:
     """Empty both streams in the broker; the relay then goes on from where the tables are."""
     from etl_assets.core.servers import platform_broker
-    from etl_assets.systems.production.streaming.streams import STREAMS
+    from etl_assets.systems.production.contracts import STREAMS
 
-    broker = platform_broker(load_settings())
+    broker = platform_broker(ProductionSettings.load())
     for stream in STREAMS:
         broker.delete(stream.name)
         print(f"{stream.name}: the broker's stream is empty")
@@ -136,13 +135,12 @@ def relay(
 ) -> None:
     """Publish the records of both production streams to the broker."""
     from etl_assets.core.servers import platform_broker, platform_database
-    from etl_assets.systems.production.api import ProductionApi
-    from etl_assets.systems.production.streaming.drain import committed_position
-    from etl_assets.systems.production.streaming.relay import Relayed
-    from etl_assets.systems.production.streaming.relay import relay as run
-    from etl_assets.systems.production.streaming.streams import STREAMS, Stream
+    from etl_assets.systems.production.contracts import STREAMS, Stream
+    from etl_assets.systems.production.source import ProductionApi
+    from etl_assets.systems.production.streaming import Relayed, committed_position
+    from etl_assets.systems.production.streaming import relay as run
 
-    settings = load_settings()
+    settings = ProductionSettings.load()
     api = ProductionApi.from_settings(settings)
     database, broker = platform_database(settings), platform_broker(settings)
     ended = threading.Event()
@@ -158,7 +156,7 @@ def relay(
                 follow=follow,
                 stop=ended,
             )
-            full = ": the broker holds all that it may, go on after a drain" if done.waiting_room_full else ""
+            full = ": the broker holds all that it may, go on after a drain" if done.backlog_full else ""
             print(f"{stream.name}: {done.published:,} records published, position {done.position:,}{full}", flush=True)
         except BaseException as failure:
             failures.append(failure)
@@ -189,28 +187,27 @@ def _both(metrics: Path | None, workorders: Path | None) -> tuple[Path, Path] | 
 
 
 @contextlib.contextmanager
-def _api(settings: Settings, files: tuple[Path, Path] | None, *, simulate: bool) -> "Iterator[ProductionApi]":
+def _api(settings: ProductionSettings, files: tuple[Path, Path] | None, *, simulate: bool) -> "Iterator[ProductionApi]":
     """The API of the settings, or one of our own over two files or generated data.
 
     Raises:
         ConfigurationError: if a file cannot be what it is given for; says which, what and where.
     """
-    from etl_assets.systems.production.api import ProductionApi
+    from etl_assets.systems.production.source import ProductionApi
 
     if not files and not simulate:
         yield ProductionApi.from_settings(settings)
         return
     from etl_assets.simulators.server import serve
-    from etl_assets.systems.production.simulator.api import ProductionSimulator
-    from etl_assets.systems.production.simulator.files import FileRefused, inspect
-    from etl_assets.systems.production.streaming.streams import METRICS, WORKORDERS
+    from etl_assets.systems.production.contracts import METRICS, WORKORDERS
+    from etl_assets.systems.production.simulator import FileRejected, ProductionSimulator, inspect
 
     try:
         for path, stream in zip(files or (), (METRICS, WORKORDERS), strict=False):
             inspect(path, stream.fields)
         simulator = ProductionSimulator(*(files or (None, None)))
-    except FileRefused as refused:
-        raise ConfigurationError(str(refused)) from None
+    except FileRejected as rejection:
+        raise ConfigurationError(str(rejection)) from None
     with serve(simulator.app) as url:
         yield ProductionApi(url)
 

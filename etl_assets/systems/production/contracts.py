@@ -1,4 +1,7 @@
-"""The tables that the production system owns."""
+"""The tables that the production system owns, and the streams that two of them are filled from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from etl_assets.core.contracts import Contract, Timestamp, column
 
@@ -103,3 +106,25 @@ class ProductCorrelations(Contract):
 
 
 CONTRACTS = (Metrics, Workorders, AlignedWorkOrders, ProductCorrelations)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A stream of records from an API through the broker to a table.
+
+    Attributes:
+        name: of the API's path, of the broker's stream, and of the table.
+        contract: the table.
+        fields: by field of a record, the column that it goes to.
+    """
+
+    name: str
+    contract: type[Contract]
+    fields: Mapping[str, str]
+
+
+METRICS = Stream("metrics", Metrics, {"id": "parameter_id", "val": "value", "time": "measured_at"})
+WORKORDERS = Stream(
+    "workorders", Workorders, {"product": "product_id", "production": "production", "time": "completed_at"}
+)
+STREAMS = (METRICS, WORKORDERS)

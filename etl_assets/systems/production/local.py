@@ -6,14 +6,14 @@ from pathlib import Path
 
 import typer
 
-from etl_assets.settings import Settings, load_settings
+from etl_assets.systems.production.settings import ProductionSettings
 
 
 @contextlib.contextmanager
-def simulated(settings: Settings) -> Iterator[dict[str, str]]:
+def simulated(settings: ProductionSettings) -> Iterator[dict[str, str]]:
     """The two simulated streams; gives the variables that name them."""
     from etl_assets.simulators.server import serve
-    from etl_assets.systems.production.simulator.api import ProductionSimulator
+    from etl_assets.systems.production.simulator import ProductionSimulator
 
     simulator = ProductionSimulator(settings.production_metrics_file, settings.production_workorders_file)
     with serve(simulator.app) as url:
@@ -29,9 +29,9 @@ def simulate(
 ) -> None:
     """The two production streams, over files or generated."""
     from etl_assets.simulators.server import serve_in_foreground
-    from etl_assets.systems.production.simulator.api import ProductionSimulator
+    from etl_assets.systems.production.simulator import ProductionSimulator
 
-    settings = load_settings()
+    settings = ProductionSettings.load()
     simulator = ProductionSimulator(
         metrics or settings.production_metrics_file,
         workorders or settings.production_workorders_file,
@@ -40,15 +40,15 @@ def simulate(
     serve_in_foreground(simulator.app, f"production streams of {simulator.source}", host=host, port=port)
 
 
-def demo_runs(settings: Settings) -> dict[str, dict[str, str]]:
+def demo_runs(settings: ProductionSettings) -> dict[str, dict[str, str]]:
     """By job, the tags that say which partitions its run of the demo is for."""
     return {"production_job": {}}
 
 
-def _api(settings: Settings) -> str:
+def _api(settings: ProductionSettings) -> str:
     from etl_assets.core.sources.http.client import Limits
-    from etl_assets.systems.production.api import ProductionApi
-    from etl_assets.systems.production.streaming.streams import STREAMS
+    from etl_assets.systems.production.contracts import STREAMS
+    from etl_assets.systems.production.source import ProductionApi
 
     api, sources = ProductionApi.from_settings(settings, limits=Limits(read_timeout_s=20, deadline_s=20)), {}
     for stream in STREAMS:
@@ -59,9 +59,9 @@ def _api(settings: Settings) -> str:
     return ", ".join(f"{name} from {source}" for name, source in sources.items())
 
 
-def _backlog(settings: Settings) -> str:
+def _backlog(settings: ProductionSettings) -> str:
     from etl_assets.core.servers import platform_broker
-    from etl_assets.systems.production.streaming.streams import STREAMS
+    from etl_assets.systems.production.contracts import STREAMS
 
     broker = platform_broker(settings)
     try:

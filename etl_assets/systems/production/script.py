@@ -13,17 +13,19 @@ from etl_assets.core.slices.parquet import ParquetRoot, mirror
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Data, Write, write
 from etl_assets.core.sources.streams.broker import Broker
-from etl_assets.settings import Settings, load_settings
-from etl_assets.systems.production.api import ProductionApi
-from etl_assets.systems.production.contracts import AlignedWorkOrders, Metrics, ProductCorrelations, Workorders
-from etl_assets.systems.production.report.files import ReportFiles, write_report
-from etl_assets.systems.production.report.findings import findings
-from etl_assets.systems.production.statistics.alignment import AlignmentRules, aligned
-from etl_assets.systems.production.statistics.correlation import Method, correlations
-from etl_assets.systems.production.statistics.output import outputs
-from etl_assets.systems.production.streaming.drain import Drained, committed_position, drain
-from etl_assets.systems.production.streaming.relay import relay
-from etl_assets.systems.production.streaming.streams import STREAMS, Stream
+from etl_assets.systems.production.contracts import (
+    STREAMS,
+    AlignedWorkOrders,
+    Metrics,
+    ProductCorrelations,
+    Stream,
+    Workorders,
+)
+from etl_assets.systems.production.report import ReportFiles, read_findings, write_report
+from etl_assets.systems.production.settings import ProductionSettings
+from etl_assets.systems.production.source import ProductionApi
+from etl_assets.systems.production.statistics import AlignmentRules, Method, aligned, correlations, outputs
+from etl_assets.systems.production.streaming import Drained, committed_position, drain, relay
 from etl_assets.systems.production.tables import parameter_ids
 
 
@@ -49,7 +51,7 @@ def report(
     *,
     rules: AlignmentRules | None = None,
     method: Method | None = None,
-    settings: Settings | None = None,
+    settings: ProductionSettings | None = None,
     database: Database | None = None,
     broker: Broker | None = None,
     api: ProductionApi | None = None,
@@ -66,7 +68,7 @@ def report(
         TransientError: if the API, the broker or the database stays unavailable; nothing is lost, the next call goes on.
         PermanentError: if the API refuses, or streams something else than what is stored.
     """
-    settings = settings or load_settings()
+    settings = settings or ProductionSettings.load()
     database = database or platform_database(settings)
     broker = broker or platform_broker(settings)
     api = api or ProductionApi.from_settings(settings)
@@ -84,11 +86,13 @@ def copy(stream: Stream, api: ProductionApi, broker: Broker, database: Database)
     while True:
         relayed = relay(api, broker, stream, committed=lambda: committed_position(database, stream))
         drains.append(drain(database, broker, stream))
-        if not relayed.waiting_room_full:
+        if not relayed.backlog_full:
             return drains
 
 
-def write_findings(database: Database, settings: Settings, *, rules: AlignmentRules, method: Method) -> ReportFiles:
+def write_findings(
+    database: Database, settings: ProductionSettings, *, rules: AlignmentRules, method: Method
+) -> ReportFiles:
     """Align, correlate and report what is in the tables."""
     root = ParquetRoot(settings.storage_url)
     workorders = to_frame(reading.read(database, [Slice(Workorders)]))
@@ -109,7 +113,7 @@ def write_findings(database: Database, settings: Settings, *, rules: AlignmentRu
         parameters=parameter_ids(database),
     )
     store(ProductCorrelations, ranked)
-    found = findings(
+    found = read_findings(
         database,
         correlations=ranked,
         aligned=together,

@@ -1,6 +1,7 @@
 """What is asked of the tables of the system in SQL, for lack of a need to load them."""
 
 from collections.abc import Mapping, Sequence
+from typing import LiteralString
 
 from psycopg import sql
 
@@ -12,9 +13,7 @@ from etl_assets.systems.production.contracts import Metrics, Workorders
 
 def rows_stored(database: Database, contract: type[Contract]) -> int:
     """How many rows a table has."""
-    with database.connect() as connection:
-        row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(relation(contract))).fetchone()
-    return int(row[0]) if row else 0
+    return _number(database, "SELECT count(*) FROM {}", contract)
 
 
 def parameter_ids(database: Database) -> Sequence[int]:
@@ -33,16 +32,14 @@ def parameter_ids(database: Database) -> Sequence[int]:
 
 def readings_without_value(database: Database) -> int:
     """How many readings say that they are no number."""
-    with database.connect() as connection:
-        row = connection.execute("SELECT count(*) FROM production.metrics WHERE value IS NULL").fetchone()
-    return int(row[0]) if row else 0
+    return _number(database, "SELECT count(*) FROM {} WHERE value IS NULL", Metrics)
 
 
 def quarantined(database: Database) -> Mapping[tuple[str, str], int]:
     """Records in quarantine by table and outcome, of those that were read from the source that is in the table now.
 
     Quarantine keeps what earlier sources left there; what counts was met after the last write of another source, or reset. A
-    source that was read twice has its records there once.
+    source that was read twice has its records there a single time.
     """
     with database.connect() as connection:
         rows = connection.execute(
@@ -62,8 +59,11 @@ def quarantined(database: Database) -> Mapping[tuple[str, str], int]:
 
 def highest_sequence(database: Database, contract: type[Contract]) -> int:
     """The last place in the stream that a row of the table comes from; 0 without rows."""
+    return _number(database, "SELECT coalesce(max(sequence), 0) FROM {}", contract)
+
+
+def _number(database: Database, query: LiteralString, contract: type[Contract]) -> int:
+    """What a query of one number gives for a table."""
     with database.connect() as connection:
-        row = connection.execute(
-            sql.SQL("SELECT coalesce(max(sequence), 0) FROM {}").format(relation(contract))
-        ).fetchone()
-    return int(row[0]) if row else 0
+        [(number,)] = connection.execute(sql.SQL(query).format(relation(contract))).fetchall()
+    return int(number)

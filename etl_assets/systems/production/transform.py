@@ -23,12 +23,12 @@ from etl_assets.core.contracts.cast import FIRST_US, LAST_US, NUMBER, cast_colum
 from etl_assets.core.contracts.contract import Kind
 from etl_assets.core.contracts.validation import broken_rules, split_arrow
 from etl_assets.errors import PermanentError
-from etl_assets.systems.production.streaming.streams import Stream
+from etl_assets.systems.production.contracts import Stream
 
 SEQUENCE = "sequence"
 DOUBTFUL = "doubtful"
 # So many lines at least are read one by one where Arrow refuses one of them; so many at most are divided in the middle.
-FEW_LINES, PIECE_LINES = 16, 1000
+FEW_LINES, SECTION_LINES = 16, 1000
 BLOCK_BYTES = 1 << 20
 # From here on a Unix time counts milliseconds: in seconds it would lie beyond the year 5138.
 FIRST_IN_MILLISECONDS = 1e11
@@ -120,7 +120,7 @@ def _read(stream: Stream, text: _Text, sequences: range, start: int = 0) -> Iter
         nothing = {column.name: pa.nulls(len(sequences), column.type) for column in arrow_schema(stream.contract)}
         yield pa.table(nothing | {DOUBTFUL: np.ones(len(sequences), dtype=bool)})
     else:
-        size = PIECE_LINES if len(sequences) > PIECE_LINES else -(-len(sequences) // 2)
+        size = SECTION_LINES if len(sequences) > SECTION_LINES else -(-len(sequences) // 2)
         for at in range(0, len(sequences), size):
             yield from _read(stream, text, sequences[at : at + size], start + at)
 
@@ -280,13 +280,13 @@ def _line(stream: Stream, line: bytes, sequence: int) -> _Line:
         PermanentError: if it says another sequence than its place.
     """
     text, found = line.decode(errors="backslashreplace"), _load(line)
-    said = found.get(SEQUENCE) if isinstance(found, dict) else None
-    if type(said) is int and said != sequence:
+    claimed = found.get(SEQUENCE) if isinstance(found, dict) else None
+    if type(claimed) is int and claimed != sequence:
         raise PermanentError(
-            f"stream {stream.name}: the record in place {sequence} says that it is {said}: its API must number records"
+            f"stream {stream.name}: the record in place {sequence} says that it is {claimed}: its API must number records"
             " from 1 without a hole; correct that, then begin anew with `etl-assets production reset --yes`"
         )
-    if said is None or (isinstance(found, _Ambiguous) and found.names & {SEQUENCE, "record"}):
+    if claimed is None or (isinstance(found, _Ambiguous) and found.names & {SEQUENCE, "record"}):
         return _Line(
             sequence, text, {}, (Fault("record", "not a line of the stream: not JSON, or without sequence", text),)
         )

@@ -11,12 +11,12 @@ from pydantic import Field
 
 from etl_assets.core.contracts import ByPartition
 from etl_assets.core.dagster.contract_types import classified, effect, loads, stored
-from etl_assets.core.prefetch import one_ahead
+from etl_assets.core.prefetch import prefetched
 from etl_assets.errors import PermanentError
-from etl_assets.settings import load_settings
 from etl_assets.systems.turbines import checks
 from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS, Data, RawTurbineSignals
 from etl_assets.systems.turbines.page import DAYS_DRAWN, DayPage, as_markdown, write_day_page
+from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.source import TurbinesApiResource, TurbinesTargetResource, fetched_days
 from etl_assets.systems.turbines.statistics import summary
 from etl_assets.systems.turbines.target import StoredDay, store_days
@@ -30,7 +30,7 @@ PICTURES = 3
 
 def partitions() -> dg.DailyPartitionsDefinition:
     """The days from TURBINES_START_DATE to TURBINES_END_DATE, or to the last one that is over."""
-    settings = load_settings()
+    settings = TurbinesSettings.load()
     last = settings.turbines_end_date
     return dg.DailyPartitionsDefinition(
         start_date=f"{settings.turbines_start_date}", end_date=f"{last + timedelta(days=1)}" if last else None
@@ -53,7 +53,7 @@ def raw_turbine_signals(
 ) -> ByPartition[pa.Table]:
     """What the source answered for each day of the run, every turbine asked; a day without signals has no rows."""
     days = [date.fromisoformat(day) for day in context.partition_keys]
-    turbines = load_settings().turbines
+    turbines = TurbinesSettings.load().turbines
 
     def parts() -> Iterator[tuple[str, Any]]:
         for fetched in fetched_days(turbines_api.connect(), days, turbines=turbines, columns=config.columns):
@@ -81,7 +81,7 @@ def ten_minute_statistics(
 
     A day of which the source has no value is not materialised. A run of few days draws the page of each.
     """
-    settings, target = load_settings(), turbines_target.database
+    settings, target = TurbinesSettings.load(), turbines_target.database
     draws = len(context.partition_keys) <= DAYS_DRAWN
     missing = dict.fromkeys(context.partition_keys)
 
@@ -91,7 +91,7 @@ def ten_minute_statistics(
             yield some, store_days(target, some, run_id=context.run.run_id)
 
     # Dagster takes as long to record that a day is materialised as the database to store it.
-    for some, days in one_ahead(stored_days()):
+    for some, days in prefetched(stored_days()):
         for done in days:
             missing.pop(done.day.isoformat(), None)
             page = write_day_page(target, done.day, settings=settings) if draws else None

@@ -10,10 +10,10 @@ from etl_assets.core.dagster.automation import earlier_runs, reason_to_wait
 from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.slices.writing import hash_of
 from etl_assets.errors import PermanentError, PlatformError
-from etl_assets.settings import Settings, load_settings
 from etl_assets.systems.turbines.assets import DAYS, raw_turbine_signals, ten_minute_statistics
 from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS, RawTurbineSignals
 from etl_assets.systems.turbines.days import DAY, day_slice
+from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.source import TurbinesApiResource, fetched_days
 from etl_assets.systems.turbines.transform import SEPARATOR
 
@@ -48,7 +48,7 @@ def late_turbine_signals(
     context: dg.SensorEvaluationContext, turbines_api: TurbinesApiResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Requests each of the last days of which the source has something that there are no statistics of yet."""
-    settings = load_settings()
+    settings = TurbinesSettings.load()
     outcomes: list[dg.RunRequest | str | None] = []
     try:
         for day in last_days(settings, today=datetime.now(UTC).date()):
@@ -63,7 +63,7 @@ def late_turbine_signals(
 
 
 def _request_for(
-    day: date, settings: Settings, api: TurbinesApiResource, instance: dg.DagsterInstance
+    day: date, settings: TurbinesSettings, api: TurbinesApiResource, instance: dg.DagsterInstance
 ) -> dg.RunRequest | str | None:
     """A run for a day that the source has changed, or why not yet; None if nothing has changed."""
     changed = changed_signals(settings, api, instance, day)
@@ -83,7 +83,7 @@ def _request_for(
     )
 
 
-def last_days(settings: Settings, *, today: date) -> Sequence[date]:
+def last_days(settings: TurbinesSettings, *, today: date) -> Sequence[date]:
     """The days of which signals may still come, the earliest first."""
     newest = min(today - DAY, settings.turbines_end_date or date.max)
     days = [newest - timedelta(days=back) for back in range(LATE_DAYS)]
@@ -91,7 +91,7 @@ def last_days(settings: Settings, *, today: date) -> Sequence[date]:
 
 
 def changed_signals(
-    settings: Settings, api: TurbinesApiResource, instance: dg.DagsterInstance, day: date
+    settings: TurbinesSettings, api: TurbinesApiResource, instance: dg.DagsterInstance, day: date
 ) -> tuple[Sequence[str], str] | None:
     """The columns of a day and the digest of its rows in the source now; None if they are empty, or the statistics are made of them."""
     try:

@@ -11,9 +11,9 @@ import dagster as dg
 
 from etl_assets.core.dagster.checks import evaluated, has_rows
 from etl_assets.core.database.connections import Database
-from etl_assets.settings import load_settings
 from etl_assets.systems.turbines.contracts import RawTurbineSignals
 from etl_assets.systems.turbines.days import DAY, midnight
+from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.target import days_with_bins
 
 NAMED_AT_MOST = 31
@@ -21,7 +21,7 @@ NAMED_AT_MOST = 31
 
 def no_gaps(target: Database) -> dg.AssetCheckResult:
     """Every day from the first to the last that is over has statistics."""
-    settings = load_settings()
+    settings = TurbinesSettings.load()
     first = settings.turbines_start_date
     last = min(datetime.now(UTC).date() - DAY, settings.turbines_end_date or date.max)
     bins = days_with_bins(target, first=first, last=last)

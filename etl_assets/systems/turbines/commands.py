@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import typer
 
 from etl_assets.errors import ConfigurationError
-from etl_assets.settings import Settings, load_settings
+from etl_assets.systems.turbines.settings import TurbinesSettings
 
 app = typer.Typer(no_args_is_help=True)
 COLUMNS = "--columns"
@@ -33,7 +33,7 @@ def load(
     from etl_assets.systems.turbines.page import DAYS_DRAWN
     from etl_assets.systems.turbines.script import load as run
 
-    settings = load_settings()
+    settings = TurbinesSettings.load()
     try:
         done = run(_days(days, to), columns=columns, settings=settings)
     except UnknownColumns as error:
@@ -61,7 +61,7 @@ def page(days: list[str] = typer.Argument(help="Days in UTC, like 2024-05-20.", 
     """Draw the page of days that are in the target database; asks no source."""
     from etl_assets.systems.turbines.days import require_days
 
-    settings, wanted = load_settings(), _days(days, None)
+    settings, wanted = TurbinesSettings.load(), _days(days, None)
     require_days(wanted, first=settings.turbines_start_date, last=settings.turbines_end_date, now=datetime.now(UTC))
     _draw(wanted, settings)
 
@@ -83,7 +83,7 @@ def expanded(arguments: Sequence[str]) -> list[str]:
     return given
 
 
-def _draw(days: Sequence[date], settings: Settings) -> None:
+def _draw(days: Sequence[date], settings: TurbinesSettings) -> None:
     from etl_assets.systems.turbines.databases import turbines_target
     from etl_assets.systems.turbines.page import write_day_page
 

@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import beside_platform
-from etl_assets.settings import Settings, load_settings
+from etl_assets.systems.turbines.settings import TurbinesSettings
 
 TARGET = "alvo"
 
 
-def turbines_target(settings: Settings | None = None) -> Database:
+def turbines_target(settings: TurbinesSettings | None = None) -> Database:
     """The target database; by default one beside the platform's, on the same server."""
-    settings = settings or load_settings()
+    settings = settings or TurbinesSettings.load()
     if settings.turbines_target_url is not None:
         url: str | Callable[[], str] = settings.required("turbines_target_url")
     else:

@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 
 import typer
 
-from etl_assets.settings import Settings, load_settings
+from etl_assets.systems.turbines.settings import TurbinesSettings
 
 
 @contextlib.contextmanager
-def simulated(settings: Settings) -> Iterator[dict[str, str]]:
+def simulated(settings: TurbinesSettings) -> Iterator[dict[str, str]]:
     """The simulated API, whose source is a database of the embedded server; gives the variables that name it."""
     from etl_assets.core.embedded import EmbeddedPostgres
     from etl_assets.simulators.server import serve
@@ -44,7 +44,7 @@ def simulate(
     from etl_assets.simulators.server import serve_in_foreground
     from etl_assets.systems.turbines.simulator import TurbinesSimulator, fill
 
-    settings = load_settings() if turbines is None else load_settings(turbines=turbines)
+    settings = TurbinesSettings.load() if turbines is None else TurbinesSettings.load(turbines=turbines)
     names = settings.turbines
     with contextlib.ExitStack() as stack:
         if database_url is None:
@@ -57,7 +57,7 @@ def simulate(
         serve_in_foreground(simulator.app, f"signals of {', '.join(names) or 'one turbine'}", host=host, port=port)
 
 
-def demo_runs(settings: Settings) -> dict[str, dict[str, str]]:
+def demo_runs(settings: TurbinesSettings) -> dict[str, dict[str, str]]:
     """By job, the tags that say which partitions its run of the demo is for."""
     from etl_assets.core.dagster.automation import partition_range
 
@@ -65,7 +65,7 @@ def demo_runs(settings: Settings) -> dict[str, dict[str, str]]:
     return {"turbines_job": partition_range(f"{first}", f"{last or first}")}
 
 
-def _api(settings: Settings) -> str:
+def _api(settings: TurbinesSettings) -> str:
     from etl_assets.core.sources.http.client import Limits
     from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS
     from etl_assets.systems.turbines.days import midnight
@@ -82,7 +82,7 @@ def _api(settings: Settings) -> str:
     return f"rows of the first hour of {start:%Y-%m-%d}: " + ", ".join(f"{name} {n:,}" for name, n in found.items())
 
 
-def _target(settings: Settings) -> str:
+def _target(settings: TurbinesSettings) -> str:
     from etl_assets.systems.turbines.databases import turbines_target
 
     kind = "beside the platform's" if settings.turbines_target_url is None else "by URL"

@@ -10,10 +10,10 @@ from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_database
 from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
 from etl_assets.core.slices.writing import Outcome, Write
-from etl_assets.settings import Settings, load_settings
 from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS, RawTurbineSignals
 from etl_assets.systems.turbines.databases import turbines_target
 from etl_assets.systems.turbines.days import day_slice, require_days
+from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.source import TurbinesApi, fetched_days, require_columns
 from etl_assets.systems.turbines.target import StoredDay, store_days
 from etl_assets.systems.turbines.transform import statistics_of
@@ -47,7 +47,7 @@ def load(
     days: Sequence[date],
     *,
     columns: Sequence[str] = DEFAULT_COLUMNS,
-    settings: Settings | None = None,
+    settings: TurbinesSettings | None = None,
     api: TurbinesApi | None = None,
     database: Database | None = None,
     target: Database | None = None,
@@ -67,7 +67,7 @@ def load(
         TransientError: if the source or a database stays unavailable; what was stored is whole, the next call goes on.
         PermanentError: if the source or a database refuses.
     """
-    settings = settings or load_settings()
+    settings = settings or TurbinesSettings.load()
     now = now or datetime.now(UTC)
     require_days(days, first=settings.turbines_start_date, last=settings.turbines_end_date, now=now)
     require_columns(columns)

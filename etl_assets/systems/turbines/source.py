@@ -11,10 +11,9 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from etl_assets.core.database.connections import Database
-from etl_assets.core.prefetch import one_ahead
+from etl_assets.core.prefetch import prefetched
 from etl_assets.core.sources.http.client import ApiClient, ApiRefused, Limits
 from etl_assets.errors import ConfigurationError
-from etl_assets.settings import Settings, load_settings
 from etl_assets.systems.turbines.answers import (
     ACCEPT,
     POSITION,
@@ -27,6 +26,7 @@ from etl_assets.systems.turbines.answers import (
 from etl_assets.systems.turbines.contracts import SIGNALS
 from etl_assets.systems.turbines.databases import turbines_target
 from etl_assets.systems.turbines.days import DAY, midnight, stretches
+from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.transform import FetchedDay, raw_days
 
 # A request costs more than the minutes of a day; the answer to a longer one has to be held in memory.
@@ -53,7 +53,7 @@ class TurbinesApi(threading.local):
         self._client = ApiClient("turbines", base_url, url_variable="TURBINES_API_URL", limits=limits or Limits())
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, limits: Limits | None = None) -> "TurbinesApi":
+    def from_settings(cls, settings: TurbinesSettings, *, limits: Limits | None = None) -> "TurbinesApi":
         """The API that the settings name.
 
         Raises:
@@ -145,7 +145,7 @@ def fetched_days(
         answers = {name: api.minutes(start=start, end=end, columns=columns, turbine=name) for name in turbines or ("",)}
         return raw_days(answers, stretch, columns=columns)
 
-    for ready in one_ahead(fetched(stretch) for stretch in stretches(days, longest=LONGEST_STRETCH_DAYS)):
+    for ready in prefetched(fetched(stretch) for stretch in stretches(days, longest=LONGEST_STRETCH_DAYS)):
         yield from ready
 
 
@@ -171,7 +171,7 @@ class TurbinesApiResource(dg.ConfigurableResource[Any]):
         Raises:
             ConfigurationError: if its URL is not set.
         """
-        return TurbinesApi.from_settings(load_settings())
+        return TurbinesApi.from_settings(TurbinesSettings.load())
 
 
 class TurbinesTargetResource(dg.ConfigurableResource[Any]):

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.database.connections import Database
-from etl_assets.core.database.locks import limit_waits, take_turn
+from etl_assets.core.database.locks import advisory_lock, limit_waits
 from etl_assets.core.slices.slice import OneOf, Slice
 from etl_assets.core.slices.writing import Outcome, Write, write_together
 from etl_assets.systems.turbines.contracts import STATISTICS, Bin, Data, Signal
@@ -79,7 +79,7 @@ def signal_ids(database: Database, *, turbines: Sequence[str], columns: Sequence
         known = _known(connection, turbines)
         if not known.keys() >= set(wanted):
             # Of two that add the same signal the second finds it.
-            take_turn(connection, Signal.config.table)
+            advisory_lock(connection, Signal.config.table)
             names = [f"{column}_{what}" for _, column, what in wanted]
             connection.execute(NEW_SIGNALS, (names, [turbine for turbine, _, _ in wanted]))
             known = _known(connection, turbines)

@@ -351,7 +351,7 @@ def test_declared_types_of_the_same_kind_are_taken(values: Any, kind: Kind, expe
 
 
 @pytest.mark.parametrize(
-    ("values", "kind", "said"),
+    ("values", "kind", "message"),
     [
         (pd.Series([1, 2]), Kind.TEXT, "int64"),
         (pd.Series([1.5]), Kind.TEXT, "double"),
@@ -368,9 +368,9 @@ def test_declared_types_of_the_same_kind_are_taken(values: Any, kind: Kind, expe
     ],
 )  # fmt: skip
 def test_a_declared_type_of_another_kind_is_drift_and_names_the_column_and_both_types(
-    values: Any, kind: Kind, said: str
+    values: Any, kind: Kind, message: str
 ) -> None:
-    with pytest.raises(ContractError, match=rf"column c is {said}.* and the contract says {kind.value}: "):
+    with pytest.raises(ContractError, match=rf"column c is {message}.* and the contract says {kind.value}: "):
         cast_column(values, of(kind))
 
 

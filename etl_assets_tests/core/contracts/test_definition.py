@@ -14,7 +14,7 @@ def define(columns: dict[str, tuple[Any, Any]], *, doc: str | None = "Rows.", **
     """A contract made from `name: (type, column(...))`."""
     body: dict[str, Any] = {name: declared for name, (_, declared) in columns.items()}
     body["__annotations__"] = {name: hint for name, (hint, _) in columns.items()}
-    body["Config"] = type("Config", (), {"table": "room.rows", **config})
+    body["Config"] = type("Config", (), {"table": "systems.rows", **config})
     return type("Rows", (Contract,), {**body, "__doc__": doc, "__module__": __name__})
 
 
@@ -38,7 +38,7 @@ def test_a_contract_reads_its_columns_in_order_with_their_kinds() -> None:
     assert rows.columns["f"].constraints == ("required", "ge", "finite")
     assert rows.columns["t"].constraints == ("required", "isin", "pattern")
     assert rows.columns["b"].constraints == ()
-    assert (rows.schema_name(), rows.table_name()) == ("room", "rows")
+    assert (rows.schema_name(), rows.table_name()) == ("systems", "rows")
 
 
 def test_partition_columns_are_by_dimension() -> None:
@@ -53,9 +53,9 @@ def test_partition_columns_are_by_dimension() -> None:
     ("columns", "config", "message"),
     [
         ({"id": ID}, {"table": "rows"}, "lower-case identifiers"),
-        ({"id": ID}, {"table": "Room.rows"}, "lower-case identifiers"),
-        ({"id": ID}, {"table": "room.rows; drop"}, "lower-case identifiers"),
-        ({"id": ID}, {"table": "room.rows\n"}, "lower-case identifiers"),
+        ({"id": ID}, {"table": "Systems.rows"}, "lower-case identifiers"),
+        ({"id": ID}, {"table": "systems.rows; drop"}, "lower-case identifiers"),
+        ({"id": ID}, {"table": "systems.rows\n"}, "lower-case identifiers"),
         ({"Id": ID}, {}, "lower-case identifiers"),
         ({"é": ID}, {}, "lower-case identifiers"),
         ({"x" * 64: ID}, {}, "lower-case identifiers"),
@@ -159,7 +159,7 @@ def test_a_type_without_a_column_is_refused() -> None:
             y: int
 
             class Config:
-                table = "room.half"
+                table = "systems.half"
 
 
 def test_a_column_without_a_type_is_refused() -> None:
@@ -172,7 +172,7 @@ def test_a_column_without_a_type_is_refused() -> None:
             y = column("Y")
 
             class Config:
-                table = "room.half"
+                table = "systems.half"
 
 
 def test_a_contract_is_not_derived_from_another() -> None:
@@ -186,7 +186,7 @@ def test_a_contract_is_not_derived_from_another() -> None:
             y: int = column("Y")
 
             class Config:
-                table = "room.more"
+                table = "systems.more"
 
 
 def test_a_column_says_what_it_is_made_of() -> None:

@@ -27,7 +27,7 @@ class Meters(Contract):
 
 
 class Files(Contract):
-    """What a source said."""
+    """What a source reports."""
 
     line: str = column("Line")
 
@@ -56,7 +56,7 @@ def test_a_table_is_a_page_of_the_catalogue() -> None:
             "| `day` | date |  | no | > 2020-01-01 | Day |",
             "| `at` | timestamptz |  | no | without a zone: Europe/London | Local time |", "",
             "## power.files", "",
-            "What a source said.", "",
+            "What a source reports.", "",
             "- Lives in: Parquet files under the storage root",
             "- Key: none, rows are only appended or replaced",
             "- Partition by: site: `line`",

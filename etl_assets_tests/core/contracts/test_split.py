@@ -328,13 +328,13 @@ def test_importing_the_contracts_imports_no_heavy_library() -> None:
 
 
 def test_a_pattern_that_the_engine_does_not_know_is_an_error_of_the_contract() -> None:
-    class Ahead(Contract):
+    class LookAhead(Contract):
         """A pattern with look-ahead."""
 
         code: str = column("Code", pattern="(?=a)a")
 
         class Config:
-            table = "x.ahead"
+            table = "x.look_ahead"
 
-    with pytest.raises(ContractError, match=r"x\.ahead: column code cannot be judged"):
-        split(Ahead, pd.DataFrame({"code": ["a"]}))
+    with pytest.raises(ContractError, match=r"x\.look_ahead: column code cannot be judged"):
+        split(LookAhead, pd.DataFrame({"code": ["a"]}))

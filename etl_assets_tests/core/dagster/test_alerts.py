@@ -1,4 +1,4 @@
-"""Alerts: what is said, how often, to whom, and that nothing is lost or leaked on the way."""
+"""Alerts: what is reported, how often, to whom, and that nothing is lost or leaked on the way."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from etl_assets.core.dagster import alerts
-from etl_assets.core.dagster.alerts import QUIET_S, Incident, State, alert_sensors, deliver, post, to_say
+from etl_assets.core.dagster.alerts import QUIET_S, Incident, State, alert_sensors, deliver, due_texts, post
 
 pytestmark = pytest.mark.long
 
@@ -109,7 +109,7 @@ def tick(instance: dg.DagsterInstance, name: str, cursor: str | None = None) -> 
     return data.skip_message, data.cursor
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+def alerts_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == alerts.__name__]
 
 
@@ -121,16 +121,16 @@ def test_both_sensors_run_unless_somebody_stops_them() -> None:
     }
 
 
-def test_a_failed_run_is_said_with_its_job_its_step_and_the_root_cause(
+def test_a_failed_run_is_reported_with_its_job_its_step_and_the_root_cause(
     instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_id = run_that_fails(instance)
     tick(instance, "run_failure_alerts")
     expected = f"alert: run {run_id[:8]} of nightly failed in load: LookupError: the table is gone"
-    assert said(caplog) == [expected]
+    assert alerts_in(caplog) == [expected]
 
 
-def test_a_permanent_failure_is_said_in_its_own_words(
+def test_a_permanent_failure_is_reported_in_its_own_words(
     instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
 ) -> None:
     @dg.op
@@ -143,40 +143,42 @@ def test_a_permanent_failure_is_said_in_its_own_words(
 
     run_id = delivery.execute_in_process(instance=instance, raise_on_error=False, run_config=QUIET).run_id
     tick(instance, "run_failure_alerts")
-    assert said(caplog) == [
+    assert alerts_in(caplog) == [
         f"alert: run {run_id[:8]} of delivery failed in send: the key was refused: set OUTAGES_API_KEY"
     ]
 
 
-def test_a_run_whose_worker_crashed_is_said_too(instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_whose_worker_crashed_is_reported_too(
+    instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
+) -> None:
     @dg.job
     def nightly() -> None: ...
 
     run = instance.create_run_for_job(nightly)
     instance.report_run_failed(run, message="Run worker process crashed.")
     tick(instance, "run_failure_alerts")
-    assert said(caplog) == [f"alert: run {run.run_id[:8]} of nightly failed: Run worker process crashed."]
+    assert alerts_in(caplog) == [f"alert: run {run.run_id[:8]} of nightly failed: Run worker process crashed."]
 
 
-def test_a_failed_check_is_said_with_its_numbers_and_without_its_texts(
+def test_a_failed_check_is_reported_with_its_numbers_and_without_its_texts(
     instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_id = check_that_gives(instance, passed=False)
     tick(instance, "asset_check_alerts")
-    assert said(caplog) == [
+    assert alerts_in(caplog) == [
         f"alert: check has_rows of readings failed (run {run_id[:8]}): there was nothing to look at; rows_evaluated 0"
     ]
 
 
-def test_a_check_that_passes_and_a_run_that_succeeds_are_not_said(
+def test_a_check_that_passes_and_a_run_that_succeeds_are_not_reported(
     instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
 ) -> None:
     check_that_gives(instance, passed=True, rows=3)
     assert [tick(instance, sensor.name)[0] for sensor in alert_sensors()] == ["nothing new has failed"] * 2
-    assert said(caplog) == []
+    assert alerts_in(caplog) == []
 
 
-def test_the_same_cause_is_said_once_even_when_sensor_and_daemon_start_anew(
+def test_the_same_cause_is_reported_once_even_when_sensor_and_daemon_start_anew(
     instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_that_fails(instance, "row 17 of 400 is bad")
@@ -184,10 +186,10 @@ def test_the_same_cause_is_said_once_even_when_sensor_and_daemon_start_anew(
     run_that_fails(instance, "row 18 of 523 is bad")
     _, cursor = tick(instance, "run_failure_alerts", cursor)
     tick(instance, "run_failure_alerts", cursor)
-    assert len(said(caplog)) == 1
+    assert len(alerts_in(caplog)) == 1
 
 
-def test_another_cause_and_another_job_are_said_at_once(
+def test_another_cause_and_another_job_are_reported_at_once(
     instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_that_fails(instance, "the table is gone")
@@ -195,31 +197,31 @@ def test_another_cause_and_another_job_are_said_at_once(
     run_that_fails(instance, "the disk is full")
     run_that_fails(instance, "the table is gone", job_name="hourly")
     tick(instance, "run_failure_alerts", cursor)
-    assert len(said(caplog)) == 3
+    assert len(alerts_in(caplog)) == 3
 
 
-def test_after_an_hour_the_cause_is_said_again_with_the_number_left_out() -> None:
+def test_after_an_hour_the_cause_is_reported_again_with_the_number_left_out() -> None:
     state, incident = State(), Incident("job nightly", "gone", "nightly failed: gone")
-    assert to_say([incident], state, now=0.0) == ["nightly failed: gone"]
-    assert to_say([incident, incident], state, now=QUIET_S - 1) == []
+    assert due_texts([incident], state, now=0.0) == ["nightly failed: gone"]
+    assert due_texts([incident, incident], state, now=QUIET_S - 1) == []
     state = State.of(state.cursor())
-    assert to_say([incident], state, now=QUIET_S) == ["nightly failed: gone (2 more like it since the last alert)"]
+    assert due_texts([incident], state, now=QUIET_S) == ["nightly failed: gone (2 more like it since the last alert)"]
 
 
-def test_what_was_said_is_forgotten_in_time_so_that_the_cursor_stays_small() -> None:
+def test_what_was_reported_is_forgotten_in_time_so_that_the_cursor_stays_small() -> None:
     state = State()
-    to_say([Incident("job", f"cause {letter}", "x") for letter in "abcdefgh"], state, now=0.0)
-    to_say([], state, now=QUIET_S)
+    due_texts([Incident("job", f"cause {letter}", "x") for letter in "abcdefgh"], state, now=0.0)
+    due_texts([], state, now=QUIET_S)
     assert State.of(state.cursor()) == State()
 
 
-def test_failures_of_long_ago_are_not_said_when_alerts_are_first_turned_on(
+def test_failures_of_long_ago_are_not_reported_when_alerts_are_first_turned_on(
     instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_that_fails(instance)
     monkeypatch.setattr(alerts, "FIRST_LOOK_BACK_S", -60.0)
     tick(instance, "run_failure_alerts")
-    assert said(caplog) == []
+    assert alerts_in(caplog) == []
 
 
 def test_the_webhook_gets_the_alerts_of_a_tick_as_one_message(
@@ -246,7 +248,10 @@ def test_a_webhook_that_fails_does_not_fail_the_sensor_and_gets_the_alert_later(
     with dg.DagsterInstance.ephemeral() as instance:
         run_that_fails(instance)
         _, cursor = tick(instance, "run_failure_alerts")
-        assert said(caplog)[1] == f"the alert webhook did not take 1 alerts (HTTP {status}); they are in the log above"
+        assert (
+            alerts_in(caplog)[1]
+            == f"the alert webhook did not take 1 alerts (HTTP {status}); they are in the log above"
+        )
         webhook.status, webhook.location = 200, None
         _, cursor = tick(instance, "run_failure_alerts", cursor)
         tick(instance, "run_failure_alerts", cursor)
@@ -260,7 +265,7 @@ def test_an_alert_that_is_never_taken_is_given_up_with_a_word(caplog: pytest.Log
     assert state.unsent == [(0.0, "nightly failed")]
     deliver([], state, nowhere, now=alerts.UNSENT_S)
     assert state.unsent == []
-    assert said(caplog)[-1] == "1 alerts are no longer offered to the webhook"
+    assert alerts_in(caplog)[-1] == "1 alerts are no longer offered to the webhook"
 
 
 @pytest.mark.parametrize(
@@ -272,7 +277,7 @@ def test_an_alert_that_is_never_taken_is_given_up_with_a_word(caplog: pytest.Log
         ("http://[T0SECRET", "ValueError"),
     ],
 )
-def test_what_is_wrong_with_a_webhook_is_said_without_its_url(url: str, reason: str) -> None:
+def test_what_is_wrong_with_a_webhook_is_reported_without_its_url(url: str, reason: str) -> None:
     assert post(SecretStr(url), "text") == reason
 
 
@@ -287,7 +292,7 @@ def test_no_secret_reaches_the_log_the_webhook_or_the_cursor(
     with dg.DagsterInstance.ephemeral() as instance:
         run_that_fails(instance, f"x-api-key k3y-k3y-k3y at {webhook.url}, password p@ss, s3://me:hunter2@store/a")
         message, cursor = tick(instance, "run_failure_alerts")
-    everything = "\n".join([message, cursor, str(webhook.bodies), *said(caplog)])
+    everything = "\n".join([message, cursor, str(webhook.bodies), *alerts_in(caplog)])
     assert [secret for secret in secrets if secret in everything] == []
     assert "x-api-key *** at ***, password ***, s3://***@store/a" in webhook.bodies[0]["text"]
 

@@ -127,7 +127,7 @@ class IOManagerConformance:
         assert (metadata["received"], metadata["quarantined"], metadata["flagged"]) == (2, 1, 1)
         assert sorted(entry["outcome"] for entry in self.quarantine(resources)) == ["flagged", "rejected"]
 
-    def test_rows_that_were_left_out_as_repetitions_are_in_the_books(self, resources: dict[str, Any]) -> None:
+    def test_rows_that_were_left_out_as_repetitions_are_counted(self, resources: dict[str, Any]) -> None:
         split = Split(rows(1.0, 2.0), deduplicated=3)
         metadata = self.metadata(self.run([self.asset(self.whole, split, mode="replace")], resources))[None]
         assert (metadata["received"], metadata["inserted"], metadata["deduplicated"]) == (5, 2, 3)
@@ -249,7 +249,7 @@ class IOManagerConformance:
         assert result.success
         assert self.stored_values(resources, self.whole) == []
 
-    def test_the_books_balance(self, resources: dict[str, Any]) -> None:
+    def test_the_counts_balance(self, resources: dict[str, Any]) -> None:
         frame = pd.concat([rows(1.0, 2.0, 101.0), rows(9.0)], ignore_index=True)
         self.run([self.asset(self.whole, frame, mode="replace")], resources)
         with resources["postgres"].database.connect() as connection:

@@ -58,7 +58,7 @@ def waiting_for_locks(database: Database) -> int:
     return int(count)
 
 
-# Not for the rows of the other, for its turn.
+# Not for the rows of the other, for its lock.
 WAITS_OF_ADVISORY_LOCKS = """SELECT count(*) FROM pg_locks JOIN pg_database ON database = pg_database.oid
     WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted"""
 
@@ -91,7 +91,7 @@ def test_eight_writers_of_overlapping_shuffled_keys_do_not_deadlock_and_lose_not
     assert execute(database, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [(0,)]
 
 
-def test_upserts_of_one_table_take_turns_and_hold_up_no_writer_of_a_slice(
+def test_upserts_of_one_table_exclude_each_other_and_hold_up_no_writer_of_a_slice(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows that are there are updated in the order of the server's plan: two at once could wait for each other in a circle."""

@@ -2,7 +2,7 @@
 
 import hypothesis.strategies as st
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 
 from etl_assets.core.slices.difference import BATCH_ROWS, Rows, difference, in_key_order
 
@@ -28,6 +28,7 @@ def by_bytes(found: set[tuple[str, int]]) -> list[tuple[str, int]]:
     return sorted(found, key=lambda key: (key[0].encode(), key[1]))
 
 
+@settings(max_examples=40)
 @given(SIDE, SIDE)
 def test_a_difference_is_what_dictionaries_say_in_key_order(
     there: dict[tuple[str, int], tuple[float | None, str | None]],
@@ -48,6 +49,7 @@ def test_a_difference_is_what_dictionaries_say_in_key_order(
     assert written == {key: coming[key] for key in written}
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 9)), max_size=30))
 def test_rows_keep_the_last_of_equal_keys_and_come_in_key_order(given_rows: list[tuple[str, int]]) -> None:
     given_table = pa.table({"k": [k for k, _ in given_rows], "v": pa.array([v for _, v in given_rows], pa.int64())})

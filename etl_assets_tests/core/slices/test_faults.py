@@ -284,7 +284,7 @@ def test_a_source_that_fails_in_the_middle_leaves_nothing_behind(database: Datab
 
 
 @pytest.mark.parametrize("form", ["frame", "reader"])
-def test_a_fault_of_the_books_leaves_nothing_behind(
+def test_counts_that_do_not_balance_leave_nothing_behind(
     database: Database, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     create(database, Readings)

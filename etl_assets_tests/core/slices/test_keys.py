@@ -47,7 +47,7 @@ def connection(postgres_server: EmbeddedPostgres) -> psycopg.Connection:  # type
         yield opened
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(keys())
 def test_codes_are_equal_and_ordered_as_postgres_has_the_keys(
     connection: psycopg.Connection, given_keys: tuple[list[str], list[tuple[object, ...]]]
@@ -67,6 +67,7 @@ def test_codes_are_equal_and_ordered_as_postgres_has_the_keys(
     assert (ours + 1).tolist() == ranks
 
 
+@settings(max_examples=40)
 @given(keys(), st.integers(0, 30))
 def test_codes_are_comparable_across_two_sides(given_keys: tuple[list[str], list[tuple[object, ...]]], at: int) -> None:
     kinds, rows = given_keys

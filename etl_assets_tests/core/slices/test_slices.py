@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from etl_assets.core.contracts import Contract, Date, Fault, Record, Timestamp, column
 from etl_assets.core.database.connections import Database
@@ -51,6 +51,7 @@ def tracks(rows: list[tuple[Any, Any]]) -> pd.DataFrame:
     return pd.DataFrame({"vessel": pd.Series([v for v, _ in rows], dtype=object), "at": at})
 
 
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3 * 3600 - 1)), max_size=30),
     st.permutations([track(v, h) for v in "ab" for h in (0, 1, 2)]),

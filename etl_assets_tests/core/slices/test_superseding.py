@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
@@ -194,6 +194,7 @@ values = st.sampled_from([None, 0.0, 1.0, 2.0])
 arrivals = st.lists(st.tuples(keys, values), max_size=25)
 
 
+@settings(max_examples=40)
 @given(arrivals, st.integers(0, 25))
 def test_every_row_is_in_one_count_and_the_division_into_writes_does_not_matter(
     found: list[tuple[tuple[str, int], float | None]], cut: int

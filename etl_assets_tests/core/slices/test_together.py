@@ -186,7 +186,7 @@ def test_a_backend_that_ends_between_two_parts_leaves_nothing_and_the_write_is_r
 
 
 @pytest.mark.long
-def test_two_writers_in_opposite_order_take_turns(tables: Database) -> None:
+def test_two_writers_in_opposite_order_exclude_each_other(tables: Database) -> None:
     def work(number: int) -> None:
         given = [
             (many(200, value=number), site_slice("a")),

@@ -108,7 +108,7 @@ def answer(status: int, body: bytes = b"", *, content_type: str = "application/j
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
 
 
-def said(status: int, message: str, **headers: str) -> bytes:
+def answer_with(status: int, message: str, **headers: str) -> bytes:
     return answer(status, json.dumps({"message": message}).encode(), **headers)
 
 
@@ -202,14 +202,14 @@ def test_a_body_that_unfolds_beyond_the_limit_is_refused() -> None:
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 507, 599])
 def test_a_transient_status_is_retried(status: int) -> None:
-    with serving(said(status, "busy"), said(status, "busy"), OK) as server:
+    with serving(answer_with(status, "busy"), answer_with(status, "busy"), OK) as server:
         assert get(server) == [{"id": 1}]
     assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 406, 410, 418, 422, 451, 501, 505])
 def test_a_permanent_status_fails_at_once(status: int) -> None:
-    with serving(said(status, "no such thing"), OK) as server, pytest.raises(ApiRefused) as caught:
+    with serving(answer_with(status, "no such thing"), OK) as server, pytest.raises(ApiRefused) as caught:
         get(server)
     assert len(server.requests) == 1
     assert isinstance(caught.value, PermanentError)
@@ -219,7 +219,7 @@ def test_a_permanent_status_fails_at_once(status: int) -> None:
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_key_names_its_variable_and_the_api(status: int) -> None:
-    with serving(said(status, "forbidden")) as server, pytest.raises(ApiRefused) as caught:
+    with serving(answer_with(status, "forbidden")) as server, pytest.raises(ApiRefused) as caught:
         get(server)
     assert str(caught.value) == (
         f"outages API, GET /outages: answered {status} (“forbidden”):"
@@ -227,7 +227,7 @@ def test_a_refused_key_names_its_variable_and_the_api(status: int) -> None:
     )
 
 
-def test_a_404_names_what_was_asked_for() -> None:
+def test_a_404_names_the_path() -> None:
     with serving(answer(404)) as server, pytest.raises(ApiRefused) as caught:
         get(server, "/site-info/nowhere")
     assert str(caught.value) == (
@@ -242,7 +242,7 @@ def test_a_part_of_a_document_is_not_the_document() -> None:
 
 
 def test_an_outage_that_lasts_says_how_often_how_long_and_what_the_server_said() -> None:
-    with serving(said(503, "down for\nmaintenance")) as server, pytest.raises(ApiUnavailable) as caught:
+    with serving(answer_with(503, "down for\nmaintenance")) as server, pytest.raises(ApiUnavailable) as caught:
         get(server, clock=lambda: 0.0)
     assert len(server.requests) == 3
     assert isinstance(caught.value, TransientError)
@@ -254,7 +254,7 @@ def test_an_outage_that_lasts_says_how_often_how_long_and_what_the_server_said()
 
 
 def test_a_long_message_of_the_server_is_cut() -> None:
-    with serving(said(400, "x" * 1000)) as server, pytest.raises(ApiRefused) as caught:
+    with serving(answer_with(400, "x" * 1000)) as server, pytest.raises(ApiRefused) as caught:
         get(server)
     assert "(“" + "x" * 199 + "…”)" in str(caught.value)
 
@@ -278,7 +278,7 @@ class Sleeps(list[float]):
 
 def test_retry_after_in_seconds_is_kept() -> None:
     sleeps = Sleeps()
-    with serving(said(429, "slow down", Retry_After="3"), OK) as server:
+    with serving(answer_with(429, "slow down", Retry_After="3"), OK) as server:
         assert get(server, sleep=sleeps) == [{"id": 1}]
     assert sleeps == [3.0]
 
@@ -308,7 +308,7 @@ def test_without_retry_after_the_pause_is_full_jitter_under_a_capped_exponential
 
 @pytest.mark.parametrize("absurd", ["86400", "9" * 400])
 def test_an_absurd_retry_after_fails_at_once_and_says_so(absurd: str) -> None:
-    with serving(said(429, "quota", Retry_After=absurd)) as server, pytest.raises(ApiUnavailable) as caught:
+    with serving(answer_with(429, "quota", Retry_After=absurd)) as server, pytest.raises(ApiUnavailable) as caught:
         get(server, clock=lambda: 0.0)
     assert len(server.requests) == 1
     assert f"asks to wait {float(absurd):.0f} s, longer than the 5.0 s left of the deadline" in str(caught.value)
@@ -338,7 +338,7 @@ def test_the_deadline_ends_the_attempts_before_their_number_does() -> None:
 
 
 def test_each_retry_is_one_log_line(caplog: pytest.LogCaptureFixture) -> None:
-    with serving(said(500, f"key {KEY} broke it"), reset, OK) as server:
+    with serving(answer_with(500, f"key {KEY} broke it"), reset, OK) as server:
         with caplog.at_level(logging.INFO, logger="etl_assets.core.sources.http.client"):
             get(server)
     lines = [record.getMessage().rpartition(",")[0] for record in caplog.records if record.name.startswith("etl")]
@@ -512,7 +512,7 @@ def test_a_malformed_200_is_retried_and_named_when_it_lasts(body: bytes, content
     assert len(server.requests) == 3
 
 
-def test_another_form_than_json_is_asked_for_and_parsed_by_its_declared_type() -> None:
+def test_another_form_than_json_is_requested_and_parsed_by_its_declared_type() -> None:
     with (
         serving(answer(200, b"\x00\xff", content_type="application/x-rows")) as server,
         client_of(server.url) as client,
@@ -529,7 +529,7 @@ def test_another_form_than_json_is_asked_for_and_parsed_by_its_declared_type() -
     assert [line for line in head if line.startswith("Accept:")] == ["Accept: application/x-rows, */*;q=0.1"]
 
 
-def test_a_body_that_the_parser_calls_malformed_is_asked_for_again() -> None:
+def test_a_body_that_the_parser_calls_malformed_is_requested_again() -> None:
     def parse(_: str, body: bytes) -> bytes:
         if not body.endswith(b"end"):
             raise MalformedAnswer("rows without an end")
@@ -611,7 +611,7 @@ def test_a_payload_is_never_redirected(status: int, unknown: bool) -> None:
 
 
 def test_a_retried_payload_is_the_same_to_the_byte() -> None:
-    with serving(reset, said(503, "busy"), answer(200, b'{"accepted": 1}')) as server:
+    with serving(reset, answer_with(503, "busy"), answer(200, b'{"accepted": 1}')) as server:
         assert post(server) == ApiResponse(status=200, text='{"accepted": 1}', attempts=3)
     assert len(set(server.requests)) == 1
     assert b"Idempotency-Key: k1" in server.requests[0]
@@ -622,9 +622,9 @@ def test_a_retried_payload_is_the_same_to_the_byte() -> None:
     [
         pytest.param(silence, id="read time-out", marks=pytest.mark.long),
         pytest.param(reset, id="reset"),
-        pytest.param(said(500, "x"), id="500"),
-        pytest.param(said(504, "x"), id="504"),
-        pytest.param(said(408, "x"), id="408"),
+        pytest.param(answer_with(500, "x"), id="500"),
+        pytest.param(answer_with(504, "x"), id="504"),
+        pytest.param(answer_with(408, "x"), id="408"),
         pytest.param(answer(200, b'{"accepted": 1}')[:-4], id="body lost"),
         pytest.param(answer(200, b"<html>login</html>"), id="a page"),
         pytest.param(reset_in_mid_body, id="reset in mid-body"),
@@ -640,20 +640,20 @@ def test_a_payload_that_may_have_been_taken_says_so(fault: Step) -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 422, 425, 429, 501])
 def test_a_payload_that_was_not_taken_says_so(status: int) -> None:
-    with serving(said(status, "x")) as server, pytest.raises((ApiRefused, ApiUnavailable)) as caught:
+    with serving(answer_with(status, "x")) as server, pytest.raises((ApiRefused, ApiUnavailable)) as caught:
         post(server)
     assert (caught.value.status, caught.value.outcome_unknown) == (status, False)
     assert "not known" not in str(caught.value)
 
 
 def test_a_refusal_after_a_lost_answer_leaves_the_outcome_unknown() -> None:
-    with serving(reset, said(400, "nothing left to deliver")) as server, pytest.raises(ApiRefused) as caught:
+    with serving(reset, answer_with(400, "nothing left to deliver")) as server, pytest.raises(ApiRefused) as caught:
         post(server)
     assert (caught.value.status, caught.value.attempts, caught.value.outcome_unknown) == (400, 2, True)
 
 
 def test_a_conflict_is_the_callers() -> None:
-    with serving(said(409, "already processed")) as server, pytest.raises(ConflictError) as caught:
+    with serving(answer_with(409, "already processed")) as server, pytest.raises(ConflictError) as caught:
         post(server)
     assert (caught.value.status, caught.value.outcome_unknown) == (409, False)
     assert "(“already processed”)" in str(caught.value)
@@ -674,9 +674,9 @@ def everything_said(error: BaseException | None) -> str:
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(said(403, f"bad key {KEY}"), id="echoed"),
-        pytest.param(said(400, "x" * 195 + KEY), id="echoed at the cut"),
-        pytest.param(said(500, KEY), id="echoed and retried"),
+        pytest.param(answer_with(403, f"bad key {KEY}"), id="echoed"),
+        pytest.param(answer_with(400, "x" * 195 + KEY), id="echoed at the cut"),
+        pytest.param(answer_with(500, KEY), id="echoed and retried"),
         pytest.param(answer(302, Location=f"http://elsewhere.invalid/?key={KEY}"), id="redirect"),
         pytest.param(reset, id="reset"),
         pytest.param(silence, id="read time-out", marks=pytest.mark.long),
@@ -701,8 +701,8 @@ def test_the_clients_repr_shows_no_secret() -> None:
         assert repr(client) == "ApiClient('outages', 'https://example.org:8443/v1')"
 
 
-def test_a_password_in_the_base_url_becomes_a_header_and_is_not_shown() -> None:
-    with serving(said(401, "no pa/ss here: dXNlcjpwYS9zcw==")) as server:
+def test_a_password_in_the_base_url_becomes_a_header_and_appears_nowhere() -> None:
+    with serving(answer_with(401, "no pa/ss here: dXNlcjpwYS9zcw==")) as server:
         url = server.url.replace("http://", "http://user:pa%2Fss@")
         with ApiClient("outages", url, limits=QUICK) as client, pytest.raises(ApiRefused) as caught:
             client.get_json("/outages")

@@ -130,7 +130,7 @@ def test_a_file_that_changed_in_between_comes_from_its_beginning(serving: Servin
 
 
 @pytest.mark.parametrize("headers", [{}, {"etag": 'W/"one"'}, {"last-modified": "Mon, 21 Jan 2019 22:00:00 GMT"}])
-def test_the_rest_is_not_asked_for_where_nothing_says_what_of(
+def test_the_rest_is_not_requested_where_nothing_says_what_of(
     serving: Serving, tmp_path: Path, headers: dict[str, str]
 ) -> None:
     server = serving(Canned(body=BODY, headers=headers, broken_after=4_000), Canned(body=BODY))
@@ -138,7 +138,7 @@ def test_the_rest_is_not_asked_for_where_nothing_says_what_of(
     assert ranges(server) == [(None, None)] * 2
 
 
-def test_the_rest_of_a_compressed_body_is_not_asked_for(serving: Serving, tmp_path: Path) -> None:
+def test_the_rest_of_a_compressed_body_is_not_requested(serving: Serving, tmp_path: Path) -> None:
     packed = Canned(body=gzip.compress(BODY), headers={**TAG, "content-encoding": "gzip"}, broken_after=40)
     server = serving(packed, Canned(body=BODY))
     assert fetched(server, tmp_path / "a.zip").read_bytes() == BODY
@@ -156,7 +156,7 @@ def test_the_rest_of_a_compressed_body_is_not_asked_for(serving: Serving, tmp_pa
         pytest.param(Canned(416), id="no such range"),
     ],
 )
-def test_an_answer_that_is_not_the_rest_is_dropped_and_the_whole_asked_for(
+def test_an_answer_that_is_not_the_rest_is_dropped_and_the_whole_requested(
     serving: Serving, tmp_path: Path, wrong: Canned
 ) -> None:
     server = serving(BROKEN, wrong, Canned(body=BODY))
@@ -165,7 +165,7 @@ def test_an_answer_that_is_not_the_rest_is_dropped_and_the_whole_asked_for(
     assert ranges(server)[2] == (None, None)
 
 
-def test_a_part_that_nobody_asked_for_is_refused(serving: Serving, tmp_path: Path) -> None:
+def test_a_part_that_nobody_requested_is_refused(serving: Serving, tmp_path: Path) -> None:
     with pytest.raises(ApiRefused, match="answered 206"):
         fetched(serving(rest(0)), tmp_path / "a.zip")
 
@@ -200,7 +200,7 @@ def test_a_file_that_stays_another_one_fails_after_all_attempts(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_goes_away_after_another_file_is_not_said_to_have_another_file(
+def test_a_server_that_goes_away_after_another_file_is_not_reported_to_have_another_file(
     serving: Serving, tmp_path: Path
 ) -> None:
     with pytest.raises(ApiUnavailable, match="at last: answered 503") as caught:
@@ -233,10 +233,10 @@ def test_little_more_than_the_limit_or_the_size_is_written(
     written = 0
     write = http_files._Partial.write
 
-    def counted(partial_file: http_files._Partial, piece: bytes) -> None:
+    def counted(partial_file: http_files._Partial, chunk: bytes) -> None:
         nonlocal written
-        written += len(piece)
-        write(partial_file, piece)
+        written += len(chunk)
+        write(partial_file, chunk)
 
     monkeypatch.setattr(http_files._Partial, "write", counted)
     limits = Limits(max_body_bytes=largest, max_attempts=1)
@@ -269,9 +269,11 @@ def test_an_interruption_leaves_nothing(serving: Serving, tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_not_there_is_named_and_nothing_asked_for(serving: Serving, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_named_and_nothing_requested(serving: Serving, tmp_path: Path) -> None:
     server = serving(Canned(body=BODY))
-    with pytest.raises(NotStored, match=f"{tmp_path}/no/a.zip cannot be written \\(No such file or directory\\): make"):
+    with pytest.raises(
+        NotStored, match=f"{tmp_path}/no/a.zip cannot be written \\(No such file or directory\\): free space"
+    ):
         fetched(server, tmp_path / "no" / "a.zip")
     assert server.requests == []
 
@@ -281,7 +283,7 @@ def test_a_disk_that_takes_no_more_is_no_failure_of_the_server(serving: Serving,
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
-        with pytest.raises(NotStored, match="a.zip cannot be written \\(File too large\\): make room"):
+        with pytest.raises(NotStored, match="a.zip cannot be written \\(File too large\\): free space"):
             fetched(server, tmp_path / "a.zip", Expected())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

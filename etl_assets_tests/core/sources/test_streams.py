@@ -80,7 +80,7 @@ def test_the_lines_are_stored_compressed(broker: Broker, server: Any) -> None:
     assert len(fields[b"lines"]) < len(batch(1, 1000).lines) / 3
 
 
-def test_entries_are_read_in_order_after_a_sequence_and_as_many_as_asked_for(broker: Broker) -> None:
+def test_entries_are_read_in_order_after_a_sequence_and_as_many_as_wanted(broker: Broker) -> None:
     broker.publish("metrics", [batch(1, 3), batch(4, 3), batch(7, 1)])
     assert spans(broker) == [(1, 3), (4, 6), (7, 7)]
     assert spans(broker, after=3) == [(4, 6), (7, 7)]
@@ -130,7 +130,7 @@ def test_a_batch_that_reaches_farther_is_taken_though_it_overlaps(broker: Broker
 
 
 @pytest.mark.parametrize(
-    ("newest", "said"),
+    ("newest", "message"),
     [
         (Position("files:a", 3), "was to end with sequence 3 of 'files:a' and ends with 6-0"),
         (Position("files:b", 6), "was to end with sequence 6 of 'files:b' and ends with 6-0 of files:a"),
@@ -138,10 +138,10 @@ def test_a_batch_that_reaches_farther_is_taken_though_it_overlaps(broker: Broker
     ],
 )
 def test_nothing_is_published_onto_an_end_that_is_not_the_expected_one(
-    broker: Broker, newest: Position | None, said: str
+    broker: Broker, newest: Position | None, message: str
 ) -> None:
     broker.publish("metrics", [batch(1, 3), batch(4, 3)])
-    with pytest.raises(StreamMoved, match=said):
+    with pytest.raises(StreamMoved, match=message):
         broker.publish("metrics", [batch(7, 1)], newest=newest)
     assert spans(broker) == [(1, 3), (4, 6)]
     broker.publish("metrics", [batch(7, 1)], newest=Position("files:a", 6))
@@ -257,7 +257,7 @@ def test_held_counts_what_was_not_trimmed(broker: Broker) -> None:
         pytest.param("9-0", {"source": b"\xff"}, id="a source that is no text"),
     ],
 )
-def test_an_entry_that_is_not_ours_is_said_to_be_foreign(
+def test_an_entry_that_is_not_ours_is_given_as_unknown(
     broker: Broker, server: Any, entry_id: str, fields: dict[str, Any]
 ) -> None:
     broker.publish("metrics", [batch(1, 9)])
@@ -273,7 +273,7 @@ def test_an_entry_that_is_not_ours_is_said_to_be_foreign(
         assert newest.fields == {"hello": "w\\xf6rld"}
 
 
-def test_a_foreign_entry_counts_as_waiting_but_not_as_records(broker: Broker, server: Any) -> None:
+def test_an_unknown_entry_counts_as_waiting_but_not_as_records(broker: Broker, server: Any) -> None:
     server.xadd(broker.key("metrics"), {"a": "b"}, id="1-5")
     assert broker.lag("metrics", committed=0) == Lag(1, 0, 0.0)
     assert broker.held("metrics") == 0
@@ -354,7 +354,7 @@ def test_something_else_under_the_key_is_permanent(broker: Broker, server: Any) 
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind", "said"),
+    ("answer", "kind", "message"),
     [
         (b"-LOADING Valkey is loading the dataset in memory\r\n", TransientError, "still loading its file"),
         (b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", TransientError, "its memory is full"),
@@ -371,8 +371,8 @@ def test_something_else_under_the_key_is_permanent(broker: Broker, server: Any) 
         (b"", TransientError, "cannot be reached, or the connection broke"),
     ],
 )
-def test_what_the_broker_answers_is_classified(answer: bytes, kind: type[Exception], said: str) -> None:
-    with answering(answer) as url, contextlib.closing(Broker(url)) as broker, pytest.raises(kind, match=said):
+def test_what_the_broker_answers_is_classified(answer: bytes, kind: type[Exception], message: str) -> None:
+    with answering(answer) as url, contextlib.closing(Broker(url)) as broker, pytest.raises(kind, match=message):
         broker.publish("metrics", [batch(1, 1)])
 
 
@@ -459,7 +459,7 @@ def _lines(entry: Batch | Foreign) -> list[bytes]:
     return entry.lines.splitlines()
 
 
-def test_a_broker_that_was_killed_is_asked_for_its_url_again(own_server: EmbeddedBroker) -> None:
+def test_a_broker_that_was_killed_has_its_url_looked_up_again(own_server: EmbeddedBroker) -> None:
     broker = Broker(own_server.acquire)
     broker.publish("metrics", [batch(1, 3)])
     kill_server(own_server.data_dir)

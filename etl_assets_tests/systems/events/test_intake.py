@@ -11,12 +11,12 @@ import pytest
 
 from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.errors import TransientError
-from etl_assets.settings import load_settings
 from etl_assets.systems.events import raw_layer as intake
 from etl_assets.systems.events.feed.client import FeedFile
 from etl_assets.systems.events.files import FileRejected, file_name
 from etl_assets.systems.events.manifest import Entry, record
 from etl_assets.systems.events.raw_layer import Stores, Taken, interval_slice, read_file, store_raw, take
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets_tests.systems.events.event_files import archive, rows
 from etl_assets_tests.systems.events.world import FIRST, ROWS, World, quarter, quick_feed
 
@@ -24,7 +24,7 @@ LATE = timedelta(hours=24)
 
 
 def stores(world: World, run_id: str = "a run") -> Stores:
-    return Stores(world.database, ParquetRoot(load_settings().storage_url), run_id)
+    return Stores(world.database, ParquetRoot(EventsSettings.load().storage_url), run_id)
 
 
 def known(world: World, *numbers: int, **changed: str | None) -> Mapping[object, FeedFile]:

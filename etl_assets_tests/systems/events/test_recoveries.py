@@ -15,7 +15,6 @@ from etl_assets.core.slices import quarantine
 from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
 from etl_assets.core.slices.writing import Write
 from etl_assets.errors import PermanentError, PlatformError, TransientError
-from etl_assets.settings import load_settings
 from etl_assets.systems.events import manifest as manifest
 from etl_assets.systems.events import raw_layer as intake
 from etl_assets.systems.events import us_events as us_store
@@ -23,6 +22,7 @@ from etl_assets.systems.events.feed import archive
 from etl_assets.systems.events.files import INTERVAL, FileRejected
 from etl_assets.systems.events.manifest import entry_of, locked, record
 from etl_assets.systems.events.raw_layer import Stores, interval_slice, read_file, store_raw
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.transform import us_rule
 from etl_assets.systems.events.us_events import store_us_events
 from etl_assets_tests.systems.events.test_command import lost
@@ -164,7 +164,7 @@ def test_an_event_that_its_file_no_longer_has_in_the_us_goes_to_another_that_has
 
 
 def derive(world: World, *numbers: int, **options: Any) -> None:
-    stores = Stores(world.database, ParquetRoot(load_settings().storage_url))
+    stores = Stores(world.database, ParquetRoot(EventsSettings.load().storage_url))
     options = {"rule": us_rule(), "clock": world.now, **options}
     list(store_us_events(stores, [quarter(number) for number in numbers], **options))
 
@@ -207,7 +207,7 @@ def test_a_replayed_row_that_somebody_took_away_is_open_again_when_its_file_is_l
         assert run(["quarantine", "replay", identity, "--set", "action_geo_lat=61.2"]) == 0
     there = world.raw(0)
     write_parquet(
-        ParquetRoot(load_settings().storage_url),
+        ParquetRoot(EventsSettings.load().storage_url),
         world.database,
         there.filter(pc.not_equal(there["global_event_id"], 7)),
         [interval_slice(quarter(0))],
@@ -246,7 +246,7 @@ def test_a_row_that_goes_while_its_replay_waits_is_not_stored(world: World, monk
             replay = pool.submit(run, ["quarantine", "replay", identity, "--set", "action_geo_lat=61.2"])
             waiting.wait(10)
             republished = read_file(world.own(0, 0, 1), quarter(0))
-            stores = Stores(world.database, ParquetRoot(load_settings().storage_url))
+            stores = Stores(world.database, ParquetRoot(EventsSettings.load().storage_url))
             entry = entry_of(connection, quarter(0))
             assert entry is not None
             record(world.database, [store_raw(stores, entry, republished).entry], run_id="a run")

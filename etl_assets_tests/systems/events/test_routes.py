@@ -15,10 +15,10 @@ from etl_assets.gateway.app import create_app
 from etl_assets.gateway.orchestrator import LaunchRefused, OrchestratorDown
 from etl_assets.gateway.store import Store
 from etl_assets.gateway.triggers import Plan
-from etl_assets.settings import load_settings
 from etl_assets.systems.events import routes as events
 from etl_assets.systems.events.contracts import Intervals, UsEventData
 from etl_assets.systems.events.routes import EXAMPLES, EventsPage, newest_day, page_query
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets_tests.gateway.conftest import Client
 from etl_assets_tests.gateway.dagster_api import location, workspace
 from etl_assets_tests.gateway.down import refusing, silent
@@ -416,7 +416,9 @@ def events_of_many(database: Database) -> Database:
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    app = create_app(load_settings(), orchestrator=FakeDagster(), store=Store(Database("postgresql://never-asked")))  # type: ignore[arg-type]
+    app = create_app(
+        EventsSettings.load(), orchestrator=FakeDagster(), store=Store(Database("postgresql://never-asked"))
+    )  # type: ignore[arg-type]
     return app.openapi()
 
 

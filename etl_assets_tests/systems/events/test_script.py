@@ -11,12 +11,12 @@ import pytest
 from etl_assets.core.slices import quarantine
 from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.errors import ConfigurationError, PermanentError, PlatformError, TransientError
-from etl_assets.settings import load_settings
 from etl_assets.systems.events.contracts import RawEvents
 from etl_assets.systems.events.feed.client import EventsFeed, FeedFile
 from etl_assets.systems.events.files import INTERVAL, FileRejected, file_name, quarters
 from etl_assets.systems.events.format.layout import corrected_events
 from etl_assets.systems.events.raw_layer import Stores
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.simulator.files import BAD_LINES, DEFECTS
 from etl_assets.systems.events.transform import us_rule
 from etl_assets.systems.events.us_events import Totals, store_us_events
@@ -589,7 +589,7 @@ def replayed(world: World, **corrections: Any) -> list[str]:
     (entry,), _ = quarantine.list_entries(world.database, asset="events.raw_events", status="all")
     return quarantine.replay(
         world.database,
-        load_settings().storage_url,
+        EventsSettings.load().storage_url,
         entry,
         contract=RawEvents,
         read_raw=corrected_events,
@@ -620,7 +620,7 @@ def test_a_row_in_quarantine_is_stored_once_it_is_corrected_and_derived_by_the_n
     assert world.raw(0).num_rows == 2
     assert replayed(world, **corrections) == replayed(world, **corrections) == []
     assert world.raw(0)["global_event_id"].to_pylist() == [817930293, 817930294, 7]
-    stores = Stores(world.database, ParquetRoot(load_settings().storage_url))
+    stores = Stores(world.database, ParquetRoot(EventsSettings.load().storage_url))
     list(store_us_events(stores, [quarter(0)], rule=us_rule(), clock=world.now))
     assert (world.us().keys(), world.manifest()[0].rows_raw) == ({7, 817930293, 817930294}, 3)
 

@@ -10,11 +10,11 @@ import pytest
 
 from etl_assets.cli import run
 from etl_assets.errors import ConfigurationError, PermanentError
-from etl_assets.settings import load_settings
 from etl_assets.systems.events import manifest as manifest
 from etl_assets.systems.events import raw_layer as intake
 from etl_assets.systems.events import script
 from etl_assets.systems.events.feed import client as feed
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.us_events import StoredIntervals
 from etl_assets_tests.systems.events.sensor import NOTHING_NEW, Sensor
 from etl_assets_tests.systems.events.test_command import lost
@@ -296,7 +296,7 @@ def test_a_file_that_is_too_large_is_said_to_be_that_and_not_what_a_programmer_m
 def test_a_first_day_before_the_feed_is_refused_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVENTS_START_DATE", "2014-12-31")
     with pytest.raises(ConfigurationError, match="EVENTS_START_DATE.*2015"):
-        load_settings()
+        EventsSettings.load()
 
 
 def test_an_end_without_a_begin_is_refused(world: World) -> None:

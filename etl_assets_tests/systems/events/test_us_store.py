@@ -11,10 +11,10 @@ import pytest
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.errors import PermanentError
-from etl_assets.settings import load_settings
 from etl_assets.systems.events import us_events as us_store
 from etl_assets.systems.events.manifest import Entry, locked, record
 from etl_assets.systems.events.raw_layer import Stores, read_file, store_raw
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.transform import InBox, UsRule, us_rule
 from etl_assets.systems.events.us_events import StoredIntervals, Totals, store_us_events
 from etl_assets_tests.systems.events.world import World, quarter
@@ -25,7 +25,7 @@ NOWHERE = {"action_geo_country_code": "", "action_geo_lat": "", "action_geo_long
 
 
 def stores(world: World) -> Stores:
-    return Stores(world.database, ParquetRoot(load_settings().storage_url), "a run")
+    return Stores(world.database, ParquetRoot(EventsSettings.load().storage_url), "a run")
 
 
 def raw(world: World, number: int, *events: dict[str, str] | int) -> None:

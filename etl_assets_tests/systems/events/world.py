@@ -15,7 +15,6 @@ from etl_assets.cli import run
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.sources.http.client import Limits
-from etl_assets.settings import load_settings
 from etl_assets.systems.events import assets, automation, checks, script
 from etl_assets.systems.events.feed.client import EventsFeed
 from etl_assets.systems.events.files import INTERVAL, file_name, member_name
@@ -23,6 +22,7 @@ from etl_assets.systems.events.format.layout import RAW_COLUMNS
 from etl_assets.systems.events.manifest import Entry, entries
 from etl_assets.systems.events.raw_layer import interval_slice
 from etl_assets.systems.events.script import LoadResult, load, load_file
+from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.simulator.feed import FILES, EventsSimulator
 from etl_assets.systems.events.source import EventsFeedResource
 from etl_assets_tests.systems.events.event_files import archive, row
@@ -63,7 +63,7 @@ class QuickEventsFeedResource(EventsFeedResource):
 
 
 def quick_feed() -> EventsFeed:
-    return EventsFeed.from_settings(load_settings(), limits=QUICK)
+    return EventsFeed.from_settings(EventsSettings.load(), limits=QUICK)
 
 
 @dataclass
@@ -159,11 +159,11 @@ class World:
 
     def raw(self, number: int) -> pa.Table:
         """The raw layer of an interval."""
-        return read_parquet(ParquetRoot(load_settings().storage_url), [interval_slice(quarter(number))])
+        return read_parquet(ParquetRoot(EventsSettings.load().storage_url), [interval_slice(quarter(number))])
 
     def raw_file(self, number: int) -> Path:
         """The file of the raw layer of an interval."""
-        folder = ParquetRoot(load_settings().storage_url).folder(interval_slice(quarter(number)))
+        folder = ParquetRoot(EventsSettings.load().storage_url).folder(interval_slice(quarter(number)))
         return Path(folder) / "data.parquet"
 
     def raw_versions(self) -> dict[int, int]:
@@ -202,7 +202,7 @@ class World:
 
     def left_behind(self) -> list[str]:
         """What is left in temporary folders, and unfinished files in the raw layer."""
-        unfinished = Path(load_settings().etl_data_dir).rglob("*.tmp")
+        unfinished = Path(EventsSettings.load().etl_data_dir).rglob("*.tmp")
         return sorted(path.name for path in [*self.temporary.iterdir(), *unfinished])
 
 

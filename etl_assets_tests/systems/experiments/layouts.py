@@ -48,7 +48,7 @@ def padded(line: Line, before: str, behind: str) -> Line:
 
 
 def mixed(row: Row) -> str:
-    """A line with each separator in turn; a blank cell is `""`, or two separators would be one."""
+    """A line with each separator, one after another; a blank cell is `""`, or two separators would be one."""
     text = row[0] or '""'
     for cell, separator in zip(row[1:], cycle(SEPARATORS), strict=False):
         text += separator + (cell or '""')
@@ -56,7 +56,7 @@ def mixed(row: Row) -> str:
 
 
 def lines(*ways: Line, end: str = "\n", before: str = "", last: str = "", bom: bool = False) -> Layout:
-    """The layout in which header and rows are laid out in each of `ways` in turn.
+    """The layout in which header and rows are laid out in each of `ways`, one after another.
 
     Args:
         ways: how a line is made of a row.

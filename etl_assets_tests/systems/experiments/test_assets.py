@@ -1,4 +1,4 @@
-"""The assets in Dagster: the tables, the features by day, and what is said of them."""
+"""The assets in Dagster: the tables, the features by day, and their metadata."""
 
 from typing import Any
 

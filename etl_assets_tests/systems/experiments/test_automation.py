@@ -118,10 +118,10 @@ def test_files_that_a_run_refused_are_not_asked_for_again_before_they_change(sen
     (world.folder / "users.csv").write_text("user_id,name\n1,Alice")
     assert not sensor.run(sensor.tick()).success
     for sensor.wait_s in (0.0, 1e6):
-        said = sensor.tick()
-        assert isinstance(said, str)
-        assert "was refused, and will be again unless something changes" in said
-        assert "users.csv" in said
+        message = sensor.tick()
+        assert isinstance(message, str)
+        assert "was refused, and will be again unless something changes" in message
+        assert "users.csv" in message
     world.rewrite()
     assert sensor.run(sensor.tick()).success
 
@@ -142,9 +142,9 @@ def test_after_another_failure_the_same_files_are_asked_for_with_growing_waits_a
             assert not sensor.run(request).success
             assert isinstance(request, dg.RunRequest)
             keys.add(request.run_key)
-            said = sensor.tick()
-            assert isinstance(said, str)
-            assert f"asked for after {wait_s} s" in said
+            message = sensor.tick()
+            assert isinstance(message, str)
+            assert f"asked for after {wait_s} s" in message
             sensor.wait_s += wait_s
     assert sensor.run(sensor.tick()).success
     assert len(keys) == 2
@@ -175,9 +175,9 @@ def test_a_run_that_is_queued_is_not_asked_for_twice(sensor: Sensor, definitions
 
 def test_a_missing_file_is_named_and_nothing_is_asked_for(sensor: Sensor, world: World) -> None:
     (world.folder / "compounds.csv").unlink()
-    said = sensor.tick()
-    assert isinstance(said, str)
-    assert "compounds.csv is missing" in said
+    message = sensor.tick()
+    assert isinstance(message, str)
+    assert "compounds.csv is missing" in message
 
 
 def test_without_a_folder_the_sensor_names_the_variable(sensor: Sensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,9 +205,9 @@ def test_files_whose_run_failed_behind_the_first_tables_are_asked_for_again(
         broken.setattr(assets, "experience", unavailable)
         assert not sensor.run(sensor.tick()).success
     assert len(world.tables()["users"]) == 3
-    said = sensor.tick()
-    assert isinstance(said, str)
-    assert "asked for after 60 s" in said
+    message = sensor.tick()
+    assert isinstance(message, str)
+    assert "asked for after 60 s" in message
     sensor.wait_s += 60
     assert sensor.run(sensor.tick()).success
     assert sensor.tick() == "the files are those of the tables"

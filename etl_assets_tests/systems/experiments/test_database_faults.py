@@ -192,10 +192,10 @@ def test_what_does_not_pass_fails_the_load_and_leaves_whole_tables_for_the_next_
     failing(world, table, state, 1000)
     monkeypatch.setattr(session, "ATTEMPTS", 2)
     assert run(["experiments", "load", str(world.folder), "--as-of", "2023-12-31"]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("error: could not use the platform database: ")
-    assert STATES[state] in said
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert message.startswith("error: could not use the platform database: ")
+    assert STATES[state] in message
+    assert "Traceback" not in message
     assert sizes(world) == {**EARLIER_SIZES, **{name: SIZES[name] for name in [*stored, "compounds"]}}
     world.execute(f"DROP TRIGGER fail ON experiments.{table}")
     load(world)
@@ -217,7 +217,7 @@ def test_a_table_that_another_writer_keeps_is_waited_for_and_then_named_as_busy(
 
 
 @pytest.mark.parametrize(
-    ("table", "change", "said"),
+    ("table", "change", "message"),
     [
         ("users", "DROP COLUMN email", "column email is missing in the table"),
         ("compounds", "ADD COLUMN weight float8", "column weight of the table is not in the contract"),
@@ -226,14 +226,16 @@ def test_a_table_that_another_writer_keeps_is_waited_for_and_then_named_as_busy(
     ],
 )
 def test_a_column_that_changed_under_us_is_named_and_no_row_of_the_table_is_lost(
-    world: World, capsys: pytest.CaptureFixture[str], table: str, change: str, said: str
+    world: World, capsys: pytest.CaptureFixture[str], table: str, change: str, message: str
 ) -> None:
     load(world)
     world.rewrite(**EARLIER)
     world.execute(f"ALTER TABLE experiments.{table} {change}")
     count = f"SELECT count(*) FROM experiments.{table}"
     assert run(["experiments", "load", str(world.folder), "--as-of", "2023-12-31"]) == 1
-    assert f"experiments.{table} has drifted from its contract, nothing was written: {said}" in capsys.readouterr().err
+    assert (
+        f"experiments.{table} has drifted from its contract, nothing was written: {message}" in capsys.readouterr().err
+    )
     assert world.query(count) == [(SIZES[table],)]
     with pytest.raises(ContractError):
         load(world)
@@ -251,10 +253,10 @@ def test_a_database_that_is_not_there_is_an_error_without_its_secret(
 ) -> None:
     monkeypatch.setenv("ETL_POSTGRES_URL", "postgresql://somebody:the-secret@127.0.0.1:1/nowhere")
     assert run(["experiments", "load", str(world.folder)]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("error: could not ")
-    assert "the-secret" not in said
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert message.startswith("error: could not ")
+    assert "the-secret" not in message
+    assert "Traceback" not in message
 
 
 # Two loads at once

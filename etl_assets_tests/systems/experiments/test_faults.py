@@ -224,8 +224,8 @@ def test_a_file_that_changes_under_a_load_stops_it_before_a_table_is_touched(
         return found
 
     monkeypatch.setattr(owner, name, changing)
-    error, said = CHANGES[change]
-    with pytest.raises(error, match=said):
+    error, message = CHANGES[change]
+    with pytest.raises(error, match=message):
         folder.read()
     assert len(hurt) == 1
 

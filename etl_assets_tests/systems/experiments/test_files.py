@@ -132,15 +132,15 @@ def test_any_table_reads_back_from_any_layout_with_its_line_numbers_and_its_line
     assert list(zip(lines(got), texts(got), strict=True)) == with_text[1:]
 
 
-PIECES = [",", "\t", ",\t", " ", '"', '""', '"x,y"', '"\tz"', '"a""b"', " \t , ", "\t" * 10, " " * 9]
-PIECES += ["x", "7", "é", "\xa0", "\x1c", "\v", "\udcff"]
+PARTS = [",", "\t", ",\t", " ", '"', '""', '"x,y"', '"\tz"', '"a""b"', " \t , ", "\t" * 10, " " * 9]
+PARTS += ["x", "7", "é", "\xa0", "\x1c", "\v", "\udcff"]
 HEADERS = ["a,b,c", "a\tb\tc", "a,\tb,\tc", "a,b\tc", "a\tb\tc\t\t", "a,b,c,,", "a,b\tc\t", "a,b,c,d", "a\tb\tc\td"]
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(HEADERS),
-    st.lists(st.lists(st.sampled_from(PIECES), max_size=9).map("".join), min_size=1, max_size=20),
+    st.lists(st.lists(st.sampled_from(PARTS), max_size=9).map("".join), min_size=1, max_size=20),
 )
 def test_lines_mean_the_same_in_bulk_and_one_by_one(path: Path, header: str, messy: list[str]) -> None:
     messy = messy * (MANY // len(messy) + 1)
@@ -217,9 +217,9 @@ def test_a_line_that_is_no_row_is_reported_with_its_number_its_text_and_why(
     encoding = "utf-8" if rule else "latin-1"
     for times in (1, MANY):
         got = read(path, f"a,b,c\n1,x,y\n\n{f'{line} {chr(10)}' * times}2,x,y".encode(encoding))
-        shown = f"{line} " if rule else "1,\\xe9\\xe9,y "
+        text = f"{line} " if rule else "1,\\xe9\\xe9,y "
         why = rule or "the line is not UTF-8 text: byte 3 of it is 0xe9"
-        assert unreadable(got) == [Unreadable(4 + place, shown, why) for place in range(times)]
+        assert unreadable(got) == [Unreadable(4 + place, text, why) for place in range(times)]
         assert lines(got) == [2, 4 + times]
         assert texts(got) == ["1,x,y", "2,x,y"]
 

@@ -14,9 +14,9 @@ from etl_assets.core.database.connections import Database
 from etl_assets.gateway.app import create_app
 from etl_assets.gateway.orchestrator import LaunchRefused, OrchestratorDown
 from etl_assets.gateway.store import Store
-from etl_assets.settings import load_settings
 from etl_assets.systems.experiments.contracts import UserFeatures
 from etl_assets.systems.experiments.routes import page_query
+from etl_assets.systems.experiments.settings import ExperimentsSettings
 from etl_assets_tests.gateway.serving import FakeDagster, serving
 
 DAY = date(2023, 12, 31)
@@ -35,7 +35,7 @@ def url(database: Database, dagster: FakeDagster) -> Iterator[str]:
         yield url
 
 
-def said(url: str, path: str, method: str = "GET") -> tuple[int, Any]:
+def answer(url: str, path: str, method: str = "GET") -> tuple[int, Any]:
     answer = requests.request(method, url + path, timeout=30)
     return answer.status_code, answer.json()
 
@@ -57,7 +57,7 @@ def stored(database: Database, *rows: tuple[Any, ...]) -> None:
 
 
 def users(url: str, query: str = "") -> list[int]:
-    status, page = said(url, PATH + query)
+    status, page = answer(url, PATH + query)
     assert status == 200
     return [user["user_id"] for user in page["users"]]
 
@@ -67,8 +67,8 @@ def users(url: str, query: str = "") -> list[int]:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_trigger_starts_the_process_and_the_next_comes_too_soon(url: str, dagster: FakeDagster, method: str) -> None:
-    assert said(url, "/trigger-etl", method) == (200, {"message": "ETL process started"})
-    assert said(url, "/trigger-etl", method) == (
+    assert answer(url, "/trigger-etl", method) == (200, {"message": "ETL process started"})
+    assert answer(url, "/trigger-etl", method) == (
         400,
         {"message": "Trigger the API frequently, please try again later."},
     )
@@ -77,9 +77,9 @@ def test_a_trigger_starts_the_process_and_the_next_comes_too_soon(url: str, dags
 
 def test_a_trigger_is_refused_while_the_code_is_loading(url: str, dagster: FakeDagster) -> None:
     dagster.still_loading = True
-    assert said(url, "/trigger-etl") == (400, {"message": "Dag is loading, please try again later."})
+    assert answer(url, "/trigger-etl") == (400, {"message": "Dag is loading, please try again later."})
     dagster.still_loading = False
-    assert said(url, "/trigger-etl") == (200, {"message": "ETL process started"})
+    assert answer(url, "/trigger-etl") == (200, {"message": "ETL process started"})
 
 
 def test_a_trigger_of_a_dagster_that_is_down_is_a_problem_and_uses_up_nothing(url: str, dagster: FakeDagster) -> None:
@@ -87,12 +87,12 @@ def test_a_trigger_of_a_dagster_that_is_down_is_a_problem_and_uses_up_nothing(ur
     answer = requests.get(f"{url}/trigger-etl", timeout=30)
     assert (answer.status_code, answer.headers["Content-Type"]) == (503, "application/problem+json")
     assert int(answer.headers["Retry-After"]) > 0
-    assert said(url, "/trigger-etl") == (200, {"message": "ETL process started"})
+    assert answer(url, "/trigger-etl") == (200, {"message": "ETL process started"})
 
 
 def test_a_run_that_dagster_refuses_is_a_problem_that_says_why(url: str, dagster: FakeDagster) -> None:
     dagster.failure = LaunchRefused("experiments_job has no partition '2023-12-31'")
-    status, problem = said(url, "/trigger-etl", "POST")
+    status, problem = answer(url, "/trigger-etl", "POST")
     assert (status, problem["detail"]) == (422, "experiments_job has no partition '2023-12-31'")
 
 
@@ -105,20 +105,20 @@ def test_nothing_between_may_keep_the_answers(url: str) -> None:
 
 
 def test_the_tables_are_there_until_one_is_not(url: str, database: Database) -> None:
-    assert said(url, "/check/table") == (200, {"message": "Table created"})
+    assert answer(url, "/check/table") == (200, {"message": "Table created"})
     with database.connect() as connection:
         connection.execute("DROP TABLE experiments.compounds")
-    assert said(url, "/check/table") == (500, {"message": "Table creation failed"})
+    assert answer(url, "/check/table") == (500, {"message": "Table creation failed"})
 
 
 def test_features_are_not_derived_until_there_is_a_row(url: str, database: Database) -> None:
     failed = (500, {"message": "Feature Derivation insert failed"})
-    assert said(url, "/check/feature_derivation") == failed
+    assert answer(url, "/check/feature_derivation") == failed
     stored(database, features(1))
-    assert said(url, "/check/feature_derivation") == (200, {"message": "Feature Derivation inserted"})
+    assert answer(url, "/check/feature_derivation") == (200, {"message": "Feature Derivation inserted"})
     with database.connect() as connection:
         connection.execute("DROP TABLE experiments.user_features")
-    assert said(url, "/check/feature_derivation") == failed
+    assert answer(url, "/check/feature_derivation") == failed
 
 
 # The features
@@ -126,7 +126,7 @@ def test_features_are_not_derived_until_there_is_a_row(url: str, database: Datab
 
 def test_a_page_has_every_column_and_the_compounds_as_a_list(url: str, database: Database) -> None:
     stored(database, features(1, count=2, compounds="2;3"), features(2))
-    assert said(url, PATH) == (
+    assert answer(url, PATH) == (
         200,
         {
             "as_of": "2023-12-31",
@@ -162,7 +162,7 @@ def test_following_next_gives_every_user_once_in_the_order_of_their_ids(url: str
     stored(database, *map(features, reversed(ids)), features(6, DAY - timedelta(days=1)))
     found, path, pages = [], f"{PATH}?limit=2", 0
     while path:
-        status, page = said(url, path)
+        status, page = answer(url, path)
         assert (status, page["as_of"]) == (200, "2023-12-31")
         found += [user["user_id"] for user in page["users"]]
         path, pages = page["next"], pages + 1
@@ -171,13 +171,13 @@ def test_following_next_gives_every_user_once_in_the_order_of_their_ids(url: str
 
 def test_a_last_page_that_is_full_leads_nowhere(url: str, database: Database) -> None:
     stored(database, features(1), features(2))
-    assert said(url, f"{PATH}?limit=2")[1]["next"] is None
-    assert said(url, f"{PATH}?limit=1")[1]["next"] == f"{PATH}?as_of=2023-12-31&limit=1&after=1"
+    assert answer(url, f"{PATH}?limit=2")[1]["next"] is None
+    assert answer(url, f"{PATH}?limit=1")[1]["next"] == f"{PATH}?as_of=2023-12-31&limit=1&after=1"
 
 
 def test_behind_the_last_user_there_is_an_empty_page(url: str, database: Database) -> None:
     stored(database, features(LARGEST))
-    assert said(url, f"{PATH}?after={LARGEST}") == (200, {"as_of": "2023-12-31", "users": [], "next": None})
+    assert answer(url, f"{PATH}?after={LARGEST}") == (200, {"as_of": "2023-12-31", "users": [], "next": None})
     assert users(url, f"?after={LARGEST - 1}") == [LARGEST]
     assert users(url, f"?after={SMALLEST}") == [LARGEST]
 
@@ -191,17 +191,17 @@ def test_a_day_may_be_named_and_the_newest_is_the_default(url: str, database: Da
 
 def test_later_pages_stay_with_the_day_of_the_first(url: str, database: Database) -> None:
     stored(database, features(1), features(2))
-    path = said(url, f"{PATH}?limit=1")[1]["next"]
+    path = answer(url, f"{PATH}?limit=1")[1]["next"]
     stored(database, features(3, DAY + timedelta(days=1)))
-    assert said(url, path)[1]["as_of"] == "2023-12-31"
+    assert answer(url, path)[1]["as_of"] == "2023-12-31"
 
 
 def test_a_day_that_was_never_computed_is_a_404_that_says_how_to(url: str, database: Database) -> None:
-    status, problem = said(url, PATH)
+    status, problem = answer(url, PATH)
     assert (status, problem["title"]) == (404, "No features")
     assert problem["detail"].startswith("no features were computed so far: run `etl-assets experiments load DIR")
     stored(database, features(1))
-    status, problem = said(url, f"{PATH}?as_of=2023-12-30")
+    status, problem = answer(url, f"{PATH}?as_of=2023-12-30")
     assert (status, problem["detail"]) == (
         404,
         "no features were computed as of 2023-12-30: run `etl-assets experiments load DIR --as-of 2023-12-30`,"
@@ -287,7 +287,9 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def document() -> dict[str, Any]:
-    app = create_app(load_settings(), orchestrator=FakeDagster(), store=Store(Database("postgresql://never-asked")))  # type: ignore[arg-type]
+    app = create_app(
+        ExperimentsSettings.load(), orchestrator=FakeDagster(), store=Store(Database("postgresql://never-asked"))
+    )  # type: ignore[arg-type]
     return app.openapi()
 
 

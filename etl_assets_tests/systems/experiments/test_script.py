@@ -206,9 +206,9 @@ def test_a_file_that_is_refused_is_named_and_nothing_changes(
     spoil(world.folder / "users.csv")
     capsys.readouterr()
     assert run(["experiments", "load", str(world.folder), "--as-of", "2024-12-31"]) == 2
-    said = capsys.readouterr().err
-    assert "users.csv" in said
-    assert REFUSED[spoil] in said
+    message = capsys.readouterr().err
+    assert "users.csv" in message
+    assert REFUSED[spoil] in message
     assert (world.tables(), world.ledger(), world.quarantine()) == (before, ledger, [])
 
 
@@ -260,8 +260,8 @@ def test_two_loads_at_once_leave_one_result(world: World, tmp_path: Path) -> Non
 def test_the_command_says_what_became_of_each_table(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.rewrite(experiments=[*EXPERIMENTS, "5,1,1:3,10"])
     assert run(["experiments", "load", str(world.folder), "--as-of", "2023-12-31"]) == 0
-    said = capsys.readouterr()
-    assert said.out.splitlines() == [
+    message = capsys.readouterr()
+    assert message.out.splitlines() == [
         "experiments.users: 3 inserted",
         "experiments.compounds: 3 inserted",
         "experiments.user_experiments: 4 inserted, 1 quarantined",
@@ -269,7 +269,7 @@ def test_the_command_says_what_became_of_each_table(world: World, capsys: pytest
         "experiments.user_features[2023-12-31]: 3 inserted",
         "1 compound id stands again in its list and counts once",
     ]
-    assert said.err == "1 row in quarantine: see `etl-assets quarantine list`\n"
+    assert message.err == "1 row in quarantine: see `etl-assets quarantine list`\n"
 
 
 @pytest.mark.long

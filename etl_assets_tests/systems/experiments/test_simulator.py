@@ -43,8 +43,9 @@ def cells(line: str) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """What is in the folder, also under names that are hidden."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    """The files in the folder and below, also under names that are hidden."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def data(path: Path) -> list[list[str]]:
@@ -164,11 +165,11 @@ def test_a_layout_is_as_its_name_says(layout: str, header: bytes, line: bytes, e
     assert re.search(ends + rb"\Z", text)
 
 
-def test_lines_are_in_the_styles_of_a_layout_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    styles = (Style(";", end="\r\n"), Style("|"), Style("/", end="\r\r\r"))
-    monkeypatch.setattr(experiments, "LAYOUTS", {"turns": Layout(styles, blank_line=True, ended=False)})
+def test_lines_are_in_the_styles_of_a_layout_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    styles = (Style(";", "\r\n"), Style("|"), Style("/", "\r\r\r"))
+    monkeypatch.setattr(experiments, "LAYOUTS", {"alternating": Layout(styles, blank_line=True, ended=False)})
     for users, ends in ((1, rb"\d"), (2, rb"\r\r\r2;[^;]+;[^;]+;[-\d]+\d"), (3, rb"\r\n3\|[^|]+\|[^|]+\|[-\d]+\d")):
-        text = write_files(tmp_path, users=users, experiments=0, layout="turns").users.read_bytes()
+        text = write_files(tmp_path, users=users, experiments=0, layout="alternating").users.read_bytes()
         assert text.startswith(b"\r\nuser_id|name|email|signup_date\n1/")
         assert re.search(ends + rb"\Z", text)
 
@@ -241,7 +242,7 @@ def test_without_the_planted_rows_the_rest_is_what_is_written_without_faults(tmp
 
 
 @pytest.mark.parametrize(
-    ("numbers", "said"),
+    ("numbers", "message"),
     [
         ({"layout": "semicolon"}, "no layout 'semicolon': known are comma-tab-lf, comma-lf,"),
         ({"users": -1}, "no number is below 0"),
@@ -251,9 +252,9 @@ def test_without_the_planted_rows_the_rest_is_what_is_written_without_faults(tmp
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_written(
-    numbers: dict[str, Any], said: str, tmp_path: Path
+    numbers: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         write_files(tmp_path / "new", **numbers)
     assert not (tmp_path / "new").exists()
 
@@ -279,7 +280,7 @@ def test_a_failure_in_the_middle_leaves_the_files_as_they_were_and_nothing_else(
     with pytest.raises(RuntimeError, match="no more"):
         write_files(tmp_path, seed=7)
     assert contents(tmp_path) == before
-    assert set(before) == set(COLUMNS)
+    assert {path.name for path in tmp_path.iterdir()} == set(COLUMNS)
 
 
 @pytest.mark.long
@@ -293,7 +294,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_the_files_as_they_were(
     writer = subprocess.Popen([sys.executable, "-c", code])
     try:
         end = time.monotonic() + 60
-        while not any(path.stat().st_size for path in tmp_path.glob(f".{EXPERIMENTS}.*.tmp")):
+        while not any(path.stat().st_size for path in tmp_path.glob(f".*/{EXPERIMENTS}")):
             assert writer.poll() is None
             assert time.monotonic() < end
             time.sleep(0.005)

@@ -7,8 +7,8 @@ import pytest
 
 from etl_assets.core.database.connections import Database
 from etl_assets.simulators.server import serve
-from etl_assets.systems.outages.api import OutagesApi
-from etl_assets.systems.outages.simulator.api import OutagesSimulator
+from etl_assets.systems.outages.simulator import OutagesSimulator
+from etl_assets.systems.outages.source import OutagesApi
 from etl_assets_tests.systems.outages.forker import Forker
 from etl_assets_tests.systems.outages.world import World, quick_api
 

@@ -15,7 +15,7 @@ from etl_assets_tests.systems.outages.world import Crash, World, crashing, quick
 
 # "timeout…" and "slow" cost the client its whole read time-out and are left to the other proofs.
 QUICK_KINDS = sorted(kind for kind in KINDS if not kind.startswith("timeout") and kind != "slow")
-STEPS = ("freeze", "record_attempt", "send", "acknowledge", "keep_frozen", "history", "open_batch")
+STEPS = ("freeze", "record_attempt", "send", "acknowledge", "record_outcome", "history", "open_batch")
 numbers = itertools.count()
 
 

@@ -8,8 +8,8 @@ import dagster as dg
 
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.definitions import platform_definitions, resources
-from etl_assets.settings import load_settings
 from etl_assets.systems.outages.automation import RANGE_END, RANGE_START
+from etl_assets.systems.outages.settings import OutagesSettings
 from etl_assets_tests.systems.outages.world import SITE, QuickApiResource, World
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -30,7 +30,7 @@ class Runs:
         return cls(
             world,
             platform_definitions(overrides),
-            dg.DagsterInstance.ephemeral(tempdir=str(load_settings().etl_data_dir)),
+            dg.DagsterInstance.ephemeral(tempdir=str(OutagesSettings.load().etl_data_dir)),
         )
 
     def __call__(self, *sites: str, job: str = "outages_job", since: str | None = None) -> dg.ExecuteInProcessResult:

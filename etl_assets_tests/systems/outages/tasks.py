@@ -10,15 +10,15 @@ from importlib import import_module
 from typing import Any
 
 from etl_assets.errors import PlatformError
-from etl_assets.settings import Settings
-from etl_assets.systems.outages.api import OutagesApi
+from etl_assets.systems.outages.settings import OutagesSettings
+from etl_assets.systems.outages.source import OutagesApi
 from etl_assets_tests.systems.outages.world import SITE, quick_api
 
 
 def be_quick() -> None:
     """Calls to the API fail after short waits."""
 
-    def from_settings(settings: Settings, **_: Any) -> OutagesApi:
+    def from_settings(settings: OutagesSettings, **_: Any) -> OutagesApi:
         return quick_api(settings.required("outages_api_url"), settings.required("outages_api_key"))
 
     OutagesApi.from_settings = from_settings  # type: ignore[method-assign,assignment]
@@ -71,9 +71,9 @@ def dagster_run(kill: list[Any] | None = None, trace: str = "", sites: tuple[str
 
 # Where a process can be killed: functions of ours, and what the drivers do for them. By label, module, owner and name.
 STEPS: dict[str, tuple[str, str]] = {
-    "GET /outages": ("etl_assets.systems.outages.api", "OutagesApi.outages"),
-    "GET /site-info": ("etl_assets.systems.outages.api", "OutagesApi.site_info"),
-    "POST": ("etl_assets.systems.outages.api", "OutagesApi.deliver"),
+    "GET /outages": ("etl_assets.systems.outages.source", "OutagesApi.outages"),
+    "GET /site-info": ("etl_assets.systems.outages.source", "OutagesApi.site_info"),
+    "POST": ("etl_assets.systems.outages.source", "OutagesApi.deliver"),
     "send of a request": ("requests", "Session.send"),
     "open database": ("etl_assets.core.database.connections", "Database.prepare"),
     "lock": ("etl_assets.core.slices.transaction", "Transaction.lock"),
@@ -97,8 +97,7 @@ STEPS: dict[str, tuple[str, str]] = {
     "freeze": ("etl_assets.systems.outages.delivery", "freeze"),
     "record attempt": ("etl_assets.systems.outages.delivery", "record_attempt"),
     "acknowledge": ("etl_assets.systems.outages.delivery", "acknowledge"),
-    "keep frozen": ("etl_assets.systems.outages.delivery", "keep_frozen"),
-    "settle": ("etl_assets.systems.outages.delivery", "settle"),
+    "record outcome": ("etl_assets.systems.outages.delivery", "record_outcome"),
     "SQL": ("psycopg", "Cursor.execute"),
     "SQL of many rows": ("psycopg", "Cursor.executemany"),
     "end of a transaction": ("psycopg", "Transaction.__exit__"),

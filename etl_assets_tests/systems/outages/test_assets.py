@@ -16,7 +16,6 @@ from etl_assets.core.dagster.checks import has_rows
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.slices.slice import Slice
-from etl_assets.settings import load_settings
 from etl_assets.simulators.controls import Refusal
 from etl_assets.systems.outages import checks as outage_checks
 from etl_assets.systems.outages import delivery as outbox
@@ -28,6 +27,7 @@ from etl_assets.systems.outages.contracts import (
     SiteDevices,
     SiteOutages,
 )
+from etl_assets.systems.outages.settings import OutagesSettings
 from etl_assets.systems.outages.transform import CUTOFF as CUTOFF_AS_INSTANT
 from etl_assets_tests.systems.outages.runs import Runs, attempts, checks, failed_steps, failure, metadata
 from etl_assets_tests.systems.outages.world import SITE, World, info, outage, quick_api
@@ -82,7 +82,7 @@ def test_a_run_stores_and_delivers(small: World, runs: Runs) -> None:
         {"id": "d2", "name": "Two", "begin": LATER, "end": END},
         {"id": "d1", "name": "One", "begin": CUTOFF, "end": END},
     ]
-    root = ParquetRoot(load_settings().storage_url)
+    root = ParquetRoot(OutagesSettings.load().storage_url)
     raw = read_parquet(root, [Slice(RawOutages)]).to_pylist()
     assert [(row["position"], row["device_id"], row["begin_text"]) for row in raw] == [
         (0, "d1", EARLY), (1, "d2", LATER), (2, "d1", CUTOFF), (3, "stranger", LATER), (4, "d2", LATER)
@@ -245,7 +245,7 @@ def test_the_example_is_posted_as_expected_by_a_run(world: World, example: Any) 
 @pytest.mark.long
 def test_the_example_is_posted_as_expected_by_the_script(world: World, example: Any) -> None:
     posted, expected = example
-    world.api = quick_api(load_settings().required("outages_api_url"), "any")
+    world.api = quick_api(OutagesSettings.load().required("outages_api_url"), "any")
     for _ in range(2):
         world.sync()
     assert [json.loads(body) for body in posted] == [expected]

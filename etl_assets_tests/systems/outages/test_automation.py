@@ -10,10 +10,10 @@ import pytest
 
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable
-from etl_assets.settings import load_settings
 from etl_assets.simulators.controls import Refusal
 from etl_assets.systems.outages import automation
 from etl_assets.systems.outages.automation import RANGE_END, RANGE_START, SITES, Asked, Waiting, requests_due, wait_s
+from etl_assets.systems.outages.settings import OutagesSettings
 from etl_assets_tests.systems.outages.world import SITE, World, outage
 
 FIRST, SECOND = "2022-01-01T00:00:00.000Z", "2022-02-01T00:00:00.000Z"
@@ -21,7 +21,7 @@ FIRST, SECOND = "2022-01-01T00:00:00.000Z", "2022-02-01T00:00:00.000Z"
 
 @pytest.fixture
 def instance(world: World) -> dg.DagsterInstance:
-    return dg.DagsterInstance.ephemeral(tempdir=str(load_settings().etl_data_dir))
+    return dg.DagsterInstance.ephemeral(tempdir=str(OutagesSettings.load().etl_data_dir))
 
 
 @pytest.fixture

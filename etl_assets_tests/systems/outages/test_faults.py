@@ -8,10 +8,10 @@ import pytest
 
 from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable, Limits
 from etl_assets.errors import ContractError, PermanentError, PlatformError
-from etl_assets.settings import load_settings
 from etl_assets.simulators.controls import Refusal
 from etl_assets.simulators.faults import KINDS
 from etl_assets.systems.outages import script
+from etl_assets.systems.outages.settings import OutagesSettings
 from etl_assets_tests.systems.outages.world import SITE, Crash, World, crashing, info, outage, quick_api
 
 pytestmark = pytest.mark.long
@@ -168,7 +168,7 @@ def test_a_sync_that_ends_at_a_step_is_made_good_by_the_next(one: World, step: s
 
 def test_a_file_that_was_left_half_written_is_not_read(one: World) -> None:
     one.sync()
-    root = load_settings().etl_data_dir / "lake" / "outages" / "raw_outages" / "snapshot=99990101T000000.000000Z"
+    root = OutagesSettings.load().etl_data_dir / "lake" / "outages" / "raw_outages" / "snapshot=99990101T000000.000000Z"
     root.mkdir()
     (root / ".0123.tmp").write_bytes(b"PAR1 half")
     assert one.sync()[0].delivered == 0

@@ -11,9 +11,9 @@ import pytest
 
 from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable
 from etl_assets.errors import ConfigurationError, TransientError
-from etl_assets.settings import load_settings
 from etl_assets.systems import outages
 from etl_assets.systems.outages.script import sync_sites
+from etl_assets.systems.outages.settings import OutagesSettings
 from etl_assets_tests.systems.outages.conftest import KEY
 from etl_assets_tests.systems.outages.forker import Forker, ours
 from etl_assets_tests.systems.outages.world import SITE, World, info, outage
@@ -107,7 +107,7 @@ def test_the_rows_of_one_answer_are_counted_once_however_many_sites_it_is_for(wo
 def test_a_sync_of_many_sites_keeps_the_snapshots_of_earlier_ones(world: World) -> None:
     world.serve(GOOD, *(info(f"s{number}") for number in range(3)))
     world.sync("s0", "s1", "s2")
-    found = list(Path(load_settings().storage_url).glob("outages/raw_outages/snapshot=*/data.parquet"))
+    found = list(Path(OutagesSettings.load().storage_url).glob("outages/raw_outages/snapshot=*/data.parquet"))
     assert len(found) == 1
 
 

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from etl_assets.core.sources.http.client import ApiClient
 from etl_assets.simulators.faults import KINDS
 from etl_assets.simulators.server import serve
-from etl_assets.systems.outages.simulator.api import OutagesSimulator
+from etl_assets.systems.outages.simulator import OutagesSimulator
 from etl_assets_tests.limits import STALL_S, limits_for
 
 CUTOFF = "2022-01-01T00:00:00.000Z"

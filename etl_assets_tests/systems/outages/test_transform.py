@@ -41,7 +41,7 @@ def mapped(elements: Sequence[Any], *infos: dict[str, Any], began_from: datetime
 def delivered(elements: Sequence[Any], *infos: dict[str, Any], began_from: datetime = CUTOFF) -> list[dict[str, str]]:
     """The body of the site's first delivery."""
     rows = mapped(elements, *infos, began_from=began_from)
-    body: list[dict[str, str]] = json.loads(payload(rows[rows["site_id"] == SITE]))
+    body: list[dict[str, str]] = json.loads(payload(rows[rows["site_id"] == SITE].to_dict("records")))
     return body
 
 

@@ -16,14 +16,13 @@ from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Write, write
 from etl_assets.core.sources.http.client import Limits
-from etl_assets.settings import load_settings
 from etl_assets.systems.outages import delivery as outbox
-from etl_assets.systems.outages.api import OutagesApi
 from etl_assets.systems.outages.contracts import SiteOutages
 from etl_assets.systems.outages.delivery import Delivery
 from etl_assets.systems.outages.script import SyncResult, sync_sites
-from etl_assets.systems.outages.simulator.api import OutagesSimulator
-from etl_assets.systems.outages.source import OutagesApiResource
+from etl_assets.systems.outages.settings import OutagesSettings
+from etl_assets.systems.outages.simulator import OutagesSimulator
+from etl_assets.systems.outages.source import OutagesApi, OutagesApiResource
 from etl_assets.systems.outages.transform import (
     CUTOFF,
     devices_of_sites,
@@ -69,7 +68,7 @@ class QuickApiResource(OutagesApiResource):
     """The API of the settings with short time-outs and pauses."""
 
     def connect(self) -> OutagesApi:
-        settings = load_settings()
+        settings = OutagesSettings.load()
         return quick_api(settings.required("outages_api_url"), settings.required("outages_api_key"))
 
 

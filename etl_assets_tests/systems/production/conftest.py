@@ -10,8 +10,8 @@ from etl_assets.core.database.connections import Database
 from etl_assets.core.embedded import EmbeddedBroker
 from etl_assets.core.sources.streams.broker import Broker
 from etl_assets.simulators.server import serve
-from etl_assets.systems.production.simulator.api import ProductionSimulator
-from etl_assets.systems.production.streaming.streams import STREAMS
+from etl_assets.systems.production.contracts import STREAMS
+from etl_assets.systems.production.simulator import ProductionSimulator
 from etl_assets_tests.systems.production.world import Command, Store, World, small_files
 
 # The keys of the streams are fixed where settings name the broker; this database of the server is for those tests only.

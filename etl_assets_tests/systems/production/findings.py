@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from etl_assets.systems.production.contracts import READINGS, AlignedWorkOrders, ProductCorrelations
-from etl_assets.systems.production.report.files import Findings, LeftOut
+from etl_assets.systems.production.report import Findings, LeftOut
 from etl_assets.systems.production.statistics.output import OutputSummary
 
 START = datetime(2021, 6, 22, 16, 16, 14, tzinfo=UTC)

@@ -15,8 +15,8 @@ import redis
 
 from etl_assets.core.embedded import EmbeddedBroker, EmbeddedPostgres
 from etl_assets.core.embedded.server import EmbeddedServer
-from etl_assets.systems.production.simulator.api import ProductionSimulator
-from etl_assets.systems.production.streaming.streams import STREAMS
+from etl_assets.systems.production.contracts import STREAMS
+from etl_assets.systems.production.simulator import ProductionSimulator
 from etl_assets_tests.systems.outages.forker import Child, Forker
 from etl_assets_tests.systems.production.kills_tasks import Step
 from etl_assets_tests.systems.production.kills_witness import Judgement, Witness

@@ -16,8 +16,8 @@ from importlib import import_module
 from typing import Any
 
 from etl_assets.core.sources.http.client import Limits
-from etl_assets.settings import Settings, load_settings
-from etl_assets.systems.production.api import ProductionApi
+from etl_assets.systems.production.settings import ProductionSettings
+from etl_assets.systems.production.source import ProductionApi
 from etl_assets_tests.systems.outages.tasks import die
 
 LONGEST_S = 60
@@ -32,11 +32,11 @@ STEPS: dict[str, tuple[str, str]] = {
     "count what waits": ("etl_assets.core.sources.streams.broker", "Broker.held"),
     "publish": ("etl_assets.core.sources.streams.broker", "Broker.publish"),
     "read": ("etl_assets.core.sources.streams.broker", "Broker.read"),
-    "parse": ("etl_assets.systems.production.streaming.drain", "parsed"),
+    "parse": ("etl_assets.systems.production.streaming.draining", "parsed"),
     "lock": ("etl_assets.core.slices.transaction", "Transaction.lock"),
     "append": ("etl_assets.core.slices.transaction", "Transaction.append"),
     "update": ("etl_assets.core.slices.transaction", "Transaction.changed"),
-    "quarantine": ("etl_assets.systems.production.streaming.drain", "store_records"),
+    "quarantine": ("etl_assets.systems.production.streaming.draining", "store_records"),
     "ledger": ("etl_assets.core.slices.writing", "insert_ledger"),
     "commit": ("adbc_driver_manager.dbapi", "Connection.commit"),
     "trim": ("etl_assets.core.sources.streams.broker", "Broker.trim"),
@@ -68,7 +68,7 @@ def relay(kill: list[Any] | None = None) -> int:
 
     signal.alarm(LONGEST_S)
 
-    def from_settings(settings: Settings, **_: Any) -> ProductionApi:
+    def from_settings(settings: ProductionSettings, **_: Any) -> ProductionApi:
         return ProductionApi(settings.required("production_api_url"), limits=QUICK)
 
     ProductionApi.from_settings = from_settings  # type: ignore[method-assign]
@@ -84,12 +84,12 @@ def drains(batches: int, kill: list[Any] | None = None) -> int:
     """
     from etl_assets.core.servers import platform_broker, platform_database
     from etl_assets.errors import TransientError
-    from etl_assets.systems.production.streaming import drain as module
-    from etl_assets.systems.production.streaming.streams import STREAMS
+    from etl_assets.systems.production.contracts import STREAMS
+    from etl_assets.systems.production.streaming import draining as module
 
     signal.alarm(LONGEST_S)
     module.BATCHES = batches
-    settings = load_settings()
+    settings = ProductionSettings.load()
     database, broker = platform_database(settings), platform_broker(settings)
     with_kill(kill)
     while True:

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from etl_assets.systems.production.streaming.streams import STREAMS, Stream
+from etl_assets.systems.production.contracts import STREAMS, Stream
 from etl_assets_tests.systems.production.kills_records import Counts, Expected
 
 LOOK_EVERY_S = 0.15

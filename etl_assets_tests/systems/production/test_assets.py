@@ -13,14 +13,12 @@ from dagster._core.test_utils import create_run_for_test
 from etl_assets.core.dagster.broker import BrokerResource
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.sources.streams.broker import Batch
-from etl_assets.settings import load_settings
 from etl_assets.simulators.server import serve
 from etl_assets.systems.production import automation, checks
-from etl_assets.systems.production.contracts import CONTRACTS
-from etl_assets.systems.production.simulator.api import ProductionSimulator
-from etl_assets.systems.production.simulator.data import PLANTED
-from etl_assets.systems.production.streaming.drain import committed_position, drain
-from etl_assets.systems.production.streaming.streams import METRICS
+from etl_assets.systems.production.contracts import CONTRACTS, METRICS
+from etl_assets.systems.production.settings import ProductionSettings
+from etl_assets.systems.production.simulator import PLANTED, ProductionSimulator
+from etl_assets.systems.production.streaming.draining import committed_position, drain
 from etl_assets_tests.systems.outages.runs import attempts, failed_steps, failure, metadata
 from etl_assets_tests.systems.outages.runs import checks as check_results
 from etl_assets_tests.systems.production.world import (
@@ -203,12 +201,12 @@ def test_an_api_that_stays_down_fails_after_all_tries_and_the_report_is_not_touc
     assert world.simulator.faults.count("metrics", "503") == 9
     assert "GET /metrics" in failure(result, "metrics_stream")
     assert world.counts() == (0, 2 * ORDERS)
-    assert not load_settings().reports_dir.exists()
+    assert not ProductionSettings.load().reports_dir.exists()
 
 
 @pytest.mark.long
 def test_an_address_without_the_streams_fails_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PRODUCTION_API_URL", f"{load_settings().production_api_url}/nowhere")
+    monkeypatch.setenv("PRODUCTION_API_URL", f"{ProductionSettings.load().production_api_url}/nowhere")
     result = world.run("metrics_stream")
     assert failed_steps(result) == ["metrics_stream"]
     assert attempts(result, "metrics_stream") == 1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from etl_assets.systems.production.statistics.dependence import (
+from etl_assets.systems.production.statistics.significance import (
     autocorrelation,
     classify,
     fit_autoregression,

@@ -18,10 +18,9 @@ from etl_assets.core.slices.session import Session
 from etl_assets.core.slices.transaction import Transaction
 from etl_assets.core.sources.streams.broker import Broker, Lag, Position
 from etl_assets.errors import ContractError, PermanentError, TransientError
-from etl_assets.systems.production.contracts import Metrics
-from etl_assets.systems.production.streaming import drain as module
-from etl_assets.systems.production.streaming.drain import committed_position, drain, reset
-from etl_assets.systems.production.streaming.streams import WORKORDERS
+from etl_assets.systems.production.contracts import WORKORDERS, Metrics
+from etl_assets.systems.production.streaming import draining as module
+from etl_assets.systems.production.streaming.draining import committed_position, drain, reset
 from etl_assets_tests.core.slices.proxy import proxied
 from etl_assets_tests.systems.outages.world import Crash, crashing
 from etl_assets_tests.systems.production.drains import SOURCE, T0, Line, batch, metric

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from etl_assets.settings import load_settings
-from etl_assets.systems.production.simulator.data import write_files
+from etl_assets.systems.production.settings import ProductionSettings
+from etl_assets.systems.production.simulator import write_files
 from etl_assets_tests.systems.production.world import (
     METRICS_IN_FILES,
     ORDER_S,
@@ -288,7 +288,7 @@ def refused(command: Command, metrics: Any, workorders: Any) -> str:
     assert command.try_report(metrics, workorders) == 2
     assert command.counts() == (0, 0)
     assert [command.broker.entries(stream) for stream in ("metrics", "workorders")] == [0, 0]
-    assert not load_settings().reports_dir.exists()
+    assert not ProductionSettings.load().reports_dir.exists()
     assert command.out == ""
     [line] = command.err.splitlines()
     return line

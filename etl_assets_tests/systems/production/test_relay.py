@@ -27,13 +27,12 @@ from etl_assets.core.sources.http.stream import StreamInterrupted
 from etl_assets.core.sources.streams.broker import Batch, Broker, Position
 from etl_assets.errors import ConfigurationError, PermanentError, TransientError
 from etl_assets.simulators.server import serve
-from etl_assets.systems.production.api import ProductionApi
-from etl_assets.systems.production.simulator.api import ProductionSimulator
-from etl_assets.systems.production.source import ProductionApiResource
-from etl_assets.systems.production.streaming.backoff import Patience
+from etl_assets.systems.production.contracts import METRICS
+from etl_assets.systems.production.resources import ProductionApiResource
+from etl_assets.systems.production.simulator import ProductionSimulator
+from etl_assets.systems.production.source import ProductionApi
 from etl_assets.systems.production.streaming.lines import Lines
-from etl_assets.systems.production.streaming.relay import Relayed, relay
-from etl_assets.systems.production.streaming.streams import METRICS
+from etl_assets.systems.production.streaming.relaying import Backoff, Relayed, relay
 
 QUICK = Limits(
     connect_timeout_s=2, read_timeout_s=1, deadline_s=5.0, max_attempts=3, base_delay_s=0.001, max_delay_s=0.002
@@ -636,20 +635,18 @@ def test_two_relays_at_once_lose_and_double_nothing(
     assert content(broker) == lines(1, 60_000)
 
 
-def test_a_full_waiting_room_ends_the_relay_and_the_next_goes_on(
-    api: Api, source: ProductionApi, broker: Broker
-) -> None:
+def test_a_full_backlog_ends_the_relay_and_the_next_goes_on(api: Api, source: ProductionApi, broker: Broker) -> None:
     api.last = 50_000
     position, turns = 0, 0
     while True:
-        done = relay(source, broker, METRICS, waiting_room=9_000)
+        done = relay(source, broker, METRICS, backlog=9_000)
         assert done.published == done.position - position
         assert broker.held("metrics") == 1000 * bool(position) + done.published
-        assert not done.waiting_room_full or 9_000 <= broker.held("metrics") < 17_000
-        again = relay(source, broker, METRICS, waiting_room=9_000)
-        assert (again.published, again.waiting_room_full) == (0, done.waiting_room_full)
+        assert not done.backlog_full or 9_000 <= broker.held("metrics") < 17_000
+        again = relay(source, broker, METRICS, backlog=9_000)
+        assert (again.published, again.backlog_full) == (0, done.backlog_full)
         position, turns = done.position, turns + 1
-        if not done.waiting_room_full:
+        if not done.backlog_full:
             break
         broker.trim("metrics", committed=position)
     assert position == 50_000
@@ -686,7 +683,7 @@ def _reaches(broker: Broker, sequence: int) -> None:
 def test_a_following_relay_publishes_what_comes_until_it_is_stopped(
     api: Api, source: ProductionApi, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etl_assets.systems.production.streaming.relay.MAX_AGE_S", float("inf"))
+    monkeypatch.setattr("etl_assets.systems.production.streaming.relaying.MAX_AGE_S", float("inf"))
     api.last = 1200
     with following(source, broker) as done:
         for last in (1200, 1201, 1300, 4000):
@@ -699,7 +696,7 @@ def test_a_following_relay_publishes_what_comes_until_it_is_stopped(
 def test_without_heartbeats_a_record_does_not_wait_for_its_batch_to_fill_up(
     api: Api, source: ProductionApi, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etl_assets.systems.production.streaming.relay.MAX_AGE_S", 0)
+    monkeypatch.setattr("etl_assets.systems.production.streaming.relaying.MAX_AGE_S", 0)
 
     async def one_by_one(api: Api, exchange: Exchange) -> None:
         await exchange.start(X_Stream_Source=api.source)
@@ -751,12 +748,12 @@ def test_a_following_relay_stops_at_a_permanent_failure(api: Api, source: Produc
     assert content(broker) == lines(1, 5)
 
 
-def test_a_following_relay_waits_while_the_waiting_room_is_full(
+def test_a_following_relay_waits_while_the_backlog_is_full(
     api: Api, source: ProductionApi, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etl_assets.systems.production.streaming.relay._ROOM_POLL_S", 0.005)
+    monkeypatch.setattr("etl_assets.systems.production.streaming.relaying.BACKLOG_POLL_S", 0.005)
     api.last = 50_000
-    with following(source, broker, waiting_room=9_000) as done:
+    with following(source, broker, backlog=9_000) as done:
         committed = 0
         while committed < 50_000:
             eventually(lambda: broker.held("metrics") >= 9_000 or _last(broker) == 50_000, "the room fills")
@@ -820,7 +817,7 @@ def test_a_relay_that_is_killed_again_and_again_loses_and_doubles_nothing(
 def test_patience_counts_from_the_last_progress() -> None:
     now, stop = [0.0], threading.Event()
     limits = Limits(deadline_s=10, max_attempts=100, base_delay_s=0, max_delay_s=0)
-    patience = Patience("relay of metrics", limits, endless=False, stop=stop, clock=lambda: now[0])
+    patience = Backoff("relay of metrics", limits, endless=False, stop=stop, clock=lambda: now[0])
     now[0] = 9.0
     patience.pause(TransientError("x"))
     patience.progressed()
@@ -837,7 +834,7 @@ def test_patience_counts_from_the_last_progress() -> None:
 
 def test_endless_patience_waits_as_long_as_the_server_asks_unless_it_is_stopped() -> None:
     stop = threading.Event()
-    patience = Patience("relay", Limits(max_attempts=1, base_delay_s=0), endless=True, stop=stop)
+    patience = Backoff("relay", Limits(max_attempts=1, base_delay_s=0), endless=True, stop=stop)
     for _ in range(2000):
         patience.pause(TransientError("x"))
     threading.Timer(0.01, stop.set).start()

@@ -24,9 +24,9 @@ from etl_assets.core.database.connections import Database
 from etl_assets.core.embedded import EmbeddedBroker
 from etl_assets.core.sources.streams.broker import Batch, Broker
 from etl_assets.simulators.server import serve
-from etl_assets.systems.production.simulator.api import ProductionSimulator
-from etl_assets.systems.production.streaming.relay import WAITING_ROOM
-from etl_assets.systems.production.streaming.streams import STREAMS
+from etl_assets.systems.production.contracts import STREAMS
+from etl_assets.systems.production.simulator import ProductionSimulator
+from etl_assets.systems.production.streaming.relaying import BACKLOG
 
 pytestmark = pytest.mark.long
 
@@ -195,9 +195,9 @@ def test_a_relay_that_waits_in_the_middle_of_an_answer_ends_with_0(world: World)
         assert relay.ended_by(signal.SIGTERM) == 0
 
 
-def test_a_relay_that_waits_for_a_full_waiting_room_ends_with_0_and_publishes_nothing(world: World) -> None:
+def test_a_relay_that_waits_for_a_full_backlog_ends_with_0_and_publishes_nothing(world: World) -> None:
     broker = Broker(world.broker)
-    ends = [Batch(at, 1, "simulated:0", datetime.now(UTC), b"{}\n") for at in (1, WAITING_ROOM)]
+    ends = [Batch(at, 1, "simulated:0", datetime.now(UTC), b"{}\n") for at in (1, BACKLOG)]
     for stream in STREAMS:
         broker.publish(stream.name, ends)
     with redis.Redis.from_url(world.broker, decode_responses=True) as client:
@@ -208,7 +208,7 @@ def test_a_relay_that_waits_for_a_full_waiting_room_ends_with_0_and_publishes_no
     assert relay.ended_by(signal.SIGTERM) == 0
     for stream in STREAMS:
         assert broker.entries(stream.name) == len(ends)
-        assert f"{stream.name}: 0 records published, position {WAITING_ROOM:,}" in relay.log
+        assert f"{stream.name}: 0 records published, position {BACKLOG:,}" in relay.log
 
 
 @pytest.mark.parametrize("arguments", [(), ("--follow",)], ids=["once", "follow"])

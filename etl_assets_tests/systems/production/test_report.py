@@ -16,22 +16,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from etl_assets.core.charts.pages import template
 from etl_assets.core.charts.pictures import svg
 from etl_assets.errors import PermanentError
 from etl_assets.systems.production.contracts import READINGS, VERDICTS, AlignedWorkOrders, ProductCorrelations
-from etl_assets.systems.production.report import files as report
-from etl_assets.systems.production.report import numbers as report_numbers
-from etl_assets.systems.production.report import words as report_words
+from etl_assets.systems.production.report import Findings, LeftOut, page, words, write_report
 from etl_assets.systems.production.report.charts import Chart, charts_of
-from etl_assets.systems.production.report.document import COLUMNS, as_csv, as_json
-from etl_assets.systems.production.report.files import Findings, LeftOut, document, write_report
+from etl_assets.systems.production.report.findings import COLUMNS, as_csv, as_json, document
 from etl_assets_tests.outline import Outline
 from etl_assets_tests.systems.production.findings import aligned, drifting, findings, nothing, output, row
 
+# What the report says of its own terms.
+TERMS = template(Path(page.__file__).with_name("words.html.j2")).module
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def page(found: Findings, folder: Path) -> Outline:
+def page_of(found: Findings, folder: Path) -> Outline:
     """The page that a report of these findings is."""
     return Outline(write_report(folder, found).html.read_text())
 
@@ -259,7 +259,7 @@ def test_an_answer_claims_no_more_than_the_rows(rows: Any, summary: Any, answer:
     ],
 )  # fmt: skip
 def test_a_correlation_is_never_rounded_to_one(value: float | None, text: str) -> None:
-    assert report_numbers.correlation(value) == text
+    assert words.correlation(value) == text
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_a_correlation_is_never_rounded_to_one(value: float | None, text: str) -
     [(None, "–"), (0.0, "< 0.001"), (0.00099, "< 0.001"), (0.0031, "0.003"), (0.12, "0.12"), (1.0, "1.00")],
 )
 def test_a_small_probability_has_three_decimals_and_is_never_zero(value: float | None, text: str) -> None:
-    assert report_numbers.probability(value) == text
+    assert words.probability(value) == text
 
 
 # Charts
@@ -439,25 +439,26 @@ def test_what_refers_to_a_part_of_the_page_finds_it_and_every_chart_has_words(dr
 
 def test_a_verdict_is_a_word_and_a_symbol_of_its_own(tmp_path: Path) -> None:
     rows = [row(number, number, verdict=verdict) for number, verdict in enumerate(VERDICTS, 1)]
-    text = page(findings(*rows), tmp_path).text
-    assert len(set(report_words.SYMBOLS.values())) == len(VERDICTS)
+    text = page_of(findings(*rows), tmp_path).text
+    assert len(set(TERMS.SYMBOLS.values())) == len(VERDICTS)
     for verdict in VERDICTS:
-        assert f"{report_words.SYMBOLS[verdict]}{verdict}" in text
+        assert f"{TERMS.SYMBOLS[verdict]}{verdict}" in text
 
 
 def test_every_column_every_verdict_and_every_reading_is_explained(tmp_path: Path) -> None:
-    assert tuple(report_words.VERDICT_SAYS) == VERDICTS
-    assert set(report_words.READING_SAYS) == {(reading, counter) for reading in READINGS for counter in (True, False)}
-    text = page(findings(), tmp_path).text
-    assert [title for title, _, _ in report_words.columns()] == [report_words.TITLES[name] for name in COLUMNS]
-    for title, meaning, aid in report_words.columns():
-        assert f"{title}{meaning}. {aid}" in text.replace(f"{title} {meaning}", f"{title}{meaning}")
-    assert all(says in text for says in report_words.VERDICT_SAYS.values())
+    assert tuple(TERMS.VERDICT_SAYS) == VERDICTS
+    assert set(TERMS.READING_SAYS) == {(reading, counter) for reading in READINGS for counter in (True, False)}
+    text = page_of(findings(), tmp_path).text
+    assert set(TERMS.TITLES) == set(TERMS.COLUMN_SAYS) == set(COLUMNS)
+    for name in COLUMNS:
+        described = ProductCorrelations.columns[{"parameter": "parameter_id"}.get(name, name)].description
+        assert f"{TERMS.TITLES[name]}{described}. {TERMS.COLUMN_SAYS[name]}" in text
+    assert all(says in text for says in TERMS.VERDICT_SAYS.values())
 
 
 def test_a_row_says_what_remains_of_r_and_how_many_it_is_tied_with(tmp_path: Path) -> None:
     rows = [row(7, 1, 0.9, tie_group=1, r_treated=0.03, treatment="detrended", q=0.7), row(8, 2, 0.8, tie_group=1)]
-    text = page(findings(*rows), tmp_path).text
+    text = page_of(findings(*rows), tmp_path).text
     assert "With drift and memory taken out, r = 0.03." in text
     assert "It may be chance: q = 0.70." in text
     assert text.count("Cannot be told apart from 1 other parameter.") == 2
@@ -466,14 +467,14 @@ def test_a_row_says_what_remains_of_r_and_how_many_it_is_tied_with(tmp_path: Pat
 @pytest.mark.parametrize("is_counter", [True, False])
 def test_the_page_says_whether_the_output_is_a_counter(is_counter: bool, tmp_path: Path) -> None:
     summary = output(is_counter=is_counter, resets=1, decreases=2, missing=3)
-    text = page(findings(row(7, 1, 0.5), summary=summary), tmp_path).text
+    text = page_of(findings(row(7, 1, 0.5), summary=summary), tmp_path).text
     assert ("recorded as a running counter, with 2 decreases and 1 reset." in text) == is_counter
     assert ("both readings are the same" in text) != is_counter
     assert "3 work orders have no number as output." in text
 
 
 def test_without_any_product_the_page_says_so(tmp_path: Path) -> None:
-    outline = page(nothing(), tmp_path)
+    outline = page_of(nothing(), tmp_path)
     assert "There is no work order, so there is no product to report on." in outline.text
     assert "Nothing was left out." in outline.text
     assert json.loads((tmp_path / "latest.json").read_text())["products"] == []
@@ -481,20 +482,20 @@ def test_without_any_product_the_page_says_so(tmp_path: Path) -> None:
 
 
 def test_a_product_without_parameters_says_so_in_both_readings(tmp_path: Path) -> None:
-    outline = page(findings(), tmp_path)
+    outline = page_of(findings(), tmp_path)
     assert outline.text.count("There is no parameter to compare with.") == 2
     assert outline.count("figure") == 0
 
 
 def test_one_parameter_has_one_row_with_its_charts(tmp_path: Path) -> None:
-    outline = page(findings(row(7, 1, 0.5), aligned=aligned([1, 2, 3], [1, 2, 1])), tmp_path)
+    outline = page_of(findings(row(7, 1, 0.5), aligned=aligned([1, 2, 3], [1, 2, 1])), tmp_path)
     assert (outline.count("figure"), outline.count("tr", "top")) == (2, 1)
     assert "The only parameter, with all its numbers" in outline.text
 
 
 def test_rows_without_r_are_shown_with_dashes_and_still_drawn(tmp_path: Path) -> None:
     rows = [row(number, number, n=3, verdict="constant") for number in (1, 2, 3)]
-    outline = page(findings(*rows, aligned=aligned([5, 5, 5], [1, 2, 1], parameter=1)), tmp_path)
+    outline = page_of(findings(*rows, aligned=aligned([5, 5, 5], [1, 2, 1], parameter=1)), tmp_path)
     assert outline.text.count("r = –95 % interval: –") == 3
     assert outline.count("figure") == 2
     assert outline.text.count("Nothing to draw") == 2
@@ -516,9 +517,9 @@ def test_hostile_text_is_text(tmp_path: Path) -> None:
 
 
 def test_many_products_share_the_marks_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "MARKS_PER_PAGE", 1000)
+    monkeypatch.setattr(page, "MARKS_PER_PAGE", 1000)
     rows = [row(7, 1, 0.5, reading=reading) for reading in READINGS]
-    text = page(findings(*rows, aligned=aligned(range(900), range(900))), tmp_path).text
+    text = page_of(findings(*rows, aligned=aligned(range(900), range(900))), tmp_path).text
     assert re.search(r"2\d\d of 900 work orders are drawn", text)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from etl_assets.systems.production.report.files import LeftOut, write_report
+from etl_assets.systems.production.report import LeftOut, write_report
 from etl_assets_tests.chromium import CONTRAST, CUT_OFF, LAUNCH, OPEN_ALL, OVERFLOW, Browser, Page, chromium, running
 from etl_assets_tests.systems.production.findings import aligned, drifting, findings, row
 

@@ -11,18 +11,18 @@ import pandas as pd
 import pytest
 
 from etl_assets.errors import ConfigurationError, PermanentError, TransientError
-from etl_assets.settings import load_settings
 from etl_assets.simulators.server import serve
 from etl_assets.systems import production
 from etl_assets.systems.production import script
-from etl_assets.systems.production.api import ProductionApi
+from etl_assets.systems.production.contracts import METRICS, STREAMS
 from etl_assets.systems.production.report.findings import described
-from etl_assets.systems.production.simulator.api import ProductionSimulator
+from etl_assets.systems.production.settings import ProductionSettings
+from etl_assets.systems.production.simulator import ProductionSimulator
+from etl_assets.systems.production.source import ProductionApi
 from etl_assets.systems.production.statistics.alignment import AlignmentRules
 from etl_assets.systems.production.statistics.correlation import Method
-from etl_assets.systems.production.streaming.drain import committed_position
-from etl_assets.systems.production.streaming.relay import relay
-from etl_assets.systems.production.streaming.streams import METRICS, STREAMS
+from etl_assets.systems.production.streaming.draining import committed_position
+from etl_assets.systems.production.streaming.relaying import relay
 from etl_assets_tests.systems.production.world import (
     METRICS_IN_FILES,
     ORDERS,
@@ -49,7 +49,7 @@ BAD_ORDERS = [*work_orders(0, [1.0, 2.0]), {"time": START, "product": 0, "produc
 @pytest.fixture
 def api(world: World) -> ProductionApi:
     """The simulated API, with short pauses."""
-    return ProductionApi.from_settings(load_settings(), limits=QUICK)
+    return ProductionApi.from_settings(ProductionSettings.load(), limits=QUICK)
 
 
 def reported(what: Any) -> tuple[Any, Any]:
@@ -182,7 +182,7 @@ def test_the_function_copies_both_streams_and_gives_the_files(world: World, api:
     inserted = {name: sum(drained.inserted for drained in drains) for name, drains in done.copied.items()}
     assert inserted == {"metrics": METRICS_IN_FILES, "workorders": 2 * ORDERS}
     assert done.quarantined == 0
-    folder = load_settings().reports_dir / "production"
+    folder = ProductionSettings.load().reports_dir / "production"
     assert read_report(folder) == json.loads(done.files.json.read_text()) == done.files.document
     assert done.files.latest_html.parent == folder
     assert done.files.html.parent.parent == folder
@@ -212,11 +212,11 @@ def test_the_function_and_the_assets_report_the_same(world: World, api: Producti
     assert {**of_script["method"], "statistics": None} == {**of_run["method"], "statistics": None}
 
 
-def test_a_waiting_room_that_is_full_is_emptied_until_everything_is_there(
+def test_a_backlog_that_is_full_is_emptied_until_everything_is_there(
     world: World, api: ProductionApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.simulator.append("metrics", readings(4, range(5_000), every=1))
-    monkeypatch.setattr(script, "relay", lambda *args, **options: relay(*args, **options, waiting_room=2_000))
+    monkeypatch.setattr(script, "relay", lambda *args, **options: relay(*args, **options, backlog=2_000))
     drains = script.copy(METRICS, api, world.broker, world.database)
     assert len(drains) > 3
     assert sum(drained.inserted for drained in drains) == METRICS_IN_FILES + 5_000
@@ -256,7 +256,7 @@ def test_the_command_takes_generated_data_when_asked_to(command: Command) -> Non
     assert command("production", "report", "--simulate") == 0
     assert "product 0: " in command.out and "parameter 4 is supported" in command.out
     assert "product 1: " in command.out and "parameter 9 is supported" in command.out
-    assert f"report: {load_settings().reports_dir / 'production' / 'latest.html'}\n" in command.out
+    assert f"report: {ProductionSettings.load().reports_dir / 'production' / 'latest.html'}\n" in command.out
 
 
 @pytest.mark.long

@@ -19,9 +19,9 @@ import requests
 from etl_assets.errors import ConfigurationError
 from etl_assets.simulators.faults import KINDS
 from etl_assets.simulators.server import serve
+from etl_assets.systems.production.simulator import FileRejected, ProductionSimulator
 from etl_assets.systems.production.simulator import data as production_data
 from etl_assets.systems.production.simulator import scan as production_scan
-from etl_assets.systems.production.simulator.api import ProductionSimulator
 from etl_assets.systems.production.simulator.data import (
     CONSTANT,
     DECREASES,
@@ -32,7 +32,6 @@ from etl_assets.systems.production.simulator.data import (
     held_means,
     write_files,
 )
-from etl_assets.systems.production.simulator.files import FileRefused
 from etl_assets.systems.production.simulator.streams import Cursor
 
 Lines = list[dict[str, Any]]
@@ -192,7 +191,7 @@ def test_files_for_one_stream_only_are_refused_as_is_a_source_that_no_header_can
         ProductionSimulator(files[0])
     with pytest.raises(ConfigurationError, match="take printable ASCII"):
         ProductionSimulator(source="a\nb")
-    with pytest.raises(FileRefused, match="there is no such file"):
+    with pytest.raises(FileRejected, match="there is no such file"):
         ProductionSimulator(files[0], files[1].with_name("nowhere"))
 
 

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from etl_assets.systems.production.simulator import scan as production_scan
-from etl_assets.systems.production.simulator.data import write_files
+from etl_assets.systems.production.simulator import write_files
 from etl_assets.systems.production.simulator.files import (
-    FileRefused,
+    FileRejected,
     FileSummary,
     RecordFile,
     digest,
@@ -42,7 +42,7 @@ def texts(path: Path, after: int = 0) -> list[str]:
 
 def refusal(path: Path, fields: tuple[str, ...] = METRICS) -> str:
     """What is said about a file, without its name, which comes first."""
-    with pytest.raises(FileRefused) as refused:
+    with pytest.raises(FileRejected) as refused:
         inspect(path, fields)
     said = str(refused.value)
     assert said.startswith(f"{path}: ")
@@ -139,7 +139,7 @@ def test_a_file_that_is_cut_anywhere_is_refused_after_its_complete_records(
     whole = f'[{ONE}, {{"id": "é\\n", "val": [true, -1.5e-3], "time": NaN}}]'.encode()
     written(path, whole[: cut % len(whole) or 1])
     read: list[bytes] = []
-    with pytest.raises(FileRefused, match=r"is cut in the middle: the file ends .* record \d \(byte \d+\)"):
+    with pytest.raises(FileRejected, match=r"is cut in the middle: the file ends .* record \d \(byte \d+\)"):
         read.extend(open_records(path))
     assert len(read) == (cut % len(whole) > len(ONE)) + (cut % len(whole) == len(whole) - 1)
 
@@ -195,7 +195,7 @@ def test_a_missing_file_a_folder_and_a_pipe_are_refused(path: Path, tmp_path: Pa
     assert refusal(tmp_path) == "is a folder: name a file"
     os.mkfifo(path)
     assert refusal(path) == "cannot be read (it is no regular file)"
-    with pytest.raises(FileRefused, match="is a folder"):
+    with pytest.raises(FileRejected, match="is a folder"):
         digest(tmp_path)
 
 
@@ -224,7 +224,7 @@ def test_the_records_of_a_growing_file_are_read_as_they_come(path: Path) -> None
             file.write(part)
             read.append(reader.block())
     assert read == [[], [ONE], [], ["\ufeff"], []]
-    with pytest.raises(FileRefused, match="is cut in the middle: the file ends inside of record 3"):
+    with pytest.raises(FileRejected, match="is cut in the middle: the file ends inside of record 3"):
         reader.finish()
     reader.close()
 
@@ -251,7 +251,7 @@ def test_a_file_that_is_replaced_while_it_is_served_is_refused(path: Path) -> No
     origin = RecordFile(written(path, f"{ONE}\n"))
     origin.reader().close()
     written(path.with_name("other"), f"{TWO}\n").rename(path)
-    with pytest.raises(FileRefused, match="was replaced or cut while it was served: start the API anew"):
+    with pytest.raises(FileRejected, match="was replaced or cut while it was served: start the API anew"):
         origin.reader()
 
 

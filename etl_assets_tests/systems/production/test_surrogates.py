@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 
-from etl_assets.systems.production.statistics.dependence import autocorrelation
-from etl_assets.systems.production.statistics.surrogates import FIRST_ROUND, _rounds, significance, treat
+from etl_assets.systems.production.statistics.significance import (
+    FIRST_ROUND,
+    _rounds,
+    autocorrelation,
+    significance,
+    treat,
+)
 from etl_assets_tests.systems.production.series import autoregressive, noise, trend
 
 

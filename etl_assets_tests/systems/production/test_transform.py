@@ -13,8 +13,7 @@ from etl_assets.core.contracts import Record, Split
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.errors import PermanentError
 from etl_assets.systems.production import transform
-from etl_assets.systems.production.contracts import Metrics, Workorders
-from etl_assets.systems.production.streaming.streams import METRICS, WORKORDERS
+from etl_assets.systems.production.contracts import METRICS, WORKORDERS, Metrics, Workorders
 from etl_assets.systems.production.transform import parsed
 
 T0 = datetime(2021, 6, 22, 15, 57, 58, tzinfo=UTC)

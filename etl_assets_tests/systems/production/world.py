@@ -23,11 +23,11 @@ from etl_assets.core.slices.slice import Slice
 from etl_assets.core.sources.http.client import Limits
 from etl_assets.core.sources.streams.broker import Broker
 from etl_assets.definitions import platform_definitions, resources
-from etl_assets.settings import load_settings
-from etl_assets.systems.production.api import ProductionApi
 from etl_assets.systems.production.contracts import READINGS, VERDICTS, AlignedWorkOrders, ProductCorrelations
-from etl_assets.systems.production.simulator.api import ProductionSimulator
-from etl_assets.systems.production.source import ProductionApiResource
+from etl_assets.systems.production.resources import ProductionApiResource
+from etl_assets.systems.production.settings import ProductionSettings
+from etl_assets.systems.production.simulator import ProductionSimulator
+from etl_assets.systems.production.source import ProductionApi
 
 # Short pauses; the time-outs stay longer than a busy machine needs for an answer.
 QUICK = Limits(
@@ -62,7 +62,7 @@ class QuickApiResource(ProductionApiResource):
     """The API of the settings with short pauses."""
 
     def connect(self) -> ProductionApi:
-        return ProductionApi.from_settings(load_settings(), limits=QUICK)
+        return ProductionApi.from_settings(ProductionSettings.load(), limits=QUICK)
 
 
 @dataclass
@@ -111,7 +111,7 @@ class Store:
 
     def assert_copied(self) -> None:
         """The parquet files of the results hold what is in Postgres."""
-        root = ParquetRoot(load_settings().storage_url)
+        root = ParquetRoot(ProductionSettings.load().storage_url)
         for contract in (AlignedWorkOrders, ProductCorrelations):
             rows = self.rows(f"SELECT * FROM {contract.config.table} ORDER BY {', '.join(contract.config.key)}")
             assert rows
@@ -128,7 +128,7 @@ class World(Store):
     @classmethod
     def of(cls, store: Store, simulator: ProductionSimulator) -> "World":
         """The neighbours, with an instance whose folder goes with the data folder."""
-        instance = dg.DagsterInstance.ephemeral(tempdir=str(load_settings().etl_data_dir))
+        instance = dg.DagsterInstance.ephemeral(tempdir=str(ProductionSettings.load().etl_data_dir))
         return cls(store.database, store.broker, simulator, instance)
 
     @functools.cached_property
@@ -156,7 +156,7 @@ class World(Store):
 
     def report(self) -> dict[str, Any]:
         """The newest report, as JSON."""
-        return read_report(load_settings().reports_dir / "production")
+        return read_report(ProductionSettings.load().reports_dir / "production")
 
 
 @dataclass
@@ -193,7 +193,7 @@ class Command(Store):
             AssertionError: if the command fails, or the report breaks its contract.
         """
         assert self.try_report(metrics, workorders, *options) == 0, self.err
-        report = read_report(load_settings().reports_dir / "production")
+        report = read_report(ProductionSettings.load().reports_dir / "production")
         self.assert_books_balance()
         return report
 

@@ -8,10 +8,10 @@ import dagster as dg
 import pytest
 
 from etl_assets.errors import TransientError
-from etl_assets.settings import load_settings
 from etl_assets.systems.turbines import automation
 from etl_assets.systems.turbines.assets import partitions
 from etl_assets.systems.turbines.days import DAY
+from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets_tests.systems.outages.runs import QUIET, failed_steps
 from etl_assets_tests.systems.turbines.world import FIRST, QuickTurbinesApiResource, World, assert_same, at
 
@@ -185,7 +185,7 @@ def test_the_last_days_are_within_the_dates_of_the_settings(data_dir: Path, monk
     monkeypatch.setenv("TURBINES_END_DATE", "2024-05-23")
 
     def days(today: datetime) -> list[int]:
-        return [day.day for day in automation.last_days(load_settings(), today=today.date())]
+        return [day.day for day in automation.last_days(TurbinesSettings.load(), today=today.date())]
 
     assert days(datetime(2024, 5, 20, tzinfo=UTC)) == []
     assert days(datetime(2024, 5, 21, tzinfo=UTC)) == [20]

@@ -19,11 +19,11 @@ from etl_assets.core import servers as local
 from etl_assets.core.contracts import Fault, Record, Split
 from etl_assets.core.embedded import EmbeddedPostgres
 from etl_assets.errors import ConfigurationError, TransientError
-from etl_assets.settings import load_settings
 from etl_assets.systems.turbines import script, source
 from etl_assets.systems.turbines.days import DAY
 from etl_assets.systems.turbines.page import day as day_page
 from etl_assets.systems.turbines.script import LoadResult
+from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.source import TurbinesApi
 from etl_assets.systems.turbines.transform import FetchedDay
 from etl_assets_tests.systems.turbines.conftest import serving
@@ -386,7 +386,7 @@ def elsewhen(
     "elsewhen", [date(2024, 2, 28), date(2023, 12, 30)], indirect=True, ids=["leap day", "turn of the year"]
 )
 def test_the_calendar_makes_no_difference(elsewhen: World) -> None:
-    first = load_settings().turbines_start_date
+    first = TurbinesSettings.load().turbines_start_date
     days = [first + number * DAY for number in range(3)]
     elsewhen.load(*days)
     assert elsewhen.days() == days

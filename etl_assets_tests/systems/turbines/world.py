@@ -14,10 +14,10 @@ import requests
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.sources.http.client import Limits
-from etl_assets.settings import load_settings
 from etl_assets.systems.turbines.contracts import RawTurbineSignals
 from etl_assets.systems.turbines.days import DAY, day_slice
 from etl_assets.systems.turbines.script import LoadResult, load
+from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.simulator import Quirks, TurbinesSimulator
 from etl_assets.systems.turbines.source import TurbinesApi, TurbinesApiResource
 
@@ -46,7 +46,7 @@ class QuickTurbinesApiResource(TurbinesApiResource):
     """The API of the settings with short time-outs and pauses."""
 
     def connect(self) -> TurbinesApi:
-        return TurbinesApi.from_settings(load_settings(), limits=QUICK)
+        return TurbinesApi.from_settings(TurbinesSettings.load(), limits=QUICK)
 
 
 def at(text: str, day: date = FIRST) -> datetime:
@@ -66,7 +66,7 @@ class World:
 
     def load(self, *days: date, columns: Sequence[str] = DEFAULT, **options: Any) -> LoadResult:
         """The system as a function, by default for the first day."""
-        options.setdefault("api", TurbinesApi.from_settings(load_settings(), limits=QUICK))
+        options.setdefault("api", TurbinesApi.from_settings(TurbinesSettings.load(), limits=QUICK))
         return load(days or (FIRST,), columns=columns, database=self.database, target=self.target, **options)
 
     def quirks(self, **wanted: Any) -> None:
@@ -134,11 +134,11 @@ class World:
 
     def raw(self, day: date = FIRST) -> pa.Table:
         """The raw layer of a day."""
-        return read_parquet(ParquetRoot(load_settings().storage_url), [day_slice(RawTurbineSignals, day)])
+        return read_parquet(ParquetRoot(TurbinesSettings.load().storage_url), [day_slice(RawTurbineSignals, day)])
 
     def raw_file(self, day: date = FIRST) -> Path:
         """The file of the raw layer of a day."""
-        folder = ParquetRoot(load_settings().storage_url).folder(day_slice(RawTurbineSignals, day))
+        folder = ParquetRoot(TurbinesSettings.load().storage_url).folder(day_slice(RawTurbineSignals, day))
         return Path(folder) / "data.parquet"
 
     def written(self) -> bool:

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from etl_assets.core.sources.http.client import ApiClient, ApiRefused, ApiUnavailable, Call, Failed, malformed
@@ -211,9 +210,7 @@ class _Partial:
         self._forget({})
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         with contextlib.suppress(OSError):  # what could not be written before is not written now
             self._file.close()
         with contextlib.suppress(OSError):  # published, or gone with its folder

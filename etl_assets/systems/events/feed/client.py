@@ -19,9 +19,9 @@ from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable, Limi
 from etl_assets.core.sources.http.files import Expected, FileClient, FileDiffers, temporary_folder
 from etl_assets.core.sources.http.outcomes import MalformedAnswer
 from etl_assets.errors import ConfigurationError, PlatformError, TransientError
-from etl_assets.settings import Settings
 from etl_assets.systems.events.feed.archive import LARGEST_FILE_BYTES, too_large
 from etl_assets.systems.events.files import INTERVAL, FileRejected, interval_of, quoted
+from etl_assets.systems.events.settings import EventsSettings
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class EventsFeed:
         self._of_thread = threading.local()
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, limits: Limits | None = None) -> "EventsFeed":
+    def from_settings(cls, settings: EventsSettings, *, limits: Limits | None = None) -> "EventsFeed":
         """The feed that the settings name.
 
         Raises:

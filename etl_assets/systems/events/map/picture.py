@@ -132,7 +132,7 @@ class Drawing:
                 **{name: _field(name) for name in ("latitude", "longitude")},
                 **{name: _field(of, stack=None) for name, of in (("theta", "start"), ("radius", "r"))},
                 "theta2": {"field": "end"},
-                **{name: _field("colour", "nominal") for name in ("fill", "stroke")[: 2 if vague else 1]},
+                **{name: _field("colour", "nominal") for name in ("fill", "stroke")[: 1 + bool(vague)]},
             }
             columns = ["latitude", "longitude", "start", "end", "r", "colour"]
             self._maps.append(
@@ -197,8 +197,8 @@ def us_map_svg(events: pa.Table, *, title: str, label: str) -> str:
     _add_side(drawing, found, drawn, paragraphs)
     height = TOP + MAP_HEIGHT + 36 + _add_small_maps(drawing, found, small, TOP + MAP_HEIGHT + 30)
     drawing.text(0, height, SOURCE, colour="quiet")
-    words = description(found, [*paragraphs, SOURCE])
-    picture = svg(drawing.chart(height), name="map", title=_short(title), description=words, colours=_colours())
+    spoken = description(found, [*paragraphs, SOURCE])
+    picture = svg(drawing.chart(height), name="map", colours=_colours(), title=_short(title), description=spoken)
     return standalone(PLACES.sub(lambda found: DECIMALS.sub(r"\1", found[0]), picture), _colours())
 
 

@@ -325,26 +325,26 @@ def _blocks(file: BufferedReader, path: Path, block_bytes: int) -> Iterator[Bloc
     line = 1
     pending: list[bytes] = []
     more = True
-    while more and (piece := file.read(block_bytes)):
-        if piece.endswith(b"\r") and file.peek(1).startswith(b"\n"):
-            piece += file.read(1)
-        if b"\r" in piece:
-            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        if not (more := bool(file.peek(1))) and not piece.endswith(b"\n"):
-            piece += b"\n"
-        cut = piece.rfind(b"\n") + 1
+    while more and (chunk := file.read(block_bytes)):
+        if chunk.endswith(b"\r") and file.peek(1).startswith(b"\n"):
+            chunk += file.read(1)
+        if b"\r" in chunk:
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if not (more := bool(file.peek(1))) and not chunk.endswith(b"\n"):
+            chunk += b"\n"
+        cut = chunk.rfind(b"\n") + 1
         if cut:
-            yield (block := _block([*pending, piece[:cut]], line, path))
+            yield (block := _block([*pending, chunk[:cut]], line, path))
             line, pending = block.next_line, []
-        pending.append(piece[cut:])
+        pending.append(chunk[cut:])
         if sum(map(len, pending)) > LONGEST_LINE:
             raise _too_long(path, line)
     if line == 1:
         raise RejectedFile(f"{path} is empty: put the CSV file there, it has a header at least")
 
 
-def _block(pieces: list[bytes], first_line: int, path: Path) -> Block:
-    block = Block.of(b"".join(pieces), first_line)
+def _block(chunks: list[bytes], first_line: int, path: Path) -> Block:
+    block = Block.of(b"".join(chunks), first_line)
     lengths = np.diff(block.ends, prepend=-1)
     if lengths.max() > LONGEST_LINE + 1:
         raise _too_long(path, first_line + int(lengths.argmax()))

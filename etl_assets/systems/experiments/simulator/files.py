@@ -4,13 +4,12 @@ Everything follows from the seed. Users sign up over two years until the middle 
 2023-12-31; one in ten never runs an experiment. An experiment has one to five compounds, some of them named twice.
 """
 
-import contextlib
-import uuid
+import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -82,27 +81,8 @@ class Written:
     faults: tuple[Planted, ...]
 
 
-@dataclass(frozen=True)
-class _Bad:
-    """A row with faults: its cells, and what is wrong by column."""
-
-    cells: tuple[str, ...]
-    faults: Mapping[str, Kind]
-
-
-@dataclass
-class _Lists:
-    """What the lists of compounds come to."""
-
-    pairs: int = field(default=0)
-    repeated: int = field(default=0)
-
-    def count(self, compounds: npt.NDArray[np.int64]) -> None:
-        """Adds lists: one per row, 0 where it has no more ids."""
-        ordered = np.sort(compounds, axis=1)
-        new = np.diff(ordered, axis=1, prepend=0) > 0
-        self.pairs += int(new.sum())
-        self.repeated += int((ordered > 0).sum()) - int(new.sum())
+# Cells of a row with faults, and what is wrong by column.
+_Bad = tuple[tuple[str, ...], Mapping[str, Kind]]
 
 
 def write_files(
@@ -115,9 +95,9 @@ def write_files(
     layout: str = "comma-tab-lf",
     faults: bool = False,
 ) -> Written:
-    """Writes users.csv, user_experiments.csv and compounds.csv, in constant memory.
+    """Write users.csv, user_experiments.csv and compounds.csv, in constant memory.
 
-    Each is written under another name beside it and takes its place when all three are complete: nobody reads half a file,
+    Each is written in a folder beside it and takes its place when all three are complete: nobody reads half a file,
     though for a moment some of the three are still the ones before. Ids count from 1, one row each.
 
     Args:
@@ -135,7 +115,7 @@ def write_files(
         raise ValueError("no number is below 0, and experiments need at least one user and one compound")
     if faults and not experiments:
         raise ValueError("among the faults are repeated keys, which need at least one experiment")
-    lists = _Lists()
+    lists: Counter[str] = Counter()
     contents = {
         USERS: _users(users, np.random.default_rng([seed, 1])),
         EXPERIMENTS: _experiments(experiments, users, compounds, np.random.default_rng([seed, 2]), lists),
@@ -144,72 +124,54 @@ def write_files(
     bad = _bad_rows(users, experiments, compounds) if faults else {}
     folder.mkdir(parents=True, exist_ok=True)
     planted: list[Planted] = []
-    with contextlib.ExitStack() as opened:
-        files = {name: opened.enter_context(_File(folder / name, LAYOUTS[layout])) for name in contents}
+    with tempfile.TemporaryDirectory(prefix=".experiments.", dir=folder) as unfinished:
         for name, blocks in contents.items():
-            planted += files[name].write(blocks, bad.get(name, ()))
-        for file in files.values():
-            file.publish()
+            planted += _write(Path(unfinished) / name, LAYOUTS[layout], blocks, bad.get(name, ()))
+        for name in contents:
+            (Path(unfinished) / name).replace(folder / name)
     paths = {name: folder / name for name in contents}
-    return Written(paths[USERS], paths[EXPERIMENTS], paths[COMPOUNDS], lists.pairs, lists.repeated, tuple(planted))
+    return Written(
+        paths[USERS], paths[EXPERIMENTS], paths[COMPOUNDS], lists["pairs"], lists["repeated"], tuple(planted)
+    )
 
 
-class _File:
-    """A file under a temporary name; gone afterwards if it was not published."""
+def _write(
+    path: Path, layout: Layout, blocks: Iterator[Sequence["pa.StringArray"]], bad: Sequence[_Bad]
+) -> list[Planted]:
+    """Write the header and all rows, one bad row behind each of the first good ones, and tell where these are."""
+    import pyarrow as pa
 
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self._path, self._layout = path, layout
-        self._temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        self._lines = 0
+    lines = 0
+    planted: list[Planted] = []
+    with path.open("wb") as file:
 
-    def __enter__(self) -> Self:
-        self._file = self._temporary.open("wb")
-        return self
+        def write(columns: Sequence["pa.StringArray"]) -> None:
+            nonlocal lines
+            written = layout.lines(columns, first=lines + 1)
+            if len(written):
+                # The text of an Arrow array of strings is one stretch of memory.
+                _, offsets, text = written.buffers()
+                file.write(memoryview(text)[: np.frombuffer(offsets, np.int32)[len(written)]])
+            lines += len(written)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        def row(cells: Sequence[str]) -> None:
+            write([pa.array([cell]) for cell in cells])
 
-    def write(self, blocks: Iterator[Sequence["pa.StringArray"]], bad: Sequence[_Bad]) -> list[Planted]:
-        """Writes the header and all rows, one bad row behind each of the first good ones, and tells where these are."""
-        name, layout = self._path.name, self._layout
-        planted: list[Planted] = []
-        if layout.mark:
-            self._file.write(b"\xef\xbb\xbf")
-        if layout.blank_line and name == USERS:
-            self._file.write(layout.style(1).end.encode())
-            self._lines += 1
-        self._row(COLUMNS[name])
+        file.write(b"\xef\xbb\xbf" * layout.mark)
+        if layout.blank_line and path.name == USERS:
+            file.write(layout.style(1).after.encode())
+            lines += 1
+        row(COLUMNS[path.name])
         for columns in blocks:
-            waiting, bad = bad, ()
-            for place, row in enumerate(waiting):
-                self._rows([column.slice(place, 1) for column in columns])
-                self._row(row.cells)
-                planted += [Planted(name, self._lines, column, kind) for column, kind in row.faults.items()]
-            self._rows([column.slice(len(waiting)) for column in columns])
+            for place, (cells, faults) in enumerate(bad):
+                write([column.slice(place, 1) for column in columns])
+                row(cells)
+                planted += [Planted(path.name, lines, column, kind) for column, kind in faults.items()]
+            write([column.slice(len(bad)) for column in columns])
+            bad = ()
         if not layout.ended:
-            self._file.truncate(self._file.tell() - len(layout.style(self._lines).end))
-        self._file.close()
-        return planted
-
-    def publish(self) -> None:
-        """Puts what was written in the place of the file."""
-        self._temporary.replace(self._path)
-
-    def _row(self, cells: Sequence[str]) -> None:
-        import pyarrow as pa
-
-        self._rows([pa.array([cell]) for cell in cells])
-
-    def _rows(self, columns: Sequence["pa.StringArray"]) -> None:
-        lines = self._layout.lines(columns, first=self._lines + 1)
-        _, offsets, text = lines.buffers()
-        if len(lines):
-            # The text of an Arrow array of strings is one piece of memory.
-            self._file.write(memoryview(text)[: np.frombuffer(offsets, np.int32)[len(lines)]])
-        self._lines += len(lines)
+            file.truncate(file.tell() - len(layout.style(lines).after))
+    return planted
 
 
 def _bad_rows(users: int, experiments: int, compounds: int) -> Mapping[str, Sequence[_Bad]]:
@@ -225,13 +187,13 @@ def _bad_rows(users: int, experiments: int, compounds: int) -> Mapping[str, Sequ
     )
     return {
         USERS: (
-            _Bad((str(users + 1), "Walter", "walter@example.com", "2023-02-30"), {"signup_date": "no date"}),
-            _Bad(("1", "Somebody Else", "else@example.com", "2023-01-01"), {"user_id": "repeated key"}),
+            ((str(users + 1), "Walter", "walter@example.com", "2023-02-30"), {"signup_date": "no date"}),
+            (("1", "Somebody Else", "else@example.com", "2023-01-01"), {"user_id": "repeated key"}),
         ),
-        COMPOUNDS: (_Bad(("1", "Another Compound", "H2O"), {"compound_id": "repeated key"}),),
+        COMPOUNDS: ((("1", "Another Compound", "H2O"), {"compound_id": "repeated key"}),),
         EXPERIMENTS: (
-            *(_Bad((str(experiments + 1 + at), *cells), faults) for at, (*cells, faults) in enumerate(rows)),
-            _Bad(("1", "1", "1", "1000000"), {"experiment_id": "repeated key"}),
+            *(((str(experiments + 1 + at), *cells), faults) for at, (*cells, faults) in enumerate(rows)),
+            (("1", "1", "1", "1000000"), {"experiment_id": "repeated key"}),
         ),
     }
 
@@ -294,7 +256,7 @@ def _letters(number: int) -> str:
 
 
 def _experiments(
-    number: int, users: int, compounds: int, rng: np.random.Generator, lists: _Lists
+    number: int, users: int, compounds: int, rng: np.random.Generator, lists: Counter[str]
 ) -> Iterator[Sequence["pa.StringArray"]]:
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -309,7 +271,9 @@ def _experiments(
         twice = np.flatnonzero((length > 1) & (rng.random(len(ids)) < NAMED_TWICE))
         listed[twice, length[twice] - 1] = listed[twice, 0]
         used = np.arange(MOST_COMPOUNDS) < length[:, None]
-        lists.count(np.where(used, listed, 0))
+        ordered = np.sort(np.where(used, listed, 0), axis=1)
+        pairs = int((np.diff(ordered, axis=1, prepend=0) > 0).sum())
+        lists.update(pairs=pairs, repeated=int(used.sum()) - pairs)
         offsets = pa.array(np.append(0, np.cumsum(length)), pa.int32())
         texts = pc.binary_join(pa.ListArray.from_arrays(offsets, names.take(pa.array(listed[used]))), ";")
         run_time = np.round(rng.gamma(3.0, 10.0, len(ids)), 1)

@@ -1,8 +1,7 @@
 """The outage API as a simulator: devices' outages, site descriptions, and a strict receiver of site outages.
 
 The receiver is the judge of a delivery: it accepts exactly the rows of a site that it has not acknowledged yet, in
-input order and as text, and says the first difference otherwise. This module knows no HTTP; the routes are in
-`outages_app`.
+input order and as text, and answers with the first difference otherwise.
 """
 
 import json
@@ -11,14 +10,16 @@ import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from threading import RLock
 from typing import Any
 
-from etl_assets.simulators.controls import Refusal
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from pydantic import BaseModel
+
+from etl_assets.simulators.controls import Refusal, simulator_app
 from etl_assets.simulators.faults import Faults
-from etl_assets.systems.outages.simulator.app import outages_app
 from etl_assets.systems.outages.simulator.data import (
     CUTOFF,
     PLANTED_ROWS,
@@ -307,3 +308,86 @@ def _first_difference(got: list[tuple[str, ...]], expected: list[RowKey]) -> str
 
 def _as_row(key: RowKey) -> dict[str, str]:
     return dict(zip(_FIELDS, key, strict=True))
+
+
+class LateOutage(BaseModel):
+    """A row to add to `GET /outages`."""
+
+    site: str
+    device_index: int
+    begin: str
+    end: str
+
+
+class ExactData(BaseModel):
+    """What to serve instead of generated data."""
+
+    outages: list[Any]
+    site_infos: dict[str, Any]
+
+
+def outages_app(simulator: OutagesSimulator) -> FastAPI:
+    """The API and its controls over one simulator."""
+    app = simulator_app("Outage API (simulated)", simulator.faults)
+    app.include_router(_api(simulator))
+    app.include_router(_controls(simulator))
+    return app
+
+
+def _api(simulator: OutagesSimulator) -> APIRouter:
+    async def admitted(request: Request) -> None:
+        simulator.admit(request.headers.get("x-api-key"))
+
+    router = APIRouter(dependencies=[Depends(admitted)])
+
+    @router.get("/outages")
+    async def outages() -> Response:
+        return Response(simulator.outages_document(), media_type="application/json")
+
+    @router.get("/site-info/{site}")
+    async def site_info(site: str) -> Response:
+        # Not FastAPI's own rendering: it refuses NaN, which a test may want served.
+        return Response(json.dumps(simulator.site_info(site)), media_type="application/json")
+
+    @router.post("/site-outages/{site}")
+    async def site_outages(site: str, request: Request) -> dict[str, int]:
+        key = request.headers.get("idempotency-key")
+        return {"accepted": simulator.deliver(site, await request.body(), key=key)}
+
+    return router
+
+
+def _controls(simulator: OutagesSimulator) -> APIRouter:
+    router = APIRouter(prefix="/_control", tags=["control"])
+
+    @router.get("/deliveries")
+    async def deliveries() -> dict[str, Any]:
+        return {
+            "deliveries": [asdict(delivery) for delivery in simulator.deliveries],
+            "refusals": [asdict(refusal) for refusal in simulator.refusals],
+            "replays": simulator.replays,
+        }
+
+    @router.get("/sites")
+    async def sites() -> dict[str, dict[str, int]]:
+        return {
+            site: {"acknowledged": len(simulator.acknowledged(site)), "pending": len(simulator.pending(site))}
+            for site in simulator.sites()
+        }
+
+    @router.post("/reset")
+    async def reset() -> None:
+        simulator.reset()
+
+    @router.post("/outages")
+    async def add_outage(row: LateOutage) -> dict[str, str]:
+        try:
+            return simulator.add_outage(row.site, row.device_index, row.begin, row.end)
+        except ValueError as error:
+            raise Refusal(422, str(error)) from None
+
+    @router.put("/data")
+    async def serve_exactly(data: ExactData) -> None:
+        simulator.serve_exactly(data.outages, data.site_infos)
+
+    return router

@@ -11,7 +11,7 @@ import pandas as pd
 
 from etl_assets.core.charts.numbers import counted, instant, quantity, raised
 from etl_assets.core.charts.theme import TIME_FORMAT, palette
-from etl_assets.systems.production.report.numbers import compared, correlation
+from etl_assets.systems.production.report.words import compared, correlation
 
 if TYPE_CHECKING:
     import altair as alt

@@ -1,8 +1,12 @@
-"""What a report says, put together from the tables: the correlations, what is drawn, and what is not in the numbers."""
+"""What a report says, as plain data: put together from the tables, as a document, and as JSON and CSV."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from datetime import datetime
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -11,15 +15,21 @@ import pyarrow.compute as pc
 
 from etl_assets.core.contracts.validation import to_frame
 from etl_assets.core.database.connections import Database
-from etl_assets.systems.production.contracts import READINGS, Metrics, Workorders
-from etl_assets.systems.production.report.document import Findings, LeftOut
-from etl_assets.systems.production.statistics.alignment import AlignmentRules
-from etl_assets.systems.production.statistics.correlation import FEWEST, TOP, Method
-from etl_assets.systems.production.statistics.output import OutputSummary
-from etl_assets.systems.production.streaming.drain import committed_position
-from etl_assets.systems.production.streaming.streams import METRICS
+from etl_assets.systems.production.contracts import METRICS, READINGS, Metrics, Workorders
+from etl_assets.systems.production.report.words import answer
+from etl_assets.systems.production.statistics import FEWEST, TOP, AlignmentRules, Method, OutputSummary
+from etl_assets.systems.production.streaming import committed_position
 from etl_assets.systems.production.tables import quarantined, readings_without_value
 
+QUESTION = "For each product: which three machine parameters go with its output, and what is that worth?"
+COLUMNS = (
+    "rank", "parameter", "r", "ci_low", "ci_high", "rho", "n", "n_effective",
+    "coverage", "p", "q", "stability", "tie_group", "verdict", "r_treated",
+)  # fmt: skip
+# Columns of a row by their name in the table, where that is another.
+NAMES = {"parameter_id": "parameter"}
+
+Row = dict[str, Any]
 QUARANTINED = (
     (Metrics, "superseded", "readings", "a later one of the same parameter and instant arrived; they are in quarantine"),
     (Metrics, "rejected", "readings", "they cannot be read or break a rule of the table; they are in quarantine"),
@@ -28,7 +38,47 @@ QUARANTINED = (
 )  # fmt: skip
 
 
-def findings(
+@dataclass(frozen=True)
+class LeftOut:
+    """What is not in the numbers.
+
+    Attributes:
+        what: the rows, for people: `readings of a duplicate instant`.
+        why: the reason, for people.
+        count: how many.
+    """
+
+    what: str
+    why: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that a report says.
+
+    Attributes:
+        correlations: rows of `ProductCorrelations`: all products, readings and parameters.
+        aligned: rows of `AlignedWorkOrders`, at least those of the parameters that rank first to third; they are drawn.
+        products: the output of each product; in the report in this order.
+        left_out: what is not in the numbers.
+        method: settings of the method; `notes` is a list of sentences about it.
+        generated_at: when, aware.
+        run_id: the run that found it.
+        source: where the records came from.
+    """
+
+    correlations: pd.DataFrame
+    aligned: pd.DataFrame
+    products: Sequence[OutputSummary]
+    left_out: Sequence[LeftOut]
+    method: Mapping[str, Any]
+    generated_at: datetime
+    run_id: str
+    source: str
+
+
+def read_findings(
     database: Database,
     *,
     correlations: pd.DataFrame,
@@ -60,8 +110,8 @@ def findings(
 
 def drawn(aligned: pa.Table, correlations: pd.DataFrame) -> pd.DataFrame:
     """The aligned rows of the parameters that rank first to third for any product: those that the report draws."""
-    shown = pa.array(sorted(set(correlations.loc[correlations["rank"] <= TOP, "parameter_id"])), pa.int64())
-    return to_frame(aligned.filter(pc.is_in(aligned["parameter_id"], value_set=shown)))
+    first = pa.array(sorted(set(correlations.loc[correlations["rank"] <= TOP, "parameter_id"])), pa.int64())
+    return to_frame(aligned.filter(pc.is_in(aligned["parameter_id"], value_set=first)))
 
 
 def described(rules: AlignmentRules, method: Method, correlations: pd.DataFrame) -> dict[str, Any]:
@@ -111,3 +161,106 @@ def _not_aligned(aligned: pa.Table, products: Sequence[OutputSummary]) -> Iterat
     for what, why, count in counts:
         if count:
             yield LeftOut(what, why, count)
+
+
+def document(findings: Findings) -> dict[str, Any]:
+    """The report as JSON: plain values only, what is undefined is None.
+
+    Raises:
+        ValueError: if a product has correlations and no summary; names it.
+    """
+    readings = _readings(findings)
+    return {
+        "question": QUESTION,
+        "generated_at": _plain(findings.generated_at),
+        "run_id": findings.run_id,
+        "source": findings.source,
+        "products": [
+            {
+                "product": int(product.product_id),
+                "answer": answer(product, readings[int(product.product_id)]),
+                "work_orders": int(product.work_orders),
+                "is_counter": bool(product.is_counter),
+                "resets": int(product.resets),
+                "decreases": int(product.decreases),
+                "missing": int(product.missing),
+                "first": _plain(product.first),
+                "last": _plain(product.last),
+                "readings": readings[int(product.product_id)],
+            }
+            for product in findings.products
+        ],
+        "left_out": [
+            {"what": left_out.what, "why": left_out.why, "count": int(left_out.count)} for left_out in findings.left_out
+        ],
+        "method": _plain(findings.method),
+    }
+
+
+def as_json(report: Mapping[str, Any]) -> str:
+    """The document as text that every JSON parser takes."""
+    return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def as_csv(report: Mapping[str, Any]) -> str:
+    """The rows of the document, one per line, in full precision; what is undefined is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["product", "reading", *COLUMNS, "top"])
+    for product in report["products"]:
+        for reading, rows in product["readings"].items():
+            for row in rows:
+                cells = (row[column] for column in (*COLUMNS, "top"))
+                writer.writerow([product["product"], reading, *map(_cell, cells)])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else value if isinstance(value, str) else repr(value)
+
+
+def _readings(findings: Findings) -> dict[int, dict[str, list[Row]]]:
+    """Rows in rank order by product and reading; each product has both readings, if need be without rows."""
+    readings: dict[int, dict[str, list[Row]]] = {
+        int(product.product_id): {reading: [] for reading in READINGS} for product in findings.products
+    }
+    for product, reading, row in _rows(findings.correlations):
+        if product not in readings:
+            raise ValueError(
+                f"product {product} has correlations and no summary: pass the OutputSummary of every product that is correlated"
+            )
+        readings[product][reading].append(row)
+    for of_product in readings.values():
+        for rows in of_product.values():
+            rows.sort(key=lambda row: row["rank"])
+    return readings
+
+
+def _rows(correlations: pd.DataFrame) -> Iterator[tuple[int, str, Row]]:
+    frame = correlations.rename(columns=NAMES)
+    columns = [frame[column].tolist() for column in ("product_id", "reading", *COLUMNS)]
+    for product, reading, *values in zip(*columns, strict=True):
+        row = {column: _plain(value) for column, value in zip(COLUMNS, values, strict=True)}
+        if row["tie_group"] is not None:
+            # A column of integers with gaps arrives as floats.
+            row["tie_group"] = int(row["tie_group"])
+        yield int(product), str(reading), {**row, "top": row["rank"] <= TOP}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: no NaN, no infinity, no types of numpy or pandas; times as ISO 8601 in UTC, spans in seconds."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(inner) for inner in value]
+    if value is None or value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,11 +1,15 @@
-"""The routes of the simulated production streams, and those that control them."""
+"""The production system as a simulator: readings of machine parameters and work orders, as two streams of numbered records.
+
+By default both are generated, with planted effects (`data`); over files it is the API that serves them.
+"""
 
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any
 
 from anyio import sleep
 from anyio.to_thread import run_sync
@@ -14,13 +18,14 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
 
-from etl_assets.errors import PlatformError
+from etl_assets.errors import ConfigurationError, PlatformError
 from etl_assets.simulators.controls import Refusal, simulator_app
-from etl_assets.systems.production.simulator.streams import BeyondEnd, Cursor, ServedStream
+from etl_assets.simulators.faults import Faults
+from etl_assets.systems.production.simulator.data import VERSION, generated
+from etl_assets.systems.production.simulator.files import RecordFile, digest
+from etl_assets.systems.production.simulator.streams import BeyondEnd, Changes, Cursor, ServedStream
 
-if TYPE_CHECKING:
-    from etl_assets.systems.production.simulator.api import ProductionSimulator
-
+STREAMS = ("metrics", "workorders")
 _HEARTBEAT_S = 0.8  # the promise is a second at most
 _POLL_S = 0.02
 # With a pace, as many records at once as come in this time.
@@ -40,7 +45,95 @@ class StreamChanges(BaseModel):
     lines: dict[int, str] = Field(default_factory=dict)
 
 
-def production_app(simulator: "ProductionSimulator") -> FastAPI:
+class ProductionSimulator:
+    """The two streams; `app` serves them, the methods steer them, also while they are served.
+
+    Args:
+        metrics_file: JSON array or NDJSON of readings; None: generated.
+        workorders_file: the same for work orders; both are given or none.
+        seed: gives the generated data and the faults; the same seed, the same everything.
+        source: identity of what is streamed; None: the seed with the version of the generator, or a digest of the files.
+
+    Attributes:
+        source: that identity. A consumer that resumes compares it.
+
+    Raises:
+        ConfigurationError: if only one file is given, one cannot be read (`FileRejected`), or the source cannot be sent
+            in a header.
+    """
+
+    def __init__(
+        self,
+        metrics_file: Path | None = None,
+        workorders_file: Path | None = None,
+        *,
+        seed: int = 0,
+        source: str | None = None,
+    ) -> None:
+        if (metrics_file is None) != (workorders_file is None):
+            raise ConfigurationError(
+                "files for one stream and generated data for the other do not belong together: give both"
+                " PRODUCTION_METRICS_FILE and PRODUCTION_WORKORDERS_FILE, or none"
+            )
+        if source is not None and not (source.isascii() and source.isprintable() and source == source.strip()):
+            raise ConfigurationError(f"the source {source!r} cannot be sent: take printable ASCII characters")
+        self.seed = seed
+        self.faults = Faults(seed=seed)
+        self._files = {"metrics": metrics_file, "workorders": workorders_file} if metrics_file else {}
+        if source is None:
+            paths = [path for path in (metrics_file, workorders_file) if path]
+            source = f"files:{digest(*paths)}" if paths else f"simulated:{seed}-v{VERSION}"
+        self.source = source
+        self.reset()
+        self.app = production_app(self)
+
+    def reset(self) -> None:
+        """Back to the beginning: nothing appended or changed, no faults."""
+        self.faults.clear()
+        data = {} if self._files else generated(self.seed)
+        self._streams = {
+            name: ServedStream(name, RecordFile(path) if (path := self._files.get(name)) else data[name])
+            for name in STREAMS
+        }
+
+    def stream(self, name: str) -> ServedStream:
+        """One of the two.
+
+        Raises:
+            ValueError: if there is no such stream.
+        """
+        if name not in self._streams:
+            raise ValueError(f"there is no stream {name[:100]!r}: known are {', '.join(STREAMS)}")
+        return self._streams[name]
+
+    # Steering, for tests and by `/_control`.
+
+    def append(self, name: str, records: Iterable[Any]) -> None:
+        """Adds records to the end of a stream, seen at once by those who follow; text may be other than JSON.
+
+        A file is never written to: what is appended comes behind the records that it has now.
+        """
+        self.stream(name).append(records)
+
+    def skip(self, name: str, first: int, last: int) -> None:
+        """Leaves a hole in the sequences of a stream."""
+        self.stream(name).changes.holes.append((first, last))
+
+    def repeat(self, name: str, first: int, last: int) -> None:
+        """Serves some lines a second time right behind the last of them, as an overlap does."""
+        self.stream(name).changes.repeats.append((first, last))
+
+    def poison(self, name: str, sequence: int, line: str) -> None:
+        """Serves this text in place of a line."""
+        self.stream(name).changes.lines[sequence] = line
+
+    def unchanged(self) -> None:
+        """Serves everything as it is again."""
+        for stream in self._streams.values():
+            stream.changes = Changes()
+
+
+def production_app(simulator: ProductionSimulator) -> FastAPI:
     """The streams and their controls over one simulator."""
     app = simulator_app("Production streams (simulated)", simulator.faults)
     app.include_router(_api(simulator))
@@ -48,7 +141,7 @@ def production_app(simulator: "ProductionSimulator") -> FastAPI:
     return app
 
 
-def _api(simulator: "ProductionSimulator") -> APIRouter:
+def _api(simulator: ProductionSimulator) -> APIRouter:
     router = APIRouter()
 
     async def streamed(name: str, *, after: int, follow: bool, pace: float | None) -> Response:
@@ -153,7 +246,7 @@ async def _pause(seconds: float, beats: _Heartbeats | None) -> AsyncGenerator[by
         await sleep((min(until, beats.due) if beats else until) - now)
 
 
-def _controls(simulator: "ProductionSimulator") -> APIRouter:
+def _controls(simulator: ProductionSimulator) -> APIRouter:
     router = APIRouter(prefix="/_control", tags=["control"])
 
     def known(name: str) -> ServedStream:

@@ -102,8 +102,8 @@ def _readings(parameter: int, until: int, rng: np.random.Generator) -> tuple[_In
     if parameter == CONSTANT:
         return times, np.full(n, round(level, 3))
     if parameter in TRENDS:
-        ahead = (times - START) / 86_400 * TRENDS[parameter]
-        return times, level + ahead + rng.normal(0, abs(TRENDS[parameter]) / 2, n)
+        drift = (times - START) / 86_400 * TRENDS[parameter]
+        return times, level + drift + rng.normal(0, abs(TRENDS[parameter]) / 2, n)
     return times, level + level / 50 * _noise(n, AUTOREGRESSIVE.get(parameter, 0.0), rng)
 
 
@@ -213,5 +213,5 @@ def _joined(columns: _Columns, ending: str) -> bytes:
         parts += [f'{", " if parts else "{"}"{name}": ', pa.array(values).cast(pa.string())]
     rows = pc.binary_join_element_wise(*parts, "}" + ending, "")
     _, offsets, text = rows.buffers()
-    # The text of an Arrow array of strings is one piece of memory.
+    # The text of an Arrow array of strings is contiguous in memory.
     return bytes(text[: np.frombuffer(offsets, np.int32)[len(rows)]])

@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 
 from etl_assets.systems.production.simulator.scan import (
     ArrayScanner,
-    FileRefused,
+    FileRejected,
     LineScanner,
     Scanner,
     Window,
@@ -27,11 +27,11 @@ from etl_assets.systems.production.simulator.scan import (
     scanner_of,
 )
 
-__all__ = ["FileRefused", "FileSummary", "RecordFile", "RecordReader", "digest", "inspect", "open_records"]
+__all__ = ["FileRejected", "FileSummary", "RecordFile", "RecordReader", "digest", "inspect", "open_records"]
 
 _MARK_EVERY = 10_000
 # Fields that a message names.
-_SHOWN = 10
+_MOST_NAMES = 10
 # By the name that people have for them, the fields of the records that there are.
 _KINDS = {"metrics": {"id", "val", "time"}, "work orders": {"product", "production", "time"}}
 
@@ -49,7 +49,7 @@ class RecordReader:
     def __init__(self, origin: "RecordFile", file: BinaryIO, *, after: int) -> None:
         mark = origin.mark(after)
         self._after = after
-        self._held: list[str] = []
+        self._pending: list[str] = []
         self._origin = origin
         self._file = file
         self._window = Window(origin.path, file, start=mark.byte, taken=mark.sequence)
@@ -71,29 +71,29 @@ class RecordReader:
         """Reads towards the place to begin at, for about so long; True if it is reached, or the end as it is now.
 
         Raises:
-            FileRefused: as `block`.
+            FileRejected: as `block`.
         """
         until = time.monotonic() + for_s
-        while not self._held:
+        while not self._pending:
             before = self.sequence
             records, more = self._next()
             if records and self.sequence >= self._origin.marked + _MARK_EVERY:
                 self._origin.add_mark(Mark(self.sequence, self._window.start), is_array=self.checked)
-            self._held = records[max(self._after - before, 0) :]
+            self._pending = records[max(self._after - before, 0) :]
             if not more:
                 break
             if time.monotonic() > until:
-                return bool(self._held)
+                return bool(self._pending)
         return True
 
     def block(self) -> list[str]:
         """The texts of the next records after the place to begin at; none at the end of the file as it is now.
 
         Raises:
-            FileRefused: if the next record cannot be read; names it and the byte.
+            FileRejected: if the next record cannot be read; names it and the byte.
         """
         self.approach(for_s=math.inf)
-        block, self._held = self._held, []
+        block, self._pending = self._pending, []
         return block
 
     def _next(self) -> tuple[list[str], bool]:
@@ -115,7 +115,7 @@ class RecordReader:
         """Judges what is left at the end of a file that grows no more.
 
         Raises:
-            FileRefused: if that is half a record.
+            FileRejected: if that is half a record.
         """
         if self._scanner:
             self._scanner.finish(self._window)
@@ -160,7 +160,7 @@ class RecordFile:
         """Its bytes now.
 
         Raises:
-            FileRefused: if the file is not there.
+            FileRejected: if the file is not there.
         """
         try:
             return self.path.stat().st_size
@@ -171,7 +171,7 @@ class RecordFile:
         """A reader that gives the records after the first `after`.
 
         Raises:
-            FileRefused: if the file cannot be opened, or is another one than when it was first read.
+            FileRejected: if the file cannot be opened, or is another one than when it was first read.
         """
         try:
             file = _open(self.path)
@@ -184,7 +184,7 @@ class RecordFile:
             same = self._identity == identity and status.st_size >= self._marks[-1].byte
         if not same:
             file.close()
-            raise FileRefused(f"{self.path}: was replaced or cut while it was served: start the API anew")
+            raise FileRejected(f"{self.path}: was replaced or cut while it was served: start the API anew")
         return RecordReader(self, file, after=after)
 
 
@@ -198,12 +198,12 @@ def _open(path: Path) -> BufferedReader:
     return path.open("rb")
 
 
-def _unreadable(path: Path, error: OSError) -> FileRefused:
+def _unreadable(path: Path, error: OSError) -> FileRejected:
     if isinstance(error, IsADirectoryError):
-        return FileRefused(f"{path}: is a folder: name a file")
+        return FileRejected(f"{path}: is a folder: name a file")
     if isinstance(error, FileNotFoundError):
-        return FileRefused(f"{path}: there is no such file")
-    return FileRefused(f"{path}: cannot be read ({error.strerror or error})")
+        return FileRejected(f"{path}: there is no such file")
+    return FileRejected(f"{path}: cannot be read ({error.strerror or error})")
 
 
 def open_records(path: Path, *, after: int = 0) -> Iterator[bytes]:
@@ -213,7 +213,7 @@ def open_records(path: Path, *, after: int = 0) -> Iterator[bytes]:
         after: how many records to leave out at the beginning.
 
     Raises:
-        FileRefused: if the file cannot be opened; while it is read, if it goes wrong, after all complete records.
+        FileRejected: if the file cannot be opened; while it is read, if it goes wrong, after all complete records.
     """
     return map(str.encode, _texts(RecordFile(path).reader(after=after)))
 
@@ -251,7 +251,7 @@ def inspect(path: Path, fields: Collection[str]) -> FileSummary:
         fields: what at least one record has to have.
 
     Raises:
-        FileRefused: if the file is missing, unreadable, a folder, empty or without records, cut in the middle, no
+        FileRejected: if the file is missing, unreadable, a folder, empty or without records, cut in the middle, no
             JSON, no array of objects or object per line, or if no record has the expected fields.
     """
     expected = set(fields)
@@ -267,30 +267,32 @@ def inspect(path: Path, fields: Collection[str]) -> FileSummary:
         if isinstance(value, dict):
             objects += 1
             matching += expected <= value.keys()
-            if not matching and len(found) < _SHOWN:
+            if not matching and len(found) < _MOST_NAMES:
                 found |= dict.fromkeys(value)
     size = RecordFile(path).size()
     if not records:
-        raise FileRefused(f"{path}: {'has no records' if size else 'is empty'}")
+        raise FileRejected(f"{path}: {'has no records' if size else 'is empty'}")
     if not objects:
-        raise FileRefused(f"{path}: is no array of objects and no lines of objects: none of {records:,} records is one")
+        raise FileRejected(
+            f"{path}: is no array of objects and no lines of objects: none of {records:,} records is one"
+        )
     if not matching:
-        raise FileRefused(f"{path}: {_mismatch(expected, found)}")
+        raise FileRejected(f"{path}: {_mismatch(expected, found)}")
     return FileSummary(records, matching, not_json, size)
 
 
 def _mismatch(expected: Collection[str], found: Collection[str]) -> str:
     kind = next((kind for kind, fields in _KINDS.items() if fields <= set(found)), None)
     looks = f", it looks like {kind}" if kind else ""
-    shown = ", ".join(name[:40] for name in list(found)[:_SHOWN]) or "no fields"
-    return f"no record has {', '.join(sorted(expected))}{looks}: found {shown}"
+    names = ", ".join(name[:40] for name in list(found)[:_MOST_NAMES]) or "no fields"
+    return f"no record has {', '.join(sorted(expected))}{looks}: found {names}"
 
 
 def digest(*paths: Path) -> str:
     """What identifies the content of files, in hex digits.
 
     Raises:
-        FileRefused: if one cannot be read.
+        FileRejected: if one cannot be read.
     """
     together = hashlib.sha256()
     for path in paths:

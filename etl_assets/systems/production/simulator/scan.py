@@ -1,4 +1,4 @@
-"""Cuts the text of records out of a window that slides over a file; what is wrong is said with its byte.
+"""Cuts the text of records out of a window that slides over a file; what is wrong is reported with its byte.
 
 A record is the text of one element of a JSON array, or of one line. Nothing here keeps more of a file than one window,
 which grows only for a record that is longer.
@@ -18,7 +18,7 @@ MAX_RECORD_BYTES = 64 * 1024 * 1024
 BLANK = " \t\r\n"
 # A file that has no record in so much text is not JSON.
 _BEGINNING = 256 * 1024
-# The longest piece of a token that the decoder can take for a mistake because the window ends in it: `-Infinit`, `\ud83d`.
+# The longest part of a token that the decoder can take for a mistake because the window ends in it: `-Infinit`, `\ud83d`.
 _TOKEN = 16
 
 # Numbers stay text: not needed as numbers, and Python refuses integers beyond 4,300 digits.
@@ -37,7 +37,7 @@ _TOKEN_BEGUN = re.compile(r"[-+.\w\\]*[ \t\r\n]*\Z")
 _BREAK = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
 
 
-class FileRefused(ConfigurationError):
+class FileRejected(ConfigurationError):
     """A file that cannot be served: which, what is wrong with it, and where."""
 
 
@@ -82,7 +82,7 @@ class Window:
         self.start = start
         self.taken = taken
         self.limit: int | None = None
-        self.fault: FileRefused | None = None
+        self.fault: FileRejected | None = None
         self._file = file
         self._undecoded = b""
         self._read_to = start
@@ -98,7 +98,7 @@ class Window:
         if self.fault:
             return False
         if len(self.text) > MAX_RECORD_BYTES:
-            self.fault = self.refused(f"a record is longer than {MAX_RECORD_BYTES:,} bytes", 0)
+            self.fault = self.rejection(f"a record is longer than {MAX_RECORD_BYTES:,} bytes", 0)
             return False
         # At least as much as there is: a long record is scanned again only when the window has doubled.
         size = max(WINDOW_BYTES, len(self.text))
@@ -123,13 +123,13 @@ class Window:
             if error.reason == "unexpected end of data":
                 self._undecoded = data[error.start :]
             else:
-                self.fault = FileRefused(
+                self.fault = FileRejected(
                     f"{self.path}: is not UTF-8: byte {first + error.start:,} is 0x{data[error.start]:02x};"
                     " save it as UTF-8"
                 )
         if "\0" in text:
             text = text[: text.index("\0")]
-            self.fault = FileRefused(
+            self.fault = FileRejected(
                 f"{self.path}: is not JSON: byte {first + len(text.encode()):,} is NUL, which no text contains"
             )
         self.text += text
@@ -144,9 +144,9 @@ class Window:
         """The byte of the file at a position of the text."""
         return self.start + (position if self.text.isascii() else len(self.text[:position].encode()))
 
-    def refused(self, what: str, position: int) -> FileRefused:
-        """The refusal of the file for what is at a position of the text."""
-        return FileRefused(f"{self.path}: {what} (byte {self.byte(position):,})")
+    def rejection(self, what: str, position: int) -> FileRejected:
+        """The rejection of the file for what is at a position of the text."""
+        return FileRejected(f"{self.path}: {what} (byte {self.byte(position):,})")
 
 
 class Scanner(Protocol):
@@ -165,7 +165,7 @@ class Scanner(Protocol):
             final: the window holds the file to its end.
 
         Raises:
-            FileRefused: if what the window begins with is no record; what is complete before it is given first.
+            FileRejected: if what the window begins with is no record; what is complete before it is given first.
         """
         ...
 
@@ -173,7 +173,7 @@ class Scanner(Protocol):
         """Judges what is left at the end of a file that grows no more.
 
         Raises:
-            FileRefused: if that is the beginning of a record.
+            FileRejected: if that is the beginning of a record.
         """
         ...
 
@@ -221,17 +221,19 @@ class ArrayScanner:
     def _judge(window: Window, error: BaseException, begin: int, *, final: bool) -> None:
         """Raises unless the record may only be incomplete."""
         if isinstance(error, RecursionError):
-            raise window.refused(f"record {window.taken + 1:,} is nested too deeply to read", begin) from None
-        at, said = begin, "Expecting value"
+            raise window.rejection(f"record {window.taken + 1:,} is nested too deeply to read", begin) from None
+        at, message = begin, "Expecting value"
         if isinstance(error, json.JSONDecodeError):
-            at, said = error.pos, error.msg
+            at, message = error.pos, error.msg
         elif isinstance(error, StopIteration):
             at = error.value
-        if said.startswith("Unterminated string"):
+        if message.startswith("Unterminated string"):
             return
         if at > len(window.text) - _TOKEN and (not final or _TOKEN_BEGUN.match(window.text, at)):
             return
-        raise window.refused(f"is not JSON in record {window.taken + 1:,}: {said[0].lower()}{said[1:]}", at) from None
+        raise window.rejection(
+            f"is not JSON in record {window.taken + 1:,}: {message[0].lower()}{message[1:]}", at
+        ) from None
 
     def _ended(self, window: Window, *, final: bool) -> int:
         """How far the window holds nothing but the end of the array; raises for what is neither that nor a record."""
@@ -247,23 +249,23 @@ class ArrayScanner:
         found = _SPACE.match(window.text, position)
         position = found.end() if found else position
         if position < len(window.text):
-            raise window.refused("goes on after the end of its array", position)
+            raise window.rejection("goes on after the end of its array", position)
         return position
 
     def _expect_more(self, window: Window, *, final: bool) -> None:
         rest = window.text.lstrip(BLANK)
         if self._between is _SEPARATOR and rest and not rest.startswith(","):
-            raise window.refused(
+            raise window.rejection(
                 f"is not JSON after record {window.taken:,}: a comma or the end of the array is expected",
                 len(window.text) - len(rest),
             )
         if final:
             inside = bool(rest.lstrip("[," + BLANK)) or not window.taken
             where = f"inside of record {window.taken + 1:,}" if inside else f"after record {window.taken:,}"
-            raise window.refused(f"is cut in the middle: the file ends {where}", len(window.text))
+            raise window.rejection(f"is cut in the middle: the file ends {where}", len(window.text))
 
     def finish(self, window: Window) -> None:
-        """See `Scanner`; an array that lacks its end was refused when it was taken."""
+        """See `Scanner`; an array that lacks its end was rejected when it was taken."""
 
 
 class LineScanner:
@@ -287,16 +289,16 @@ class LineScanner:
     def finish(self, window: Window) -> None:
         """See `Scanner`."""
         if window.text.strip(BLANK) or window.broken_character:
-            raise window.refused(
+            raise window.rejection(
                 f"is cut in the middle: the file ends inside of record {window.taken + 1:,}", len(window.text)
             )
 
 
 def scanner_of(window: Window, *, final: bool) -> Scanner | None:
-    """The scanner for what a file begins with; None as long as that cannot be said.
+    """The scanner for what a file begins with; None as long as that cannot be told.
 
     Raises:
-        FileRefused: if that is not JSON.
+        FileRejected: if that is not JSON.
     """
     text = window.text.lstrip(BLANK)
     if not text:
@@ -314,6 +316,6 @@ def scanner_of(window: Window, *, final: bool) -> Scanner | None:
     if text.startswith("{") and len(lines) == 1:
         return LineScanner()  # which knows that it is cut, or still being written
     begin = text[:20].split("\n")[0]
-    raise window.refused(
+    raise window.rejection(
         f"is not JSON: neither an array nor lines of objects; it begins with {begin!r}", len(window.text) - len(text)
     )

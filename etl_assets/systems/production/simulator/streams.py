@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from etl_assets.systems.production.simulator.files import FileRefused, RecordFile, RecordReader
+from etl_assets.systems.production.simulator.files import FileRejected, RecordFile, RecordReader
 from etl_assets.systems.production.simulator.scan import is_json
 
 # From memory as many at once as a window of a file holds.
@@ -27,7 +27,7 @@ class Changes:
 
     Attributes:
         holes: left out.
-        repeats: served once more behind their last.
+        repeats: served a second time behind their last.
         lines: served in place of the line that belongs there, as they are.
     """
 
@@ -65,7 +65,7 @@ class ServedStream:
         """Adds records at the end: text as it is, which may be other than JSON; anything else as its JSON.
 
         Raises:
-            FileRefused: if the stream is that of a file that cannot be read to its end.
+            FileRejected: if the stream is that of a file that cannot be read to its end.
         """
         texts = [record if isinstance(record, str) else json.dumps(record) for record in records]
         with self._lock:
@@ -83,7 +83,7 @@ class ServedStream:
 
         Raises:
             BeyondEnd: if they must and are not.
-            FileRefused: if the stream is that of a file that cannot be opened.
+            FileRejected: if the stream is that of a file that cannot be opened.
         """
         cursor = Cursor(self, after=after)
         if must_exist:
@@ -125,27 +125,27 @@ class Cursor:
         """
         try:
             self._fill()
-        except FileRefused:
+        except FileRejected:
             # Raised again when lines are asked for, where it becomes the last line of the answer.
             return
-        there = self._reader.sequence if self._reader else 0
+        reached = self._reader.sequence if self._reader else 0
         if self._stream.file_records is not None:
-            there = self._stream.file_records + len(self._stream.in_memory)
-        if not self._records and there < self._after:
-            raise BeyondEnd(there)
+            reached = self._stream.file_records + len(self._stream.in_memory)
+        if not self._records and reached < self._after:
+            raise BeyondEnd(reached)
 
     def approach(self, *, for_s: float) -> bool:
         """Reads towards the place where it begins, for about so long; True if it is reached, or cannot be."""
         try:
             return bool(self._records) or self._reader is None or self._reader.approach(for_s=for_s)
-        except FileRefused:
+        except FileRejected:
             return True
 
     def lines(self, at_most: int | None = None) -> tuple[int, bytes]:
         """How many records come next, and their lines; none at the end of the stream as it is now.
 
         Raises:
-            FileRefused: if the next record of a file cannot be read.
+            FileRejected: if the next record of a file cannot be read.
         """
         if not self._records:
             self._fill()
@@ -183,10 +183,10 @@ class Cursor:
                 result.append(line)
             for begin, end in changes.repeats:
                 if sequence == end:
-                    result += self._again(begin, end)
+                    result += self._repeated(begin, end)
         return result
 
-    def _again(self, begin: int, end: int) -> list[str]:
+    def _repeated(self, begin: int, end: int) -> list[str]:
         cursor = Cursor(self._stream, after=begin - 1)
         result: list[str] = []
         try:
@@ -202,7 +202,7 @@ class Cursor:
         """Judges what is left when nothing more is waited for.
 
         Raises:
-            FileRefused: if the file ends inside of a record.
+            FileRejected: if the file ends inside of a record.
         """
         if self._reader:
             self._reader.finish()

@@ -166,10 +166,10 @@ def _joined(parameter: int, parts: list[tuple[Integers, Floats]]) -> tuple[Integ
 
 
 @dataclass(frozen=True)
-class _Pieces:
+class _Segments:
     """What a parameter is known to be: from each reading on for some time a straight line, and then unknown.
 
-    Piece 0 is the time before the first reading, of which nothing is known.
+    Segment 0 is the time before the first reading, of which nothing is known.
 
     Attributes:
         begin: when it begins, µs.
@@ -183,13 +183,13 @@ class _Pieces:
     level: Floats
     slope: Floats
 
-    def until(self, piece: npt.NDArray[np.intp], instant: Integers) -> Integers:
-        """For how long of its piece a parameter is known up to an instant, µs."""
-        return np.clip(instant - self.begin[piece], 0, self.known[piece])
+    def until(self, segment: npt.NDArray[np.intp], instant: Integers) -> Integers:
+        """For how long of its segment a parameter is known up to an instant, µs."""
+        return np.clip(instant - self.begin[segment], 0, self.known[segment])
 
-    def area(self, piece: npt.NDArray[np.intp] | slice, start: Integers | int, end: Integers) -> Floats:
-        """The integral over a part of a piece, from and to µs after its beginning."""
-        return (end - start) * (self.level[piece] + self.slope[piece] * ((start + end) / 2))
+    def area(self, segment: npt.NDArray[np.intp] | slice, start: Integers | int, end: Integers) -> Floats:
+        """The integral over a part of a segment, from and to µs after its beginning."""
+        return (end - start) * (self.level[segment] + self.slope[segment] * ((start + end) / 2))
 
 
 def time_weighted_means(
@@ -220,25 +220,25 @@ def _means(
 ) -> tuple[Floats, Floats]:
     # A large offset is taken out before anything is summed: 1e9 + 0.001 must not become 1e9.
     centre = float(np.median(values))
-    pieces = _pieces(times, values - centre, rules)
+    segments = _segments(times, values - centre, rules)
     first, last = (np.searchsorted(times, instants, side="right") for instants in (starts, ends))
     several = last > first
-    begun, done = pieces.until(first, starts), pieces.until(first, ends)
-    tail = np.where(several, pieces.until(last, ends), 0)
-    before = np.concatenate(([0], np.cumsum(pieces.known)))
+    begun, done = segments.until(first, starts), segments.until(first, ends)
+    tail = np.where(several, segments.until(last, ends), 0)
+    before = np.concatenate(([0], np.cumsum(segments.known)))
     between = np.where(several, before[last] - before[first + several], 0)
     known = (done - begun) + between + tail
     area = (
-        pieces.area(first, begun, done)
-        + range_sums(pieces.area(slice(None), 0, pieces.known), first + 1, last)
-        + pieces.area(last, 0, tail)
+        segments.area(first, begun, done)
+        + range_sums(segments.area(slice(None), 0, segments.known), first + 1, last)
+        + segments.area(last, 0, tail)
     )
     coverage = known / (ends - starts)
     means = centre + area / np.maximum(known, 1)
     return np.where((known > 0) & (coverage >= rules.min_coverage) & np.isfinite(means), means, np.nan), coverage
 
 
-def _pieces(times: Integers, values: Floats, rules: AlignmentRules) -> _Pieces:
+def _segments(times: Integers, values: Floats, rules: AlignmentRules) -> _Segments:
     gaps = np.diff(times)
     age = min(round(float(np.median(gaps)) * rules.max_age_spacings), OLDEST)
     slope = np.zeros(len(times) + 1)
@@ -247,7 +247,7 @@ def _pieces(times: Integers, values: Floats, rules: AlignmentRules) -> _Pieces:
     else:
         known = np.append(np.where(gaps <= age, gaps, 0), 0)
         slope[1:-1] = np.diff(values) / gaps
-    return _Pieces(
+    return _Segments(
         begin=np.concatenate((times[:1], times)),
         known=np.concatenate(([0], known)),
         level=np.concatenate(([0.0], values)),

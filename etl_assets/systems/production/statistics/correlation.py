@@ -15,17 +15,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from etl_assets.systems.production.contracts import READINGS, ProductCorrelations
-from etl_assets.systems.production.statistics.dependence import (
+from etl_assets.systems.production.statistics.resampling import Resampled, block_length, resample
+from etl_assets.systems.production.statistics.significance import (
     DRIFTING,
+    FIRST_ROUND,
     TREATMENTS,
     Array,
     Dependence,
     autocorrelation,
     classify,
+    significance,
+    treat,
     treatments_of,
 )
-from etl_assets.systems.production.statistics.resampling import Resampled, block_length, resample
-from etl_assets.systems.production.statistics.surrogates import FIRST_ROUND, significance, treat
 
 FEWEST = 10
 TOP = 3

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from etl_assets.systems.production.statistics.dependence import Array, autocorrelation
+from etl_assets.systems.production.statistics.significance import Array, autocorrelation
 
 FEWEST_BLOCKS = 10
 # Another rule of alignment moves |r| by as much: what differs less is not told apart, however steadily it differs.

@@ -1,4 +1,4 @@
-"""NDJSON in pieces of any size, cut into batches of consecutive records: pure, and without looking into the records.
+"""NDJSON in chunks of any size, cut into batches of consecutive records: pure, and without looking into the records.
 
 Of each batch the first and the last sequence and the number of lines are checked together, which is all that a stream in
 order needs. Only a batch that does not come out right is looked at line by line.
@@ -17,7 +17,7 @@ BATCH_RECORDS = 1000
 # Of long records fewer make a batch; a line that is longer than this is none of a record.
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 _SEQUENCE = re.compile(rb'\s*\{\s*"sequence"\s*:\s*(\d{1,18})\s*[,}]')
-_SHOWN_CHARS = 80
+_EXCERPT_CHARS = 80
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,17 @@ class Lines:
         self.fault: PlatformError | None = None
         self._what = what
         self._next = after + 1
-        self._pieces: list[bytes] = []
+        self._chunks: list[bytes] = []
         self._ends = 0
         self._size = 0
         # Lines without a sequence, until the next that has one says whether they have a place in the stream.
-        self._held: list[bytes] = []
+        self._pending: list[bytes] = []
 
-    def feed(self, piece: bytes) -> list[Cut]:
-        """Take in a piece; the full batches that are complete with it."""
-        self._pieces.append(piece)
-        self._ends += piece.count(b"\n")
-        self._size += len(piece)
+    def feed(self, chunk: bytes) -> list[Cut]:
+        """Take in a chunk; the full batches that are complete with it."""
+        self._chunks.append(chunk)
+        self._ends += chunk.count(b"\n")
+        self._size += len(chunk)
         if self._size > MAX_BATCH_BYTES:
             if not self._ends and self.fault is None:
                 self.fault = PermanentError(
@@ -70,7 +70,7 @@ class Lines:
     def end(self) -> list[Cut]:
         """What is left at the end of the answer: a last line without an end counts if it is a whole record."""
         cuts = self.flush()
-        rest = b"".join(self._pieces)
+        rest = b"".join(self._chunks)
         if rest.strip() and self.fault is None:
             if _document(rest) is None:
                 self.fault = TransientError(
@@ -78,13 +78,13 @@ class Lines:
                 )
             else:
                 cuts += self._checked(rest + b"\n", 1)
-        if self._held and self.fault is None:
-            self.fault = self._no_record(self._held[0])
+        if self._pending and self.fault is None:
+            self.fault = self._no_record(self._pending[0])
         return cuts
 
     def _cut(self, multiple: int) -> list[Cut]:
         """All complete lines up to the last whole multiple, in batches."""
-        data, ends = _without_empty_lines(b"".join(self._pieces))
+        data, ends = _without_empty_lines(b"".join(self._chunks))
         total = len(ends) // multiple * multiple
         cuts: list[Cut] = []
         start = 0
@@ -94,34 +94,34 @@ class Lines:
             if self.fault is None:
                 cuts += self._checked(data[start:end], count)
             start = end
-        self._pieces, self._ends, self._size = [data[start:]], len(ends) - total, len(data) - start
+        self._chunks, self._ends, self._size = [data[start:]], len(ends) - total, len(data) - start
         return cuts
 
     def _checked(self, lines: bytes, count: int) -> list[Cut]:
         last = lines.rfind(b"\n", 0, -1) + 1
-        if self._held or _sequence_at(lines, 0) != self._next or _sequence_at(lines, last) != self._next + count - 1:
-            return self._in_order([*self._held, *_split(lines)])
+        if self._pending or _sequence_at(lines, 0) != self._next or _sequence_at(lines, last) != self._next + count - 1:
+            return self._in_order([*self._pending, *_split(lines)])
         self._next += count
         return [Cut(self._next - count, count, lines)]
 
     def _in_order(self, lines: list[bytes]) -> list[Cut]:
         """The lines up to the first fault, without the repeated ones; what has no sequence of its own is judged by its place."""
-        first, kept, held = self._next, list[bytes](), list[bytes]()
+        first, kept, pending = self._next, list[bytes](), list[bytes]()
         for line in lines:
             sequence = _sequence(line)
             if sequence is None:
                 self.fault = self._reported(line)
-                held.append(line)
-            elif sequence == self._next + len(held):
-                kept += [*held, line]
-                self._next, held = sequence + 1, []
+                pending.append(line)
+            elif sequence == self._next + len(pending):
+                kept += [*pending, line]
+                self._next, pending = sequence + 1, []
             elif sequence > self._next:
                 self.fault = self._hole(sequence)
-            elif held:
-                self.fault = self._no_record(held[0])
+            elif pending:
+                self.fault = self._no_record(pending[0])
             if self.fault is not None:
                 break
-        self._held = held
+        self._pending = pending
         return [Cut(first, len(kept), b"".join(kept))] if kept else []
 
     def _hole(self, sequence: int) -> PlatformError:
@@ -141,10 +141,10 @@ class Lines:
         )
 
     def _no_record(self, line: bytes) -> PlatformError:
-        shown = line.strip().decode("utf-8", "backslashreplace")
-        shown = shown if len(shown) <= _SHOWN_CHARS else shown[: _SHOWN_CHARS - 1] + "…"
+        excerpt = line.strip().decode("utf-8", "backslashreplace")
+        excerpt = excerpt if len(excerpt) <= _EXCERPT_CHARS else excerpt[: _EXCERPT_CHARS - 1] + "…"
         return TransientError(
-            f"the API's stream {self._what}, after sequence {self._next - 1}: a line that is no record: {shown}"
+            f"the API's stream {self._what}, after sequence {self._next - 1}: a line that is no record: {excerpt}"
         )
 
 
@@ -176,7 +176,7 @@ def _split(lines: bytes) -> list[bytes]:
 def _without_empty_lines(data: bytes) -> tuple[bytes, np.ndarray]:
     """The same without the heartbeats, and where its lines end; what is after the last end is left as it is."""
     ends = _line_ends(data)
-    # No record has room in a line of one byte.
+    # No record fits into a line of one byte.
     if len(ends) and np.diff(ends, prepend=-1).min() <= 2:
         *lines, rest = data.split(b"\n")
         data = b"".join(line + b"\n" for line in lines if line.strip()) + rest

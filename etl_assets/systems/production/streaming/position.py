@@ -9,7 +9,7 @@ from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.transaction import Transaction, relation
 from etl_assets.core.sources.streams.broker import Position
 from etl_assets.errors import TransientError
-from etl_assets.systems.production.streaming.streams import Stream
+from etl_assets.systems.production.contracts import Stream
 
 BEGINNING = Position("", 0)
 
@@ -27,8 +27,10 @@ def read_position(transaction: Transaction, stream: Stream) -> Position:
     Raises:
         TransientError: if the database's clock is behind the newest row, which the next one would then not follow.
     """
-    found = transaction.rows(_newest(stream, "source_position, committed_at >= clock_timestamp() AS ahead")).to_pylist()
-    if found and found[0]["ahead"]:
+    found = transaction.rows(
+        _newest(stream, "source_position, committed_at >= clock_timestamp() AS is_later")
+    ).to_pylist()
+    if found and found[0]["is_later"]:
         raise TransientError(
             f"the database's clock is behind the last write to {stream.contract.config.table}, nothing was written: set"
             " the clock of its server, or wait until it has caught up"

@@ -1,4 +1,4 @@
-"""From the broker to the database, each record once.
+"""From the broker to the database, each record exactly once.
 
 How far the drain has come is in the ledger row of the transaction that stored the rows, so that it can be killed anywhere: what
 was committed is not stored again, what was not is still in the broker. There it is dropped only below that position.
@@ -27,6 +27,7 @@ from etl_assets.core.slices.transaction import Transaction, refuse_drift
 from etl_assets.core.slices.writing import Outcome, Write, finish
 from etl_assets.core.sources.streams.broker import Batch, Broker, Foreign, Lag, Position
 from etl_assets.errors import PermanentError
+from etl_assets.systems.production.contracts import Stream
 from etl_assets.systems.production.streaming.position import (
     BEGINNING,
     committed_position,
@@ -34,8 +35,7 @@ from etl_assets.systems.production.streaming.position import (
     is_committed,
     read_position,
 )
-from etl_assets.systems.production.streaming.relay import begins_anew
-from etl_assets.systems.production.streaming.streams import Stream
+from etl_assets.systems.production.streaming.relaying import begins_anew
 from etl_assets.systems.production.transform import SEQUENCE, parsed
 
 __all__ = ["Drained", "Position", "committed_position", "drain", "reset"]
@@ -88,7 +88,7 @@ def drain(database: Database, broker: Broker, stream: Stream, *, run_id: str = "
 
     Raises:
         PermanentError: if records are missing before those that wait, or the table has records of another source.
-        TransientError: if broker or database stay unavailable; what was committed stays, the next drain goes on from there.
+        TransientError: if broker or database stay unavailable; what was committed stays, the next drain goes on from current.
     """
     position = committed_position(database, stream)
     newest = broker.newest(stream.name)
@@ -108,21 +108,21 @@ def drain(database: Database, broker: Broker, stream: Stream, *, run_id: str = "
 
 def _stored(writer: "_Writer", broker: Broker, stream: Stream, after: int) -> "Iterator[_Stored]":
     """Store what waits; one result for each transaction."""
-    foreign: frozenset[str] = frozenset()
-    fetched = _fetch(broker, stream, after, foreign)
+    unknown: frozenset[str] = frozenset()
+    fetched = _fetch(broker, stream, after, unknown)
     while not fetched.is_empty:
-        known = foreign | {entry.entry_id for entry in fetched.foreign}
-        # Read and judged while the server loads what is there.
+        known = unknown | {entry.entry_id for entry in fetched.unknown}
+        # Read and judged while the server loads what is current.
         following = writer.session.background(functools.partial(_fetch, broker, stream, fetched.last, known))
         stored = writer.store(fetched)
         if isinstance(stored, _Stale):
-            fetched = _fetch(broker, stream, stored.after, foreign)
+            fetched = _fetch(broker, stream, stored.after, unknown)
             continue
         yield stored
-        foreign, position = known, stored.position
+        unknown, position = known, stored.position
         broker.trim(stream.name, committed=position.sequence, source=position.source)
         fetched = following.result()
-    if foreign and isinstance(broker.newest(stream.name), Foreign):
+    if unknown and isinstance(broker.newest(stream.name), Foreign):
         # All before it is stored, and it is in quarantine. After such an entry the stream refuses ours; without it the relay
         # goes on from the committed position.
         broker.delete(stream.name)
@@ -133,16 +133,16 @@ def reset(database: Database, broker: Broker, stream: Stream, *, run_id: str = "
 
     Quarantine stays; what was replayed from there into the table is open again.
     """
-    piece, started, commit_id = Slice(stream.contract), time.perf_counter(), uuid.uuid4().hex
+    table, started, commit_id = Slice(stream.contract), time.perf_counter(), uuid.uuid4().hex
 
     def attempt() -> None:
         with session.transaction() as transaction:
-            transaction.lock(piece)
+            transaction.lock(table)
             if is_committed(transaction, commit_id):
                 return
             read_position(transaction, stream)
             change = Change(deleted=emptied(transaction, stream))
-            outcome = Outcome(piece, commit_id, change, 0, 0, 0, 0, None, time.perf_counter() - started)
+            outcome = Outcome(table, commit_id, change, 0, 0, 0, 0, None, time.perf_counter() - started)
             position = dataclasses.asdict(BEGINNING)
             finish(transaction, outcome, Write("replace", run_id=run_id, source_position=position))
             broker.delete(stream.name)
@@ -161,7 +161,7 @@ class _Fetched:
     Attributes:
         after: the position after which they were asked for.
         first, last: their sequences; last = after when there are none.
-        foreign: entries that are not ours.
+        unknown: entries that no relay of ours wrote.
     """
 
     after: int
@@ -170,7 +170,7 @@ class _Fetched:
     last: int
     rows: pa.Table
     rejected: Sequence[Record]
-    foreign: Sequence[Foreign] = field(default=())
+    unknown: Sequence[Foreign] = field(default=())
 
     @property
     def count(self) -> int:
@@ -179,7 +179,7 @@ class _Fetched:
 
     @property
     def is_empty(self) -> bool:
-        return not self.count and not self.foreign
+        return not self.count and not self.unknown
 
     def beyond(self, sequence: int) -> "_Fetched":
         """Those after a sequence."""
@@ -194,14 +194,14 @@ def _fetch(broker: Broker, stream: Stream, after: int, known: frozenset[str]) ->
     """The next records, up to the first hole or the first record of another source.
 
     Args:
-        known: entries that are not ours and were met before.
+        known: entries of that kind that were read before.
     """
     entries = broker.read(stream.name, after=after, batches=BATCHES + len(known))
-    foreign = [entry for entry in entries if isinstance(entry, Foreign) and entry.entry_id not in known]
+    unknown = [entry for entry in entries if isinstance(entry, Foreign) and entry.entry_id not in known]
     batches = [entry for entry in entries if isinstance(entry, Batch)]
     if not batches:
         nothing = arrow_schema(stream.contract).empty_table()
-        return _Fetched(after, "", after + 1, after, nothing, (), foreign)
+        return _Fetched(after, "", after + 1, after, nothing, (), unknown)
     source, first = batches[0].source, max(batches[0].first, after + 1)
     last, lines = first - 1, []
     for batch in batches:
@@ -210,7 +210,7 @@ def _fetch(broker: Broker, stream: Stream, after: int, known: frozenset[str]) ->
         lines.append(_lines_after(stream, batch, last))
         last = batch.last
     judged = parsed(stream, b"".join(lines), first=first)
-    return _Fetched(after, source, first, last, judged.valid, judged.records, foreign)
+    return _Fetched(after, source, first, last, judged.valid, judged.records, unknown)
 
 
 def _lines_after(stream: Stream, batch: Batch, sequence: int) -> bytes:
@@ -249,29 +249,31 @@ class _Writer:
         self.session = session
         self._broker = broker
         self._stream = stream
-        self._piece = Slice(stream.contract)
+        self._slice = Slice(stream.contract)
         self._run_id = run_id
         # Where one lot has keys that are in the table, the next is likely to have some too.
         self._look_first = False
 
     def store(self, fetched: _Fetched) -> _Stored | _Stale:
-        """Store records after those that are stored, if they go on from there."""
+        """Store records after those that are stored, if they go on from current."""
         commit_id, earlier = uuid.uuid4().hex, list[_Stored]()
 
         def attempt() -> _Stored | _Stale:
             with self.session.transaction() as transaction:
-                transaction.lock(self._piece)
+                transaction.lock(self._slice)
                 if earlier and is_committed(transaction, commit_id):
                     return earlier[-1]
                 refuse_drift(transaction, self._stream.contract)
-                there = read_position(transaction, self._stream)
-                begin = self._begin(there, fetched)
+                current = read_position(transaction, self._stream)
+                begin = self._begin(current, fetched)
                 if isinstance(begin, _Stale):
                     return begin
                 new = fetched.beyond(begin.sequence)
                 if new.is_empty:
-                    return _Stored(there)
-                deleted = emptied(transaction, self._stream) if there.sequence and begin.source != there.source else 0
+                    return _Stored(current)
+                deleted = (
+                    emptied(transaction, self._stream) if current.sequence and begin.source != current.source else 0
+                )
                 earlier.append(self._write(transaction, new, begin, deleted, commit_id))
                 self.session.commit(commit_id)
             return earlier[-1]
@@ -285,20 +287,20 @@ class _Writer:
                 self._look_first = isinstance(stored, _Stored) and stored.met
                 return stored
 
-    def _begin(self, there: Position, fetched: _Fetched) -> Position | _Stale:
+    def _begin(self, current: Position, fetched: _Fetched) -> Position | _Stale:
         """From where the records count.
 
         Raises:
-            PermanentError: if some are missing, or they must not take the place of those that are there.
+            PermanentError: if some are missing, or they must not take the place of those that are current.
         """
         if not fetched.count:
-            return there
-        begin = Position(fetched.source, there.sequence)
-        if there.sequence and fetched.source != there.source:
+            return current
+        begin = Position(fetched.source, current.sequence)
+        if current.sequence and fetched.source != current.source:
             newest = self._broker.newest(self._stream.name)
             if newest is None or (isinstance(newest, Batch) and newest.source != fetched.source):
-                return _Stale(there.sequence if newest and newest.source == there.source else 0)
-            self._require_replaceable(there.source, fetched.source)
+                return _Stale(current.sequence if newest and newest.source == current.source else 0)
+            self._require_replaceable(current.source, fetched.source)
             begin = Position(fetched.source, 0)
         if fetched.first <= begin.sequence + 1:
             return begin
@@ -309,27 +311,27 @@ class _Writer:
             f" those before, the broker those after, nothing was written beyond the hole: {AGAIN}"
         )
 
-    def _require_replaceable(self, there: str, given: str) -> None:
-        if not begins_anew(there):
+    def _require_replaceable(self, current: str, given: str) -> None:
+        if not begins_anew(current):
             table = self._stream.contract.config.table
             raise PermanentError(
-                f"{table} has records of {there or 'a source without a name'!r}, and the broker those of {given!r}: relay"
+                f"{table} has records of {current or 'a source without a name'!r}, and the broker those of {given!r}: relay"
                 f" from the former, or begin anew with `etl-assets production reset --yes`"
             )
 
     def _write(self, transaction: Transaction, new: _Fetched, begin: Position, deleted: int, commit_id: str) -> _Stored:
         started = time.perf_counter()
-        stored = store_latest(transaction, self._piece, new.rows, sequence=SEQUENCE, look_first=self._look_first)
+        stored = store_latest(transaction, self._slice, new.rows, sequence=SEQUENCE, look_first=self._look_first)
         gave_way = [*_superseded(self._stream, stored.gave_way), *_superseded(self._stream, stored.taken_out)]
-        rejected = [*new.rejected, *(_not_ours(self._stream, entry) for entry in new.foreign)]
+        rejected = [*new.rejected, *(_unknown(self._stream, entry) for entry in new.unknown)]
         position = Position(begin.source, new.last) if new.count else begin
         records = [_from_source(record, position.source) for record in (*rejected, *gave_way)]
-        store_records(transaction, self._piece, records, run_id=self._run_id)
+        store_records(transaction, self._slice, records, run_id=self._run_id)
         outcome = Outcome(
-            slice=self._piece,
+            slice=self._slice,
             commit_id=commit_id,
             change=dataclasses.replace(stored.change, deleted=deleted),
-            received=new.count + len(new.foreign),
+            received=new.count + len(new.unknown),
             # A row that was taken out of the table was received in an earlier write.
             quarantined=len(rejected) + stored.gave_way.num_rows,
             flagged=0,
@@ -358,7 +360,7 @@ def _superseded(stream: Stream, rows: pa.Table) -> list[Record]:
     return records
 
 
-def _not_ours(stream: Stream, entry: Foreign) -> Record:
+def _unknown(stream: Stream, entry: Foreign) -> Record:
     """An entry that no relay of ours wrote, for quarantine."""
     raw = {**dict.fromkeys(stream.contract.columns), "entry": entry.entry_id, "fields": dict(entry.fields)}
     fault = Fault("entry", "not written by a relay of ours, or damaged", entry.entry_id)

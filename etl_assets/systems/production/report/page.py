@@ -4,7 +4,7 @@
     <folder>/<run>/report.html  .csv  .json        of each run
 
 The page is self-contained: styles and charts are in it, it fetches nothing and runs no script. What is said is decided in
-`report_document` and `report_answer`; what is drawn, in `report_charts`; here it is only put together and written.
+`findings` and `words`; what is drawn, in `charts`; here it is only put together and written.
 """
 
 import functools
@@ -19,13 +19,10 @@ from etl_assets.core.charts import numbers
 from etl_assets.core.charts.files import safe_name, write_text
 from etl_assets.core.charts.pages import template
 from etl_assets.core.charts.pictures import figure, svg
-from etl_assets.systems.production.report import numbers as report_numbers
-from etl_assets.systems.production.report import words as report_words
-from etl_assets.systems.production.report.answer import answer
+from etl_assets.systems.production.contracts import ProductCorrelations
+from etl_assets.systems.production.report import words
 from etl_assets.systems.production.report.charts import MARKS, Chart, charts_of
-from etl_assets.systems.production.report.document import Findings, LeftOut, Row, as_csv, as_json, document
-
-__all__ = ["Findings", "LeftOut", "ReportFiles", "answer", "document", "write_report"]
+from etl_assets.systems.production.report.findings import COLUMNS, NAMES, Findings, Row, as_csv, as_json, document
 
 # For a report of many products the charts share this number of marks, so that a browser can still open the page.
 MARKS_PER_PAGE = 80_000
@@ -75,9 +72,9 @@ def _page(report: Mapping[str, Any], findings: Findings) -> str:
         products=list(_products(report, findings)),
         settings=list(_settings(report["method"])),
         notes=_notes(report["method"]),
-        words=report_words,
-        columns=report_words.columns(),
-        interval=report_numbers.interval,
+        columns=COLUMNS,
+        meanings={NAMES.get(name, name): column.description for name, column in ProductCorrelations.columns.items()},
+        interval=words.interval,
         drawing=_drawing,
     )
     return text
@@ -91,9 +88,7 @@ def _drawing(chart: Chart, name: str) -> str:
 @functools.cache
 def _template() -> Any:
     filters = (numbers.amount, numbers.counted, numbers.instant, numbers.share)
-    return template(
-        Path(__file__).with_name("report.html.j2"), *filters, report_numbers.correlation, report_numbers.probability
-    )
+    return template(Path(__file__).with_name("report.html.j2"), *filters, words.correlation, words.probability)
 
 
 def _products(report: Mapping[str, Any], findings: Findings) -> Iterator[dict[str, Any]]:
@@ -105,17 +100,17 @@ def _products(report: Mapping[str, Any], findings: Findings) -> Iterator[dict[st
         number = product["product"]
         readings = []
         for reading, rows in product["readings"].items():
-            shown = []
+            top = []
             for row in (row for row in rows if row["top"]):
                 aligned = findings.aligned.iloc[places.get((number, row["parameter"]), [])]
-                shown.append(
+                top.append(
                     {
                         **row,
-                        "remarks": report_words.remarks(row, _tied(row, rows)),
+                        "remarks": words.remarks(row, _tied(row, rows)),
                         "charts": _charts(row, aligned, reading, marks),
                     }
                 )
-            readings.append({"name": reading, "rows": rows, "shown": shown})
+            readings.append({"name": reading, "rows": rows, "top": top})
         yield {"number": number, "answer": product["answer"], "summary": summary, "readings": readings}
 
 

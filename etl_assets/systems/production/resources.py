@@ -1,12 +1,25 @@
-"""The settings of alignment and statistics as a Dagster resource, so that all assets of a run have the same."""
+"""What the assets are given: the production API, and the settings of alignment and statistics."""
 
 from typing import Any, Literal
 
 import dagster as dg
 from pydantic import Field
 
-from etl_assets.systems.production.statistics.alignment import AlignmentRules
-from etl_assets.systems.production.statistics.correlation import Method
+from etl_assets.systems.production.settings import ProductionSettings
+from etl_assets.systems.production.source import ProductionApi
+from etl_assets.systems.production.statistics import AlignmentRules, Method
+
+
+class ProductionApiResource(dg.ConfigurableResource[Any]):
+    """The API at PRODUCTION_API_URL; settings are read when a run needs it, so that no address is in a run config."""
+
+    def connect(self) -> ProductionApi:
+        """The API, ready to be read.
+
+        Raises:
+            ConfigurationError: if its URL is not set.
+        """
+        return ProductionApi.from_settings(ProductionSettings.load())
 
 
 class ReportMethod(dg.ConfigurableResource[Any]):

@@ -1,0 +1,31 @@
+"""The environment variables of the outages system."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from etl_assets.settings import Settings, split
+
+
+class OutagesSettings(Settings):
+    """Settings of one process that runs the outages system."""
+
+    source_variables: ClassVar[tuple[str, ...]] = ("OUTAGES_API_URL", "OUTAGES_API_KEY")
+
+    outages_api_url: str | None = Field(None, repr=False, description="Base URL of the outage API")
+    outages_api_key: SecretStr | None = Field(None, description="Key of the outage API, sent as x-api-key")
+    outages_sites: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("norwich-pear-tree", "kingfisher"), description="Sites to follow, comma-separated"
+    )
+
+    @field_validator("outages_sites", mode="before")
+    @classmethod
+    def _split_list(cls, value: Any) -> Any:
+        value = split(value)
+        if not value:
+            raise ValueError("must name at least one site")
+        return value
+
+
+SETTINGS = OutagesSettings
