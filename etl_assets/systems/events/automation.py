@@ -100,9 +100,9 @@ def _newest(file: FeedFile, postgres: PostgresResource, settings: EventsSettings
 def _is_new(entry: Entry, file: FeedFile, now: datetime) -> bool:
     if file.md5 in (entry.md5, entry.refused_md5) and not (entry.sought or entry.state == "fetched"):
         return False
-    asked = entry.last_asked_at
+    last = entry.last_asked_at
     pause = LOOK_AGAIN if entry.state == "absent" else TRY_AGAIN
-    return entry.refused_md5 is not None or entry.reason is None or asked is None or now - asked >= pause
+    return entry.refused_md5 is not None or entry.reason is None or last is None or now - last >= pause
 
 
 def _late(postgres: PostgresResource, settings: EventsSettings, now: datetime, *, beside: FeedFile | None) -> Wanted:
@@ -133,8 +133,8 @@ def _late(postgres: PostgresResource, settings: EventsSettings, now: datetime, *
 
 def _is_due(entry: Entry, now: datetime) -> bool:
     """Whether to ask again for the file of an interval."""
-    asked = entry.last_asked_at
-    return entry.interval <= now - LOOK_AGAIN and (asked is None or now - asked >= LOOK_AGAIN)
+    last = entry.last_asked_at
+    return entry.interval <= now - LOOK_AGAIN and (last is None or now - last >= LOOK_AGAIN)
 
 
 def _described(intervals: Sequence[datetime]) -> str:

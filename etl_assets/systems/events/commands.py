@@ -36,7 +36,7 @@ def load(
         results, refused = _of_files(file)
     else:
         results, refused = [_of_feed(interval, first, last)], []
-    _say(results)
+    _print_outcome(results)
     for error in refused:
         print(f"error: {error}", file=sys.stderr)
     if refused:
@@ -118,7 +118,7 @@ def _entries(results: list["LoadResult"]) -> list["Entry"]:
     return [found[interval] for interval in sorted(found)]
 
 
-def _say(results: list["LoadResult"]) -> None:
+def _print_outcome(results: list["LoadResult"]) -> None:
     """What was stored on the one hand, what was not and why on the other."""
     from etl_assets.systems.events.us_events import Totals
 
@@ -132,7 +132,7 @@ def _say(results: list["LoadResult"]) -> None:
         f" {totals.updated:,} updated, {totals.deleted:,} deleted, {totals.unchanged:,} unchanged"
         + (f", {totals.deduplicated:,} stored with another file" if totals.deduplicated else "")
     )
-    for line in _troubled(entries):
+    for line in _troubles(entries):
         print(line, file=sys.stderr)
     quarantined = sum(result.quarantined for result in results)
     if quarantined:
@@ -140,15 +140,15 @@ def _say(results: list["LoadResult"]) -> None:
         print(f"{counted} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
 
 
-def _troubled(entries: list["Entry"]) -> list[str]:
-    """What became of intervals without their file, and why: a line for those that follow each other with the same fate."""
+def _troubles(entries: list["Entry"]) -> list[str]:
+    """What became of intervals without their file, and why: a line for those that follow each other with the same outcome."""
     from etl_assets.systems.events.files import INTERVAL
 
     stretches: list[list[Entry]] = []
     for entry in entries:
         if entry.reason:
             last = stretches[-1][-1] if stretches else None
-            if last and _fate(last) == _fate(entry) and last.interval + INTERVAL == entry.interval:
+            if last and _state_of(last) == _state_of(entry) and last.interval + INTERVAL == entry.interval:
                 stretches[-1].append(entry)
             else:
                 stretches.append([entry])
@@ -156,11 +156,11 @@ def _troubled(entries: list["Entry"]) -> list[str]:
     for stretch in stretches:
         first, end = stretch[0].interval, stretch[-1].interval + INTERVAL
         until = f" until {end:%Y-%m-%dT%H:%MZ}, {len(stretch)} intervals," if len(stretch) > 1 else ""
-        lines.append(f"{first:%Y-%m-%dT%H:%MZ}{until} {_fate(stretch[0])}")
+        lines.append(f"{first:%Y-%m-%dT%H:%MZ}{until} {_state_of(stretch[0])}")
     return lines
 
 
-def _fate(entry: "Entry") -> str:
+def _state_of(entry: "Entry") -> str:
     kept = ", as it was" if entry.stored else ""
     accepted = f", accepted ({entry.accepted})" if entry.accepted else ""
     return f"{entry.state}{kept}{accepted}: {entry.reason}"

@@ -109,9 +109,9 @@ def _loaded(
 ) -> LoadResult:
     """Store the US events of what was taken, and look at what came of it."""
     stored = list(store_us_events(stores, intervals, rule=rule, clock=clock))
-    asked = set(intervals)
-    manifest = entries(stores.database, min(asked), max(asked) + INTERVAL) if asked else {}
-    return LoadResult(taken, stored, [entry for at, entry in manifest.items() if at in asked])
+    wanted = set(intervals)
+    manifest = entries(stores.database, min(wanted), max(wanted) + INTERVAL) if wanted else {}
+    return LoadResult(taken, stored, [entry for at, entry in manifest.items() if at in wanted])
 
 
 def _clock(now: datetime | None) -> Clock:

@@ -246,8 +246,8 @@ def all_listed(feed: EventsFeed, intervals: Sequence[datetime]) -> dict[datetime
     listed = {file.interval: file for file in feed.listed(min(intervals), max(intervals) + INTERVAL)}
     try:
         for interval, file in newest(feed).items():
-            there = listed.get(interval)
-            listed[interval] = replace(file, other=there) if there and there.md5 != file.md5 else file
+            other = listed.get(interval)
+            listed[interval] = replace(file, other=other) if other and other.md5 != file.md5 else file
     except PlatformError as error:
         _log.warning("the list of all files is taken as it is: %s", error)
     return {interval: file for interval, file in listed.items() if interval in wanted}

@@ -139,12 +139,12 @@ def _read(content: bytes, interval: datetime) -> _Read:
     return _Read(rows, numbers[readable], records)
 
 
-def corrected_events(raw: Sequence[Mapping[str, Any]], there: pd.DataFrame) -> Split[pd.DataFrame]:
+def corrected_events(raw: Sequence[Mapping[str, Any]], stored: pd.DataFrame) -> Split[pd.DataFrame]:
     """Lines that were in quarantine, as rows of their files.
 
     Args:
         raw: `file_interval`, and the fields by name or the whole line as `text`; corrected.
-        there: the rows of the same files that are stored. A line whose event is among them, as another row, is rejected: the
+        stored: the rows of the same files that are stored. A line whose event is among them, as another row, is rejected: the
             feed has corrected it since.
     """
     rows, records = [arrow_schema(RawEvents).empty_table()], []
@@ -155,16 +155,16 @@ def corrected_events(raw: Sequence[Mapping[str, Any]], there: pd.DataFrame) -> S
             records.append(Record(tuple(faults), row))
             continue
         corrected = raw_events(line + b"\n", interval=datetime.fromisoformat(row[INTERVAL])).valid
-        if _is_there_otherwise(to_frame(corrected), there):
+        if _is_stored_otherwise(to_frame(corrected), stored):
             records.append(Record((Fault(ID, "the file has this event by now", row.get(ID)),), row))
         else:
             rows.append(corrected)
     return Split(to_frame(pa.concat_tables(rows)), records)
 
 
-def _is_there_otherwise(corrected: pd.DataFrame, there: pd.DataFrame) -> bool:
+def _is_stored_otherwise(corrected: pd.DataFrame, stored: pd.DataFrame) -> bool:
     """Whether the event of the one corrected row is stored as another row."""
-    same = there[there[ID].isin(corrected[ID])]
+    same = stored[stored[ID].isin(corrected[ID])]
     return len(same) > 0 and not same[list(corrected.columns)].reset_index(drop=True).equals(corrected)
 
 

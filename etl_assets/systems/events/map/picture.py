@@ -126,7 +126,7 @@ class Drawing:
             colour=[colours[of if group is None else group] for of in drawn.sectors["group"]],
         )
         for (islands, vague), some in rows.groupby(["islands", "vague"]):
-            # How the others look says `map.css`, once for all.
+            # How the others look says `map.css`, for all of them.
             look = {"fillOpacity": 0.28, "strokeWidth": 0.8} if vague else {}
             encoding = {
                 **{name: _field(name) for name in ("latitude", "longitude")},

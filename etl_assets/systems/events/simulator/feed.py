@@ -199,8 +199,8 @@ class EventsSimulator:
             return not quirks.held
 
     def _is_served(self, interval: datetime) -> bool:
-        there = self.first <= interval < self.end() and (interval - BEGINNING) % INTERVAL == timedelta(0)
-        return there and self._is_listed(interval) and not self._of(interval).withdrawn
+        exists = self.first <= interval < self.end() and (interval - BEGINNING) % INTERVAL == timedelta(0)
+        return exists and self._is_listed(interval) and not self._of(interval).withdrawn
 
     def _lines(self, interval: datetime, base_url: str) -> str:
         base, events = self.advertised_url or base_url, self.listed(interval)
