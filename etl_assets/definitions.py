@@ -42,10 +42,15 @@ def platform_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Defin
     Args:
         overrides: resources that replace ours, by name; for tests.
     """
+    settings = load_settings()
     with quiet():
         merged = dg.Definitions.merge(*_of_systems(), housekeeping_definitions())
         return dg.Definitions(
-            assets=with_policies(asset for asset in merged.assets or () if isinstance(asset, dg.AssetsDefinition)),
+            assets=with_policies(
+                (asset for asset in merged.assets or () if isinstance(asset, dg.AssetsDefinition)),
+                repository_url=settings.etl_repository_url or "",
+                revision=settings.etl_repository_revision,
+            ),
             asset_checks=merged.asset_checks,
             jobs=merged.jobs,
             schedules=merged.schedules,

@@ -131,6 +131,13 @@ class Settings(BaseSettings):
     etl_executor: Literal["in_process", "multiprocess"] = Field("in_process", description="Where steps run")
     etl_alert_webhook_url: SecretStr | None = Field(None, description="Alerts are posted here; unset: log only")
 
+    etl_repository_url: str | None = Field(
+        None,
+        repr=False,
+        description="Where the code is to be read, for links from the UI; unset: files of this machine",
+    )
+    etl_repository_revision: str = Field("main", description="Branch, tag or commit that runs, for these links")
+
     etl_gateway_port: int = Field(5000, ge=0, le=65535, description="Port of the gateway; 0: any that is free")
     etl_gateway_token: SecretStr | None = Field(None, description="Bearer token of the gateway; unset: loopback only")
     etl_trigger_interval_s: float = Field(10, ge=0, le=86400, description="Least time between two triggers")
