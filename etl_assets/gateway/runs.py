@@ -185,9 +185,10 @@ async def get_run(
     """Follow a run: its steps so far, and why it failed if it did."""
     run = await _awaited(run_id, dagster, wait_s=wait_s, stopping=lambda: bool(request.app.state.stopping))
     failures = await dagster.failures(run_id) if run.status == "FAILURE" else []
-    redact = Redactor(secrets_of(settings))
-    for failure in failures:
-        failure.message = redact(failure.message)
+    if failures:
+        redact = Redactor(secrets_of(settings))
+        for failure in failures:
+            failure.message = redact(failure.message)
     return RunDetails(**run.model_dump(), steps=await dagster.steps(run_id), failures=failures)
 
 

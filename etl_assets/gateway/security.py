@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 
+from etl_assets.core import registry
 from etl_assets.core.sources.http.address import checked_key
 from etl_assets.errors import ConfigurationError
 from etl_assets.gateway.problems import Problem
@@ -59,8 +60,10 @@ def token_of(settings: Settings) -> SecretStr | None:
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """What no answer may contain: the values of the settings that are secret."""
-    return [value.get_secret_value() for value in vars(settings).values() if isinstance(value, SecretStr)]
+    """What no answer may contain: the secret values of these settings, and of those of all systems."""
+    every = (settings, *(system.settings(settings) for system in registry.systems()))
+    values = (value for each in every for value in vars(each).values())
+    return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
 
 
 def require_loopback(host: str, settings: Settings) -> None:

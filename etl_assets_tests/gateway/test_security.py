@@ -142,6 +142,7 @@ def test_a_token_that_no_header_can_carry_is_a_configuration_error(token: str) -
     assert token.strip() not in str(met.value) or not token.strip()
 
 
-def test_every_secret_of_the_settings_is_known_as_one() -> None:
-    settings = Settings(etl_gateway_token=TOKEN, etl_postgres_url="postgresql://u:p@h/d", outages_api_key="key")
+def test_every_secret_of_the_settings_is_known_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTAGES_API_KEY", "key")
+    settings = Settings(etl_gateway_token=TOKEN, etl_postgres_url="postgresql://u:p@h/d")
     assert {TOKEN, "postgresql://u:p@h/d", "key"} <= set(secrets_of(settings))

@@ -84,9 +84,9 @@ def test_a_trigger_is_refused_while_the_code_is_loading(url: str, dagster: FakeD
 
 def test_a_trigger_of_a_dagster_that_is_down_is_a_problem_and_uses_up_nothing(url: str, dagster: FakeDagster) -> None:
     dagster.failure = OrchestratorDown()
-    answer = requests.get(f"{url}/trigger-etl", timeout=30)
-    assert (answer.status_code, answer.headers["Content-Type"]) == (503, "application/problem+json")
-    assert int(answer.headers["Retry-After"]) > 0
+    problem = requests.get(f"{url}/trigger-etl", timeout=30)
+    assert (problem.status_code, problem.headers["Content-Type"]) == (503, "application/problem+json")
+    assert int(problem.headers["Retry-After"]) > 0
     assert answer(url, "/trigger-etl") == (200, {"message": "ETL process started"})
 
 
