@@ -16,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
+
 from etl_assets.errors import ConfigurationError, ContractError
 from etl_assets.settings import Settings
 
@@ -132,6 +134,13 @@ def system(name: str) -> System:
         if known.name == name:
             return known
     raise ConfigurationError(f"there is no system {name!r}: there are {', '.join(known.name for known in systems())}")
+
+
+def secrets(settings: Settings) -> list[str]:
+    """The values that nobody may be shown: those of these settings, and those of the settings of all systems."""
+    every = (settings, *(known.settings(settings) for known in systems()))
+    values = (value for each in every for value in vars(each).values())
+    return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
 
 
 def owners() -> tuple[System, ...]:

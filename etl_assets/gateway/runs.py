@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
+from etl_assets.core.registry import secrets
 from etl_assets.core.sources.http.outcomes import Redactor
 from etl_assets.gateway.documents import (
     DETAILS_EXAMPLE,
@@ -27,7 +28,6 @@ from etl_assets.gateway.graphql import CancelPolicy, CancelRefused, Orchestrator
 from etl_assets.gateway.orchestrator import Orchestrator
 from etl_assets.gateway.problems import Problem, documented, unfit
 from etl_assets.gateway.routing import Configured, Dagster, Data, only_known_parameters
-from etl_assets.gateway.security import secrets_of
 from etl_assets.gateway.store import Busy, Store, StoreDown
 
 KEY_TAG = "etl/idempotency_key"
@@ -185,9 +185,10 @@ async def get_run(
     """Follow a run: its steps so far, and why it failed if it did."""
     run = await _awaited(run_id, dagster, wait_s=wait_s, stopping=lambda: bool(request.app.state.stopping))
     failures = await dagster.failures(run_id) if run.status == "FAILURE" else []
-    redact = Redactor(secrets_of(settings))
-    for failure in failures:
-        failure.message = redact(failure.message)
+    if failures:
+        redact = Redactor(secrets(settings))
+        for failure in failures:
+            failure.message = redact(failure.message)
     return RunDetails(**run.model_dump(), steps=await dagster.steps(run_id), failures=failures)
 
 

@@ -58,11 +58,6 @@ def token_of(settings: Settings) -> SecretStr | None:
     return settings.etl_gateway_token
 
 
-def secrets_of(settings: Settings) -> list[str]:
-    """What no answer may contain: the values of the settings that are secret."""
-    return [value.get_secret_value() for value in vars(settings).values() if isinstance(value, SecretStr)]
-
-
 def require_loopback(host: str, settings: Settings) -> None:
     """Let a gateway without a token listen on loopback only.
 

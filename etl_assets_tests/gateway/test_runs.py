@@ -17,11 +17,12 @@ API_KEY = "open-sesame"
 
 
 @pytest.fixture
-def client(gateway_client: Client, database: Database) -> Iterator[Client]:
+def client(gateway_client: Client, database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """The gateway with a database."""
     state = gateway_client.app.state
     before = state.store, state.settings
-    state.store, state.settings = Store(database), Settings(outages_api_key=API_KEY)
+    monkeypatch.setenv("OUTAGES_API_KEY", API_KEY)
+    state.store, state.settings = Store(database), Settings()
     yield gateway_client
     state.store, state.settings = before
 

@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from etl_assets.core import registry
 from etl_assets.core.sources.http.outcomes import Redactor
 from etl_assets.settings import Settings, load_settings
 
@@ -205,13 +206,11 @@ def due_texts(incidents: Iterable[Incident], state: State, *, now: float) -> lis
 
 
 def redactor(settings: Settings) -> Callable[[str], str]:
-    """Takes every secret of the settings, and credentials of any URL, out of a text; then cuts it."""
+    """Takes every secret of the settings of all systems, and credentials of any URL, out of a text; then cuts it."""
     secrets = set()
-    for value in (getattr(settings, name) for name in type(settings).model_fields):
-        if isinstance(value, SecretStr):
-            secret = value.get_secret_value()
-            password = urlsplit(secret).password or ""
-            secrets |= {secret, password, unquote(password)}
+    for secret in registry.secrets(settings):
+        password = urlsplit(secret).password or ""
+        secrets |= {secret, password, unquote(password)}
     hide = Redactor(secrets)
 
     def redact(text: str) -> str:
