@@ -22,7 +22,7 @@ from etl_assets.local import background as local
 from etl_assets.settings import LOCAL_LOCK, load_settings, local_servers_live
 
 ROOT = Path(__file__).parent.parent
-TIMEOUT_S = 120.0
+TIMEOUT_S = 300.0
 STAMPS = (".created", ".installed")
 # Writes down what it is called with; SAYS is the answer of `up`, and the gateway lasts until it is told to end.
 STUB = """#!/bin/sh
