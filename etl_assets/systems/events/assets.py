@@ -12,7 +12,7 @@ from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.systems.events import metadata
 from etl_assets.systems.events.contracts import RawEvents, UsEventData
-from etl_assets.systems.events.feed.client import all_listed, newest
+from etl_assets.systems.events.feed import all_listed, newest
 from etl_assets.systems.events.files import quarters
 from etl_assets.systems.events.manifest import DAY, entries, midnight
 from etl_assets.systems.events.raw_layer import Stores, take

@@ -12,7 +12,7 @@ from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.sources.http.client import Limits
 from etl_assets.errors import PlatformError
 from etl_assets.systems.events.assets import raw_events, us_event_data
-from etl_assets.systems.events.feed.client import FeedFile
+from etl_assets.systems.events.feed import FeedFile
 from etl_assets.systems.events.files import INTERVAL, quarters
 from etl_assets.systems.events.manifest import DAY, Entry, entries, midnight, unsettled
 from etl_assets.systems.events.settings import EventsSettings

@@ -20,10 +20,9 @@ from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable
 from etl_assets.core.sources.http.files import temporary_folder
 from etl_assets.errors import PermanentError
 from etl_assets.systems.events.contracts import RawEvents
-from etl_assets.systems.events.feed.archive import verified
-from etl_assets.systems.events.feed.client import EventsFeed, FeedFile, FileMissing
+from etl_assets.systems.events.feed import EventsFeed, FeedFile, FileMissing, verified
 from etl_assets.systems.events.files import INTERVAL, FileRejected, file_name
-from etl_assets.systems.events.format.layout import valid_events
+from etl_assets.systems.events.format import valid_events
 from etl_assets.systems.events.manifest import Entry, entries, entry_of, locked, record, record_unless_changed
 
 Clock = Callable[[], datetime]

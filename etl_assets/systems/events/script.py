@@ -8,7 +8,7 @@ from pathlib import Path
 from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_database
 from etl_assets.core.slices.parquet import ParquetRoot
-from etl_assets.systems.events.feed.client import EventsFeed, all_listed, listed_alone, newest
+from etl_assets.systems.events.feed import EventsFeed, all_listed, listed_alone, newest
 from etl_assets.systems.events.files import INTERVAL, FileRejected, interval_of, quarters
 from etl_assets.systems.events.manifest import Entry, entries, entry_of, locked, record
 from etl_assets.systems.events.raw_layer import Clock, Stores, Taken, read_file, store_raw, take

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from etl_assets.core.sources.http.client import Limits
-from etl_assets.systems.events.feed.client import EventsFeed
+from etl_assets.systems.events.feed import EventsFeed
 from etl_assets.systems.events.settings import EventsSettings
 
 
