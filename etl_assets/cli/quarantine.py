@@ -1,15 +1,16 @@
 """`etl-assets quarantine …`: look at rows that broke their contract, and replay them."""
 
 import json
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from etl_assets.core import registry
-from etl_assets.core.servers import platform_database
-from etl_assets.core.slices.quarantine import Entry, Replay, find_entry, list_entries, replay
 from etl_assets.errors import ConfigurationError
 from etl_assets.settings import load_settings
+
+if TYPE_CHECKING:
+    from etl_assets.core.slices.quarantine import Entry
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -22,6 +23,9 @@ def list_command(
     as_json: bool = typer.Option(False, "--json", help="As JSON lines."),
 ) -> None:
     """What is in quarantine, the newest first."""
+    from etl_assets.core.servers import platform_database
+    from etl_assets.core.slices.quarantine import list_entries
+
     entries, total = list_entries(platform_database(load_settings()), asset=asset, status=status, limit=limit)
     if as_json:
         for entry in entries:
@@ -34,6 +38,9 @@ def list_command(
 @app.command()
 def show(entry: str = typer.Argument(help="The entry's id, or its beginning.")) -> None:
     """One entry with all its faults and the raw row."""
+    from etl_assets.core.servers import platform_database
+    from etl_assets.core.slices.quarantine import find_entry
+
     print(json.dumps(find_entry(platform_database(load_settings()), entry).as_dict(), indent=2))
 
 
@@ -48,6 +55,9 @@ def replay_command(
     ),
 ) -> None:
     """Judge rows anew, after a correction of the contract or of the row, and store those that pass."""
+    from etl_assets.core.servers import platform_database
+    from etl_assets.core.slices.quarantine import Replay, find_entry, replay
+
     replays: dict[str, Replay] = {}
     for system in registry.systems():
         replays |= system.part("replay", "REPLAYS", {})
@@ -86,7 +96,7 @@ def _correction(text: str) -> tuple[str, object]:
         return field, value
 
 
-def _print_table(entries: list[Entry]) -> None:
+def _print_table(entries: "list[Entry]") -> None:
     from rich.console import Console
     from rich.table import Table
 

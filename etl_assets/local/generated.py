@@ -18,9 +18,9 @@ from etl_assets.core.contracts.dictionary import page
 from etl_assets.core.dagster.contract_types import quiet
 from etl_assets.core.slices.ledger import Ledger, Quarantine
 from etl_assets.definitions import platform_definitions
+from etl_assets.local.new_system import CHECKOUT
 from etl_assets.settings import Settings
 
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
 DICTIONARY = CHECKOUT / "docs" / "dictionary"
 TESTS = CHECKOUT / "etl_assets_tests"
 SNAPSHOT = "definitions.txt"

@@ -11,15 +11,17 @@ import tempfile
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from etl_assets.core.contracts import Contract
-from etl_assets.core.migrations.drift import Aspects, Catalog, Thing, catalogs, missing_migrations
 from etl_assets.core.registry import PLATFORM, History, contracts, databases, histories, owners
-from etl_assets.core.slices.ledger import Ledger, Quarantine
 from etl_assets.errors import ConfigurationError
 from etl_assets.settings import load_settings
+
+if TYPE_CHECKING:
+    from etl_assets.core.contracts import Contract
+    from etl_assets.core.migrations.drift import Aspects, Catalog, Thing
 
 # What a column without NULL gives the rows that are there, by the type that the server says; 0 for numbers.
 NEUTRAL = {"text": "''", "boolean": "false", "timestamp with time zone": "'epoch'", "date": "'epoch'"}
@@ -85,13 +87,17 @@ def check_command() -> None:
         raise typer.Exit(1)
 
 
-def all_contracts(database: str) -> tuple[type[Contract], ...]:
+def all_contracts(database: str) -> "tuple[type[Contract], ...]":
     """The contracts of all tables of a database, ledger and quarantine first."""
+    from etl_assets.core.slices.ledger import Ledger, Quarantine
+
     return (Ledger, Quarantine, *contracts(database))
 
 
 def missing() -> list[str]:
     """What the migrations of all databases lack, one sentence per difference; runs them in a server of its own."""
+    from etl_assets.core.migrations.drift import missing_migrations
+
     return [
         f"{database}: {sentence}"
         for database, urls in _two_databases_each()
@@ -108,6 +114,8 @@ def write(subject: str) -> list[Path]:
     Raises:
         ConfigurationError: if the subject names nothing, or for a change that has to be written by hand.
     """
+    from etl_assets.core.migrations.drift import catalogs
+
     name = re.sub(r"[^a-z0-9]+", "_", subject.lower()).strip("_")[:40]
     if not name:
         raise ConfigurationError(f"{subject!r} names nothing: say in a few words what changes")
@@ -152,7 +160,9 @@ def _owner(table: str, database: str) -> str:
     return schema if any(owner.name == schema for owner in owners()) else "core"
 
 
-def _of_table(table: str, migrated: Catalog, contracted: Catalog, wanted: Iterable[type[Contract]]) -> Iterator[str]:
+def _of_table(
+    table: str, migrated: "Catalog", contracted: "Catalog", wanted: "Iterable[type[Contract]]"
+) -> Iterator[str]:
     """The statements, as Python, that make a table what its contract asks for."""
     has, should = (("table", table, "") in side for side in (migrated, contracted))
     if not should:
@@ -166,7 +176,7 @@ def _of_table(table: str, migrated: Catalog, contracted: Catalog, wanted: Iterab
         yield from (code for _, code in sorted(steps, key=lambda step: step[0]))
 
 
-def _created(contract: type[Contract]) -> str:
+def _created(contract: "type[Contract]") -> str:
     from alembic.autogenerate import render_python_code
     from alembic.operations import ops
 
@@ -180,7 +190,7 @@ def _created(contract: type[Contract]) -> str:
     return textwrap.indent(textwrap.dedent("    " + code.lstrip()), "    ")
 
 
-def _altered(thing: Thing, migrated: Catalog, contracted: Catalog) -> Iterator[tuple[int, str]]:
+def _altered(thing: "Thing", migrated: "Catalog", contracted: "Catalog") -> Iterator[tuple[int, str]]:
     """The statements for one thing of a table that stays, each with its place in the order."""
     kind, table, name = thing
     before, after = migrated.get(thing), contracted.get(thing)
@@ -204,7 +214,7 @@ def _altered(thing: Thing, migrated: Catalog, contracted: Catalog) -> Iterator[t
         yield 6, _execute(f"COMMENT ON TABLE {table} IS {_literal(after['comment'])}")
 
 
-def _column(table: str, name: str, before: Aspects | None, after: Aspects | None) -> Iterator[tuple[int, str]]:
+def _column(table: str, name: str, before: "Aspects | None", after: "Aspects | None") -> Iterator[tuple[int, str]]:
     if after is None:
         yield 5, _execute(f'ALTER TABLE {table} DROP COLUMN "{name}"')
         return

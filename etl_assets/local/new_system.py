@@ -14,9 +14,9 @@ import typer
 
 from etl_assets.core import registry
 from etl_assets.errors import ConfigurationError, PlatformError
-from etl_assets.local.generated import CHECKOUT
 from etl_assets.local.migrations import formatted
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 TEMPLATES = Path(__file__).with_name("template")
 ENTRY_POINT = """\
 [project]

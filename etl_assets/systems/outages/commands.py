@@ -4,13 +4,15 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 from pydantic import SecretStr
 
 from etl_assets.systems.outages.settings import OutagesSettings
-from etl_assets.systems.outages.source import OutagesApi
+
+if TYPE_CHECKING:
+    from etl_assets.systems.outages.source import OutagesApi
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -69,7 +71,9 @@ def settle(
 
 
 @contextlib.contextmanager
-def _api(settings: OutagesSettings, *, simulate: bool) -> Iterator[OutagesApi]:
+def _api(settings: OutagesSettings, *, simulate: bool) -> "Iterator[OutagesApi]":
+    from etl_assets.systems.outages.source import OutagesApi
+
     if not simulate:
         yield OutagesApi.from_settings(settings)
         return
