@@ -169,7 +169,7 @@ class UsEventData(Contract):
 
 
 class Intervals(Contract):
-    """The book of the feed's intervals: one row per interval that was asked for or is known to be due, with its outcome."""
+    """The manifest of the feed's intervals: one row per interval that was asked for or is known to be due, with its outcome."""
 
     interval: Timestamp = column("Begin of the fifteen minutes; the name of the file")
     state: str = column(
