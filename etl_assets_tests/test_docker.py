@@ -355,7 +355,7 @@ REPOSITORIES = (
 DAEMONS = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"
 LAUNCH = """mutation { launchRun(executionParams: {selector: {repositoryLocationName: "etl_assets",
     repositoryName: "__repository__", jobName: "__ASSET_JOB",
-    assetSelection: [{path: ["raw_outages"]}, {path: ["metrics"]}, {path: ["workorders"]}], assetCheckSelection: []}, runConfigData: {}}) {
+    assetSelection: [{path: ["outages", "raw_outages"]}, {path: ["production", "metrics"]}, {path: ["production", "workorders"]}], assetCheckSelection: []}, runConfigData: {}}) {
     __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 
 

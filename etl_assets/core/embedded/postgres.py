@@ -74,11 +74,11 @@ class EmbeddedPostgres(EmbeddedServer):
             raise EmbeddedServerError(f"cannot create database {name!r}: {error}; was the server acquired?") from error
         return self._url(name)
 
-    def _url(self, database: str = DATABASE) -> str:
+    def _url(self, database: str | None = None) -> str:
         password = self._password_file().read_text()
-        return f"postgresql://{USER}:{password}@{HOST}:{self._recorded('port')}/{quote(database, safe='')}"
+        return f"postgresql://{USER}:{password}@{HOST}:{self._recorded('port')}/{quote(database or DATABASE, safe='')}"
 
-    def _answers(self, database: str = DATABASE) -> bool:
+    def _answers(self, database: str | None = None) -> bool:
         import psycopg
 
         try:
