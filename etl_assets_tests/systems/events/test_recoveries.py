@@ -114,7 +114,7 @@ def test_a_load_that_ends_between_rows_and_manifest_is_made_good_though_the_feed
 def test_rows_of_another_file_are_never_taken_for_replayed_ones(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.load_own(0, 0, 1)
     with monkeypatch.context() as broken:
-        broken.setattr("etl_assets.systems.events.script.enter", away)
+        broken.setattr("etl_assets.systems.events.script.record", away)
         with pytest.raises(TransientError):
             world.load_own(0, 5, 6)
     world.load_own(0, 0, 1)
