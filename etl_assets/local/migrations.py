@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from etl_assets.core.registry import PLATFORM, History, contracts, databases, histories, owners
+from etl_assets.core.registry import PLATFORM, History, contracts, databases, histories, owners, systems
 from etl_assets.errors import ConfigurationError
 from etl_assets.settings import load_settings
 
@@ -53,14 +53,15 @@ def migrate() -> None:
 
     platform_database(load_settings()).prepare(migrate="auto")
     print(f"the platform database is at revision {_heads(PLATFORM)}")
-    for name, database in databases().items():
-        try:
-            database().prepare(migrate="auto")
-        except ConfigurationError as error:
-            # Whoever does not use the system needs no database of it.
-            print(f"the {name} database is left out: {error}", file=sys.stderr)
-        else:
-            print(f"the {name} database is at revision {_heads(name)}")
+    for system in systems():
+        for name, database in system.part("databases", "DATABASES", {}).items():
+            try:
+                database().prepare(migrate="auto")
+            except ConfigurationError as error:
+                # Whoever does not use the system needs no database of it.
+                print(f"the {name} database of the {system.name} is left out: {error}", file=sys.stderr)
+            else:
+                print(f"the {name} database is at revision {_heads(name)}")
 
 
 def _heads(database: str) -> str:
@@ -156,8 +157,14 @@ def _owner(table: str, database: str) -> str:
     for owner in owners():
         if any(c.config.table == table and c.config.database == database for c in owner.contracts):
             return owner.name
+    # A table that no contract has any more: of the system that its schema is of, or of the only one in that database.
     schema = table.partition(".")[0]
-    return schema if any(owner.name == schema for owner in owners()) else "core"
+    if schema == "etl":
+        return "core"
+    found = [history.name for history in histories(database)[1:]]
+    if schema in found or len(found) == 1:
+        return schema if schema in found else found[0]
+    raise ConfigurationError(f"{table} in the {database} database is of no system: drop it by hand")
 
 
 def _of_table(

@@ -396,7 +396,8 @@ def test_the_migration_that_the_contracts_ask_for_is_written_by_one_command(
         there = [history] if database == "platform" and history.folder.is_dir() else []
         return (*histories(database), *there)
 
-    monkeypatch.setattr(migrations, "owners", lambda: (weather,))
+    owners = migrations.owners()
+    monkeypatch.setattr(migrations, "owners", lambda: (weather, *owners))
     monkeypatch.setattr(migrations, "databases", dict)
     monkeypatch.setattr(migrations, "histories", of)
     monkeypatch.setattr(module, "histories", of)

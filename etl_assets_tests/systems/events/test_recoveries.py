@@ -80,7 +80,7 @@ def test_a_fault_of_this_machine_is_no_refusal_of_the_file(world: World, monkeyp
         raise FileRejected("a file", "cannot be read (Too many open files)", "close some", "unreadable")
 
     with monkeypatch.context() as broken:
-        broken.setattr(archive, "_whole", unreadable)
+        broken.setattr(archive, "_read", unreadable)
         world.load_all()
     assert (world.manifest()[1].state, world.manifest()[1].refused_md5) == ("loaded", None)
     world.load_all()
