@@ -15,13 +15,12 @@ import pyarrow as pa
 import pytest
 
 from etl_assets.cli import run
-from etl_assets.core import servers as local
 from etl_assets.core.contracts import Fault, Record, Split
 from etl_assets.core.embedded import EmbeddedPostgres
 from etl_assets.errors import ConfigurationError, TransientError
-from etl_assets.systems.turbines import script, source
+from etl_assets.systems.turbines import databases, script, source
+from etl_assets.systems.turbines import page as pages
 from etl_assets.systems.turbines.days import DAY
-from etl_assets.systems.turbines.page import day as day_page
 from etl_assets.systems.turbines.script import LoadResult
 from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.source import TurbinesApi
@@ -523,7 +522,7 @@ def test_rows_of_other_days_are_left_out_and_counted(world: World, capsys: pytes
 def test_the_command_draws_no_pages_of_many_days(
     world: World, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(day_page, "DAYS_DRAWN", 1)
+    monkeypatch.setattr(pages, "DAYS_DRAWN", 1)
     assert command("2024-05-20", "2024-05-21") == 0
     assert "day.html" not in capsys.readouterr().out
     assert not (data_dir / "reports").exists()
@@ -621,9 +620,9 @@ def test_a_source_that_is_away_exits_with_1(
 def beside(world: World, postgres_server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name that the target has by default, as long as TURBINES_TARGET_URL is unset; dropped at the end."""
     monkeypatch.delenv("TURBINES_TARGET_URL")
-    yield local.TARGET
+    yield databases.TARGET
     with psycopg.connect(postgres_server.create_database("postgres"), autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE IF EXISTS {local.TARGET} WITH (FORCE)".encode())
+        connection.execute(f"DROP DATABASE IF EXISTS {databases.TARGET} WITH (FORCE)".encode())
 
 
 @pytest.mark.long
@@ -639,9 +638,9 @@ def test_by_default_the_target_is_made_beside_the_platforms_database(world: Worl
 
 @pytest.mark.long
 def test_two_processes_that_make_the_default_target_at_once_both_have_it(world: World, beside: str) -> None:
-    databases = [local.turbines_target() for _ in range(4)]
-    at_once(*[database.prepare for database in databases])
-    assert len({database.url for database in databases}) == 1
+    targets = [databases.turbines_target() for _ in range(4)]
+    at_once(*[database.prepare for database in targets])
+    assert len({database.url for database in targets}) == 1
 
 
 @pytest.mark.long
@@ -655,6 +654,6 @@ def test_a_role_that_may_not_make_the_target_is_told_what_to_set(
             url = urlunsplit(parts._replace(netloc=f"limited:limited-secret@{parts.hostname}:{parts.port}"))
             monkeypatch.setenv("ETL_POSTGRES_URL", url)
             with pytest.raises(ConfigurationError, match=r"no database alvo .* set TURBINES_TARGET_URL"):
-                local.turbines_target().prepare()
+                databases.turbines_target().prepare()
         finally:
             connection.execute("DROP ROLE limited")
