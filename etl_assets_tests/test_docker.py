@@ -335,6 +335,7 @@ def trigger(host: Host, seen: Observed) -> None:
     seen.triggered = host.ask_gateway("/trigger-etl", post=True, token=token)
     seen.triggered_again = host.ask_gateway("/trigger-etl", post=True, token=token)
     _, page = host.ask_gateway("/v1/runs?job=experiments_job", token=token)
+    assert len(page["runs"]) == 1, (seen.triggered, seen.triggered_again, page)
     (run,) = page["runs"]
     seen.triggered_run = host.until("the triggered run", lambda: ended_run(host, run["run_id"], token))
     seen.features = host.ask_gateway(f"/v1/features/users?as_of={run['partition']}&limit=1000", token=token)
