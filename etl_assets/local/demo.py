@@ -241,7 +241,13 @@ def print_table(rows: list[Row]) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    table = Table("asset", "rows", "seconds", Column("where", overflow="fold"), title="Materialised")
+    table = Table(
+        Column("asset", no_wrap=True, min_width=max((len(row.asset) for row in rows), default=0)),
+        "rows",
+        "seconds",
+        Column("where", overflow="fold"),
+        title="Materialised",
+    )
     here = f"{Path.cwd()}/"
     for row in rows:
         table.add_row(row.asset, f"{row.rows:,}", f"{row.seconds:.2f}", row.where.removeprefix(here))

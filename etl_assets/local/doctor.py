@@ -66,6 +66,12 @@ def _broker(settings: Settings) -> str:
 def _ping(url: str) -> str:
     import redis
 
+    from etl_assets.core.sources.streams.broker import Broker
+
+    # The first question goes through our own client, whose failures name the variable.
+    broker = Broker(url)
+    broker.held("doctor")
+    broker.close()
     try:
         with redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as client:
             return f"Redis protocol, version {client.info('server').get('redis_version')}"

@@ -65,7 +65,7 @@ def _backlog(settings: ProductionSettings) -> str:
 
     broker = platform_broker(settings)
     try:
-        return ", ".join(f"{broker.held(stream.name):,} records of {stream.name}" for stream in STREAMS)
+        return "holds " + ", ".join(f"{broker.held(stream.name):,} records of {stream.name}" for stream in STREAMS)
     finally:
         broker.close()
 
