@@ -21,12 +21,13 @@ from etl_assets.systems.production.contracts import (
     Stream,
     Workorders,
 )
+from etl_assets.systems.production.draining import Drained, drain
+from etl_assets.systems.production.relaying import relay
 from etl_assets.systems.production.report import ReportFiles, read_findings, write_report
 from etl_assets.systems.production.settings import ProductionSettings
 from etl_assets.systems.production.source import ProductionApi
 from etl_assets.systems.production.statistics import AlignmentRules, Method, aligned, correlations, outputs
-from etl_assets.systems.production.streaming import Drained, committed_position, drain, relay
-from etl_assets.systems.production.tables import parameter_ids
+from etl_assets.systems.production.tables import committed_position, parameter_ids
 
 
 @dataclass(frozen=True)

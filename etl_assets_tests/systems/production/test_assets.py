@@ -16,9 +16,10 @@ from etl_assets.core.sources.streams.broker import Batch
 from etl_assets.simulators.server import serve
 from etl_assets.systems.production import automation, checks
 from etl_assets.systems.production.contracts import CONTRACTS, METRICS
+from etl_assets.systems.production.draining import drain
 from etl_assets.systems.production.settings import ProductionSettings
 from etl_assets.systems.production.simulator import PLANTED, ProductionSimulator
-from etl_assets.systems.production.streaming.draining import committed_position, drain
+from etl_assets.systems.production.tables import committed_position
 from etl_assets_tests.systems.outages.runs import attempts, failed_steps, failure, metadata
 from etl_assets_tests.systems.outages.runs import checks as check_results
 from etl_assets_tests.systems.production.world import (

@@ -18,8 +18,7 @@ from etl_assets.core.database.connections import Database
 from etl_assets.systems.production.contracts import METRICS, READINGS, Metrics, Workorders
 from etl_assets.systems.production.report.words import answer
 from etl_assets.systems.production.statistics import FEWEST, TOP, AlignmentRules, Method, OutputSummary
-from etl_assets.systems.production.streaming import committed_position
-from etl_assets.systems.production.tables import quarantined, readings_without_value
+from etl_assets.systems.production.tables import committed_position, quarantined, readings_without_value
 
 QUESTION = "For each product: which three machine parameters go with its output, and what is that worth?"
 COLUMNS = (

@@ -1,15 +1,24 @@
 """From the streaming API to the broker. The relay remembers nothing: where it stands is what the broker's stream ends with.
 
 Killed at any point it goes on from there, and of two relays at once the broker refuses the one that comes second.
+
+Records go as they come. NDJSON in chunks of any size is cut into batches of consecutive records, without looking into them: of
+each batch the first and the last sequence and the number of lines are checked together, which is all that a stream in order
+needs. Only a batch that does not come out right is looked at line by line.
 """
 
+import json
 import logging
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
 
 from etl_assets.core.sources.http.client import ApiRefused, Limits
 from etl_assets.core.sources.http.stream import StreamInterrupted
@@ -17,7 +26,7 @@ from etl_assets.core.sources.streams.broker import Batch, Broker, Foreign, Posit
 from etl_assets.errors import ConfigurationError, PermanentError, PlatformError, TransientError
 from etl_assets.systems.production.contracts import Stream
 from etl_assets.systems.production.source import ProductionApi, Records
-from etl_assets.systems.production.streaming.lines import Cut, Lines
+from etl_assets.systems.production.tables import BEGINNING
 
 _log = logging.getLogger(__name__)
 
@@ -25,11 +34,15 @@ _log = logging.getLogger(__name__)
 REPLAYABLE = ("simulated:", "files:")
 # Records that wait in the broker at most: some hundred megabytes there.
 BACKLOG = 5_000_000
-BEGINNING = Position("", 0)
 # How long a record waits for its batch to fill up.
 MAX_AGE_S = 1.0
 BACKLOG_POLL_S = 0.2
+BATCH_RECORDS = 1000
+# Of long records fewer make a batch; a line that is longer than this is none of a record.
+MAX_BATCH_BYTES = 16 * 1024 * 1024
 _BEYOND_THE_END = 416
+_SEQUENCE = re.compile(rb'\s*\{\s*"sequence"\s*:\s*(\d{1,18})\s*[,}]')
+_EXCERPT_CHARS = 80
 
 
 @dataclass(frozen=True)
@@ -147,10 +160,6 @@ class Backoff:
         self._stop.wait(wait_s)
 
 
-class _OtherSource(Exception):
-    """The API streams something else than what the broker has, and that may be replaced."""
-
-
 @dataclass
 class _Relay:
     """One relay under way.
@@ -196,16 +205,18 @@ class _Relay:
         self._look()
         if self._is_full():
             return True
-        try:
-            return self._copy()
-        except _OtherSource:
-            self._begin_anew()
-        except ApiRefused as refusal:
-            if refusal.status != _BEYOND_THE_END:
-                raise
-            self._judge_shorter(refusal)
-            self._begin_anew()
-        return self._copy()
+        while True:
+            try:
+                with self.api.records(self.name, after=self.position, follow=self.follow) as records:
+                    source = records.source
+                    if self.source is None or source == self.source:
+                        self.source = source
+                        return self._publish_all(records, Lines(self.name, after=self.position, source=source))
+            except ApiRefused as refusal:
+                if refusal.status != _BEYOND_THE_END:
+                    raise
+                source = self._source_of_shorter(refusal)
+            self._begin_anew(source)
 
     def _look(self) -> None:
         newest = self.broker.newest(self.name)
@@ -221,15 +232,11 @@ class _Relay:
         self.seen, self.position, self.anew = found, found.sequence, False
         self.source = found.source if found.sequence else None
 
-    def _begin_anew(self) -> None:
-        _log.info("relay of %s: the API streams another source than %r: begun anew", self.name, self.source)
-        self.position, self.source, self.anew = 0, None, True
-
-    def _judge_shorter(self, refusal: ApiRefused) -> None:
-        """Returns if the API streams another source, which may be shorter.
+    def _source_of_shorter(self, refusal: ApiRefused) -> str:
+        """What the API streams in place of the source that had more records.
 
         Raises:
-            PermanentError: if the source is the same and yet has fewer records than it had.
+            PermanentError: if that is the same source.
         """
         with self.api.records(self.name, after=0, follow=False) as records:
             source = records.source
@@ -238,9 +245,10 @@ class _Relay:
                 f"the API has fewer than the {self.position} records of {self.name} that were already read from"
                 f" {_named(source)}: if it is meant to, `etl-assets production reset --yes` begins anew"
             ) from refusal
-        self._check_replaceable(source)
+        return source
 
-    def _check_replaceable(self, source: str) -> None:
+    def _begin_anew(self, source: str) -> None:
+        """Read from the beginning of another source, if what is stored is of one that may be replaced."""
         assert self.source is not None
         if not begins_anew(self.source):
             raise ConfigurationError(
@@ -249,17 +257,10 @@ class _Relay:
                 " this one a place of its own (ETL_DATA_DIR, ETL_POSTGRES_URL, ETL_BROKER_URL), or begin anew with"
                 " `etl-assets production reset --yes`"
             )
+        _log.info("relay of %s: the API streams another source than %r: begun anew", self.name, self.source)
+        self.position, self.source, self.anew = 0, None, True
 
-    def _copy(self) -> bool:
-        with self.api.records(self.name, after=self.position, follow=self.follow) as records:
-            if self.source is None:
-                self.source = records.source
-            elif records.source != self.source:
-                self._check_replaceable(records.source)
-                raise _OtherSource
-            return self._publish_all(records, Lines(self.name, after=self.position))
-
-    def _publish_all(self, records: Records, lines: Lines) -> bool:
+    def _publish_all(self, records: Records, lines: "Lines") -> bool:
         self.published_at = time.monotonic()
         try:
             for chunk in records:
@@ -281,18 +282,14 @@ class _Relay:
             self._publish(lines, lines.flush())
         return True
 
-    def _publish(self, lines: Lines, cuts: Sequence[Cut]) -> None:
-        if cuts:
-            source, now = self.source or "", datetime.now(UTC)
-            batches = [Batch(cut.first, cut.count, source, now, cut.lines) for cut in cuts]
+    def _publish(self, lines: "Lines", batches: Sequence[Batch]) -> None:
+        if batches:
             self.broker.publish(self.name, batches, newest=self.newest, anew=self.anew)
-            self.newest, self.anew = Position(source, batches[-1].last), False
+            self.position, self.anew = batches[-1].last, False
+            self.newest = Position(self.source or "", self.position)
             count = sum(batch.count for batch in batches)
-            self.position, self.published, self.spare = (
-                batches[-1].last,
-                self.published + count,
-                self.spare - count,
-            )
+            self.published += count
+            self.spare -= count
             self.published_at = time.monotonic()
             self.backoff.progressed()
         if lines.fault is not None:
@@ -302,13 +299,10 @@ class _Relay:
         """Whether too many records wait in the broker; with `follow` it waits until they do not."""
         while self.spare <= 0:
             self.spare = self.backlog - self.broker.held(self.name)
-            if self.spare > 0:
-                break
-            if not self.follow:
-                self.full = True
-                return True
-            if self.stop.wait(BACKLOG_POLL_S):
-                return True
+            if self.spare <= 0:
+                self.full = not self.follow
+                if self.full or self.stop.wait(BACKLOG_POLL_S):
+                    return True
         return False
 
 
@@ -319,3 +313,164 @@ def _is_quiet(chunk: bytes) -> bool:
 
 def _named(source: str) -> str:
     return repr(source) if source else "a source without a name"
+
+
+class Lines:
+    """The lines of one answer.
+
+    `fault` is set once what came cannot be right; what was given out before it is. Nothing is given out after it.
+
+    Args:
+        what: the stream's name, for messages.
+        after: sequence that the records follow on; the API may repeat earlier ones, which are dropped.
+        source: what they are read from.
+    """
+
+    def __init__(self, what: str, *, after: int, source: str = "") -> None:
+        self.fault: PlatformError | None = None
+        self._what = what
+        self._source = source
+        self._next = after + 1
+        self._chunks: list[bytes] = []
+        self._ends = 0
+        self._size = 0
+        # Lines without a sequence, until the next that has one says whether they have a place in the stream.
+        self._pending: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> list[Batch]:
+        """Take in a chunk; the full batches that are complete with it."""
+        self._chunks.append(chunk)
+        self._ends += chunk.count(b"\n")
+        self._size += len(chunk)
+        if self._size > MAX_BATCH_BYTES:
+            if not self._ends and self.fault is None:
+                self.fault = PermanentError(
+                    f"the API's stream {self._what}: the line after sequence {self._next - 1} is longer than"
+                    f" {MAX_BATCH_BYTES} bytes: check that PRODUCTION_API_URL names the streaming API"
+                )
+            return self.flush()
+        return self._cut(BATCH_RECORDS) if self._ends >= BATCH_RECORDS else []
+
+    def flush(self) -> list[Batch]:
+        """The complete lines that wait for a full batch."""
+        return self._cut(1) if self._ends else []
+
+    def end(self) -> list[Batch]:
+        """What is left at the end of the answer: a last line without an end counts if it is a whole record."""
+        batches = self.flush()
+        rest = b"".join(self._chunks)
+        if rest.strip() and self.fault is None:
+            if _document(rest) is None:
+                self.fault = TransientError(
+                    f"the API's stream {self._what} ended in the middle of the line after sequence {self._next - 1}"
+                )
+            else:
+                batches += self._checked(rest + b"\n", 1)
+        if self._pending and self.fault is None:
+            self.fault = self._no_record(self._pending[0])
+        return batches
+
+    def _cut(self, multiple: int) -> list[Batch]:
+        """All complete lines up to the last whole multiple, in batches."""
+        data, ends = _without_empty_lines(b"".join(self._chunks))
+        total = len(ends) // multiple * multiple
+        batches: list[Batch] = []
+        start = 0
+        for done in range(0, total, BATCH_RECORDS):
+            count = min(BATCH_RECORDS, total - done)
+            end = int(ends[done + count - 1]) + 1
+            if self.fault is None:
+                batches += self._checked(data[start:end], count)
+            start = end
+        self._chunks, self._ends, self._size = [data[start:]], len(ends) - total, len(data) - start
+        return batches
+
+    def _checked(self, lines: bytes, count: int) -> list[Batch]:
+        last = lines.rfind(b"\n", 0, -1) + 1
+        if self._pending or _sequence_at(lines, 0) != self._next or _sequence_at(lines, last) != self._next + count - 1:
+            return self._in_order([*self._pending, *_split(lines)])
+        self._next += count
+        return [Batch(self._next - count, count, self._source, datetime.now(UTC), lines)]
+
+    def _in_order(self, lines: list[bytes]) -> list[Batch]:
+        """The lines up to the first fault, without the repeated ones; what has no sequence of its own is judged by its place."""
+        first, kept, pending = self._next, list[bytes](), list[bytes]()
+        for line in lines:
+            sequence = _sequence(line)
+            if sequence is None:
+                self.fault = self._reported(line)
+                pending.append(line)
+            elif sequence == self._next + len(pending):
+                kept += [*pending, line]
+                self._next, pending = sequence + 1, []
+            elif sequence > self._next:
+                self.fault = self._hole(sequence)
+            elif pending:
+                self.fault = self._no_record(pending[0])
+            if self.fault is not None:
+                break
+        self._pending = pending
+        return [Batch(first, len(kept), self._source, datetime.now(UTC), b"".join(kept))] if kept else []
+
+    def _hole(self, sequence: int) -> PlatformError:
+        return PermanentError(
+            f"the API's stream {self._what} goes from sequence {self._next - 1} to {sequence}: {self._next} to"
+            f" {sequence - 1} are missing; everything before them is published. Ask those who run the API for them; the"
+            " relay goes on as soon as it sends them"
+        )
+
+    def _reported(self, line: bytes) -> PlatformError | None:
+        """What the API says of itself in place of a record, if it does."""
+        document = _document(line)
+        if not isinstance(document, dict) or not isinstance(document.get("error"), str):
+            return None
+        return PermanentError(
+            f"the API's stream {self._what}, after sequence {self._next - 1}: the API says: {document['error']}"
+        )
+
+    def _no_record(self, line: bytes) -> PlatformError:
+        excerpt = line.strip().decode("utf-8", "backslashreplace")
+        excerpt = excerpt if len(excerpt) <= _EXCERPT_CHARS else excerpt[: _EXCERPT_CHARS - 1] + "…"
+        return TransientError(
+            f"the API's stream {self._what}, after sequence {self._next - 1}: a line that is no record: {excerpt}"
+        )
+
+
+def _sequence_at(data: bytes, start: int) -> int | None:
+    match = _SEQUENCE.match(data, start)
+    return int(match[1]) if match else None
+
+
+def _sequence(line: bytes) -> int | None:
+    """The sequence of a record, wherever in its line it stands."""
+    found = _sequence_at(line, 0)
+    if found is None:
+        document = _document(line)
+        found = document.get("sequence") if isinstance(document, dict) else None
+    return found if type(found) is int else None
+
+
+def _document(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _split(lines: bytes) -> list[bytes]:
+    return [line + b"\n" for line in lines.split(b"\n")[:-1]]
+
+
+def _without_empty_lines(data: bytes) -> tuple[bytes, np.ndarray]:
+    """The same without the heartbeats, and where its lines end; what is after the last end is left as it is."""
+    ends = _line_ends(data)
+    # No record fits into a line of one byte.
+    if len(ends) and np.diff(ends, prepend=-1).min() <= 2:
+        *lines, rest = data.split(b"\n")
+        data = b"".join(line + b"\n" for line in lines if line.strip()) + rest
+        ends = _line_ends(data)
+    return data, ends
+
+
+def _line_ends(data: bytes) -> np.ndarray:
+    return np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
