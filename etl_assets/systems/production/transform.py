@@ -8,7 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -129,7 +129,7 @@ def _by_arrow(stream: Stream, text: bytes) -> pa.Table | None:
     """The lines as Arrow reads them, if each field has in all of them the form that it has in the first."""
     import pyarrow.json
 
-    if b"-NaN" in text or not (text.isascii() or _is_utf8(text)):
+    if b"-NaN" in text:
         return None
     first = _load(text[: text.index(b"\n")])
     record = first.get("record") if isinstance(first, dict) else None
@@ -141,13 +141,15 @@ def _by_arrow(stream: Stream, text: bytes) -> pa.Table | None:
         types.append(pa.field(name, pa.string() if isinstance(given.get(name), str) else number))
     schema = pa.schema([pa.field(SEQUENCE, pa.int64()), pa.field("record", pa.struct(types))])
     try:
+        if not text.isascii():
+            text.decode()  # Arrow does not look whether it is UTF-8
         return pyarrow.json.read_json(
             pa.BufferReader(text),
             # One thread is faster than two, and leaves the other processor to the database.
             read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
             parse_options=pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
-    except pa.ArrowException:
+    except (UnicodeDecodeError, pa.ArrowException):
         return None
 
 
@@ -174,14 +176,6 @@ def _as_type(values: pa.Array, column: Column) -> pa.Array:
             return cast_column(values, column).values
     micros, good = instants(values.to_numpy(zero_copy_only=False))
     return pa.array(micros, mask=~good).cast(ARROW_TYPES[Kind.TIMESTAMP])
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 @dataclass
@@ -219,38 +213,19 @@ def _read_each(stream: Stream, lines: Sequence[bytes], sequences: Sequence[int])
     for name, column in contract.columns.items():
         if column.kind is Kind.TIMESTAMP:
             _set_instants(read, name)
-    judged = _judged(contract, [line for line in read if line.cells])
-    records = {record.raw[SEQUENCE]: record for record in judged.records}
+    whole = [line for line in read if line.cells]
+    columns = {name: pd.Series([line.cells.get(name) for line in whole], dtype=object) for name in contract.columns}
+    columns[SEQUENCE] = pd.Series([line.sequence for line in whole], dtype="int64")
+    judged = split_arrow(contract, pd.DataFrame(columns), raw=[{SEQUENCE: line.sequence} for line in whole])
+    broken = {record.raw[SEQUENCE]: record.faults for record in judged.records}
+    records = []
     for line in read:
-        if line.faults:
-            seen = {fault.column for fault in line.faults}
-            judgement = records.get(line.sequence)
-            others = [fault for fault in (judgement.faults if judgement else ()) if fault.column not in seen]
-            records[line.sequence] = Record((*line.faults, *others), line.raw(contract))
-    rejected = pa.array(list(records), pa.int64())
-    valid = judged.valid.filter(pc.invert(pc.is_in(judged.valid[SEQUENCE], value_set=rejected)))
-    source = f"stream {stream.name}, sequence"
-    return Split(valid, [replace(records[number], source=f"{source} {number}") for number in sorted(records)])
-
-
-class _Raws(Sequence[dict[str, Any]]):
-    """The raw rows of lines, each made when it is asked for: only those of rejected rows are."""
-
-    def __init__(self, contract: type[Contract], lines: Sequence[_Line]) -> None:
-        self._contract, self._lines = contract, lines
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def __getitem__(self, row: Any) -> Any:
-        return self._lines[row].raw(self._contract)
-
-
-def _judged(contract: type[Contract], read: Sequence[_Line]) -> Split[pa.Table]:
-    """The cells of records by the rules of the contract."""
-    columns = {name: pd.Series([line.cells.get(name) for line in read], dtype=object) for name in contract.columns}
-    columns[SEQUENCE] = pd.Series([line.sequence for line in read], dtype="int64")
-    return split_arrow(contract, pd.DataFrame(columns), raw=_Raws(contract, read))
+        seen = {fault.column for fault in line.faults}
+        others = (fault for fault in broken.get(line.sequence, ()) if fault.column not in seen)
+        if faults := (*line.faults, *others):
+            records.append(Record(faults, line.raw(contract), f"stream {stream.name}, sequence {line.sequence}"))
+    rejected = pa.array([record.raw[SEQUENCE] for record in records], pa.int64())
+    return Split(judged.valid.filter(pc.invert(pc.is_in(judged.valid[SEQUENCE], value_set=rejected))), records)
 
 
 def _set_instants(read: Sequence[_Line], name: str) -> None:
@@ -265,10 +240,9 @@ def _set_instants(read: Sequence[_Line], name: str) -> None:
 def _number(cell: Any) -> float | None:
     """The number that a cell is or spells."""
     spelled = isinstance(cell, str) and NUMBER_TEXT.fullmatch(cell.strip())
-    if not spelled and (isinstance(cell, bool) or not isinstance(cell, (int, float))):
-        return None
+    is_number = isinstance(cell, (int, float)) and not isinstance(cell, bool)
     try:
-        return float(cell)
+        return float(cell) if spelled or is_number else None
     except OverflowError:
         return None
 
@@ -287,9 +261,8 @@ def _line(stream: Stream, line: bytes, sequence: int) -> _Line:
             " from 1 without a hole; correct that, then begin anew with `etl-assets production reset --yes`"
         )
     if claimed is None or (isinstance(found, _Ambiguous) and found.names & {SEQUENCE, "record"}):
-        return _Line(
-            sequence, text, {}, (Fault("record", "not a line of the stream: not JSON, or without sequence", text),)
-        )
+        fault = Fault("record", "not a line of the stream: not JSON, or without sequence", text)
+        return _Line(sequence, text, {}, (fault,))
     if isinstance(found.get("text"), str) and "record" not in found:
         return _Line(sequence, found["text"], {}, (Fault("record", "not JSON", found["text"]),))
     head, record = f'{{"sequence":{sequence},"record":', found.get("record")
@@ -297,16 +270,13 @@ def _line(stream: Stream, line: bytes, sequence: int) -> _Line:
     if not isinstance(record, dict):
         return _Line(sequence, text, {}, (Fault("record", "not an object", record),))
     twice = record.names if isinstance(record, _Ambiguous) else frozenset()
-    faults = [
-        Fault(
-            column,
-            f"field {name} is missing" if name not in record else f"field {name} is there twice",
-            record.get(name),
-        )
+    cells = {column: record.get(name) for name, column in stream.fields.items()}
+    faults = tuple(
+        Fault(column, f"field {name} is {'there twice' if name in record else 'missing'}", cells[column])
         for name, column in stream.fields.items()
         if name not in record or name in twice
-    ]
-    return _Line(sequence, text, {column: record.get(name) for name, column in stream.fields.items()}, tuple(faults))
+    )
+    return _Line(sequence, text, cells, faults)
 
 
 def _load(line: bytes) -> Any:

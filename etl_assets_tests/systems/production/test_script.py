@@ -16,7 +16,7 @@ from etl_assets.systems import production
 from etl_assets.systems.production import script
 from etl_assets.systems.production.contracts import METRICS, STREAMS
 from etl_assets.systems.production.relaying import relay
-from etl_assets.systems.production.report.findings import described
+from etl_assets.systems.production.report import described
 from etl_assets.systems.production.settings import ProductionSettings
 from etl_assets.systems.production.simulator import ProductionSimulator
 from etl_assets.systems.production.source import ProductionApi

@@ -140,12 +140,12 @@ def _trend(top: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) 
     tied = [row for row in rows if row["tie_group"] in groups and row["parameter"] not in names]
     among = f", in a tie with {len(tied):,} more," if tied else ""
     size = correlation(max(abs(row["r"]) for row in top))
+    subject, share = f"parameters {listed(names)} go", f"{'both' if len(top) == 2 else 'all of them'} only share"
     if len(top) == 1:
-        return f"parameter {names[0]} goes with the output most closely (|r| about {size}){among} but only shares its trend, which says nothing about cause"
-    every = "both" if len(top) == 2 else "all of them"
+        subject, share = f"parameter {names[0]} goes", "only shares"
     return (
-        f"parameters {listed(names)} go with the output most closely (|r| about {size}){among} "
-        f"but {every} only share its trend, which says nothing about cause"
+        f"{subject} with the output most closely (|r| about {size}){among} but {share} its trend,"
+        " which says nothing about cause"
     )
 
 

@@ -6,7 +6,7 @@ parameters, stability and ties of the ranking, and a verdict. The method with it
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -64,10 +64,6 @@ class Method:
         """Surrogates that let a single effect among so many p pass: twice the resolution that it needs."""
         harmonic = float(np.sum(1 / np.arange(1, family + 1))) if self.correction == "by" else 1.0
         return max(FIRST_ROUND, int(np.ceil(2 * max(family, 1) * harmonic / self.level)))
-
-    def described(self) -> dict[str, Any]:
-        """The settings by name."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
