@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-
 from etl_assets.core.sources.http.client import ApiRefused, Limits
 from etl_assets.core.sources.http.stream import StreamInterrupted
 from etl_assets.core.sources.streams.broker import Batch, Broker, Foreign, Position, StreamMoved
@@ -331,119 +329,118 @@ class Lines:
         self._what = what
         self._source = source
         self._next = after + 1
-        self._chunks: list[bytes] = []
-        self._ends = 0
+        # Whole lines that are in no batch yet, without their ends, and what came of the next; together so many bytes.
+        self._lines: list[bytes] = []
+        self._rest = b""
         self._size = 0
         # Lines without a sequence, until the next that has one says whether they have a place in the stream.
         self._pending: list[bytes] = []
 
     def feed(self, chunk: bytes) -> list[Batch]:
         """Take in a chunk; the full batches that are complete with it."""
-        self._chunks.append(chunk)
-        self._ends += chunk.count(b"\n")
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        # Without the heartbeats.
+        self._lines += [line for line in lines if line.strip()]
         self._size += len(chunk)
         if self._size > MAX_BATCH_BYTES:
-            if not self._ends and self.fault is None:
+            if not self._lines and self.fault is None:
                 self.fault = PermanentError(
                     f"the API's stream {self._what}: the line after sequence {self._next - 1} is longer than"
                     f" {MAX_BATCH_BYTES} bytes: check that PRODUCTION_API_URL names the streaming API"
                 )
             return self.flush()
-        return self._cut(BATCH_RECORDS) if self._ends >= BATCH_RECORDS else []
+        return self._cut(len(self._lines) // BATCH_RECORDS * BATCH_RECORDS)
 
     def flush(self) -> list[Batch]:
         """The complete lines that wait for a full batch."""
-        return self._cut(1) if self._ends else []
+        return self._cut(len(self._lines))
 
     def end(self) -> list[Batch]:
         """What is left at the end of the answer: a last line without an end counts if it is a whole record."""
         batches = self.flush()
-        rest = b"".join(self._chunks)
-        if rest.strip() and self.fault is None:
-            if _document(rest) is None:
+        if self._rest.strip() and self.fault is None:
+            if _document(self._rest) is None:
                 self.fault = TransientError(
                     f"the API's stream {self._what} ended in the middle of the line after sequence {self._next - 1}"
                 )
             else:
-                batches += self._checked(rest + b"\n", 1)
+                batches += self._checked([self._rest])
         if self._pending and self.fault is None:
-            self.fault = self._no_record(self._pending[0])
+            self.fault = self._no_record(self._pending[0], self._next)
         return batches
 
-    def _cut(self, multiple: int) -> list[Batch]:
-        """All complete lines up to the last whole multiple, in batches."""
-        data, ends = _without_empty_lines(b"".join(self._chunks))
-        total = len(ends) // multiple * multiple
+    def _cut(self, total: int) -> list[Batch]:
+        """So many lines in batches."""
         batches: list[Batch] = []
-        start = 0
-        for done in range(0, total, BATCH_RECORDS):
-            count = min(BATCH_RECORDS, total - done)
-            end = int(ends[done + count - 1]) + 1
+        for begin in range(0, total, BATCH_RECORDS):
             if self.fault is None:
-                batches += self._checked(data[start:end], count)
-            start = end
-        self._chunks, self._ends, self._size = [data[start:]], len(ends) - total, len(data) - start
+                batches += self._checked(self._lines[begin : min(begin + BATCH_RECORDS, total)])
+        if total:
+            del self._lines[:total]
+            self._size = sum(map(len, self._lines)) + len(self._rest)
         return batches
 
-    def _checked(self, lines: bytes, count: int) -> list[Batch]:
-        last = lines.rfind(b"\n", 0, -1) + 1
-        if self._pending or _sequence_at(lines, 0) != self._next or _sequence_at(lines, last) != self._next + count - 1:
-            return self._in_order([*self._pending, *_split(lines)])
-        self._next += count
-        return [Batch(self._next - count, count, self._source, datetime.now(UTC), lines)]
+    def _checked(self, lines: list[bytes]) -> list[Batch]:
+        last = self._next + len(lines) - 1
+        if self._pending or _sequence_at_start(lines[0]) != self._next or _sequence_at_start(lines[-1]) != last:
+            lines = self._in_order([*self._pending, *lines])
+        if not lines:
+            return []
+        first, self._next = self._next, self._next + len(lines)
+        return [Batch(first, len(lines), self._source, datetime.now(UTC), b"\n".join([*lines, b""]))]
 
-    def _in_order(self, lines: list[bytes]) -> list[Batch]:
+    def _in_order(self, lines: list[bytes]) -> list[bytes]:
         """The lines up to the first fault, without the repeated ones; what has no sequence of its own is judged by its place."""
-        first, kept, pending = self._next, list[bytes](), list[bytes]()
+        kept, pending = list[bytes](), list[bytes]()
         for line in lines:
-            sequence = _sequence(line)
+            sequence, following = _sequence(line), self._next + len(kept)
             if sequence is None:
-                self.fault = self._reported(line)
+                self.fault = self._reported(line, following)
                 pending.append(line)
-            elif sequence == self._next + len(pending):
+            elif sequence == following + len(pending):
                 kept += [*pending, line]
-                self._next, pending = sequence + 1, []
-            elif sequence > self._next:
-                self.fault = self._hole(sequence)
+                pending = []
+            elif sequence > following:
+                self.fault = self._hole(following, sequence)
             elif pending:
-                self.fault = self._no_record(pending[0])
+                self.fault = self._no_record(pending[0], following)
             if self.fault is not None:
                 break
         self._pending = pending
-        return [Batch(first, len(kept), self._source, datetime.now(UTC), b"".join(kept))] if kept else []
+        return kept
 
-    def _hole(self, sequence: int) -> PlatformError:
+    def _hole(self, following: int, sequence: int) -> PlatformError:
         return PermanentError(
-            f"the API's stream {self._what} goes from sequence {self._next - 1} to {sequence}: {self._next} to"
+            f"the API's stream {self._what} goes from sequence {following - 1} to {sequence}: {following} to"
             f" {sequence - 1} are missing; everything before them is published. Ask those who run the API for them; the"
             " relay goes on as soon as it sends them"
         )
 
-    def _reported(self, line: bytes) -> PlatformError | None:
+    def _reported(self, line: bytes, following: int) -> PlatformError | None:
         """What the API says of itself in place of a record, if it does."""
         document = _document(line)
         if not isinstance(document, dict) or not isinstance(document.get("error"), str):
             return None
         return PermanentError(
-            f"the API's stream {self._what}, after sequence {self._next - 1}: the API says: {document['error']}"
+            f"the API's stream {self._what}, after sequence {following - 1}: the API says: {document['error']}"
         )
 
-    def _no_record(self, line: bytes) -> PlatformError:
+    def _no_record(self, line: bytes, following: int) -> PlatformError:
         excerpt = line.strip().decode("utf-8", "backslashreplace")
         excerpt = excerpt if len(excerpt) <= _EXCERPT_CHARS else excerpt[: _EXCERPT_CHARS - 1] + "…"
         return TransientError(
-            f"the API's stream {self._what}, after sequence {self._next - 1}: a line that is no record: {excerpt}"
+            f"the API's stream {self._what}, after sequence {following - 1}: a line that is no record: {excerpt}"
         )
 
 
-def _sequence_at(data: bytes, start: int) -> int | None:
-    match = _SEQUENCE.match(data, start)
+def _sequence_at_start(line: bytes) -> int | None:
+    match = _SEQUENCE.match(line)
     return int(match[1]) if match else None
 
 
 def _sequence(line: bytes) -> int | None:
     """The sequence of a record, wherever in its line it stands."""
-    found = _sequence_at(line, 0)
+    found = _sequence_at_start(line)
     if found is None:
         document = _document(line)
         found = document.get("sequence") if isinstance(document, dict) else None
@@ -455,22 +452,3 @@ def _document(text: bytes) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-def _split(lines: bytes) -> list[bytes]:
-    return [line + b"\n" for line in lines.split(b"\n")[:-1]]
-
-
-def _without_empty_lines(data: bytes) -> tuple[bytes, np.ndarray]:
-    """The same without the heartbeats, and where its lines end; what is after the last end is left as it is."""
-    ends = _line_ends(data)
-    # No record fits into a line of one byte.
-    if len(ends) and np.diff(ends, prepend=-1).min() <= 2:
-        *lines, rest = data.split(b"\n")
-        data = b"".join(line + b"\n" for line in lines if line.strip()) + rest
-        ends = _line_ends(data)
-    return data, ends
-
-
-def _line_ends(data: bytes) -> np.ndarray:
-    return np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
