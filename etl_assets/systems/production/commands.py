@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from etl_assets.core.charts.numbers import counted
 from etl_assets.errors import ConfigurationError
 from etl_assets.systems.production.settings import ProductionSettings
 
@@ -47,7 +48,10 @@ def report(
     from etl_assets.systems.production.script import report as run
     from etl_assets.systems.production.statistics import AlignmentRules, Method
 
-    files = _both(metrics, workorders)
+    if (metrics is None) != (workorders is None):
+        missing = "--metrics" if metrics is None else "--workorders"
+        raise typer.BadParameter(f"a report needs both files: give {missing} as well")
+    files = (metrics, workorders) if metrics and workorders else None
     if files and simulate:
         raise typer.BadParameter("give two files or --simulate, not both")
     settings = ProductionSettings.load()
@@ -70,7 +74,6 @@ def report(
 
 def _become(drains: "Sequence[Drained]") -> str:
     """What became of the records of a stream."""
-    from etl_assets.core.charts.numbers import counted
     from etl_assets.systems.production.draining import COUNTS
 
     total = {name: sum(getattr(done, name) for done in drains) for name in COUNTS}
@@ -80,8 +83,6 @@ def _become(drains: "Sequence[Drained]") -> str:
 
 def _warn_of_quarantine(records: int) -> None:
     """One line for people on stderr if there is something to look at."""
-    from etl_assets.core.charts.numbers import counted
-
     if records:
         print(f"{counted(records, 'record')} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
 
@@ -173,15 +174,6 @@ def _servers() -> "tuple[Database, Broker]":
 
     settings = ProductionSettings.load()
     return platform_database(settings), platform_broker(settings)
-
-
-def _both(metrics: Path | None, workorders: Path | None) -> tuple[Path, Path] | None:
-    if metrics is None and workorders is None:
-        return None
-    if metrics is None or workorders is None:
-        missing = "--metrics" if metrics is None else "--workorders"
-        raise typer.BadParameter(f"a report needs both files: give {missing} as well")
-    return metrics, workorders
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from etl_assets.core.contracts.validation import to_frame
 from etl_assets.core.database.connections import Database
 from etl_assets.systems.production.contracts import METRICS, READINGS, Metrics, ProductCorrelations, Workorders
 from etl_assets.systems.production.report import words
-from etl_assets.systems.production.report.charts import MARKS, Chart, charts_of
+from etl_assets.systems.production.report.charts import MARKS, charts_of
 from etl_assets.systems.production.statistics import FEWEST, TOP, AlignmentRules, Method, OutputSummary
 from etl_assets.systems.production.tables import committed_position, quarantined, readings_without_value
 
@@ -285,59 +285,40 @@ def write_report(folder: Path, findings: Findings) -> ReportFiles:
 
 
 def _page(report: Mapping[str, Any], findings: Findings) -> str:
+    places = findings.aligned.groupby(["product_id", "parameter_id"]).indices
+    charts = 2 * sum(row["top"] for p in report["products"] for rows in p["readings"].values() for row in rows)
+    marks = min(MARKS, max(FEWEST_MARKS, MARKS_PER_PAGE // max(charts, 1)))
+
+    def drawings(product: int, reading: str, row: Row, name: str) -> Iterator[str]:
+        aligned = findings.aligned.iloc[places.get((product, row["parameter"]), [])]
+        for chart in charts_of(row, aligned, reading, marks):
+            picture = svg(
+                chart.drawing,
+                name=f"{name}-{chart.kind}",
+                title=chart.title,
+                description=chart.description,
+                data=chart.data,
+            )
+            yield figure(picture, caption=chart.caption, kind=chart.kind)
+
     text: str = _template().render(
         report=report,
         findings=findings,
-        products=list(_products(report, findings)),
         settings=list(_settings(report["method"])),
         notes=report["method"].get("notes", []),
         columns=COLUMNS,
         meanings={NAMES.get(name, name): column.description for name, column in ProductCorrelations.columns.items()},
         interval=words.interval,
-        drawing=_drawing,
+        remarks=words.remarks,
+        drawings=drawings,
     )
     return text
-
-
-def _drawing(chart: Chart, name: str) -> str:
-    picture = svg(chart.drawing, name=name, title=chart.title, description=chart.description, data=chart.data)
-    return figure(picture, caption=chart.caption, kind=chart.kind)
 
 
 @functools.cache
 def _template() -> Any:
     filters = (numbers.amount, numbers.counted, numbers.instant, numbers.share)
     return template(Path(__file__).with_name("report.html.j2"), *filters, words.correlation, words.probability)
-
-
-def _products(report: Mapping[str, Any], findings: Findings) -> Iterator[dict[str, Any]]:
-    """For each product what the page shows of it."""
-    places = findings.aligned.groupby(["product_id", "parameter_id"]).indices
-    charts = 2 * sum(row["top"] for p in report["products"] for rows in p["readings"].values() for row in rows)
-    marks = min(MARKS, max(FEWEST_MARKS, MARKS_PER_PAGE // max(charts, 1)))
-    for summary, product in zip(findings.products, report["products"], strict=True):
-        number = product["product"]
-        readings = []
-        for reading, rows in product["readings"].items():
-            top = []
-            for row in (row for row in rows if row["top"]):
-                aligned = findings.aligned.iloc[places.get((number, row["parameter"]), [])]
-                top.append(
-                    {
-                        **row,
-                        "remarks": words.remarks(row, _tied(row, rows)),
-                        "charts": charts_of(row, aligned, reading, marks),
-                    }
-                )
-            readings.append({"name": reading, "rows": rows, "top": top})
-        yield {"number": number, "answer": product["answer"], "summary": summary, "readings": readings}
-
-
-def _tied(row: Row, rows: Sequence[Row]) -> list[int]:
-    """Parameters in the same tie group."""
-    if row["tie_group"] is None:
-        return []
-    return [other["parameter"] for other in rows if other["tie_group"] == row["tie_group"] and other is not row]
 
 
 def _settings(method: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
