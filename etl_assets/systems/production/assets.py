@@ -1,7 +1,6 @@
 """The assets of the production system, and what they are given: wiring."""
 
 import time
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import dagster as dg
@@ -231,10 +230,9 @@ def correlation_report(
         postgres.database,
         correlations=product_correlations,
         aligned=aligned_work_orders,
-        products=outputs(workorders)[1],
+        workorders=workorders,
         rules=production_method.alignment(),
         method=production_method.statistics(),
-        generated_at=datetime.now(UTC),
         run_id=context.run.run_id,
     )
     files = write_report(ProductionSettings.load().reports_dir / Metrics.schema_name(), found)

@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from etl_assets.core.contracts.validation import to_frame
 from etl_assets.core.database.connections import Database
@@ -97,7 +96,7 @@ def write_findings(
     """Align, correlate and report what is in the tables."""
     root = ParquetRoot(settings.storage_url)
     workorders = to_frame(reading.read(database, [Slice(Workorders)]))
-    orders, products = outputs(workorders)
+    orders, _ = outputs(workorders)
     columns = ("parameter_id", "measured_at", "value")
     metrics = reading.stream(database, [Slice(Metrics)], columns, ordered=True)
 
@@ -118,10 +117,9 @@ def write_findings(
         database,
         correlations=ranked,
         aligned=together,
-        products=products,
+        workorders=workorders,
         rules=rules,
         method=method,
-        generated_at=datetime.now(UTC),
         run_id=f"script-{uuid.uuid4().hex[:12]}",
     )
     return write_report(settings.reports_dir / Metrics.schema_name(), found)

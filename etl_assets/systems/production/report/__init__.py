@@ -13,7 +13,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from etl_assets.core.database.connections import Database
 from etl_assets.systems.production.contracts import METRICS, READINGS, Metrics, ProductCorrelations, Workorders
 from etl_assets.systems.production.report import words
 from etl_assets.systems.production.report.charts import MARKS, charts_of
-from etl_assets.systems.production.statistics import FEWEST, TOP, AlignmentRules, Method, OutputSummary
+from etl_assets.systems.production.statistics import FEWEST, TOP, AlignmentRules, Method, OutputSummary, outputs
 from etl_assets.systems.production.tables import committed_position, quarantined, readings_without_value
 
 QUESTION = "For each product: which three machine parameters go with its output, and what is that worth?"
@@ -99,26 +99,26 @@ def read_findings(
     *,
     correlations: pd.DataFrame,
     aligned: pa.Table,
-    products: Sequence[OutputSummary],
+    workorders: pd.DataFrame,
     rules: AlignmentRules,
     method: Method,
-    generated_at: datetime,
     run_id: str,
 ) -> Findings:
-    """Everything that a report says.
+    """Everything that a report says, as of now.
 
     Args:
         correlations: rows of `ProductCorrelations`.
         aligned: rows of `AlignedWorkOrders`.
-        products: what `outputs` found.
+        workorders: rows of `Workorders`: product, time and production.
     """
+    _, products = outputs(workorders)
     return Findings(
         correlations=correlations,
         aligned=drawn(aligned, correlations),
         products=products,
         left_out=[*_not_in_tables(database), *_not_aligned(aligned, products)],
         method=described(rules, method, correlations),
-        generated_at=generated_at,
+        generated_at=datetime.now(UTC),
         run_id=run_id,
         source=committed_position(database, METRICS).source,
     )

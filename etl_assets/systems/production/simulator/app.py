@@ -69,15 +69,16 @@ class ServedStream:
     """The records of a stream: those of a file or some in memory, and behind them what is appended while it is served.
 
     Args:
-        origin: a file of records, or the texts of records.
+        file: a file of records; None: there are only those in memory.
+        in_memory: the texts of records.
     """
 
-    def __init__(self, origin: RecordFile | list[str]) -> None:
+    def __init__(self, file: RecordFile | None, in_memory: Iterable[str] = ()) -> None:
         self.changes = Changes()
-        self.file = origin if isinstance(origin, RecordFile) else None
+        self.file = file
         # Records of the file, once something is appended: from then on it counts as complete.
-        self.file_records: int | None = None if self.file else 0
-        self.in_memory = [] if isinstance(origin, RecordFile) else list(origin)
+        self.file_records: int | None = None if file else 0
+        self.in_memory = list(in_memory)
         self._lock = Lock()
 
     def append(self, records: Iterable[Any]) -> None:
@@ -256,18 +257,21 @@ class ProductionSimulator:
     def reset(self) -> None:
         """Back to the beginning: nothing appended or changed, no faults."""
         self.faults.clear()
-        data = {} if self._files else generated(self.seed)
-        origins = map(RecordFile, self._files) if self._files else (data[name] for name in STREAMS)
-        self._streams = dict(zip(STREAMS, map(ServedStream, origins), strict=True))
+        if self._files:
+            streams = [ServedStream(RecordFile(path)) for path in self._files]
+        else:
+            data = generated(self.seed)
+            streams = [ServedStream(None, data[name]) for name in STREAMS]
+        self._streams = dict(zip(STREAMS, streams, strict=True))
 
     def stream(self, name: str) -> ServedStream:
         """One of the two.
 
         Raises:
-            ValueError: if there is no such stream.
+            Refusal: if there is no such stream.
         """
         if name not in self._streams:
-            raise ValueError(f"there is no stream {name[:100]!r}: known are {', '.join(STREAMS)}")
+            raise Refusal(404, f"there is no stream {name[:100]!r}: known are {', '.join(STREAMS)}")
         return self._streams[name]
 
     # Steering, for tests and by `/_control`.
@@ -375,26 +379,20 @@ async def _lines(cursor: Cursor, *, follow: bool, pace: float | None) -> AsyncGe
 def _controls(simulator: ProductionSimulator) -> APIRouter:
     router = APIRouter(prefix="/_control", tags=["control"])
 
-    def known(name: str) -> ServedStream:
-        try:
-            return simulator.stream(name)
-        except ValueError as error:
-            raise Refusal(404, str(error)) from None
-
     @router.get("/streams/{name}")
     async def changes(name: str) -> Changes:
-        return known(name).changes
+        return simulator.stream(name).changes
 
     @router.put("/streams/{name}")
     async def change(name: str, wanted: Changes) -> Changes:
         """What is left out stays as it is."""
-        stream = known(name)
+        stream = simulator.stream(name)
         stream.changes = stream.changes.model_copy(update=wanted.model_dump(exclude_unset=True))
         return stream.changes
 
     @router.post("/streams/{name}/records")
     async def append(name: str, records: list[Any]) -> None:
-        stream = known(name)
+        stream = simulator.stream(name)
         try:
             await run_sync(stream.append, records)
         except PlatformError as error:

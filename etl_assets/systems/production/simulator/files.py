@@ -4,13 +4,11 @@ A record is the text of one element of an array, or of one line. A byte-order ma
 what is wrong is reported with its byte. What a stream of records looks like over HTTP is not known here.
 """
 
-import errno
 import hashlib
 import json
 import math
 import os
 import re
-import stat
 import time
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
@@ -344,10 +342,9 @@ class RecordFile:
 
 
 def _open(path: Path) -> BufferedReader:
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+    if path.exists() and not path.is_file() and not path.is_dir():
         # A pipe would be waited for, and cannot be read twice.
-        raise OSError(errno.EINVAL, "it is no regular file")
+        raise FileRejected(f"{path}: cannot be read (it is no regular file)")
     return path.open("rb")
 
 
