@@ -75,92 +75,53 @@ class ReportMethod(dg.ConfigurableResource[Any]):
         return Method(level=self.level, correction=self.correction, min_coverage=self.min_coverage)
 
 
-def stream_in_the_broker(stream: Stream, description: str) -> dg.AssetsDefinition:
-    """A relay as an asset: what it added to the broker, and where the stream stands."""
-
-    @dg.asset(
-        key_prefix=[stream.contract.schema_name()],
-        name=f"{stream.name}_stream",
-        description=description,
-        group_name=stream.contract.schema_name(),
-        kinds={"redis", "python"},
-        metadata={NO_CONTRACT: "the records as the source sent them, in the broker until they are in their table"},
-        retry_policy=RETRIES,
-        pool=API_POOL,
-    )
-    @classified
-    def relayed(
-        production_api: ProductionApiResource, broker: BrokerResource, postgres: PostgresResource
-    ) -> dg.MaterializeResult[None]:
-        started = time.perf_counter()
-        done = relay(
-            production_api.connect(),
-            broker.broker,
-            stream,
-            committed=lambda: committed_position(postgres.database, stream),
-        )
-        return dg.MaterializeResult(
-            metadata={
-                "published": done.published,
-                "position": done.position,
-                "dagster/row_count": done.position,
-                "seconds": round(time.perf_counter() - started, 3),
-                "source": done.source or UNKNOWN,
-                "relation": f"broker, stream {done.stream}",
-                "note": "the backlog is full: the next run goes on after a drain" if done.backlog_full else "complete",
-            }
-        )
-
-    return relayed
+def published(stream: Stream) -> dict[str, Any]:
+    """The arguments of `dg.asset` for a stream in the broker."""
+    return {
+        "key_prefix": [stream.contract.schema_name()],
+        "name": f"{stream.name}_stream",
+        "group_name": stream.contract.schema_name(),
+        "kinds": {"redis", "python"},
+        "metadata": {NO_CONTRACT: "the records as the source sent them, in the broker until they are in their table"},
+        "retry_policy": RETRIES,
+        "pool": API_POOL,
+    }
 
 
-def stream_in_its_table(stream: Stream, description: str, source: dg.AssetsDefinition) -> dg.AssetsDefinition:
-    """A drain as an asset: what became of the records, and the lag before and after it."""
-
-    @dg.asset(
-        **effect(stream.contract, kinds={"redis", "python"}), description=description, deps=[source], pool=DRAIN_POOL
-    )
-    @classified
-    def drained(
-        context: dg.AssetExecutionContext, broker: BrokerResource, postgres: PostgresResource
-    ) -> dg.MaterializeResult[None]:
-        started = time.perf_counter()
-        done = drain(postgres.database, broker.broker, stream, run_id=context.run.run_id)
-        seconds = time.perf_counter() - started
-        lags = {"before": done.lag_before, "after": done.lag}
-        return dg.MaterializeResult(
-            metadata={
-                **{name: getattr(done, name) for name in (*COUNTS, "transactions")},
-                **{f"lag_{when}_records": lag.records for when, lag in lags.items()},
-                **{f"lag_{when}_entries": lag.batches for when, lag in lags.items()},
-                **{f"lag_{when}_seconds": round(lag.seconds, 3) for when, lag in lags.items()},
-                "position": done.position,
-                "dagster/row_count": rows_stored(postgres.database, stream.contract),
-                "seconds": round(seconds, 3),
-                "source": done.source or UNKNOWN,
-                "relation": stream.contract.config.table,
-            }
-        )
-
-    return drained
+@dg.asset(**published(METRICS))
+@classified
+def metrics_stream(
+    production_api: ProductionApiResource, broker: BrokerResource, postgres: PostgresResource
+) -> dg.MaterializeResult[None]:
+    """Readings of machine parameters in the broker, from where the last relay stopped."""
+    return _relayed(METRICS, production_api, broker, postgres)
 
 
-metrics_stream = stream_in_the_broker(
-    METRICS, "Readings of machine parameters in the broker, from where the last relay stopped."
-)
-workorders_stream = stream_in_the_broker(
-    WORKORDERS, "Completed work orders in the broker, from where the last relay stopped."
-)
-metrics = stream_in_its_table(
-    METRICS,
-    "Readings of machine parameters; the position in the stream is committed with the rows.",
-    metrics_stream,
-)
-workorders = stream_in_its_table(
-    WORKORDERS,
-    "Work orders as they were completed; the position in the stream is committed with the rows.",
-    workorders_stream,
-)
+@dg.asset(**published(WORKORDERS))
+@classified
+def workorders_stream(
+    production_api: ProductionApiResource, broker: BrokerResource, postgres: PostgresResource
+) -> dg.MaterializeResult[None]:
+    """Completed work orders in the broker, from where the last relay stopped."""
+    return _relayed(WORKORDERS, production_api, broker, postgres)
+
+
+@dg.asset(**effect(Metrics, kinds={"redis", "python"}), deps=[metrics_stream], pool=DRAIN_POOL)
+@classified
+def metrics(
+    context: dg.AssetExecutionContext, broker: BrokerResource, postgres: PostgresResource
+) -> dg.MaterializeResult[None]:
+    """Readings of machine parameters; the position in the stream is committed with the rows."""
+    return _drained(METRICS, broker, postgres, run_id=context.run.run_id)
+
+
+@dg.asset(**effect(Workorders, kinds={"redis", "python"}), deps=[workorders_stream], pool=DRAIN_POOL)
+@classified
+def workorders(
+    context: dg.AssetExecutionContext, broker: BrokerResource, postgres: PostgresResource
+) -> dg.MaterializeResult[None]:
+    """Work orders as they were completed; the position in the stream is committed with the rows."""
+    return _drained(WORKORDERS, broker, postgres, run_id=context.run.run_id)
 
 
 @dg.asset(
@@ -247,6 +208,48 @@ def correlation_report(
             "dagster/row_count": len(product_correlations),
             "seconds": round(time.perf_counter() - started, 3),
             "relation": str(files.latest_html),
+        }
+    )
+
+
+def _relayed(
+    stream: Stream, api: ProductionApiResource, broker: BrokerResource, postgres: PostgresResource
+) -> dg.MaterializeResult[None]:
+    """Relay a stream; what that added to the broker, and where the stream stands."""
+    started = time.perf_counter()
+    done = relay(api.connect(), broker.broker, stream, committed=lambda: committed_position(postgres.database, stream))
+    return dg.MaterializeResult(
+        metadata={
+            "published": done.published,
+            "position": done.position,
+            "dagster/row_count": done.position,
+            "seconds": round(time.perf_counter() - started, 3),
+            "source": done.source or UNKNOWN,
+            "relation": f"broker, stream {done.stream}",
+            "note": "the backlog is full: the next run goes on after a drain" if done.backlog_full else "complete",
+        }
+    )
+
+
+def _drained(
+    stream: Stream, broker: BrokerResource, postgres: PostgresResource, *, run_id: str
+) -> dg.MaterializeResult[None]:
+    """Drain a stream; what became of the records, and the lag before and after it."""
+    started = time.perf_counter()
+    done = drain(postgres.database, broker.broker, stream, run_id=run_id)
+    seconds = time.perf_counter() - started
+    lags = {"before": done.lag_before, "after": done.lag}
+    return dg.MaterializeResult(
+        metadata={
+            **{name: getattr(done, name) for name in (*COUNTS, "transactions")},
+            **{f"lag_{when}_records": lag.records for when, lag in lags.items()},
+            **{f"lag_{when}_entries": lag.batches for when, lag in lags.items()},
+            **{f"lag_{when}_seconds": round(lag.seconds, 3) for when, lag in lags.items()},
+            "position": done.position,
+            "dagster/row_count": rows_stored(postgres.database, stream.contract),
+            "seconds": round(seconds, 3),
+            "source": done.source or UNKNOWN,
+            "relation": stream.contract.config.table,
         }
     )
 
