@@ -45,9 +45,9 @@ from scipy import stats
 
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.systems.production.contracts import READINGS, AlignedWorkOrders
+from etl_assets.systems.production.statistics import outputs
 from etl_assets.systems.production.statistics.alignment import aligned
 from etl_assets.systems.production.statistics.correlation import Method, correlations
-from etl_assets.systems.production.statistics.output import outputs
 
 LEVEL = 0.05
 # Intervals and stability are not judged in the first two tables, so a few resamples will do there.

@@ -24,10 +24,11 @@ from etl_assets.core.database.connections import Database
 from etl_assets.core.embedded import EmbeddedBroker, EmbeddedPostgres
 from etl_assets.core.sources.streams.broker import Broker
 from etl_assets.systems.production.contracts import METRICS
+from etl_assets.systems.production.draining import drain
+from etl_assets.systems.production.relaying import relay
 from etl_assets.systems.production.simulator import write_files
 from etl_assets.systems.production.source import ProductionApi
-from etl_assets.systems.production.streaming.draining import committed_position, drain
-from etl_assets.systems.production.streaming.relaying import relay
+from etl_assets.systems.production.tables import committed_position
 
 GOAL = 200_000
 
@@ -50,7 +51,7 @@ def as_services(api: str, broker_url: str, database: Database, records: int) -> 
     """A relay in a process of its own, and drains until everything is in the table."""
     broker, started = Broker(broker_url), time.perf_counter()
     code = (
-        "import sys; from etl_assets.systems.production.source import ProductionApi; from etl_assets.systems.production.streaming.relaying import relay;"
+        "import sys; from etl_assets.systems.production.source import ProductionApi; from etl_assets.systems.production.relaying import relay;"
         "from etl_assets.systems.production.contracts import METRICS; from etl_assets.core.sources.streams.broker import Broker;"
         "relay(ProductionApi(sys.argv[1]), Broker(sys.argv[2]), METRICS)"
     )

@@ -24,7 +24,6 @@ def defs() -> "dg.Definitions":
     import dagster as dg
 
     from etl_assets.systems.production import assets, automation, checks
-    from etl_assets.systems.production.resources import ProductionApiResource, ReportMethod
 
     return dg.Definitions(
         assets=assets.ASSETS,
@@ -32,7 +31,7 @@ def defs() -> "dg.Definitions":
         jobs=[automation.production_job, automation.drain_production_job],
         schedules=[automation.production_every_hour],
         sensors=[automation.production_lag],
-        resources={"production_api": ProductionApiResource(), "production_method": ReportMethod()},
+        resources={"production_api": assets.ProductionApiResource(), "production_method": assets.ReportMethod()},
     )
 
 

@@ -1,12 +1,12 @@
-"""The assets of the production system: wiring."""
+"""The assets of the production system, and what they are given: wiring."""
 
 import time
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 import pandas as pd
 import pyarrow as pa
+from pydantic import Field
 
 from etl_assets.core.dagster.broker import BrokerResource
 from etl_assets.core.dagster.contract_types import NO_CONTRACT, RETRIES, classified, effect, loads, stored
@@ -21,19 +21,58 @@ from etl_assets.systems.production.contracts import (
     Stream,
     Workorders,
 )
+from etl_assets.systems.production.draining import COUNTS, drain
+from etl_assets.systems.production.relaying import relay
 from etl_assets.systems.production.report import read_findings, write_report
-from etl_assets.systems.production.resources import ProductionApiResource, ReportMethod
 from etl_assets.systems.production.settings import ProductionSettings
-from etl_assets.systems.production.statistics import TOP, aligned, correlations, outputs
-from etl_assets.systems.production.streaming import committed_position, drain, relay
-from etl_assets.systems.production.tables import parameter_ids, rows_stored
+from etl_assets.systems.production.source import ProductionApi
+from etl_assets.systems.production.statistics import TOP, AlignmentRules, Method, aligned, correlations, outputs
+from etl_assets.systems.production.tables import committed_position, parameter_ids, rows_stored
 
 API_POOL = "production_api"
 # Two drains of one table would wait for each other and hold a slot each.
 DRAIN_POOL = "production_drain"
 UNKNOWN = "the API does not say"
-COUNTS = ("received", "inserted", "updated", "unchanged", "deduplicated", "superseded", "rejected", "transactions")
 BEST = ["product_id", "reading", "rank", "parameter_id", "r", "ci_low", "ci_high", "n", "q", "verdict"]
+
+
+class ProductionApiResource(dg.ConfigurableResource[Any]):
+    """The API at PRODUCTION_API_URL; settings are read when a run needs it, so that no address is in a run config."""
+
+    def connect(self) -> ProductionApi:
+        """The API, ready to be read.
+
+        Raises:
+            ConfigurationError: if its URL is not set.
+        """
+        return ProductionApi.from_settings(ProductionSettings.load())
+
+
+class ReportMethod(dg.ConfigurableResource[Any]):
+    """How readings are aligned with work orders, and how strict the statistics are."""
+
+    interpolation: Literal["last", "linear"] = Field(
+        default="last", description="What a parameter was between two readings"
+    )
+    max_age_spacings: float = Field(
+        default=3.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Maximum age of a reading, in median spacings of its parameter",
+    )
+    min_coverage: float = Field(default=0.5, ge=0, le=1, description="Share of a work order that readings must cover")
+    level: float = Field(default=0.04, gt=0, lt=1, description="Largest q of the verdict `supported`")
+    correction: Literal["bh", "by"] = Field(
+        default="bh", description="Benjamini and Hochberg, or the cautious Benjamini and Yekutieli"
+    )
+
+    def alignment(self) -> AlignmentRules:
+        """The rules of alignment."""
+        return AlignmentRules(self.interpolation, self.max_age_spacings, self.min_coverage)
+
+    def statistics(self) -> Method:
+        """The settings of the statistics."""
+        return Method(level=self.level, correction=self.correction, min_coverage=self.min_coverage)
 
 
 def published(stream: Stream) -> dict[str, Any]:
@@ -152,10 +191,9 @@ def correlation_report(
         postgres.database,
         correlations=product_correlations,
         aligned=aligned_work_orders,
-        products=outputs(workorders)[1],
+        workorders=workorders,
         rules=production_method.alignment(),
         method=production_method.statistics(),
-        generated_at=datetime.now(UTC),
         run_id=context.run.run_id,
     )
     files = write_report(ProductionSettings.load().reports_dir / Metrics.schema_name(), found)
@@ -203,7 +241,7 @@ def _drained(
     lags = {"before": done.lag_before, "after": done.lag}
     return dg.MaterializeResult(
         metadata={
-            **{name: getattr(done, name) for name in COUNTS},
+            **{name: getattr(done, name) for name in (*COUNTS, "transactions")},
             **{f"lag_{when}_records": lag.records for when, lag in lags.items()},
             **{f"lag_{when}_entries": lag.batches for when, lag in lags.items()},
             **{f"lag_{when}_seconds": round(lag.seconds, 3) for when, lag in lags.items()},

@@ -5,11 +5,10 @@ import dagster as dg
 from etl_assets.core.dagster.automation import UNFINISHED
 from etl_assets.core.dagster.broker import BrokerResource
 from etl_assets.core.dagster.database import PostgresResource
-from etl_assets.core.database.connections import Database
-from etl_assets.core.sources.streams.broker import Batch, Broker, Lag
+from etl_assets.core.sources.streams.broker import Lag
 from etl_assets.systems.production.assets import metrics, workorders
-from etl_assets.systems.production.contracts import STREAMS, Metrics, Stream
-from etl_assets.systems.production.streaming import committed_position
+from etl_assets.systems.production.contracts import STREAMS, Metrics
+from etl_assets.systems.production.draining import standing
 
 # Few runs for many small arrivals: a run is worth its while for so many records, or when one has waited for so long.
 ENOUGH_RECORDS = 50_000
@@ -43,7 +42,10 @@ def production_lag(
     context: dg.SensorEvaluationContext, broker: BrokerResource, postgres: PostgresResource
 ) -> dg.RunRequest | dg.SkipReason:
     """Requests a drain when enough waits in the broker, or has waited for long, unless one is already to come."""
-    lags = {stream.name: waiting(stream, broker.broker, postgres.database) for stream in STREAMS}
+    lags = {}
+    for stream in STREAMS:
+        _, after = standing(postgres.database, broker.broker, stream)
+        lags[stream.name] = broker.broker.lag(stream.name, committed=after)
     listing = ", ".join(
         f"{name}: {lag.records} records, the oldest for {lag.seconds:.0f} s" for name, lag in lags.items()
     )
@@ -54,13 +56,6 @@ def production_lag(
         if context.instance.get_runs_count(unfinished):
             return dg.SkipReason(f"a run of {job.name} will take it along ({listing})")
     return dg.RunRequest()
-
-
-def waiting(stream: Stream, broker: Broker, database: Database) -> Lag:
-    """What the next drain would take: of another source than the table's all that there is."""
-    committed, newest = committed_position(database, stream), broker.newest(stream.name)
-    other_source = isinstance(newest, Batch) and newest.source != committed.source
-    return broker.lag(stream.name, committed=0 if other_source else committed.sequence)
 
 
 def is_due(lag: Lag) -> bool:

@@ -3,33 +3,29 @@
 import dagster as dg
 
 from etl_assets.core.dagster.checks import evaluated, has_rows
-from etl_assets.core.dagster.contract_types import classified
+from etl_assets.core.dagster.contract_types import asset_key, classified
 from etl_assets.core.dagster.database import PostgresResource
-from etl_assets.systems.production.assets import metrics, product_correlations, workorders
-from etl_assets.systems.production.contracts import CONTRACTS, METRICS, WORKORDERS, Stream
-from etl_assets.systems.production.streaming import committed_position
-from etl_assets.systems.production.tables import highest_sequence, rows_stored
+from etl_assets.systems.production.assets import product_correlations
+from etl_assets.systems.production.contracts import CONTRACTS, STREAMS, Stream
+from etl_assets.systems.production.tables import committed_position, highest_sequence, rows_stored
 
 
-def _within_position(stream: Stream, postgres: PostgresResource) -> dg.AssetCheckResult:
-    database = postgres.database
-    position = committed_position(database, stream).sequence
-    rows, highest = rows_stored(database, stream.contract), highest_sequence(database, stream.contract)
-    return evaluated(rows <= position and highest <= position, rows, position=position, highest_sequence=highest)
+def no_more_than_the_stream_gave(stream: Stream) -> dg.AssetChecksDefinition:
+    """The check that a table goes no farther than its committed position."""
 
+    @dg.asset_check(
+        asset=asset_key(stream.contract),
+        name="no_more_than_the_stream_gave",
+        description="There are no more rows than records up to the committed position, and none from beyond it.",
+    )
+    @classified
+    def check(postgres: PostgresResource) -> dg.AssetCheckResult:
+        database = postgres.database
+        position = committed_position(database, stream).sequence
+        rows, highest = rows_stored(database, stream.contract), highest_sequence(database, stream.contract)
+        return evaluated(rows <= position and highest <= position, rows, position=position, highest_sequence=highest)
 
-@dg.asset_check(asset=metrics, name="no_more_than_the_stream_gave")
-@classified
-def no_more_metrics_than_the_stream_gave(postgres: PostgresResource) -> dg.AssetCheckResult:
-    """There are no more rows than records up to the committed position, and none from beyond it."""
-    return _within_position(METRICS, postgres)
-
-
-@dg.asset_check(asset=workorders, name="no_more_than_the_stream_gave")
-@classified
-def no_more_workorders_than_the_stream_gave(postgres: PostgresResource) -> dg.AssetCheckResult:
-    """There are no more rows than records up to the committed position, and none from beyond it."""
-    return _within_position(WORKORDERS, postgres)
+    return check
 
 
 @dg.asset_check(asset=product_correlations)
@@ -49,7 +45,6 @@ def ranks_are_complete(postgres: PostgresResource) -> dg.AssetCheckResult:
 
 CHECKS = [
     *(has_rows(contract) for contract in CONTRACTS),
-    no_more_metrics_than_the_stream_gave,
-    no_more_workorders_than_the_stream_gave,
+    *(no_more_than_the_stream_gave(stream) for stream in STREAMS),
     ranks_are_complete,
 ]

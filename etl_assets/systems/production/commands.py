@@ -1,6 +1,7 @@
 """`etl-assets production …` and `etl-assets relay`: the system as a script."""
 
 import contextlib
+import functools
 import signal
 import sys
 import threading
@@ -10,12 +11,15 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from etl_assets.core.charts.numbers import counted
 from etl_assets.errors import ConfigurationError
 from etl_assets.systems.production.settings import ProductionSettings
 
 if TYPE_CHECKING:
+    from etl_assets.core.database.connections import Database
+    from etl_assets.core.sources.streams.broker import Broker
+    from etl_assets.systems.production.draining import Drained
     from etl_assets.systems.production.source import ProductionApi
-    from etl_assets.systems.production.streaming import Drained
 
 app = typer.Typer(no_args_is_help=True)
 FILE = "a JSON array or one object per line, like"
@@ -44,7 +48,10 @@ def report(
     from etl_assets.systems.production.script import report as run
     from etl_assets.systems.production.statistics import AlignmentRules, Method
 
-    files = _both(metrics, workorders)
+    if (metrics is None) != (workorders is None):
+        missing = "--metrics" if metrics is None else "--workorders"
+        raise typer.BadParameter(f"a report needs both files: give {missing} as well")
+    files = (metrics, workorders) if metrics and workorders else None
     if files and simulate:
         raise typer.BadParameter("give two files or --simulate, not both")
     settings = ProductionSettings.load()
@@ -67,18 +74,15 @@ def report(
 
 def _become(drains: "Sequence[Drained]") -> str:
     """What became of the records of a stream."""
-    from etl_assets.core.charts.numbers import counted
+    from etl_assets.systems.production.draining import COUNTS
 
-    names = ("received", "inserted", "updated", "unchanged", "deduplicated", "superseded", "rejected")
-    total = {name: sum(getattr(done, name) for done in drains) for name in names}
+    total = {name: sum(getattr(done, name) for done in drains) for name in COUNTS}
     changes = ", ".join(f"{count:,} {name}" for name, count in total.items() if count and name != "received")
     return counted(total["received"], "new record") + (f" ({changes})" if changes else "")
 
 
 def _warn_of_quarantine(records: int) -> None:
     """One line for people on stderr if there is something to look at."""
-    from etl_assets.core.charts.numbers import counted
-
     if records:
         print(f"{counted(records, 'record')} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
 
@@ -86,12 +90,10 @@ def _warn_of_quarantine(records: int) -> None:
 @app.command()
 def drain() -> None:
     """Store what waits in the broker."""
-    from etl_assets.core.servers import platform_broker, platform_database
     from etl_assets.systems.production.contracts import STREAMS
-    from etl_assets.systems.production.streaming import drain as run
+    from etl_assets.systems.production.draining import drain as run
 
-    settings = ProductionSettings.load()
-    database, broker = platform_database(settings), platform_broker(settings)
+    database, broker = _servers()
     quarantined = 0
     for stream in STREAMS:
         done = run(database, broker, stream)
@@ -105,14 +107,12 @@ def reset(
     yes: bool = typer.Option(False, "--yes", help="Really delete the rows of metrics and workorders."),
 ) -> None:
     """Empty both tables and both streams in the broker, to begin with another source."""
-    from etl_assets.core.servers import platform_broker, platform_database
     from etl_assets.systems.production.contracts import STREAMS
-    from etl_assets.systems.production.streaming import reset as run
+    from etl_assets.systems.production.draining import reset as run
 
     if not yes:
         raise typer.BadParameter("this deletes all rows of production.metrics and production.workorders: add --yes")
-    settings = ProductionSettings.load()
-    database, broker = platform_database(settings), platform_broker(settings)
+    database, broker = _servers()
     for stream in STREAMS:
         run(database, broker, stream)
         print(f"{stream.name}: empty")
@@ -134,28 +134,20 @@ def relay(
     follow: bool = typer.Option(False, "--follow", help="Stay, and publish what comes, until SIGTERM or Ctrl-C."),
 ) -> None:
     """Publish the records of both production streams to the broker."""
-    from etl_assets.core.servers import platform_broker, platform_database
     from etl_assets.systems.production.contracts import STREAMS, Stream
+    from etl_assets.systems.production.relaying import relay as run
     from etl_assets.systems.production.source import ProductionApi
-    from etl_assets.systems.production.streaming import Relayed, committed_position
-    from etl_assets.systems.production.streaming import relay as run
+    from etl_assets.systems.production.tables import committed_position
 
-    settings = ProductionSettings.load()
-    api = ProductionApi.from_settings(settings)
-    database, broker = platform_database(settings), platform_broker(settings)
+    api = ProductionApi.from_settings(ProductionSettings.load())
+    database, broker = _servers()
     ended = threading.Event()
     failures: list[BaseException] = []
 
     def copy(stream: Stream) -> None:
         try:
-            done: Relayed = run(
-                api,
-                broker,
-                stream,
-                committed=lambda: committed_position(database, stream),
-                follow=follow,
-                stop=ended,
-            )
+            committed = functools.partial(committed_position, database, stream)
+            done = run(api, broker, stream, committed=committed, follow=follow, stop=ended)
             full = ": the broker holds all that it may, go on after a drain" if done.backlog_full else ""
             print(f"{stream.name}: {done.published:,} records published, position {done.position:,}{full}", flush=True)
         except BaseException as failure:
@@ -177,13 +169,11 @@ def relay(
         raise failures[0]
 
 
-def _both(metrics: Path | None, workorders: Path | None) -> tuple[Path, Path] | None:
-    if metrics is None and workorders is None:
-        return None
-    if metrics is None or workorders is None:
-        missing = "--metrics" if metrics is None else "--workorders"
-        raise typer.BadParameter(f"a report needs both files: give {missing} as well")
-    return metrics, workorders
+def _servers() -> "tuple[Database, Broker]":
+    from etl_assets.core.servers import platform_broker, platform_database
+
+    settings = ProductionSettings.load()
+    return platform_database(settings), platform_broker(settings)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from etl_assets.core.contracts.validation import to_frame
 from etl_assets.core.database.connections import Database
@@ -21,12 +20,13 @@ from etl_assets.systems.production.contracts import (
     Stream,
     Workorders,
 )
+from etl_assets.systems.production.draining import Drained, drain
+from etl_assets.systems.production.relaying import relay
 from etl_assets.systems.production.report import ReportFiles, read_findings, write_report
 from etl_assets.systems.production.settings import ProductionSettings
 from etl_assets.systems.production.source import ProductionApi
 from etl_assets.systems.production.statistics import AlignmentRules, Method, aligned, correlations, outputs
-from etl_assets.systems.production.streaming import Drained, committed_position, drain, relay
-from etl_assets.systems.production.tables import parameter_ids
+from etl_assets.systems.production.tables import committed_position, parameter_ids
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def write_findings(
     """Align, correlate and report what is in the tables."""
     root = ParquetRoot(settings.storage_url)
     workorders = to_frame(reading.read(database, [Slice(Workorders)]))
-    orders, products = outputs(workorders)
+    orders, _ = outputs(workorders)
     columns = ("parameter_id", "measured_at", "value")
     metrics = reading.stream(database, [Slice(Metrics)], columns, ordered=True)
 
@@ -117,10 +117,9 @@ def write_findings(
         database,
         correlations=ranked,
         aligned=together,
-        products=products,
+        workorders=workorders,
         rules=rules,
         method=method,
-        generated_at=datetime.now(UTC),
         run_id=f"script-{uuid.uuid4().hex[:12]}",
     )
     return write_report(settings.reports_dir / Metrics.schema_name(), found)

@@ -8,7 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -56,10 +56,13 @@ def parsed(stream: Stream, lines: bytes, *, first: int) -> Split[pa.Table]:
     Raises:
         PermanentError: if a line says another sequence than its place.
     """
-    contract, text = stream.contract, _Text(lines)
-    if not len(text):
+    contract = stream.contract
+    if not lines:
         return Split(arrow_schema(contract).empty_table())
-    read = pa.concat_tables(_read(stream, text, range(first, first + len(text))))
+    if b"\r" in lines:
+        lines = lines.replace(b"\r\n", b"\n")
+    each = lines.removesuffix(b"\n").split(b"\n")
+    read = pa.concat_tables(_read(stream, each, first))
     doubtful = read[DOUBTFUL].to_numpy()
     table = read.select(list(contract.columns))
     doubtful[[row for _, _, row in broken_rules(contract, table)]] = True
@@ -67,7 +70,7 @@ def parsed(stream: Stream, lines: bytes, *, first: int) -> Split[pa.Table]:
         return Split(table.cast(arrow_schema(contract)))
     rows = table.filter(pa.array(~doubtful)).cast(arrow_schema(contract))
     at = np.flatnonzero(doubtful).tolist()
-    rest = _read_each(stream, [text[row : row + 1].rstrip(b"\n") for row in at], [first + row for row in at])
+    rest = _read_each(stream, [each[row] for row in at], [first + row for row in at])
     valid = pa.concat_tables([rows, rest.valid])
     return Split(valid.sort_by(SEQUENCE) if rest.valid.num_rows else rows, rest.records)
 
@@ -84,54 +87,35 @@ def instants(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return micros, near & (micros >= FIRST_US) & (micros <= LAST_US)
 
 
-class _Text:
-    """Lines, by their numbers from 0.
-
-    Attributes:
-        alone: for each line whether it begins and ends as an object does: Arrow takes several objects on one line, and one on
-            several.
-    """
-
-    def __init__(self, lines: bytes) -> None:
-        data = lines.replace(b"\r\n", b"\n") if b"\r" in lines else lines
-        self._data = data if data.endswith(b"\n") or not data else data + b"\n"
-        view = np.frombuffer(self._data, np.uint8)
-        self._starts = np.append(0, np.flatnonzero(view == ord("\n")) + 1)
-        self.alone = (view[self._starts[:-1]] == ord("{")) & (view[self._starts[1:] - 2] == ord("}"))
-
-    def __len__(self) -> int:
-        return len(self.alone)
-
-    def __getitem__(self, lines: slice) -> bytes:
-        start, stop, _ = lines.indices(len(self))
-        return self._data[self._starts[start] : self._starts[stop]]
-
-
-def _read(stream: Stream, text: _Text, sequences: range, start: int = 0) -> Iterator[pa.Table]:
-    """Typed columns of the lines from `start` on, as many as there are sequences, with a column `DOUBTFUL`.
+def _read(stream: Stream, lines: Sequence[bytes], first: int) -> Iterator[pa.Table]:
+    """Typed columns of lines, with a column `DOUBTFUL`.
 
     What Arrow refuses is divided until it takes all but a few lines, which are doubtful then.
+
+    Args:
+        first: sequence of the first line.
     """
-    stop = start + len(sequences)
-    found = _by_arrow(stream, text[start:stop]) if text.alone[start:stop].all() else None
-    if found is not None and found[SEQUENCE].equals(pa.chunked_array([pa.array(sequences)])):
+    found = _by_arrow(stream, lines)
+    if found is not None and found[SEQUENCE].equals(pa.chunked_array([pa.array(range(first, first + len(lines)))])):
         yield _typed(stream, found)
-    elif len(sequences) <= FEW_LINES:
-        nothing = {column.name: pa.nulls(len(sequences), column.type) for column in arrow_schema(stream.contract)}
-        yield pa.table(nothing | {DOUBTFUL: np.ones(len(sequences), dtype=bool)})
+    elif len(lines) <= FEW_LINES:
+        nothing = {column.name: pa.nulls(len(lines), column.type) for column in arrow_schema(stream.contract)}
+        yield pa.table(nothing | {DOUBTFUL: np.ones(len(lines), dtype=bool)})
     else:
-        size = SECTION_LINES if len(sequences) > SECTION_LINES else -(-len(sequences) // 2)
-        for at in range(0, len(sequences), size):
-            yield from _read(stream, text, sequences[at : at + size], start + at)
+        size = SECTION_LINES if len(lines) > SECTION_LINES else -(-len(lines) // 2)
+        for at in range(0, len(lines), size):
+            yield from _read(stream, lines[at : at + size], first + at)
 
 
-def _by_arrow(stream: Stream, text: bytes) -> pa.Table | None:
+def _by_arrow(stream: Stream, lines: Sequence[bytes]) -> pa.Table | None:
     """The lines as Arrow reads them, if each field has in all of them the form that it has in the first."""
     import pyarrow.json
 
-    if b"-NaN" in text or not (text.isascii() or _is_utf8(text)):
+    text, first = b"\n".join(lines), _load(lines[0])
+    # Arrow takes several objects on one line, and one on several.
+    each_an_object = text[:1] == b"{" and text[-1:] == b"}" and text.count(b"}\n{") == len(lines) - 1
+    if not each_an_object or b"-NaN" in text:
         return None
-    first = _load(text[: text.index(b"\n")])
     record = first.get("record") if isinstance(first, dict) else None
     given = record if isinstance(record, dict) else {}
     types = []
@@ -141,13 +125,15 @@ def _by_arrow(stream: Stream, text: bytes) -> pa.Table | None:
         types.append(pa.field(name, pa.string() if isinstance(given.get(name), str) else number))
     schema = pa.schema([pa.field(SEQUENCE, pa.int64()), pa.field("record", pa.struct(types))])
     try:
+        if not text.isascii():
+            text.decode()  # Arrow does not look whether it is UTF-8
         return pyarrow.json.read_json(
             pa.BufferReader(text),
             # One thread is faster than two, and leaves the other processor to the database.
             read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
             parse_options=pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
-    except pa.ArrowException:
+    except (UnicodeDecodeError, pa.ArrowException):
         return None
 
 
@@ -174,14 +160,6 @@ def _as_type(values: pa.Array, column: Column) -> pa.Array:
             return cast_column(values, column).values
     micros, good = instants(values.to_numpy(zero_copy_only=False))
     return pa.array(micros, mask=~good).cast(ARROW_TYPES[Kind.TIMESTAMP])
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 @dataclass
@@ -219,38 +197,19 @@ def _read_each(stream: Stream, lines: Sequence[bytes], sequences: Sequence[int])
     for name, column in contract.columns.items():
         if column.kind is Kind.TIMESTAMP:
             _set_instants(read, name)
-    judged = _judged(contract, [line for line in read if line.cells])
-    records = {record.raw[SEQUENCE]: record for record in judged.records}
+    whole = [line for line in read if line.cells]
+    columns = {name: pd.Series([line.cells.get(name) for line in whole], dtype=object) for name in contract.columns}
+    columns[SEQUENCE] = pd.Series([line.sequence for line in whole], dtype="int64")
+    judged = split_arrow(contract, pd.DataFrame(columns), raw=[{SEQUENCE: line.sequence} for line in whole])
+    broken = {record.raw[SEQUENCE]: record.faults for record in judged.records}
+    records = []
     for line in read:
-        if line.faults:
-            seen = {fault.column for fault in line.faults}
-            judgement = records.get(line.sequence)
-            others = [fault for fault in (judgement.faults if judgement else ()) if fault.column not in seen]
-            records[line.sequence] = Record((*line.faults, *others), line.raw(contract))
-    rejected = pa.array(list(records), pa.int64())
-    valid = judged.valid.filter(pc.invert(pc.is_in(judged.valid[SEQUENCE], value_set=rejected)))
-    source = f"stream {stream.name}, sequence"
-    return Split(valid, [replace(records[number], source=f"{source} {number}") for number in sorted(records)])
-
-
-class _Raws(Sequence[dict[str, Any]]):
-    """The raw rows of lines, each made when it is asked for: only those of rejected rows are."""
-
-    def __init__(self, contract: type[Contract], lines: Sequence[_Line]) -> None:
-        self._contract, self._lines = contract, lines
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def __getitem__(self, row: Any) -> Any:
-        return self._lines[row].raw(self._contract)
-
-
-def _judged(contract: type[Contract], read: Sequence[_Line]) -> Split[pa.Table]:
-    """The cells of records by the rules of the contract."""
-    columns = {name: pd.Series([line.cells.get(name) for line in read], dtype=object) for name in contract.columns}
-    columns[SEQUENCE] = pd.Series([line.sequence for line in read], dtype="int64")
-    return split_arrow(contract, pd.DataFrame(columns), raw=_Raws(contract, read))
+        seen = {fault.column for fault in line.faults}
+        others = (fault for fault in broken.get(line.sequence, ()) if fault.column not in seen)
+        if faults := (*line.faults, *others):
+            records.append(Record(faults, line.raw(contract), f"stream {stream.name}, sequence {line.sequence}"))
+    rejected = pa.array([record.raw[SEQUENCE] for record in records], pa.int64())
+    return Split(judged.valid.filter(pc.invert(pc.is_in(judged.valid[SEQUENCE], value_set=rejected))), records)
 
 
 def _set_instants(read: Sequence[_Line], name: str) -> None:
@@ -265,10 +224,9 @@ def _set_instants(read: Sequence[_Line], name: str) -> None:
 def _number(cell: Any) -> float | None:
     """The number that a cell is or spells."""
     spelled = isinstance(cell, str) and NUMBER_TEXT.fullmatch(cell.strip())
-    if not spelled and (isinstance(cell, bool) or not isinstance(cell, (int, float))):
-        return None
+    is_number = isinstance(cell, (int, float)) and not isinstance(cell, bool)
     try:
-        return float(cell)
+        return float(cell) if spelled or is_number else None
     except OverflowError:
         return None
 
@@ -287,9 +245,8 @@ def _line(stream: Stream, line: bytes, sequence: int) -> _Line:
             " from 1 without a hole; correct that, then begin anew with `etl-assets production reset --yes`"
         )
     if claimed is None or (isinstance(found, _Ambiguous) and found.names & {SEQUENCE, "record"}):
-        return _Line(
-            sequence, text, {}, (Fault("record", "not a line of the stream: not JSON, or without sequence", text),)
-        )
+        fault = Fault("record", "not a line of the stream: not JSON, or without sequence", text)
+        return _Line(sequence, text, {}, (fault,))
     if isinstance(found.get("text"), str) and "record" not in found:
         return _Line(sequence, found["text"], {}, (Fault("record", "not JSON", found["text"]),))
     head, record = f'{{"sequence":{sequence},"record":', found.get("record")
@@ -297,16 +254,13 @@ def _line(stream: Stream, line: bytes, sequence: int) -> _Line:
     if not isinstance(record, dict):
         return _Line(sequence, text, {}, (Fault("record", "not an object", record),))
     twice = record.names if isinstance(record, _Ambiguous) else frozenset()
-    faults = [
-        Fault(
-            column,
-            f"field {name} is missing" if name not in record else f"field {name} is there twice",
-            record.get(name),
-        )
+    cells = {column: record.get(name) for name, column in stream.fields.items()}
+    faults = tuple(
+        Fault(column, f"field {name} is {'there twice' if name in record else 'missing'}", cells[column])
         for name, column in stream.fields.items()
         if name not in record or name in twice
-    ]
-    return _Line(sequence, text, {column: record.get(name) for name, column in stream.fields.items()}, tuple(faults))
+    )
+    return _Line(sequence, text, cells, faults)
 
 
 def _load(line: bytes) -> Any:

@@ -12,7 +12,8 @@ from psycopg.rows import dict_row
 from etl_assets.core.database.connections import Database
 from etl_assets.core.sources.streams.broker import Batch, Broker, Position
 from etl_assets.systems.production.contracts import METRICS, Stream
-from etl_assets.systems.production.streaming.draining import Drained, committed_position, drain
+from etl_assets.systems.production.draining import Drained, drain
+from etl_assets.systems.production.tables import committed_position
 from etl_assets_tests.systems.outages.world import BOOKS
 
 T0 = datetime(2021, 6, 22, 15, 57, 58, tzinfo=UTC)

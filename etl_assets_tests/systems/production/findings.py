@@ -10,7 +10,7 @@ import pandas as pd
 
 from etl_assets.systems.production.contracts import READINGS, AlignedWorkOrders, ProductCorrelations
 from etl_assets.systems.production.report import Findings, LeftOut
-from etl_assets.systems.production.statistics.output import OutputSummary
+from etl_assets.systems.production.statistics import OutputSummary
 
 START = datetime(2021, 6, 22, 16, 16, 14, tzinfo=UTC)
 MADE = datetime(2021, 7, 9, 8, 0, tzinfo=UTC)

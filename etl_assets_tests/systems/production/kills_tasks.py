@@ -28,15 +28,15 @@ COMMIT_LASTS_S = 0.004
 STEPS: dict[str, tuple[str, str]] = {
     "look": ("etl_assets.core.sources.streams.broker", "Broker.newest"),
     "ask the API": ("etl_assets.systems.production.source", "ProductionApi.records"),
-    "cut": ("etl_assets.systems.production.streaming.lines", "Lines.feed"),
+    "cut": ("etl_assets.systems.production.relaying", "Lines.feed"),
     "count what waits": ("etl_assets.core.sources.streams.broker", "Broker.held"),
     "publish": ("etl_assets.core.sources.streams.broker", "Broker.publish"),
     "read": ("etl_assets.core.sources.streams.broker", "Broker.read"),
-    "parse": ("etl_assets.systems.production.streaming.draining", "parsed"),
+    "parse": ("etl_assets.systems.production.draining", "parsed"),
     "lock": ("etl_assets.core.slices.transaction", "Transaction.lock"),
     "append": ("etl_assets.core.slices.transaction", "Transaction.append"),
     "update": ("etl_assets.core.slices.transaction", "Transaction.changed"),
-    "quarantine": ("etl_assets.systems.production.streaming.draining", "store_records"),
+    "quarantine": ("etl_assets.systems.production.draining", "store_records"),
     "ledger": ("etl_assets.core.slices.writing", "insert_ledger"),
     "commit": ("adbc_driver_manager.dbapi", "Connection.commit"),
     "trim": ("etl_assets.core.sources.streams.broker", "Broker.trim"),
@@ -84,8 +84,8 @@ def drains(batches: int, kill: list[Any] | None = None) -> int:
     """
     from etl_assets.core.servers import platform_broker, platform_database
     from etl_assets.errors import TransientError
+    from etl_assets.systems.production import draining as module
     from etl_assets.systems.production.contracts import STREAMS
-    from etl_assets.systems.production.streaming import draining as module
 
     signal.alarm(LONGEST_S)
     module.BATCHES = batches

@@ -10,8 +10,8 @@ from etl_assets.core.database.connections import Database
 from etl_assets.core.embedded import EmbeddedBroker
 from etl_assets.core.slices.session import Session
 from etl_assets.core.sources.streams.broker import Broker
-from etl_assets.systems.production.streaming import draining as module
-from etl_assets.systems.production.streaming.draining import Position
+from etl_assets.systems.production import draining as module
+from etl_assets.systems.production.draining import Position
 from etl_assets_tests.systems.outages.world import Crash, crashing
 from etl_assets_tests.systems.production.drains import Line, batch, metric
 

@@ -15,10 +15,11 @@ from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.sources.streams.broker import Batch
 from etl_assets.simulators.server import serve
 from etl_assets.systems.production import automation, checks
-from etl_assets.systems.production.contracts import CONTRACTS, METRICS
+from etl_assets.systems.production.contracts import CONTRACTS, METRICS, STREAMS
+from etl_assets.systems.production.draining import drain
 from etl_assets.systems.production.settings import ProductionSettings
 from etl_assets.systems.production.simulator import PLANTED, ProductionSimulator
-from etl_assets.systems.production.streaming.draining import committed_position, drain
+from etl_assets.systems.production.tables import committed_position
 from etl_assets_tests.systems.outages.runs import attempts, failed_steps, failure, metadata
 from etl_assets_tests.systems.outages.runs import checks as check_results
 from etl_assets_tests.systems.production.world import (
@@ -247,7 +248,7 @@ def judged(check: Any, world: World) -> tuple[bool, dict[str, Any]]:
 
 @pytest.mark.long
 def test_checks_of_a_stream_compare_its_table_with_the_position(world: World) -> None:
-    check = checks.no_more_workorders_than_the_stream_gave
+    of_metrics, check = (checks.no_more_than_the_stream_gave(stream) for stream in STREAMS)
     assert judged(check, world) == (False, {"rows_evaluated": 0, "position": 0, "highest_sequence": 0})
     assert world.run(*STORED).success
     good = {"rows_evaluated": 60, "position": 60, "highest_sequence": 60}
@@ -257,7 +258,7 @@ def test_checks_of_a_stream_compare_its_table_with_the_position(world: World) ->
     world.execute("UPDATE production.workorders SET sequence = 1")
     world.execute("INSERT INTO production.workorders VALUES (5, now(), 1.0, 1)")
     assert judged(check, world) == (False, {"rows_evaluated": 61, "position": 60, "highest_sequence": 1})
-    assert judged(checks.no_more_metrics_than_the_stream_gave, world)[1]["rows_evaluated"] == METRICS_IN_FILES
+    assert judged(of_metrics, world)[1]["rows_evaluated"] == METRICS_IN_FILES
 
 
 def rank(world: World, *ranked: tuple[int, float | None]) -> None:

@@ -18,9 +18,10 @@ from etl_assets.core.slices.session import Session
 from etl_assets.core.slices.transaction import Transaction
 from etl_assets.core.sources.streams.broker import Broker, Lag, Position
 from etl_assets.errors import ContractError, PermanentError, TransientError
+from etl_assets.systems.production import draining as module
 from etl_assets.systems.production.contracts import WORKORDERS, Metrics
-from etl_assets.systems.production.streaming import draining as module
-from etl_assets.systems.production.streaming.draining import committed_position, drain, reset
+from etl_assets.systems.production.draining import drain, reset
+from etl_assets.systems.production.tables import committed_position
 from etl_assets_tests.core.slices.proxy import proxied
 from etl_assets_tests.systems.outages.world import Crash, crashing
 from etl_assets_tests.systems.production.drains import SOURCE, T0, Line, batch, metric
@@ -296,7 +297,7 @@ def test_what_another_drain_stores_and_trims_between_reading_and_writing_is_no_h
     monkeypatch.setattr(module, "BATCHES", 1)
     for first in (1, 2, 3, 4):
         line.publish(first, metric(1, first, 1.0))
-    original, other = module._Writer.store, []
+    original, other = module._Drain.store, []
 
     def store(writer: Any, fetched: Any) -> Any:
         if not other:
@@ -304,7 +305,7 @@ def test_what_another_drain_stores_and_trims_between_reading_and_writing_is_no_h
             other[0] = line.drain()
         return original(writer, fetched)
 
-    monkeypatch.setattr(module._Writer, "store", store)
+    monkeypatch.setattr(module._Drain, "store", store)
     first = line.drain()
     assert (first.received, other[0].received) == (0, 4)
     assert [row[3] for row in line.rows()] == [1, 2, 3, 4]
@@ -315,7 +316,7 @@ def test_records_that_were_read_before_a_reset_are_read_again(line: Line, monkey
     line.publish(1, metric(1, 0, 1.0))
     line.drain()
     line.publish(2, metric(1, 1, 1.0))
-    original, done = module._Writer.store, []
+    original, done = module._Drain.store, []
 
     def store(writer: Any, fetched: Any) -> Any:
         if not done:
@@ -324,7 +325,7 @@ def test_records_that_were_read_before_a_reset_are_read_again(line: Line, monkey
             line.publish(1, metric(1, 5, 5.0))
         return original(writer, fetched)
 
-    monkeypatch.setattr(module._Writer, "store", store)
+    monkeypatch.setattr(module._Drain, "store", store)
     assert counts(line.drain()) == {"received": 1, "inserted": 1}
     assert line.rows() == [(1, 5, 5.0, 1)]
 
@@ -413,7 +414,7 @@ def test_what_was_read_from_a_source_that_is_gone_does_not_replace_the_new_one(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line.publish(1, metric(1, 0, 1.0))
-    original, done = module._Writer.store, []
+    original, done = module._Drain.store, []
 
     def store(writer: Any, fetched: Any) -> Any:
         if not done:
@@ -423,7 +424,7 @@ def test_what_was_read_from_a_source_that_is_gone_does_not_replace_the_new_one(
             line.drain()
         return original(writer, fetched)
 
-    monkeypatch.setattr(module._Writer, "store", store)
+    monkeypatch.setattr(module._Drain, "store", store)
     assert counts(line.drain()) == {}
     assert line.rows() == [(2, 0, 2.0, 1)]
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl_assets.systems.production.statistics.output import OutputSummary, outputs
+from etl_assets.systems.production.statistics import OutputSummary, outputs
 
 MIDNIGHT = datetime(2024, 5, 20, tzinfo=UTC)
 NAN = math.nan

@@ -27,12 +27,11 @@ from etl_assets.core.sources.http.stream import StreamInterrupted
 from etl_assets.core.sources.streams.broker import Batch, Broker, Position
 from etl_assets.errors import ConfigurationError, PermanentError, TransientError
 from etl_assets.simulators.server import serve
+from etl_assets.systems.production.assets import ProductionApiResource
 from etl_assets.systems.production.contracts import METRICS
-from etl_assets.systems.production.resources import ProductionApiResource
+from etl_assets.systems.production.relaying import Backoff, Lines, Relayed, relay
 from etl_assets.systems.production.simulator import ProductionSimulator
 from etl_assets.systems.production.source import ProductionApi
-from etl_assets.systems.production.streaming.lines import Lines
-from etl_assets.systems.production.streaming.relaying import Backoff, Relayed, relay
 
 QUICK = Limits(
     connect_timeout_s=2, read_timeout_s=1, deadline_s=5.0, max_attempts=3, base_delay_s=0.001, max_delay_s=0.002
@@ -683,7 +682,7 @@ def _reaches(broker: Broker, sequence: int) -> None:
 def test_a_following_relay_publishes_what_comes_until_it_is_stopped(
     api: Api, source: ProductionApi, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etl_assets.systems.production.streaming.relaying.MAX_AGE_S", float("inf"))
+    monkeypatch.setattr("etl_assets.systems.production.relaying.MAX_AGE_S", float("inf"))
     api.last = 1200
     with following(source, broker) as done:
         for last in (1200, 1201, 1300, 4000):
@@ -696,7 +695,7 @@ def test_a_following_relay_publishes_what_comes_until_it_is_stopped(
 def test_without_heartbeats_a_record_does_not_wait_for_its_batch_to_fill_up(
     api: Api, source: ProductionApi, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etl_assets.systems.production.streaming.relaying.MAX_AGE_S", 0)
+    monkeypatch.setattr("etl_assets.systems.production.relaying.MAX_AGE_S", 0)
 
     async def one_by_one(api: Api, exchange: Exchange) -> None:
         await exchange.start(X_Stream_Source=api.source)
@@ -751,7 +750,7 @@ def test_a_following_relay_stops_at_a_permanent_failure(api: Api, source: Produc
 def test_a_following_relay_waits_while_the_backlog_is_full(
     api: Api, source: ProductionApi, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etl_assets.systems.production.streaming.relaying.BACKLOG_POLL_S", 0.005)
+    monkeypatch.setattr("etl_assets.systems.production.relaying.BACKLOG_POLL_S", 0.005)
     api.last = 50_000
     with following(source, broker, backlog=9_000) as done:
         committed = 0

@@ -25,8 +25,8 @@ from etl_assets.core.embedded import EmbeddedBroker
 from etl_assets.core.sources.streams.broker import Batch, Broker
 from etl_assets.simulators.server import serve
 from etl_assets.systems.production.contracts import STREAMS
+from etl_assets.systems.production.relaying import BACKLOG
 from etl_assets.systems.production.simulator import ProductionSimulator
-from etl_assets.systems.production.streaming.relaying import BACKLOG
 
 pytestmark = pytest.mark.long
 

@@ -19,15 +19,24 @@ import pytest
 from etl_assets.core.charts.pages import template
 from etl_assets.core.charts.pictures import svg
 from etl_assets.errors import PermanentError
+from etl_assets.systems.production import report
 from etl_assets.systems.production.contracts import READINGS, VERDICTS, AlignedWorkOrders, ProductCorrelations
-from etl_assets.systems.production.report import Findings, LeftOut, page, words, write_report
+from etl_assets.systems.production.report import (
+    COLUMNS,
+    Findings,
+    LeftOut,
+    as_csv,
+    as_json,
+    document,
+    words,
+    write_report,
+)
 from etl_assets.systems.production.report.charts import Chart, charts_of
-from etl_assets.systems.production.report.findings import COLUMNS, as_csv, as_json, document
 from etl_assets_tests.outline import Outline
 from etl_assets_tests.systems.production.findings import aligned, drifting, findings, nothing, output, row
 
 # What the report says of its own terms.
-TERMS = template(Path(page.__file__).with_name("words.html.j2")).module
+TERMS = template(Path(str(report.__file__)).with_name("words.html.j2")).module
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -506,7 +515,7 @@ def test_hostile_text_is_text(tmp_path: Path) -> None:
     found = findings(
         source=evil,
         run_id=evil,
-        method={"notes": [evil], evil: evil, "nested": {"inner": [evil]}},
+        method={"notes": [evil], evil: evil, "nested": {"inner": evil}},
         left_out=[LeftOut(evil, evil, 1)],
     )
     files = write_report(tmp_path, found)
@@ -517,7 +526,7 @@ def test_hostile_text_is_text(tmp_path: Path) -> None:
 
 
 def test_many_products_share_the_marks_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "MARKS_PER_PAGE", 1000)
+    monkeypatch.setattr(report, "MARKS_PER_PAGE", 1000)
     rows = [row(7, 1, 0.5, reading=reading) for reading in READINGS]
     text = page_of(findings(*rows, aligned=aligned(range(900), range(900))), tmp_path).text
     assert re.search(r"2\d\d of 900 work orders are drawn", text)

@@ -15,14 +15,14 @@ from etl_assets.simulators.server import serve
 from etl_assets.systems import production
 from etl_assets.systems.production import script
 from etl_assets.systems.production.contracts import METRICS, STREAMS
-from etl_assets.systems.production.report.findings import described
+from etl_assets.systems.production.relaying import relay
+from etl_assets.systems.production.report import described
 from etl_assets.systems.production.settings import ProductionSettings
 from etl_assets.systems.production.simulator import ProductionSimulator
 from etl_assets.systems.production.source import ProductionApi
 from etl_assets.systems.production.statistics.alignment import AlignmentRules
 from etl_assets.systems.production.statistics.correlation import Method
-from etl_assets.systems.production.streaming.draining import committed_position
-from etl_assets.systems.production.streaming.relaying import relay
+from etl_assets.systems.production.tables import committed_position
 from etl_assets_tests.systems.production.world import (
     METRICS_IN_FILES,
     ORDERS,

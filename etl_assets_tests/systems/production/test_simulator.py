@@ -21,7 +21,8 @@ from etl_assets.simulators.faults import KINDS
 from etl_assets.simulators.server import serve
 from etl_assets.systems.production.simulator import FileRejected, ProductionSimulator
 from etl_assets.systems.production.simulator import data as production_data
-from etl_assets.systems.production.simulator import scan as production_scan
+from etl_assets.systems.production.simulator import files as production_files
+from etl_assets.systems.production.simulator.app import Cursor
 from etl_assets.systems.production.simulator.data import (
     CONSTANT,
     DECREASES,
@@ -32,7 +33,6 @@ from etl_assets.systems.production.simulator.data import (
     held_means,
     write_files,
 )
-from etl_assets.systems.production.simulator.streams import Cursor
 
 Lines = list[dict[str, Any]]
 
@@ -280,7 +280,7 @@ def test_several_streams_are_served_at_once(api: Api) -> None:
 def test_an_answer_that_nobody_reads_any_more_leaves_no_file_open(
     files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(production_scan, "WINDOW_BYTES", 10)
+    monkeypatch.setattr(production_files, "WINDOW_BYTES", 10)
     opened: list[Cursor] = []
     closed: list[Cursor] = []
     make, close = Cursor.__init__, Cursor.close
@@ -322,7 +322,7 @@ def test_a_hole_an_overlap_and_a_poison_line_are_served_as_asked_for(api: Api) -
 
 
 def test_an_overlap_reaches_back_over_many_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(production_scan, "WINDOW_BYTES", 1_000)
+    monkeypatch.setattr(production_files, "WINDOW_BYTES", 1_000)
     metrics, orders = write_files(tmp_path, metrics=200, parameters=5, work_orders=10, array=True)
     with serving(metrics, orders) as api:
         api.simulator.repeat("metrics", 11, 150)

@@ -1,5 +1,6 @@
 """Files of records in every shape that people have them in, and what is said about those that cannot be served."""
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -9,16 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from etl_assets.systems.production.simulator import scan as production_scan
+from etl_assets.systems.production.simulator import files as production_files
 from etl_assets.systems.production.simulator import write_files
-from etl_assets.systems.production.simulator.files import (
-    FileRejected,
-    FileSummary,
-    RecordFile,
-    digest,
-    inspect,
-    open_records,
-)
+from etl_assets.systems.production.simulator.files import FileRejected, RecordFile, digest, inspect
 
 METRICS, WORKORDERS = ("id", "val", "time"), ("product", "production", "time")
 SAMPLES = Path(__file__).resolve().parents[4] / "shared" / "data" / "production"
@@ -37,7 +31,7 @@ def written(path: Path, content: str | bytes) -> Path:
 
 
 def texts(path: Path, after: int = 0) -> list[str]:
-    return [record.decode() for record in open_records(path, after=after)]
+    return [record for block in RecordFile(path).blocks(after=after) for record in block]
 
 
 def refusal(path: Path, fields: tuple[str, ...] = METRICS) -> str:
@@ -68,7 +62,7 @@ def test_each_shape_of_file_gives_the_same_texts(path: Path, content: str | byte
     assert texts(path) == [ONE, TWO]
     assert texts(path, after=1) == [TWO]
     assert texts(path, after=2) == texts(path, after=7) == []
-    assert inspect(path, METRICS) == FileSummary(2, 2, 0, path.stat().st_size)
+    assert inspect(path, METRICS) == 2
 
 
 def test_a_pretty_printed_record_comes_on_one_line_with_its_numbers_as_they_are(path: Path) -> None:
@@ -108,7 +102,7 @@ def test_any_array_is_read_through_a_window_of_any_size(
     expected = [json.dumps(value) for value in json.loads(path.read_bytes())]
     after = data.draw(st.integers(0, len(values)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(production_scan, "WINDOW_BYTES", window)
+        patch.setattr(production_files, "WINDOW_BYTES", window)
         read = texts(path, after=after)
     assert [json.dumps(json.loads(text)) for text in read] == expected[after:]
     assert not any("\n" in text for text in read)
@@ -128,7 +122,7 @@ def test_any_lines_are_read_through_a_window_of_any_size(
     lines = [json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode() for value in values]
     written(path, ending.join(lines) + ending * last)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(production_scan, "WINDOW_BYTES", window)
+        patch.setattr(production_files, "WINDOW_BYTES", window)
         assert texts(path) == lines
 
 
@@ -137,12 +131,12 @@ def test_any_lines_are_read_through_a_window_of_any_size(
 def test_a_file_that_is_cut_anywhere_is_refused_after_its_complete_records(
     path: Path, cut: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(production_scan, "WINDOW_BYTES", 7)
+    monkeypatch.setattr(production_files, "WINDOW_BYTES", 7)
     whole = f'[{ONE}, {{"id": "é\\n", "val": [true, -1.5e-3], "time": NaN}}]'.encode()
     written(path, whole[: cut % len(whole) or 1])
-    read: list[bytes] = []
+    read: list[str] = []
     with pytest.raises(FileRejected, match=r"is cut in the middle: the file ends .* record \d \(byte \d+\)"):
-        read.extend(open_records(path))
+        read.extend(itertools.chain.from_iterable(RecordFile(path).blocks()))
     assert len(read) == (cut % len(whole) > len(ONE)) + (cut % len(whole) == len(whole) - 1)
 
 
@@ -204,15 +198,15 @@ def test_a_missing_file_a_folder_and_a_pipe_are_refused(path: Path, tmp_path: Pa
 def test_a_record_beyond_the_limit_is_refused_before_it_fills_the_memory(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(production_scan, "WINDOW_BYTES", 10)
-    monkeypatch.setattr(production_scan, "MAX_RECORD_BYTES", 100)
+    monkeypatch.setattr(production_files, "WINDOW_BYTES", 10)
+    monkeypatch.setattr(production_files, "MAX_RECORD_BYTES", 100)
     written(path, f'[{ONE}, "{"x" * 1_000}"]')
     assert refusal(path).startswith("a record is longer than 100 bytes")
 
 
-def test_lines_that_are_not_json_are_counted_and_do_not_refuse_the_file(path: Path) -> None:
+def test_lines_that_are_not_json_do_not_refuse_the_file(path: Path) -> None:
     written(path, f'oops\n{{"id": 1\n{ONE}\n[1]\n{TWO}\n')
-    assert inspect(path, METRICS) == FileSummary(5, 2, 2, path.stat().st_size)
+    assert inspect(path, METRICS) == 2
     assert texts(path, after=1) == ['{"id": 1', ONE, "[1]", TWO]
 
 
@@ -268,12 +262,12 @@ def test_the_digest_knows_which_file_is_which(tmp_path: Path) -> None:
 @pytest.mark.parametrize("array", [False, True])
 def test_files_for_load_have_the_asked_sizes_and_each_key_once(tmp_path: Path, array: bool) -> None:
     metrics, orders = write_files(tmp_path / "new", metrics=10_001, parameters=30, work_orders=101, array=array)
-    assert inspect(metrics, METRICS) == FileSummary(10_001, 10_001, 0, metrics.stat().st_size)
-    assert inspect(orders, WORKORDERS) == FileSummary(101, 101, 0, orders.stat().st_size)
-    readings = [json.loads(record) for record in open_records(metrics)]
+    assert inspect(metrics, METRICS) == len(texts(metrics)) == 10_001
+    assert inspect(orders, WORKORDERS) == len(texts(orders)) == 101
+    readings = [json.loads(record) for record in texts(metrics)]
     assert len({(reading["id"], reading["time"]) for reading in readings}) == 10_001
     assert {reading["id"] for reading in readings} == set(range(30))
-    ends = [json.loads(record)["time"] for record in open_records(orders)]
+    ends = [json.loads(record)["time"] for record in texts(orders)]
     last = max(reading["time"] for reading in readings)
     assert abs(last - max(ends)) < 10_000
     assert texts(metrics) == texts(write_files(tmp_path / "b", metrics=10_001, parameters=30, work_orders=101)[0])
@@ -283,5 +277,5 @@ def test_files_for_load_have_the_asked_sizes_and_each_key_once(tmp_path: Path, a
 def test_the_sample_files_are_read_as_json_reads_them() -> None:
     for name, fields, records in (("metrics", METRICS, 6_896), ("workorder", WORKORDERS, 576)):
         path = SAMPLES / f"{name}.json"
-        assert inspect(path, fields) == FileSummary(records, records, 0, path.stat().st_size)
-        assert [json.loads(record) for record in open_records(path)] == json.loads(path.read_text())
+        assert inspect(path, fields) == records
+        assert [json.loads(record) for record in texts(path)] == json.loads(path.read_text())

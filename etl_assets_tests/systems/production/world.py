@@ -23,8 +23,8 @@ from etl_assets.core.slices.slice import Slice
 from etl_assets.core.sources.http.client import Limits
 from etl_assets.core.sources.streams.broker import Broker
 from etl_assets.definitions import platform_definitions, resources
+from etl_assets.systems.production.assets import ProductionApiResource
 from etl_assets.systems.production.contracts import READINGS, VERDICTS, AlignedWorkOrders, ProductCorrelations
-from etl_assets.systems.production.resources import ProductionApiResource
 from etl_assets.systems.production.settings import ProductionSettings
 from etl_assets.systems.production.simulator import ProductionSimulator
 from etl_assets.systems.production.source import ProductionApi

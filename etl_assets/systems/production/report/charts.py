@@ -12,6 +12,7 @@ import pandas as pd
 from etl_assets.core.charts.numbers import counted, instant, quantity, raised
 from etl_assets.core.charts.theme import TIME_FORMAT, palette
 from etl_assets.systems.production.report.words import compared, correlation
+from etl_assets.systems.production.statistics import OUTPUT_OF
 
 if TYPE_CHECKING:
     import altair as alt
@@ -25,7 +26,6 @@ TICKS, LONGEST_LABEL = 4, 9
 WRITTEN_OUT = (1e-3, 1e6)
 # Dots are pale to strong by quarter of the time, so that a drift shows as a gradient.
 SHADES = (0.24, 0.42, 0.66, 0.95)
-OUTPUT_OF = {"as_recorded": "production", "per_work_order": "output"}
 OUTPUT_NAMES = {"as_recorded": "Output as recorded", "per_work_order": "Output per work order"}
 
 Numbers = npt.NDArray[np.float64]
@@ -213,7 +213,7 @@ def _over_time(orders: Orders, name: str, reading: str, marks: int) -> Chart:
     gaps = " Where a line is broken there is no value." if np.isnan([drawn.values, drawn.outputs]).any() else ""
     return Chart(
         kind="over-time",
-        title=f"{_lower(OUTPUT_NAMES[reading]).capitalize()} and {_lower(name)} over time",
+        title=f"{OUTPUT_NAMES[reading]} and {_lower(name)} over time",
         description=f"{counted(len(known.times), 'work order')} from {instant(first)} to {instant(last)}. Above, the output, "
         f"from {_range(known.outputs)}; below, {_lower(name)}, from {_range(known.values)}.",
         caption=f"Two axes, each in its own unit; one time.{gaps}",

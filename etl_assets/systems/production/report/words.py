@@ -140,12 +140,12 @@ def _trend(top: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) 
     tied = [row for row in rows if row["tie_group"] in groups and row["parameter"] not in names]
     among = f", in a tie with {len(tied):,} more," if tied else ""
     size = correlation(max(abs(row["r"]) for row in top))
+    subject, share = f"parameters {listed(names)} go", f"{'both' if len(top) == 2 else 'all of them'} only share"
     if len(top) == 1:
-        return f"parameter {names[0]} goes with the output most closely (|r| about {size}){among} but only shares its trend, which says nothing about cause"
-    every = "both" if len(top) == 2 else "all of them"
+        subject, share = f"parameter {names[0]} goes", "only shares"
     return (
-        f"parameters {listed(names)} go with the output most closely (|r| about {size}){among} "
-        f"but {every} only share its trend, which says nothing about cause"
+        f"{subject} with the output most closely (|r| about {size}){among} but {share} its trend,"
+        " which says nothing about cause"
     )
 
 
@@ -162,12 +162,12 @@ def _unsupported(first: Mapping[str, Any]) -> str:
     return f"no parameter is supported: {named}, and {reasons.get(first['verdict'], chance)}"
 
 
-def remarks(row: Mapping[str, Any], others: list[int]) -> list[str]:
+def remarks(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What must be known about one row beside its numbers.
 
     Args:
         row: of the document.
-        others: parameters that it is tied with, in rank order.
+        rows: all rows of its reading.
     """
     found = []
     if row["r"] is not None and is_unbounded(row["ci_low"], row["ci_high"]):
@@ -180,6 +180,7 @@ def remarks(row: Mapping[str, Any], others: list[int]) -> list[str]:
         found.append(f"Unlikely by chance: {compared('q', probability(row['q']))}.")
     if row["verdict"] == "insufficient data":
         found.append(f"Only {counted(row['n'], 'work order')} can be used.")
-    if others:
-        found.append(f"Cannot be told apart from {counted(len(others), 'other parameter')}.")
+    tied = sum(row["tie_group"] is not None and other["tie_group"] == row["tie_group"] for other in rows)
+    if tied > 1:
+        found.append(f"Cannot be told apart from {counted(tied - 1, 'other parameter')}.")
     return found

@@ -1,19 +1,20 @@
 """The production system as a simulator: readings of machine parameters and work orders, as two streams of numbered records.
 
-By default both are generated, with planted effects (`data`); over files it is the API that serves them.
+By default both are generated, with planted effects (`data`); over files (`files`) it is the API that serves them.
 """
 
 import json
+import math
 import time
 from collections.abc import AsyncGenerator, Iterable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, Any
 
 from anyio import sleep
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, FastAPI, Query, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
@@ -22,27 +23,192 @@ from etl_assets.errors import ConfigurationError, PlatformError
 from etl_assets.simulators.controls import Refusal, simulator_app
 from etl_assets.simulators.faults import Faults
 from etl_assets.systems.production.simulator.data import VERSION, generated
-from etl_assets.systems.production.simulator.files import RecordFile, digest
-from etl_assets.systems.production.simulator.streams import BeyondEnd, Changes, Cursor, ServedStream
+from etl_assets.systems.production.simulator.files import (
+    NOT_JSON,
+    FileRejected,
+    RecordFile,
+    RecordReader,
+    digest,
+    json_value,
+)
 
 STREAMS = ("metrics", "workorders")
 _HEARTBEAT_S = 0.8  # the promise is a second at most
+_NAP_S = 0.1
 _POLL_S = 0.02
 # With a pace, as many records at once as come in this time.
 _STEP_S = 0.05
+# From memory as many at once as a window of a file holds.
+_BLOCK_RECORDS = 4_000
 _NDJSON = "application/x-ndjson"
 
 _Range = Annotated[tuple[int, int], Field(description="first and last sequence")]
 
 
-class StreamChanges(BaseModel):
-    """What to serve other than it is; what is left out stays as it is."""
+class Changes(BaseModel):
+    """What is served other than it is, by sequences; each range includes both ends.
+
+    Attributes:
+        holes: left out.
+        repeats: served a second time behind their last.
+        lines: served in place of the line that belongs there, as they are.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     holes: list[_Range] = Field(default_factory=list)
     repeats: list[_Range] = Field(default_factory=list)
     lines: dict[int, str] = Field(default_factory=dict)
+
+
+class BeyondEnd(Exception):
+    """A place was asked for that the stream does not reach; its argument is how many records there are."""
+
+
+class ServedStream:
+    """The records of a stream: those of a file or some in memory, and behind them what is appended while it is served.
+
+    Args:
+        file: a file of records; None: there are only those in memory.
+        in_memory: the texts of records.
+    """
+
+    def __init__(self, file: RecordFile | None, in_memory: Iterable[str] = ()) -> None:
+        self.changes = Changes()
+        self.file = file
+        # Records of the file, once something is appended: from then on it counts as complete.
+        self.file_records: int | None = None if file else 0
+        self.in_memory = list(in_memory)
+        self._lock = Lock()
+
+    def append(self, records: Iterable[Any]) -> None:
+        """Adds records at the end: text as it is, which may be other than JSON; anything else as its JSON.
+
+        Raises:
+            FileRejected: if the stream is that of a file that cannot be read to its end.
+        """
+        texts = [record if isinstance(record, str) else json.dumps(record) for record in records]
+        with self._lock:
+            if self.file and self.file_records is None:
+                self.file.limit = self.file.size()
+                self.file_records = sum(map(len, self.file.blocks()))
+            self.in_memory += texts
+
+
+class Cursor:
+    """Reads a stream forward as lines, from one place on. It blocks while it reads: keep it off the event loop.
+
+    Args:
+        after: sequence behind which it begins.
+        follow: whether that many records may be still to come.
+
+    Raises:
+        BeyondEnd: if they may not, and are not there.
+        FileRejected: if the stream is that of a file that cannot be opened.
+    """
+
+    def __init__(self, stream: ServedStream, *, after: int, follow: bool) -> None:
+        self._stream = stream
+        self._sequence = after
+        # Long in a large file that was never read so far: who follows gets signs of life meanwhile.
+        self._for_s = _HEARTBEAT_S if follow else math.inf
+        self._reader: RecordReader | None = stream.file.reader(after=after) if stream.file else None
+        self._records: list[str] = []
+        self._checked = False
+        if not follow:
+            try:
+                self._expect_start()
+            except BaseException:
+                self.close()
+                raise
+
+    def _expect_start(self) -> None:
+        try:
+            self._fill()
+        except FileRejected:
+            # Raised again when lines are asked for, where it becomes the last line of the answer.
+            return
+        reached = self._reader.sequence if self._reader else 0
+        if self._stream.file_records is not None:
+            reached = self._stream.file_records + len(self._stream.in_memory)
+        if not self._records and reached < self._sequence:
+            raise BeyondEnd(reached)
+
+    def lines(self, at_most: int | None = None) -> tuple[int, bytes]:
+        """How many records come next, and their lines; none at the end of the stream as it is now.
+
+        Raises:
+            FileRejected: if the next record of a file cannot be read.
+        """
+        first, changes = self._sequence + 1, self._stream.changes
+        lines = self._next(at_most)
+        count = len(lines)
+        if changes.holes or changes.repeats or changes.lines:
+            lines = self._changed(lines, first, changes)
+        return count, "".join(lines).encode()
+
+    def _next(self, at_most: int | None = None) -> list[str]:
+        """A line for each of the next records: made around its text, which is not rendered again."""
+        if not self._records:
+            self._fill()
+        records, first, checked = self._records[:at_most], self._sequence + 1, self._checked
+        del self._records[:at_most]
+        self._sequence += len(records)
+        return [
+            f'{{"sequence":{sequence},"record":{record}}}\n'
+            if checked or json_value(record) is not NOT_JSON
+            else f'{{"sequence":{sequence},"text":{json.dumps(record)}}}\n'
+            for sequence, record in enumerate(records, first)
+        ]
+
+    def _fill(self) -> None:
+        """Takes the next block of records from the file, then from memory."""
+        if self._reader:
+            # Asked before reading: what comes into the file meanwhile is not passed over.
+            complete = self._stream.file_records is not None
+            self._records, self._checked = self._reader.block(for_s=self._for_s), bool(self._reader.is_array)
+            if self._records or not (complete and self._reader.at_end):
+                return
+            self._reader.close()
+            self._reader = None
+        begin = self._sequence - (self._stream.file_records or 0)
+        self._records, self._checked = self._stream.in_memory[begin : begin + _BLOCK_RECORDS], False
+
+    def _changed(self, lines: list[str], first: int, changes: Changes) -> list[str]:
+        """Lines as a test wants them served."""
+        result = []
+        for sequence, line in enumerate(lines, first):
+            if sequence in changes.lines:
+                result.append(changes.lines[sequence] + "\n")
+            elif not any(a <= sequence <= b for a, b in changes.holes):
+                result.append(line)
+            for begin, end in changes.repeats:
+                if sequence == end:
+                    result += self._repeated(begin, end)
+        return result
+
+    def _repeated(self, begin: int, end: int) -> list[str]:
+        cursor = Cursor(self._stream, after=begin - 1, follow=False)
+        result: list[str] = []
+        try:
+            while len(result) <= end - begin:
+                result += cursor._next()
+        finally:
+            cursor.close()
+        return result[: end - begin + 1]
+
+    def finish(self) -> None:
+        """Judges what is left when nothing more is waited for.
+
+        Raises:
+            FileRejected: if the file ends inside of a record.
+        """
+        if self._reader:
+            self._reader.finish()
+
+    def close(self) -> None:
+        if self._reader:
+            self._reader.close()
 
 
 class ProductionSimulator:
@@ -79,31 +245,33 @@ class ProductionSimulator:
             raise ConfigurationError(f"the source {source!r} cannot be sent: take printable ASCII characters")
         self.seed = seed
         self.faults = Faults(seed=seed)
-        self._files = {"metrics": metrics_file, "workorders": workorders_file} if metrics_file else {}
+        self._files = [path for path in (metrics_file, workorders_file) if path]
         if source is None:
-            paths = [path for path in (metrics_file, workorders_file) if path]
-            source = f"files:{digest(*paths)}" if paths else f"simulated:{seed}-v{VERSION}"
+            source = f"files:{digest(*self._files)}" if self._files else f"simulated:{seed}-v{VERSION}"
         self.source = source
         self.reset()
-        self.app = production_app(self)
+        self.app = simulator_app("Production streams (simulated)", self.faults)
+        self.app.include_router(_api(self))
+        self.app.include_router(_controls(self))
 
     def reset(self) -> None:
         """Back to the beginning: nothing appended or changed, no faults."""
         self.faults.clear()
-        data = {} if self._files else generated(self.seed)
-        self._streams = {
-            name: ServedStream(name, RecordFile(path) if (path := self._files.get(name)) else data[name])
-            for name in STREAMS
-        }
+        if self._files:
+            streams = [ServedStream(RecordFile(path)) for path in self._files]
+        else:
+            data = generated(self.seed)
+            streams = [ServedStream(None, data[name]) for name in STREAMS]
+        self._streams = dict(zip(STREAMS, streams, strict=True))
 
     def stream(self, name: str) -> ServedStream:
         """One of the two.
 
         Raises:
-            ValueError: if there is no such stream.
+            Refusal: if there is no such stream.
         """
         if name not in self._streams:
-            raise ValueError(f"there is no stream {name[:100]!r}: known are {', '.join(STREAMS)}")
+            raise Refusal(404, f"there is no stream {name[:100]!r}: known are {', '.join(STREAMS)}")
         return self._streams[name]
 
     # Steering, for tests and by `/_control`.
@@ -133,46 +301,28 @@ class ProductionSimulator:
             stream.changes = Changes()
 
 
-def production_app(simulator: ProductionSimulator) -> FastAPI:
-    """The streams and their controls over one simulator."""
-    app = simulator_app("Production streams (simulated)", simulator.faults)
-    app.include_router(_api(simulator))
-    app.include_router(_controls(simulator))
-    return app
-
-
 def _api(simulator: ProductionSimulator) -> APIRouter:
     router = APIRouter()
 
-    async def streamed(name: str, *, after: int, follow: bool, pace: float | None) -> Response:
-        headers = {"X-Stream-Source": simulator.source}
-        stream = simulator.stream(name)
-        try:
-            cursor = await run_sync(partial(stream.cursor, after=after, must_exist=not follow))
-        except BeyondEnd as end:
-            raise Refusal(
-                416, f"after={after} is beyond the end: {name} has {end.records} records", headers=headers
-            ) from None
-        except PlatformError as error:
-            return Response(_error_line(error), headers=headers, media_type=_NDJSON)
-        return _Streamed(cursor, _lines(cursor, follow=follow, pace=pace), headers)
+    def serve(name: str) -> None:
+        @router.get(f"/{name}", name=name)
+        async def records(
+            after: int = Query(0, ge=0, description="sequence of the last record that is not wanted"),
+            follow: bool = Query(False, description="stay open and send what comes"),
+            pace: float | None = Query(None, gt=0, allow_inf_nan=False, description="records per second"),
+        ) -> Response:
+            headers = {"X-Stream-Source": simulator.source}
+            try:
+                cursor = await run_sync(partial(Cursor, simulator.stream(name), after=after, follow=follow))
+            except BeyondEnd as end:
+                message = f"after={after} is beyond the end: {name} has {end.args[0]} records"
+                raise Refusal(416, message, headers=headers) from None
+            except PlatformError as error:
+                return Response(_error_line(error), headers=headers, media_type=_NDJSON)
+            return _Streamed(cursor, _lines(cursor, follow=follow, pace=pace), headers)
 
-    after_sequence = Annotated[int, Query(ge=0, description="sequence of the last record that is not wanted")]
-    stays_open = Annotated[bool, Query(description="stay open and send what comes")]
-    records_per_second = Annotated[float | None, Query(gt=0, allow_inf_nan=False, description="records per second")]
-
-    @router.get("/metrics")
-    async def metrics(
-        after: after_sequence = 0, follow: stays_open = False, pace: records_per_second = None
-    ) -> Response:
-        return await streamed("metrics", after=after, follow=follow, pace=pace)
-
-    @router.get("/workorders")
-    async def workorders(
-        after: after_sequence = 0, follow: stays_open = False, pace: records_per_second = None
-    ) -> Response:
-        return await streamed("workorders", after=after, follow=follow, pace=pace)
-
+    for name in STREAMS:
+        serve(name)
     return router
 
 
@@ -199,76 +349,50 @@ class _Streamed(StreamingResponse):
 async def _lines(cursor: Cursor, *, follow: bool, pace: float | None) -> AsyncGenerator[bytes, None]:
     """The lines of a stream; with `follow` a blank one at least every second while there is nothing."""
     at_most = None if pace is None else max(int(pace * _STEP_S), 1)
-    beats = _Heartbeats() if follow else None
-    due = time.monotonic()
+    due = wrote = time.monotonic()
     try:
-        # Long in a large file that was never read so far.
-        while not await run_sync(partial(cursor.approach, for_s=_HEARTBEAT_S)):
-            if beats:
-                beats.wrote()
-                yield b"\n"
         while True:
+            now = time.monotonic()
+            if follow and now - wrote >= _HEARTBEAT_S:
+                wrote = now
+                yield b"\n"
+            if now < due:
+                await sleep(min(due - now, _NAP_S))
+                continue
             # In a thread: the file may be slow, and other streams are served by the same loop.
             count, lines = await run_sync(cursor.lines, at_most)
+            now = time.monotonic()
             if count:
                 # May be nothing: a hole on purpose.
                 if lines:
                     yield lines
-                if beats:
-                    beats.wrote()
-            elif not follow:
+                wrote, due = now, max(due + count / pace, now - _STEP_S) if pace else now
+            elif follow:
+                due = now + _POLL_S
+            else:
                 cursor.finish()
                 return
-            due = max(due + count / pace, time.monotonic() - _STEP_S) if pace else 0.0
-            async for beat in _pause(max(due - time.monotonic(), 0 if count else _POLL_S), beats):
-                yield beat
     except PlatformError as error:
         yield _error_line(error)
-
-
-class _Heartbeats:
-    """When the next sign of life is due."""
-
-    def __init__(self) -> None:
-        self.wrote()
-
-    def wrote(self) -> None:
-        self.due = time.monotonic() + _HEARTBEAT_S
-
-
-async def _pause(seconds: float, beats: _Heartbeats | None) -> AsyncGenerator[bytes, None]:
-    """Waits, and gives a blank line whenever it is time for one."""
-    until = time.monotonic() + seconds
-    while (now := time.monotonic()) < until:
-        if beats and now >= beats.due:
-            beats.wrote()
-            yield b"\n"
-        await sleep((min(until, beats.due) if beats else until) - now)
 
 
 def _controls(simulator: ProductionSimulator) -> APIRouter:
     router = APIRouter(prefix="/_control", tags=["control"])
 
-    def known(name: str) -> ServedStream:
-        try:
-            return simulator.stream(name)
-        except ValueError as error:
-            raise Refusal(404, str(error)) from None
-
     @router.get("/streams/{name}")
-    async def changes(name: str) -> dict[str, Any]:
-        return asdict(known(name).changes)
+    async def changes(name: str) -> Changes:
+        return simulator.stream(name).changes
 
     @router.put("/streams/{name}")
-    async def change(name: str, wanted: StreamChanges) -> dict[str, Any]:
-        now = known(name).changes
-        for field in wanted.model_fields_set:
-            setattr(now, field, getattr(wanted, field))
-        return asdict(now)
+    async def change(name: str, wanted: Changes) -> Changes:
+        """What is left out stays as it is."""
+        stream = simulator.stream(name)
+        stream.changes = stream.changes.model_copy(update=wanted.model_dump(exclude_unset=True))
+        return stream.changes
 
     @router.post("/streams/{name}/records")
     async def append(name: str, records: list[Any]) -> None:
-        stream = known(name)
+        stream = simulator.stream(name)
         try:
             await run_sync(stream.append, records)
         except PlatformError as error:

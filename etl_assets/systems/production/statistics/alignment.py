@@ -1,13 +1,15 @@
-"""What each machine parameter was while a work order ran: time-weighted means over the work orders' intervals.
+"""What each work order put out, and what each machine parameter was while it ran.
 
-The semantics are those of `time_weight` in TimescaleDB's toolkit (LOCF and Linear), with an end to what a reading says: its
-maximum age. Knows nothing of where readings come from and of statistics.
+The output is the increment of a running counter, or the recorded number itself. Of parameters there are time-weighted means over
+the work orders' intervals; the semantics are those of `time_weight` in TimescaleDB's toolkit (LOCF and Linear), with an end to
+what a reading says: its maximum age. Knows nothing of where readings come from and of statistics.
 """
 
 import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 import numpy as np
@@ -18,11 +20,142 @@ import pyarrow as pa
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.systems.production.contracts import AlignedWorkOrders
 
+COLUMNS = ("product_id", "completed_at", "production")
+# With fewer steps upwards everything that rises for a while would pass for a counter, and noise that falls once for a reset.
+RISES_AT_LEAST = 5
+RISES_PER_RESET = 3
+# Noise falls in half of its steps. These shares are met by a trend whose noise is less than about 3/4 of its step.
+DECREASES_AT_MOST = 0.1
+DECREASED_AT_MOST = 0.05
+# A drop is a reset if it is larger than so many typical rises, and takes back so much of what had been counted.
+RESET_TYPICAL_RISES = 2.0
+RESET_SHARE = 0.5
+
+
 MICROSECONDS = pa.timestamp("us", tz="UTC")
 OLDEST = 2**61  # µs; a maximum age beyond it is none, and sums of such ages stay within 64 bits
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class OutputSummary:
+    """How the production of one product was read.
+
+    Attributes:
+        product_id: the product.
+        work_orders: its work orders, also the first, which has no interval.
+        is_counter: whether `production` is a running counter, so that the output is its increments.
+        resets: drops by which a counter began anew; their increments are unknown. 0 where there is no counter.
+        decreases: corrections of a counter; they stay as negative increments. 0 where there is no counter.
+        missing: work orders without a production.
+        first: when the first work order ended.
+        last: when the last one ended.
+    """
+
+    product_id: int
+    work_orders: int
+    is_counter: bool
+    resets: int
+    decreases: int
+    missing: int
+    first: datetime
+    last: datetime
+
+
+def outputs(workorders: pd.DataFrame) -> tuple[pd.DataFrame, list[OutputSummary]]:
+    """The output of each work order, and how the production of each product was read.
+
+    `production` is a running counter if it hardly ever falls. A *reset* is a drop of more than two typical (median) rises
+    that takes back at least half of what the counter stood above its lowest value; any other drop is a *decrease*, a
+    correction. Production is a counter if there are at least five rises and three more for each reset, and of the steps
+    that are no resets at most a tenth are decreases, which together take back at most a twentieth of what was counted. So a
+    constant, noise, and a trend whose steps are mostly noise are no counters; a production per work order that grows each
+    time almost without noise cannot be told from one.
+
+    The output of a counter is its increment since the previous work order. It is NULL at a reset and wherever one of the
+    two productions is missing: an increment over several work orders belongs to none of them. A counter that drops and
+    is back at its old level with the next work order dropped out rather than began anew, and that rise is NULL too.
+
+    Args:
+        workorders: `product_id`, `completed_at` (with a zone) and `production` (NaN or NULL where unknown), in any order.
+
+    Returns:
+        One row per work order that has a predecessor of its product: `product_id`, `completed_at`, `started_at` (when the
+        predecessor ended), `production` and `output`, by product and time. And a summary per product, in their order.
+
+    Raises:
+        ValueError: if a column is missing, a time is naive or missing, or a product has two work orders at one instant.
+    """
+    orders = _in_order(workorders)
+    output = np.full(len(orders), np.nan)
+    summaries = []
+    for _, rows in orders.groupby("product_id"):
+        production, times = rows["production"].to_numpy(), rows["completed_at"]
+        output[rows.index], is_counter, resets, decreases = _read(production)
+        missing = int(np.isnan(production).sum())
+        first, last = times.iloc[0].to_pydatetime(), times.iloc[-1].to_pydatetime()
+        product = int(rows["product_id"].iloc[0])
+        summaries.append(OutputSummary(product, len(rows), is_counter, resets, decreases, missing, first, last))
+    started = orders.groupby("product_id")["completed_at"].shift()
+    found = orders.assign(started_at=started.astype(orders["completed_at"].dtype), output=output)
+    columns = ["product_id", "completed_at", "started_at", "production", "output"]
+    return found.loc[started.notna(), columns].reset_index(drop=True), summaries
+
+
+def _in_order(workorders: pd.DataFrame) -> pd.DataFrame:
+    """The columns that are needed, typed, by product and time; what is not finite is missing."""
+    missing = [name for name in COLUMNS if name not in workorders]
+    if missing:
+        raise ValueError(f"work orders have no column {', '.join(missing)}")
+    times = workorders["completed_at"]
+    if not isinstance(times.dtype, pd.DatetimeTZDtype):
+        raise ValueError(f"completed_at of work orders is {times.dtype}: give the times a zone")
+    if times.isna().any():
+        raise ValueError(f"{times.isna().sum()} work orders have no completed_at")
+    production = workorders["production"].astype("float64")
+    orders = pd.DataFrame(
+        {
+            "product_id": workorders["product_id"].astype("int64"),
+            "completed_at": times.dt.tz_convert("UTC").dt.as_unit("us"),
+            "production": production.where(np.isfinite(production)),
+        }
+    ).sort_values(["product_id", "completed_at"], ignore_index=True)
+    twice = orders.duplicated(["product_id", "completed_at"])
+    if twice.any():
+        example = orders[twice].iloc[0]
+        raise ValueError(
+            f"product {example['product_id']} has two work orders at {example['completed_at'].isoformat()}: keep one of them"
+        )
+    return orders
+
+
+def _read(production: Floats) -> tuple[Floats, bool, int, int]:
+    """The output of one product in time order, whether it is that of a counter, and its resets and decreases; see `outputs`."""
+    known = np.flatnonzero(~np.isnan(production))
+    values = production[known]
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = np.diff(values)
+        if (steps > 0).sum() < RISES_AT_LEAST:
+            return production, False, 0, 0
+        typical = np.median(steps[steps > 0])
+        counted = values[:-1] - values.min()
+        resets = (-steps > RESET_TYPICAL_RISES * typical) & (-steps >= RESET_SHARE * counted)
+        unknown = resets.copy()
+        unknown[1:] |= resets[:-1] & (values[2:] >= values[:-2])
+        increments = np.diff(production, prepend=np.nan)
+    increments[known[1:][unknown]] = np.nan
+    sure = steps[~unknown]
+    falls, rises = sure[sure < 0], sure[sure > 0]
+    is_counter = (
+        len(rises) >= RISES_AT_LEAST + RISES_PER_RESET * resets.sum()
+        and len(falls) <= DECREASES_AT_MOST * len(sure)
+        and -falls.sum() <= DECREASED_AT_MOST * rises.sum()
+    )
+    if not is_counter:
+        return production, False, 0, 0
+    return np.where(np.isfinite(increments), increments, np.nan), True, int(resets.sum()), len(falls)
 
 
 @dataclass(frozen=True)
@@ -69,7 +202,7 @@ def aligned(
     Args:
         metrics: `parameter_id`, `measured_at` (with a zone) and `value` (NULL where unknown) in this order of keys, in
             batches of any size. Readings of one parameter at a time are in memory. Read as the result is.
-        orders: the rows of `output.outputs`, of all products.
+        orders: the rows of `outputs`, of all products.
         rules: see there.
 
     Returns:
@@ -128,41 +261,35 @@ def by_parameter(metrics: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Integ
     Raises:
         ValueError: if the readings are not ordered by parameter and time, each time once; says where.
     """
-    parameter: int | None = None
-    parts: list[tuple[Integers, Floats]] = []
+    before = None
+    for parameter, parts in itertools.groupby(_runs(metrics), key=lambda run: run[0]):
+        if before is not None and parameter < before:
+            raise ValueError(f"readings are not in order: parameter {parameter} comes after {before}")
+        _, *columns = zip(*parts, strict=True)
+        times, values = (np.concatenate(column) for column in columns)
+        wrong = np.flatnonzero(np.diff(times) <= 0)
+        if len(wrong):
+            earlier, later = (pd.Timestamp(times[wrong[0] + i], unit="us", tz="UTC").isoformat() for i in (0, 1))
+            raise ValueError(
+                f"readings are not in order: of parameter {parameter} the one at {later} comes after {earlier}"
+            )
+        yield parameter, times, values
+        before = parameter
+
+
+def _runs(metrics: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Integers, Floats]]:
+    """Neighbouring readings of one parameter, as far as they are in one batch."""
     for batch in metrics:
+        kind = batch["measured_at"].type
+        if not pa.types.is_timestamp(kind) or kind.tz is None:
+            raise ValueError(f"measured_at is {kind}: give the times a zone")
         ids = batch["parameter_id"].to_numpy()
-        times, values = _times(batch["measured_at"]), batch["value"].cast(pa.float64()).to_numpy(zero_copy_only=False)
-        edges = [0, *(np.flatnonzero(np.diff(ids)) + 1).tolist(), len(ids)] if len(ids) else [0]
-        for start, end in itertools.pairwise(edges):
-            found = int(ids[start])
-            if found != parameter:
-                if parameter is not None:
-                    yield parameter, *_joined(parameter, parts)
-                    if found < parameter:
-                        raise ValueError(f"readings are not in order: parameter {found} comes after {parameter}")
-                parameter = found
-            parts.append((times[start:end], values[start:end]))
-    if parameter is not None:
-        yield parameter, *_joined(parameter, parts)
-
-
-def _times(column: pa.Array) -> Integers:
-    if not pa.types.is_timestamp(column.type) or column.type.tz is None:
-        raise ValueError(f"measured_at is {column.type}: give the times a zone")
-    return column.cast(MICROSECONDS).cast(pa.int64()).to_numpy()
-
-
-def _joined(parameter: int, parts: list[tuple[Integers, Floats]]) -> tuple[Integers, Floats]:
-    times, values = (np.concatenate(column) for column in zip(*parts, strict=True))
-    parts.clear()
-    wrong = np.flatnonzero(np.diff(times) <= 0)
-    if len(wrong):
-        earlier, later = (pd.Timestamp(times[wrong[0] + i], unit="us", tz="UTC").isoformat() for i in (0, 1))
-        raise ValueError(
-            f"readings are not in order: of parameter {parameter} the one at {later} comes after {earlier}"
-        )
-    return times, values
+        times = batch["measured_at"].cast(MICROSECONDS).cast(pa.int64()).to_numpy()
+        values = batch["value"].cast(pa.float64()).to_numpy(zero_copy_only=False)
+        edges = np.flatnonzero(np.diff(ids)) + 1
+        for run in zip(*(np.split(column, edges) for column in (ids, times, values)), strict=True):
+            if len(run[0]):
+                yield int(run[0][0]), run[1], run[2]
 
 
 @dataclass(frozen=True)
@@ -192,6 +319,7 @@ class _Segments:
         return (end - start) * (self.level[segment] + self.slope[segment] * ((start + end) / 2))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def time_weighted_means(
     times: Integers, values: Floats, starts: Integers, ends: Integers, rules: AlignmentRules
 ) -> tuple[Floats, Floats]:
@@ -211,13 +339,6 @@ def time_weighted_means(
     times, values = times[says], values[says]
     if len(times) < 2:
         return np.full(len(starts), np.nan), np.zeros(len(starts))
-    with np.errstate(over="ignore", invalid="ignore"):
-        return _means(times, values, starts, ends, rules)
-
-
-def _means(
-    times: Integers, values: Floats, starts: Integers, ends: Integers, rules: AlignmentRules
-) -> tuple[Floats, Floats]:
     # A large offset is taken out before anything is summed: 1e9 + 0.001 must not become 1e9.
     centre = float(np.median(values))
     segments = _segments(times, values - centre, rules)

@@ -6,7 +6,7 @@ parameters, stability and ties of the ranking, and a verdict. The method with it
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from etl_assets.systems.production.contracts import READINGS, ProductCorrelations
-from etl_assets.systems.production.statistics.resampling import Resampled, block_length, resample
 from etl_assets.systems.production.statistics.significance import (
     DRIFTING,
     FIRST_ROUND,
@@ -32,7 +31,12 @@ from etl_assets.systems.production.statistics.significance import (
 FEWEST = 10
 TOP = 3
 OUTPUT_OF = dict(zip(READINGS, ("production", "output"), strict=True))
+NUMBERS = ("r", "ci_low", "ci_high", "rho", "n_effective", "p", "stability", "p_naive", "r_treated")
+WORDS = ("dependence", "output_dependence", "treatment")
 NORMAL_975 = 1.959963984540054
+FEWEST_BLOCKS = 10
+# Another rule of alignment moves |r| by as much: what differs less is not told apart, however steadily it differs.
+SAME = 0.005
 # Values that differ by less than this, relative to their size, differ by rounding.
 ROUNDING = 16 * np.finfo(np.float64).eps
 
@@ -60,10 +64,6 @@ class Method:
         """Surrogates that let a single effect among so many p pass: twice the resolution that it needs."""
         harmonic = float(np.sum(1 / np.arange(1, family + 1))) if self.correction == "by" else 1.0
         return max(FIRST_ROUND, int(np.ceil(2 * max(family, 1) * harmonic / self.level)))
-
-    def described(self) -> dict[str, Any]:
-        """The settings by name."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,9 @@ def work_orders(
     known = np.union1d(aligned["parameter_id"].to_numpy(), np.array(parameters, dtype=np.int64)).astype(np.int64)
     column = np.searchsorted(known, aligned["parameter_id"].to_numpy())
     ended = aligned["completed_at"].cast(pa.int64()).to_numpy()
-    numbers = {name: _floats(aligned[name]) for name in ("production", "output", "value", "coverage")}
+    numbers = {
+        name: aligned[name].to_numpy().astype(np.float64) for name in ("production", "output", "value", "coverage")
+    }
     for product_id in np.union1d(product, np.array(products, dtype=np.int64)).astype(np.int64):
         rows = np.flatnonzero(product == product_id)
         instants, row = np.unique(ended[rows], return_inverse=True)
@@ -137,11 +139,6 @@ def work_orders(
         coverage[row, column[rows]] = numbers["coverage"][rows]
         mean = coverage.mean(axis=0) if len(instants) else np.zeros(len(known))
         yield WorkOrders(int(product_id), outputs, known, values, mean)
-
-
-def _floats(column: pa.ChunkedArray) -> Array:
-    values: Array = column.to_numpy().astype(np.float64)
-    return values
 
 
 def _of_product(orders: WorkOrders, method: Method, *, seed: int) -> pd.DataFrame:
@@ -177,18 +174,18 @@ def _measured(orders: WorkOrders, reading: str, method: Method, *, seed: int) ->
             "n": n,
             "coverage": np.clip(orders.coverage, 0, 1),
             "constant": constant,
+            "q": np.nan,
         }
     )
-    for name in ("r", "ci_low", "ci_high", "rho", "n_effective", "p", "q", "stability", "p_naive", "r_treated"):
-        table[name] = np.nan
-    table["tie_group"] = pd.array([pd.NA] * len(table), dtype="Int64")
-    for name in ("dependence", "output_dependence", "treatment"):
-        table[name] = pd.Series([None] * len(table), dtype=object)
     measured = np.flatnonzero((n >= FEWEST) & ~constant)
+    found = pd.DataFrame(index=measured, columns=[*NUMBERS, *WORDS, "tie_group"])
     if len(measured):
-        _describe(table, measured, output, values[:, measured], method, seed=seed)
-        _test(table, measured, output, values[:, measured], method, seed=seed)
-    return table
+        values = values[:, measured]
+        found = found.assign(
+            **_description(orders.parameter_ids[measured], output, values, method, seed=seed),
+            **_test(output, values, method, seed=seed),
+        )
+    return table.join(found).astype({**dict.fromkeys(NUMBERS, "float64"), "tie_group": "Int64"})
 
 
 def _constant(output: Array, values: Array) -> NDArray[np.bool_]:
@@ -204,35 +201,31 @@ def _constant(output: Array, values: Array) -> NDArray[np.bool_]:
     return still(values) | still(np.broadcast_to(output[:, None], values.shape))
 
 
-def _describe(
-    table: pd.DataFrame, measured: NDArray[np.int64], output: Array, values: Array, method: Method, *, seed: int
-) -> None:
-    """r with interval, rank correlation, effective number, stability and ties of the measured parameters."""
+def _description(
+    parameter_ids: NDArray[np.int64], output: Array, values: Array, method: Method, *, seed: int
+) -> dict[str, NDArray[Any]]:
+    """r with interval, rank correlation, effective number, stability and ties, by name."""
     from scipy import stats
 
-    r, rho, p_naive, effective = (np.full(len(measured), np.nan) for _ in range(4))
-    for at in range(len(measured)):
+    r, rho, p_naive, effective = (np.full(len(parameter_ids), np.nan) for _ in range(4))
+    for at in range(len(parameter_ids)):
         known = ~np.isnan(values[:, at])
         x, y = values[known, at], output[known]
         r[at], p_naive[at] = stats.pearsonr(x - x.mean(), y - y.mean())
         rho[at] = stats.spearmanr(x, y).statistic
         effective[at] = effective_number(x, y)
-    length = block_length(output, values)
-    resampled = resample(output, values, length=length, resamples=method.resamples, seed=seed)
+    resampled = resample(output, values, length=block_length(output, values), resamples=method.resamples, seed=seed)
     low, high = _interval(r, effective, resampled)
-    ranking = np.lexsort((table["parameter_id"].to_numpy()[measured], -np.abs(r)))
-    columns = {
+    return {
         "r": r,
-        "rho": rho,
-        "p_naive": p_naive,
-        "n_effective": effective,
         "ci_low": low,
         "ci_high": high,
+        "rho": rho,
+        "n_effective": effective,
         "stability": resampled.stability(TOP),
-        "tie_group": resampled.tie_groups(ranking.tolist()),
+        "tie_group": resampled.tie_groups(np.lexsort((parameter_ids, -np.abs(r))).tolist()),
+        "p_naive": p_naive,
     }
-    for name, column in columns.items():
-        table.loc[measured, name] = column
 
 
 def effective_number(x: Array, y: Array) -> float:
@@ -251,7 +244,7 @@ def effective_number(x: Array, y: Array) -> float:
     return float(min(closed, summed, n))
 
 
-def _interval(r: Array, effective: Array, resampled: Resampled) -> tuple[Array, Array]:
+def _interval(r: Array, effective: Array, resampled: "Resampled") -> tuple[Array, Array]:
     """The 95 % interval of r on Fisher's scale, by the larger of the bootstrap's error and that of the effective number.
 
     Where no more than three work orders are independent, r can be anything.
@@ -266,29 +259,29 @@ def _interval(r: Array, effective: Array, resampled: Resampled) -> tuple[Array, 
     return np.minimum(low, r), np.maximum(high, r)
 
 
-def _test(
-    table: pd.DataFrame, measured: NDArray[np.int64], output: Array, values: Array, method: Method, *, seed: int
-) -> None:
-    """p by surrogates after treatment, the largest of those that a parameter needs."""
+def _test(output: Array, values: Array, method: Method, *, seed: int) -> dict[str, Any]:
+    """p by surrogates after treatment, the largest of those that a parameter needs; by name."""
     of_output = classify(output)
     of_values: list[Dependence] = [classify(column[~np.isnan(column)]) for column in values.T]
-    r, p = np.full((2, len(measured)), np.nan), np.full((2, len(measured)), np.nan)
     wanted = [treatments_of(of_output, dependence) for dependence in of_values]
-    most = method.surrogates(len(READINGS) * len(measured))
+    most = method.surrogates(len(READINGS) * len(wanted))
+    r, p = np.full((2, len(wanted)), np.nan), np.full((2, len(wanted)), np.nan)
     for at, treatment in enumerate(TREATMENTS):
         some = np.array([place for place, names in enumerate(wanted) if treatment in names], dtype=np.int64)
         if len(some):
-            found = significance(treat(output, values[:, some], treatment), most=most, seed=seed + 500 + at)
-            r[at, some], p[at, some] = found.r, found.p
+            r[at, some], p[at, some], _ = significance(
+                treat(output, values[:, some], treatment), most=most, seed=seed + 500 + at
+            )
     # What nothing is left of after one of its treatments has not outlasted it.
-    gone = np.array([any(np.isnan(p[at, place]) for at in range(len(names))) for place, names in enumerate(wanted)])
-    worst = np.where(np.nan_to_num(p[1], nan=-1.0) > np.nan_to_num(p[0], nan=-1.0), 1, 0)
-    places = np.arange(len(measured))
-    table.loc[measured, "p"] = np.where(gone, np.nan, p[worst, places])
-    table.loc[measured, "r_treated"] = np.where(gone, np.nan, r[worst, places])
-    table.loc[measured, "dependence"] = of_values
-    table.loc[measured, "output_dependence"] = of_output
-    table.loc[measured, "treatment"] = [" and ".join(names) for names in wanted]
+    gone = np.array([np.isnan(p[: len(names), place]).any() for place, names in enumerate(wanted)])
+    worst = np.nan_to_num(p, nan=-1.0).argmax(axis=0), np.arange(len(wanted))
+    return {
+        "p": np.where(gone, np.nan, p[worst]),
+        "r_treated": np.where(gone, np.nan, r[worst]),
+        "dependence": of_values,
+        "output_dependence": of_output,
+        "treatment": [" and ".join(names) for names in wanted],
+    }
 
 
 def _verdict(row: dict[str, Any], method: Method) -> str:
@@ -304,3 +297,105 @@ def _verdict(row: dict[str, Any], method: Method) -> str:
     if not significant and drifting and row["p_naive"] <= method.level:
         return "shared trend"
     return "supported" if significant else "not significant"
+
+
+# Block bootstrap of correlations: intervals, stability of the ranking, ties. Blocks of neighbouring work orders are drawn with
+# replacement, so that dependence within a block stays. All parameters are correlated in the same resamples, so that they can be
+# compared.
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Correlations of each resample, (resamples, parameters); NaN where a resample leaves nothing to correlate."""
+
+    r: Array
+
+    def spread(self) -> Array:
+        """Standard deviation of Fisher's z over the resamples, by parameter."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            z = np.arctanh(np.clip(self.r, -1 + 1e-15, 1 - 1e-15))
+        known = ~np.isnan(z)
+        count = known.sum(axis=0)
+        mean = np.where(known, z, 0).sum(axis=0) / np.maximum(count, 1)
+        squares = (np.where(known, z - mean, 0) ** 2).sum(axis=0)
+        return np.where(count > 1, np.sqrt(squares / np.maximum(count - 1, 1)), np.inf)
+
+    def stability(self, first: int = 3) -> Array:
+        """Share of the resamples in which a parameter is among the first by |r|."""
+        size = np.where(np.isnan(self.r), -1.0, np.abs(self.r))
+        order = np.argsort(-size, axis=1, kind="stable")[:, :first]
+        chosen = np.zeros(self.r.shape, dtype=bool)
+        np.put_along_axis(chosen, order, True, axis=1)
+        return (chosen & ~np.isnan(self.r)).mean(axis=0)
+
+    def tie_groups(self, ranking: Sequence[int]) -> NDArray[np.int64]:
+        """A number for each parameter: those whose |r| cannot be told from the group's first have the same.
+
+        Args:
+            ranking: parameters by falling |r|.
+        """
+        groups = np.zeros(self.r.shape[1], dtype=np.int64)
+        size = np.abs(self.r)
+        group, leader = 0, -1
+        for column in ranking:
+            if leader >= 0:
+                difference = size[:, leader] - size[:, column]
+                difference = difference[~np.isnan(difference)]
+                # Half of the resamples stand for the difference itself, 2.5 % for the end of its interval.
+                low, middle = np.quantile(difference, (0.025, 0.5)) if len(difference) else (0.0, 0.0)
+                tied = low <= 0 or middle < SAME
+            if leader < 0 or not tied:
+                group, leader = group + 1, column
+            groups[column] = group
+        return groups
+
+
+def block_length(output: Array, parameters: Array) -> int:
+    """Length of the blocks, in work orders: Carlstein's (1986) rule for an autoregression of order one.
+
+    Args:
+        output: (n,) without gaps.
+        parameters: (n, k), NaN where a value is missing.
+    """
+    n = len(output)
+    lags = [_first_lag(parameters[:, column]) for column in range(parameters.shape[1])]
+    together = max(_first_lag(output), 0.0) * max(float(np.median(lags)) if lags else 0.0, 0.0)
+    rho = min(float(np.sqrt(together)), 0.99)
+    length = np.ceil((np.sqrt(6) * rho / (1 - rho**2)) ** (2 / 3) * n ** (1 / 3))
+    return int(np.clip(length, 1, max(1, n // FEWEST_BLOCKS)))
+
+
+def _first_lag(series: Array) -> float:
+    known = series[~np.isnan(series)]
+    return float(autocorrelation(known, 1)[0]) if len(known) > 2 else 0.0
+
+
+def resample(output: Array, parameters: Array, *, length: int, resamples: int, seed: int) -> Resampled:
+    """Correlate every parameter with the output in each resample of blocks.
+
+    Args:
+        output: (n,) in time order, without gaps.
+        parameters: (n, k), NaN where a value is missing.
+        length: of a block, in rows.
+        seed: makes the resamples repeatable.
+    """
+    present = ~np.isnan(parameters)
+    y = ((output - output.mean()) / (output.std() or 1.0))[:, None] * present
+    x = np.where(present, _standardised(parameters, present), 0.0)
+    starts = np.arange(0, len(output), length)
+    sums = [np.add.reduceat(part, starts, axis=0) for part in (present * 1.0, x, y, x * x, y * y, x * y)]
+    draws = np.random.default_rng(seed).multinomial(len(starts), np.full(len(starts), 1 / len(starts)), resamples)
+    n, sx, sy, sxx, syy, sxy = (draws @ part for part in sums)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        covariance = sxy - sx * sy / n
+        r = covariance / np.sqrt(np.maximum(sxx - sx**2 / n, 0) * np.maximum(syy - sy**2 / n, 0))
+    r[(n < 3) | ~np.isfinite(r)] = np.nan
+    return Resampled(np.clip(r, -1, 1))
+
+
+def _standardised(parameters: Array, present: NDArray[np.bool_]) -> Array:
+    """Each parameter about its mean in units of its deviation: sums of squares of large values lose digits."""
+    n = np.maximum(present.sum(axis=0), 1)
+    mean = np.where(present, parameters, 0).sum(axis=0) / n
+    deviation = np.sqrt((np.where(present, parameters - mean, 0) ** 2).sum(axis=0) / n)
+    return (parameters - mean) / np.where(deviation > 0, deviation, 1.0)

@@ -13,7 +13,7 @@ Nothing here knows of products or of verdicts.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,19 +36,17 @@ FIRST_ROUND = 1_999
 SETTLED = 20
 
 
-@dataclass(frozen=True)
-class Autoregression:
-    """`coefficients[k]` weighs the value k + 1 steps before."""
+def filtered(coefficients: Array, series: Array) -> Array:
+    """What the past of a series does not explain, along the first axis; shorter by the order.
 
-    coefficients: Array
-
-    def filtered(self, series: Array) -> Array:
-        """What the past does not explain, along the first axis; shorter by the order."""
-        order = len(self.coefficients)
-        left = series[order:].copy()
-        for lag, weight in enumerate(self.coefficients, start=1):
-            left -= weight * series[order - lag : len(series) - lag]
-        return left
+    Args:
+        coefficients: of an autoregression; the one at k weighs the value k + 1 steps before.
+    """
+    order = len(coefficients)
+    left = series[order:].copy()
+    for lag, weight in enumerate(coefficients, start=1):
+        left -= weight * series[order - lag : len(series) - lag]
+    return left
 
 
 def polynomial(n: int, degree: int) -> Array:
@@ -77,13 +75,13 @@ def largest_order(n: int) -> int:
     return int(min(n // 10, 10 * np.log10(max(n, 1)), 20))
 
 
-def fit_autoregression(series: Array) -> Autoregression:
-    """The autoregression of a series by Burg's method, which is always stationary; its order by Schwarz's criterion."""
+def fit_autoregression(series: Array) -> Array:
+    """The coefficients of the autoregression of a series by Burg's method, which is always stationary; its order by Schwarz's criterion."""
     n = len(series)
     forward = backward = series - series.mean()
     variance = float(forward @ forward) / n
     if variance <= 0:
-        return Autoregression(np.zeros(0))
+        return np.zeros(0)
     coefficients = best = np.zeros(0)
     lowest = np.log(variance)
     for order in range(1, largest_order(n) + 1):
@@ -101,7 +99,7 @@ def fit_autoregression(series: Array) -> Autoregression:
         criterion = np.log(variance) + order * np.log(n) / n
         if criterion < lowest:
             lowest, best = criterion, coefficients
-    return Autoregression(best)
+    return best
 
 
 def has_unit_root(series: Array) -> bool:
@@ -128,7 +126,8 @@ def has_unit_root(series: Array) -> bool:
     with np.errstate(divide="ignore"):
         criterion = np.log(left[fewest + orders] / size) + 2 * (orders + fewest) / size
     used = fewest + int(np.argmin(criterion))
-    return _studentised(r[:used, :used], r[:used, -1], left[used] / (size - used), trend.shape[1]) > _critical(size)
+    critical = sum(c / size**power for power, c in enumerate(DICKEY_FULLER_5))
+    return _studentised(r[:used, :used], r[:used, -1], left[used] / (size - used), trend.shape[1]) > critical
 
 
 def _studentised(r: Array, projected: Array, variance: float, which: int) -> float:
@@ -147,22 +146,17 @@ def _studentised(r: Array, projected: Array, variance: float, which: int) -> flo
     return float(inverse[which] @ projected / error)
 
 
-def _critical(n: int) -> float:
-    return sum(c / n**power for power, c in enumerate(DICKEY_FULLER_5))
-
-
 def has_trend(series: Array) -> bool:
     """Whether a line or parabola explains more of a series than its own autoregression would at 1 % (F test, GLS)."""
     from scipy import stats
 
     n = len(series)
     basis = polynomial(n, 2)
-    model = fit_autoregression(without(basis, series))
-    filtered = np.linalg.qr(model.filtered(basis))[0]
-    target = model.filtered(series)
-    constant = np.linalg.qr(model.filtered(basis[:, :1]))[0]
-    full, reduced = without(filtered, target), without(constant, target)
-    freedom = len(target) - 3 - len(model.coefficients)
+    past = fit_autoregression(without(basis, series))
+    target = filtered(past, series)
+    curve, constant = (np.linalg.qr(filtered(past, columns))[0] for columns in (basis, basis[:, :1]))
+    full, reduced = without(curve, target), without(constant, target)
+    freedom = len(target) - 3 - len(past)
     left = float(full @ full)
     if freedom < 1:
         return False
@@ -215,8 +209,7 @@ class Treated:
     basis: Array
 
 
-@dataclass(frozen=True)
-class Significance:
+class Significance(NamedTuple):
     """r of the treated series and its p, by parameter; NaN where nothing is left to correlate.
 
     Attributes:
@@ -243,11 +236,11 @@ def treat(output: Array, parameters: Array, treatment: Treatment) -> Treated:
         present = present[1:] & present[:-1]
     degree = trend_degree(len(output))
     basis = polynomial(len(output), degree - 1 if treatment == "differenced" else degree)
-    model = fit_autoregression(without(basis, output))
-    basis = np.linalg.qr(model.filtered(basis))[0]
-    present = present[len(model.coefficients) :]
-    white = without(basis, model.filtered(output))
-    return Treated(white, _projected(model.filtered(filled), present, basis), present, basis)
+    past = fit_autoregression(without(basis, output))
+    basis = np.linalg.qr(filtered(past, basis))[0]
+    present = present[len(past) :]
+    white = without(basis, filtered(past, output))
+    return Treated(white, _projected(filtered(past, filled), present, basis), present, basis)
 
 
 def _filled(parameters: Array, present: NDArray[np.bool_]) -> Array:
@@ -261,17 +254,17 @@ def _filled(parameters: Array, present: NDArray[np.bool_]) -> Array:
     return filled
 
 
-def _projected(filtered: Array, present: NDArray[np.bool_], basis: Array) -> Array:
+def _projected(whitened: Array, present: NDArray[np.bool_], basis: Array) -> Array:
     """Parameters orthogonal to the trend over the rows where they are there, 0 elsewhere."""
     whole = present.all(axis=0)
-    left = np.zeros_like(filtered)
-    left[:, whole] = without(basis, filtered[:, whole])
+    left = np.zeros_like(whitened)
+    left[:, whole] = without(basis, whitened[:, whole])
     for column in np.flatnonzero(~whole):
         rows = present[:, column]
         if rows.sum() > basis.shape[1]:
-            left[rows, column] = without(np.linalg.qr(basis[rows])[0], filtered[rows, column])
+            left[rows, column] = without(np.linalg.qr(basis[rows])[0], whitened[rows, column])
     # What is left of a parameter that its trend explains is rounding.
-    rounding = np.sqrt((left**2).sum(axis=0)) <= 1e-9 * np.sqrt((np.where(present, filtered, 0) ** 2).sum(axis=0))
+    rounding = np.sqrt((left**2).sum(axis=0)) <= 1e-9 * np.sqrt((np.where(present, whitened, 0) ** 2).sum(axis=0))
     left[:, rounding] = 0.0
     return left
 

@@ -8,7 +8,8 @@ import dataclasses
 import functools
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -28,17 +29,9 @@ from etl_assets.core.slices.writing import Outcome, Write, finish
 from etl_assets.core.sources.streams.broker import Batch, Broker, Foreign, Lag, Position
 from etl_assets.errors import PermanentError
 from etl_assets.systems.production.contracts import Stream
-from etl_assets.systems.production.streaming.position import (
-    BEGINNING,
-    committed_position,
-    emptied,
-    is_committed,
-    read_position,
-)
-from etl_assets.systems.production.streaming.relaying import begins_anew
+from etl_assets.systems.production.relaying import begins_anew
+from etl_assets.systems.production.tables import BEGINNING, committed_position, emptied, is_committed, read_position
 from etl_assets.systems.production.transform import SEQUENCE, parsed
-
-__all__ = ["Drained", "Position", "committed_position", "drain", "reset"]
 
 # About a hundred thousand records per transaction: more gains nothing, and is in memory twice.
 BATCHES = 100
@@ -46,6 +39,9 @@ AGAIN = (
     "`etl-assets production rewind` empties the broker's streams, and the relay then goes on from where the tables are; where"
     " its API no longer has these records, begin anew with `etl-assets production reset --yes`"
 )
+
+
+COUNTS = ("received", "inserted", "updated", "unchanged", "deduplicated", "superseded", "rejected")
 
 
 @dataclass(frozen=True)
@@ -90,42 +86,35 @@ def drain(database: Database, broker: Broker, stream: Stream, *, run_id: str = "
         PermanentError: if records are missing before those that wait, or the table has records of another source.
         TransientError: if broker or database stay unavailable; what was committed stays, the next drain goes on from current.
     """
-    position = committed_position(database, stream)
-    newest = broker.newest(stream.name)
-    other_source = isinstance(newest, Batch) and newest.source != position.source
-    after = 0 if other_source else position.sequence
+    position, after = standing(database, broker, stream)
     lag_before = broker.lag(stream.name, committed=after)
     done: list[_Stored] = []
     if lag_before.batches:
         with Session(database) as session:
-            done = list(_stored(_Writer(session, broker, stream, run_id), broker, stream, after))
+            done = list(_Drain(session, broker, stream, run_id).run(after))
     else:
         # What a drain that was killed between commit and trim has left.
         broker.trim(stream.name, committed=position.sequence, source=position.source)
     position = done[-1].position if done else position
-    return _drained(stream, done, position, lag_before, broker.lag(stream.name, committed=position.sequence))
+    total = Counter[str]()
+    for stored in done:
+        total.update(stored.counts)
+    return Drained(
+        stream=stream.name,
+        **{name: total[name] for name in COUNTS},
+        position=position.sequence,
+        source=position.source,
+        transactions=sum(bool(stored.counts) for stored in done),
+        lag_before=lag_before,
+        lag=broker.lag(stream.name, committed=position.sequence),
+    )
 
 
-def _stored(writer: "_Writer", broker: Broker, stream: Stream, after: int) -> "Iterator[_Stored]":
-    """Store what waits; one result for each transaction."""
-    unknown: frozenset[str] = frozenset()
-    fetched = _fetch(broker, stream, after, unknown)
-    while not fetched.is_empty:
-        known = unknown | {entry.entry_id for entry in fetched.unknown}
-        # Read and judged while the server loads what is current.
-        following = writer.session.background(functools.partial(_fetch, broker, stream, fetched.last, known))
-        stored = writer.store(fetched)
-        if isinstance(stored, _Stale):
-            fetched = _fetch(broker, stream, stored.after, unknown)
-            continue
-        yield stored
-        unknown, position = known, stored.position
-        broker.trim(stream.name, committed=position.sequence, source=position.source)
-        fetched = following.result()
-    if unknown and isinstance(broker.newest(stream.name), Foreign):
-        # All before it is stored, and it is in quarantine. After such an entry the stream refuses ours; without it the relay
-        # goes on from the committed position.
-        broker.delete(stream.name)
+def standing(database: Database, broker: Broker, stream: Stream) -> tuple[Position, int]:
+    """How far the table is, and after which sequence the next drain reads: of another source than the table's all there is."""
+    position, newest = committed_position(database, stream), broker.newest(stream.name)
+    other_source = isinstance(newest, Batch) and newest.source != position.source
+    return position, 0 if other_source else position.sequence
 
 
 def reset(database: Database, broker: Broker, stream: Stream, *, run_id: str = "script") -> None:
@@ -190,27 +179,168 @@ class _Fetched:
         return dataclasses.replace(self, first=sequence + 1, rows=rows, rejected=rejected)
 
 
-def _fetch(broker: Broker, stream: Stream, after: int, known: frozenset[str]) -> _Fetched:
-    """The next records, up to the first hole or the first record of another source.
+@dataclass(frozen=True)
+class _Stored:
+    """Where a transaction led to, and its counts by name; none if all its records were stored before."""
 
-    Args:
-        known: entries of that kind that were read before.
-    """
-    entries = broker.read(stream.name, after=after, batches=BATCHES + len(known))
-    unknown = [entry for entry in entries if isinstance(entry, Foreign) and entry.entry_id not in known]
-    batches = [entry for entry in entries if isinstance(entry, Batch)]
-    if not batches:
-        nothing = arrow_schema(stream.contract).empty_table()
-        return _Fetched(after, "", after + 1, after, nothing, (), unknown)
-    source, first = batches[0].source, max(batches[0].first, after + 1)
-    last, lines = first - 1, []
-    for batch in batches:
-        if batch.source != source or batch.first > last + 1:
-            break
-        lines.append(_lines_after(stream, batch, last))
-        last = batch.last
-    judged = parsed(stream, b"".join(lines), first=first)
-    return _Fetched(after, source, first, last, judged.valid, judged.records, unknown)
+    position: Position
+    counts: Mapping[str, int] = field(default_factory=dict)
+    met: bool = False
+
+
+class _Moved(Exception):
+    """The records do not go on from where the table is, which somebody else has moved: read again, after this sequence."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(after)
+        self.after = after
+
+
+class _Drain:
+    """Stores what waits in the broker, each time in one transaction with the position that it leads to."""
+
+    def __init__(self, session: Session, broker: Broker, stream: Stream, run_id: str) -> None:
+        self._session = session
+        self._broker = broker
+        self._stream = stream
+        self._slice = Slice(stream.contract)
+        self._run_id = run_id
+        # Where one lot has keys that are in the table, the next is likely to have some too.
+        self._look_first = False
+
+    def run(self, after: int) -> Iterator[_Stored]:
+        """Store what waits; one result for each transaction."""
+        unknown: frozenset[str] = frozenset()
+        fetched = self._fetch(after, unknown)
+        while not fetched.is_empty:
+            known = unknown | {entry.entry_id for entry in fetched.unknown}
+            # Read and judged while the server loads what is current.
+            following = self._session.background(functools.partial(self._fetch, fetched.last, known))
+            try:
+                stored = self.store(fetched)
+            except _Moved as moved:
+                fetched = self._fetch(moved.after, unknown)
+                continue
+            yield stored
+            unknown, position = known, stored.position
+            self._broker.trim(self._stream.name, committed=position.sequence, source=position.source)
+            fetched = following.result()
+        if unknown and isinstance(self._broker.newest(self._stream.name), Foreign):
+            # All before it is stored, and it is in quarantine. After such an entry the stream refuses ours; without it the
+            # relay goes on from the committed position.
+            self._broker.delete(self._stream.name)
+
+    def _fetch(self, after: int, known: frozenset[str]) -> _Fetched:
+        """The next records, up to the first hole or the first record of another source.
+
+        Args:
+            known: entries that no relay of ours wrote and that were read before.
+        """
+        entries = self._broker.read(self._stream.name, after=after, batches=BATCHES + len(known))
+        unknown = [entry for entry in entries if isinstance(entry, Foreign) and entry.entry_id not in known]
+        batches = [entry for entry in entries if isinstance(entry, Batch)]
+        if not batches:
+            nothing = arrow_schema(self._stream.contract).empty_table()
+            return _Fetched(after, "", after + 1, after, nothing, (), unknown)
+        source, first = batches[0].source, max(batches[0].first, after + 1)
+        last, lines = first - 1, []
+        for batch in batches:
+            if batch.source != source or batch.first > last + 1:
+                break
+            lines.append(_lines_after(self._stream, batch, last))
+            last = batch.last
+        judged = parsed(self._stream, b"".join(lines), first=first)
+        return _Fetched(after, source, first, last, judged.valid, judged.records, unknown)
+
+    def store(self, fetched: _Fetched) -> _Stored:
+        """Store records after those that are stored, if they go on from there.
+
+        Raises:
+            _Moved: if they do not, and others may.
+        """
+        commit_id, earlier = uuid.uuid4().hex, list[_Stored]()
+
+        def attempt() -> _Stored:
+            with self._session.transaction() as transaction:
+                transaction.lock(self._slice)
+                if earlier and is_committed(transaction, commit_id):
+                    return earlier[-1]
+                refuse_drift(transaction, self._stream.contract)
+                current = read_position(transaction, self._stream)
+                begin = self._begin(current, fetched)
+                new = fetched.beyond(begin.sequence)
+                if new.is_empty:
+                    return _Stored(current)
+                anew = current.sequence and begin.source != current.source
+                deleted = emptied(transaction, self._stream) if anew else 0
+                earlier.append(self._write(transaction, new, begin, deleted, commit_id))
+                self._session.commit(commit_id)
+            return earlier[-1]
+
+        while True:
+            try:
+                stored = retried(attempt)
+            except KeysThere:
+                self._look_first = True
+            else:
+                self._look_first = stored.met
+                return stored
+
+    def _begin(self, current: Position, fetched: _Fetched) -> Position:
+        """From where the records count.
+
+        Raises:
+            _Moved: if they do not go on from there.
+            PermanentError: if some are missing, or they must not take the place of those that are current.
+        """
+        if not fetched.count:
+            return current
+        begin = Position(fetched.source, current.sequence)
+        if current.sequence and fetched.source != current.source:
+            newest = self._broker.newest(self._stream.name)
+            if newest is None or (isinstance(newest, Batch) and newest.source != fetched.source):
+                raise _Moved(current.sequence if newest and newest.source == current.source else 0)
+            if not begins_anew(current.source):
+                raise PermanentError(
+                    f"{self._stream.contract.config.table} has records of {current.source or 'a source without a name'!r},"
+                    f" and the broker those of {fetched.source!r}: relay from the former, or begin anew with"
+                    " `etl-assets production reset --yes`"
+                )
+            begin = Position(fetched.source, 0)
+        if fetched.first <= begin.sequence + 1:
+            return begin
+        if fetched.after != begin.sequence:
+            raise _Moved(begin.sequence)
+        raise PermanentError(
+            f"stream {self._stream.name}: records {begin.sequence + 1} to {fetched.first - 1} are missing: the table has"
+            f" those before, the broker those after, nothing was written beyond the hole: {AGAIN}"
+        )
+
+    def _write(self, transaction: Transaction, new: _Fetched, begin: Position, deleted: int, commit_id: str) -> _Stored:
+        started = time.perf_counter()
+        stored = store_latest(transaction, self._slice, new.rows, sequence=SEQUENCE, look_first=self._look_first)
+        gave_way = [*_superseded(self._stream, stored.gave_way), *_superseded(self._stream, stored.taken_out)]
+        rejected = [*new.rejected, *(_unknown(self._stream, entry) for entry in new.unknown)]
+        position = Position(begin.source, new.last) if new.count else begin
+        records = [_from_source(record, position.source) for record in (*rejected, *gave_way)]
+        store_records(transaction, self._slice, records, run_id=self._run_id)
+        # A row that was taken out of the table was received in an earlier write.
+        received, quarantined = new.count + len(new.unknown), len(rejected) + stored.gave_way.num_rows
+        change, seconds = dataclasses.replace(stored.change, deleted=deleted), time.perf_counter() - started
+        outcome = Outcome(
+            self._slice,
+            commit_id,
+            change,
+            received,
+            quarantined,
+            0,
+            new.rows.nbytes,
+            content_hash=None,
+            seconds=seconds,
+        )
+        finish(transaction, outcome, Write("upsert", run_id=self._run_id, source_position=dataclasses.asdict(position)))
+        counts = {**outcome.counts(), "superseded": len(gave_way), "rejected": len(rejected)}
+        return _Stored(position, counts, stored.met)
 
 
 def _lines_after(stream: Stream, batch: Batch, sequence: int) -> bytes:
@@ -223,125 +353,6 @@ def _lines_after(stream: Stream, batch: Batch, sequence: int) -> bytes:
         )
     known = max(0, sequence + 1 - batch.first)
     return batch.lines.split(b"\n", known)[known] if known else batch.lines
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """What a transaction did; no outcome if all its records were stored before."""
-
-    position: Position
-    outcome: Outcome | None = None
-    superseded: int = 0
-    met: bool = False
-
-
-@dataclass(frozen=True)
-class _Stale:
-    """The records do not go on from where the table is, which somebody else has moved: read again, after this sequence."""
-
-    after: int
-
-
-class _Writer:
-    """Stores what was fetched, each time in one transaction with the position that it leads to."""
-
-    def __init__(self, session: Session, broker: Broker, stream: Stream, run_id: str) -> None:
-        self.session = session
-        self._broker = broker
-        self._stream = stream
-        self._slice = Slice(stream.contract)
-        self._run_id = run_id
-        # Where one lot has keys that are in the table, the next is likely to have some too.
-        self._look_first = False
-
-    def store(self, fetched: _Fetched) -> _Stored | _Stale:
-        """Store records after those that are stored, if they go on from current."""
-        commit_id, earlier = uuid.uuid4().hex, list[_Stored]()
-
-        def attempt() -> _Stored | _Stale:
-            with self.session.transaction() as transaction:
-                transaction.lock(self._slice)
-                if earlier and is_committed(transaction, commit_id):
-                    return earlier[-1]
-                refuse_drift(transaction, self._stream.contract)
-                current = read_position(transaction, self._stream)
-                begin = self._begin(current, fetched)
-                if isinstance(begin, _Stale):
-                    return begin
-                new = fetched.beyond(begin.sequence)
-                if new.is_empty:
-                    return _Stored(current)
-                deleted = (
-                    emptied(transaction, self._stream) if current.sequence and begin.source != current.source else 0
-                )
-                earlier.append(self._write(transaction, new, begin, deleted, commit_id))
-                self.session.commit(commit_id)
-            return earlier[-1]
-
-        while True:
-            try:
-                stored = retried(attempt)
-            except KeysThere:
-                self._look_first = True
-            else:
-                self._look_first = isinstance(stored, _Stored) and stored.met
-                return stored
-
-    def _begin(self, current: Position, fetched: _Fetched) -> Position | _Stale:
-        """From where the records count.
-
-        Raises:
-            PermanentError: if some are missing, or they must not take the place of those that are current.
-        """
-        if not fetched.count:
-            return current
-        begin = Position(fetched.source, current.sequence)
-        if current.sequence and fetched.source != current.source:
-            newest = self._broker.newest(self._stream.name)
-            if newest is None or (isinstance(newest, Batch) and newest.source != fetched.source):
-                return _Stale(current.sequence if newest and newest.source == current.source else 0)
-            self._require_replaceable(current.source, fetched.source)
-            begin = Position(fetched.source, 0)
-        if fetched.first <= begin.sequence + 1:
-            return begin
-        if fetched.after != begin.sequence:
-            return _Stale(begin.sequence)
-        raise PermanentError(
-            f"stream {self._stream.name}: records {begin.sequence + 1} to {fetched.first - 1} are missing: the table has"
-            f" those before, the broker those after, nothing was written beyond the hole: {AGAIN}"
-        )
-
-    def _require_replaceable(self, current: str, given: str) -> None:
-        if not begins_anew(current):
-            table = self._stream.contract.config.table
-            raise PermanentError(
-                f"{table} has records of {current or 'a source without a name'!r}, and the broker those of {given!r}: relay"
-                f" from the former, or begin anew with `etl-assets production reset --yes`"
-            )
-
-    def _write(self, transaction: Transaction, new: _Fetched, begin: Position, deleted: int, commit_id: str) -> _Stored:
-        started = time.perf_counter()
-        stored = store_latest(transaction, self._slice, new.rows, sequence=SEQUENCE, look_first=self._look_first)
-        gave_way = [*_superseded(self._stream, stored.gave_way), *_superseded(self._stream, stored.taken_out)]
-        rejected = [*new.rejected, *(_unknown(self._stream, entry) for entry in new.unknown)]
-        position = Position(begin.source, new.last) if new.count else begin
-        records = [_from_source(record, position.source) for record in (*rejected, *gave_way)]
-        store_records(transaction, self._slice, records, run_id=self._run_id)
-        outcome = Outcome(
-            slice=self._slice,
-            commit_id=commit_id,
-            change=dataclasses.replace(stored.change, deleted=deleted),
-            received=new.count + len(new.unknown),
-            # A row that was taken out of the table was received in an earlier write.
-            quarantined=len(rejected) + stored.gave_way.num_rows,
-            flagged=0,
-            size=new.rows.nbytes,
-            content_hash=None,
-            seconds=time.perf_counter() - started,
-        )
-        how = Write("upsert", run_id=self._run_id, source_position=dataclasses.asdict(position))
-        finish(transaction, outcome, how)
-        return _Stored(position, outcome, len(gave_way), stored.met)
 
 
 def _from_source(record: Record, source: str) -> Record:
@@ -365,27 +376,3 @@ def _unknown(stream: Stream, entry: Foreign) -> Record:
     raw = {**dict.fromkeys(stream.contract.columns), "entry": entry.entry_id, "fields": dict(entry.fields)}
     fault = Fault("entry", "not written by a relay of ours, or damaged", entry.entry_id)
     return Record((fault,), raw, f"stream {stream.name}, entry {entry.entry_id}")
-
-
-def _drained(stream: Stream, done: Sequence[_Stored], position: Position, before: Lag, after: Lag) -> Drained:
-    """The sum of all transactions."""
-    outcomes = [stored.outcome for stored in done if stored.outcome]
-    superseded = sum(stored.superseded for stored in done)
-    changes = [outcome.change for outcome in outcomes]
-    updated = sum(change.updated for change in changes)
-    return Drained(
-        stream=stream.name,
-        received=sum(outcome.received for outcome in outcomes),
-        inserted=sum(change.inserted for change in changes),
-        updated=updated,
-        unchanged=sum(change.unchanged for change in changes),
-        deduplicated=sum(change.deduplicated for change in changes),
-        superseded=superseded,
-        # Of the superseded rows as many were in the table as were updated.
-        rejected=sum(outcome.quarantined for outcome in outcomes) - (superseded - updated),
-        position=position.sequence,
-        source=position.source,
-        transactions=len(outcomes),
-        lag_before=before,
-        lag=after,
-    )

@@ -1,15 +1,22 @@
 """From the streaming API to the broker. The relay remembers nothing: where it stands is what the broker's stream ends with.
 
 Killed at any point it goes on from there, and of two relays at once the broker refuses the one that comes second.
+
+Records go as they come. NDJSON in chunks of any size is cut into batches of consecutive records, without looking into them: of
+each batch the first and the last sequence and the number of lines are checked together, which is all that a stream in order
+needs. Only a batch that does not come out right is looked at line by line.
 """
 
+import json
 import logging
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from etl_assets.core.sources.http.client import ApiRefused, Limits
 from etl_assets.core.sources.http.stream import StreamInterrupted
@@ -17,7 +24,7 @@ from etl_assets.core.sources.streams.broker import Batch, Broker, Foreign, Posit
 from etl_assets.errors import ConfigurationError, PermanentError, PlatformError, TransientError
 from etl_assets.systems.production.contracts import Stream
 from etl_assets.systems.production.source import ProductionApi, Records
-from etl_assets.systems.production.streaming.lines import Cut, Lines
+from etl_assets.systems.production.tables import BEGINNING
 
 _log = logging.getLogger(__name__)
 
@@ -25,11 +32,15 @@ _log = logging.getLogger(__name__)
 REPLAYABLE = ("simulated:", "files:")
 # Records that wait in the broker at most: some hundred megabytes there.
 BACKLOG = 5_000_000
-BEGINNING = Position("", 0)
 # How long a record waits for its batch to fill up.
 MAX_AGE_S = 1.0
 BACKLOG_POLL_S = 0.2
+BATCH_RECORDS = 1000
+# Of long records fewer make a batch; a line that is longer than this is none of a record.
+MAX_BATCH_BYTES = 16 * 1024 * 1024
 _BEYOND_THE_END = 416
+_SEQUENCE = re.compile(rb'\s*\{\s*"sequence"\s*:\s*(\d{1,18})\s*[,}]')
+_EXCERPT_CHARS = 80
 
 
 @dataclass(frozen=True)
@@ -147,10 +158,6 @@ class Backoff:
         self._stop.wait(wait_s)
 
 
-class _OtherSource(Exception):
-    """The API streams something else than what the broker has, and that may be replaced."""
-
-
 @dataclass
 class _Relay:
     """One relay under way.
@@ -196,16 +203,18 @@ class _Relay:
         self._look()
         if self._is_full():
             return True
-        try:
-            return self._copy()
-        except _OtherSource:
-            self._begin_anew()
-        except ApiRefused as refusal:
-            if refusal.status != _BEYOND_THE_END:
-                raise
-            self._judge_shorter(refusal)
-            self._begin_anew()
-        return self._copy()
+        while True:
+            try:
+                with self.api.records(self.name, after=self.position, follow=self.follow) as records:
+                    source = records.source
+                    if self.source is None or source == self.source:
+                        self.source = source
+                        return self._publish_all(records, Lines(self.name, after=self.position, source=source))
+            except ApiRefused as refusal:
+                if refusal.status != _BEYOND_THE_END:
+                    raise
+                source = self._source_of_shorter(refusal)
+            self._begin_anew(source)
 
     def _look(self) -> None:
         newest = self.broker.newest(self.name)
@@ -221,15 +230,11 @@ class _Relay:
         self.seen, self.position, self.anew = found, found.sequence, False
         self.source = found.source if found.sequence else None
 
-    def _begin_anew(self) -> None:
-        _log.info("relay of %s: the API streams another source than %r: begun anew", self.name, self.source)
-        self.position, self.source, self.anew = 0, None, True
-
-    def _judge_shorter(self, refusal: ApiRefused) -> None:
-        """Returns if the API streams another source, which may be shorter.
+    def _source_of_shorter(self, refusal: ApiRefused) -> str:
+        """What the API streams in place of the source that had more records.
 
         Raises:
-            PermanentError: if the source is the same and yet has fewer records than it had.
+            PermanentError: if that is the same source.
         """
         with self.api.records(self.name, after=0, follow=False) as records:
             source = records.source
@@ -238,9 +243,10 @@ class _Relay:
                 f"the API has fewer than the {self.position} records of {self.name} that were already read from"
                 f" {_named(source)}: if it is meant to, `etl-assets production reset --yes` begins anew"
             ) from refusal
-        self._check_replaceable(source)
+        return source
 
-    def _check_replaceable(self, source: str) -> None:
+    def _begin_anew(self, source: str) -> None:
+        """Read from the beginning of another source, if what is stored is of one that may be replaced."""
         assert self.source is not None
         if not begins_anew(self.source):
             raise ConfigurationError(
@@ -249,17 +255,10 @@ class _Relay:
                 " this one a place of its own (ETL_DATA_DIR, ETL_POSTGRES_URL, ETL_BROKER_URL), or begin anew with"
                 " `etl-assets production reset --yes`"
             )
+        _log.info("relay of %s: the API streams another source than %r: begun anew", self.name, self.source)
+        self.position, self.source, self.anew = 0, None, True
 
-    def _copy(self) -> bool:
-        with self.api.records(self.name, after=self.position, follow=self.follow) as records:
-            if self.source is None:
-                self.source = records.source
-            elif records.source != self.source:
-                self._check_replaceable(records.source)
-                raise _OtherSource
-            return self._publish_all(records, Lines(self.name, after=self.position))
-
-    def _publish_all(self, records: Records, lines: Lines) -> bool:
+    def _publish_all(self, records: Records, lines: "Lines") -> bool:
         self.published_at = time.monotonic()
         try:
             for chunk in records:
@@ -281,18 +280,14 @@ class _Relay:
             self._publish(lines, lines.flush())
         return True
 
-    def _publish(self, lines: Lines, cuts: Sequence[Cut]) -> None:
-        if cuts:
-            source, now = self.source or "", datetime.now(UTC)
-            batches = [Batch(cut.first, cut.count, source, now, cut.lines) for cut in cuts]
+    def _publish(self, lines: "Lines", batches: Sequence[Batch]) -> None:
+        if batches:
             self.broker.publish(self.name, batches, newest=self.newest, anew=self.anew)
-            self.newest, self.anew = Position(source, batches[-1].last), False
+            self.position, self.anew = batches[-1].last, False
+            self.newest = Position(self.source or "", self.position)
             count = sum(batch.count for batch in batches)
-            self.position, self.published, self.spare = (
-                batches[-1].last,
-                self.published + count,
-                self.spare - count,
-            )
+            self.published += count
+            self.spare -= count
             self.published_at = time.monotonic()
             self.backoff.progressed()
         if lines.fault is not None:
@@ -302,13 +297,10 @@ class _Relay:
         """Whether too many records wait in the broker; with `follow` it waits until they do not."""
         while self.spare <= 0:
             self.spare = self.backlog - self.broker.held(self.name)
-            if self.spare > 0:
-                break
-            if not self.follow:
-                self.full = True
-                return True
-            if self.stop.wait(BACKLOG_POLL_S):
-                return True
+            if self.spare <= 0:
+                self.full = not self.follow
+                if self.full or self.stop.wait(BACKLOG_POLL_S):
+                    return True
         return False
 
 
@@ -319,3 +311,144 @@ def _is_quiet(chunk: bytes) -> bool:
 
 def _named(source: str) -> str:
     return repr(source) if source else "a source without a name"
+
+
+class Lines:
+    """The lines of one answer.
+
+    `fault` is set once what came cannot be right; what was given out before it is. Nothing is given out after it.
+
+    Args:
+        what: the stream's name, for messages.
+        after: sequence that the records follow on; the API may repeat earlier ones, which are dropped.
+        source: what they are read from.
+    """
+
+    def __init__(self, what: str, *, after: int, source: str = "") -> None:
+        self.fault: PlatformError | None = None
+        self._what = what
+        self._source = source
+        self._next = after + 1
+        # Whole lines that are in no batch yet, without their ends, and what came of the next; together so many bytes.
+        self._lines: list[bytes] = []
+        self._rest = b""
+        self._size = 0
+        # Lines without a sequence, until the next that has one says whether they have a place in the stream.
+        self._pending: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> list[Batch]:
+        """Take in a chunk; the full batches that are complete with it."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        # Without the heartbeats.
+        self._lines += [line for line in lines if line.strip()]
+        self._size += len(chunk)
+        if self._size > MAX_BATCH_BYTES:
+            if not self._lines and self.fault is None:
+                self.fault = PermanentError(
+                    f"the API's stream {self._what}: the line after sequence {self._next - 1} is longer than"
+                    f" {MAX_BATCH_BYTES} bytes: check that PRODUCTION_API_URL names the streaming API"
+                )
+            return self.flush()
+        return self._cut(len(self._lines) // BATCH_RECORDS * BATCH_RECORDS)
+
+    def flush(self) -> list[Batch]:
+        """The complete lines that wait for a full batch."""
+        return self._cut(len(self._lines))
+
+    def end(self) -> list[Batch]:
+        """What is left at the end of the answer: a last line without an end counts if it is a whole record."""
+        batches = self.flush()
+        if self._rest.strip() and self.fault is None:
+            if _document(self._rest) is None:
+                self.fault = TransientError(
+                    f"the API's stream {self._what} ended in the middle of the line after sequence {self._next - 1}"
+                )
+            else:
+                batches += self._checked([self._rest])
+        if self._pending and self.fault is None:
+            self.fault = self._no_record(self._pending[0], self._next)
+        return batches
+
+    def _cut(self, total: int) -> list[Batch]:
+        """So many lines in batches."""
+        batches: list[Batch] = []
+        for begin in range(0, total, BATCH_RECORDS):
+            if self.fault is None:
+                batches += self._checked(self._lines[begin : min(begin + BATCH_RECORDS, total)])
+        if total:
+            del self._lines[:total]
+            self._size = sum(map(len, self._lines)) + len(self._rest)
+        return batches
+
+    def _checked(self, lines: list[bytes]) -> list[Batch]:
+        last = self._next + len(lines) - 1
+        if self._pending or _sequence_at_start(lines[0]) != self._next or _sequence_at_start(lines[-1]) != last:
+            lines = self._in_order([*self._pending, *lines])
+        if not lines:
+            return []
+        first, self._next = self._next, self._next + len(lines)
+        return [Batch(first, len(lines), self._source, datetime.now(UTC), b"\n".join([*lines, b""]))]
+
+    def _in_order(self, lines: list[bytes]) -> list[bytes]:
+        """The lines up to the first fault, without the repeated ones; what has no sequence of its own is judged by its place."""
+        kept, pending = list[bytes](), list[bytes]()
+        for line in lines:
+            sequence, following = _sequence(line), self._next + len(kept)
+            if sequence is None:
+                self.fault = self._reported(line, following)
+                pending.append(line)
+            elif sequence == following + len(pending):
+                kept += [*pending, line]
+                pending = []
+            elif sequence > following:
+                self.fault = self._hole(following, sequence)
+            elif pending:
+                self.fault = self._no_record(pending[0], following)
+            if self.fault is not None:
+                break
+        self._pending = pending
+        return kept
+
+    def _hole(self, following: int, sequence: int) -> PlatformError:
+        return PermanentError(
+            f"the API's stream {self._what} goes from sequence {following - 1} to {sequence}: {following} to"
+            f" {sequence - 1} are missing; everything before them is published. Ask those who run the API for them; the"
+            " relay goes on as soon as it sends them"
+        )
+
+    def _reported(self, line: bytes, following: int) -> PlatformError | None:
+        """What the API says of itself in place of a record, if it does."""
+        document = _document(line)
+        if not isinstance(document, dict) or not isinstance(document.get("error"), str):
+            return None
+        return PermanentError(
+            f"the API's stream {self._what}, after sequence {following - 1}: the API says: {document['error']}"
+        )
+
+    def _no_record(self, line: bytes, following: int) -> PlatformError:
+        excerpt = line.strip().decode("utf-8", "backslashreplace")
+        excerpt = excerpt if len(excerpt) <= _EXCERPT_CHARS else excerpt[: _EXCERPT_CHARS - 1] + "…"
+        return TransientError(
+            f"the API's stream {self._what}, after sequence {following - 1}: a line that is no record: {excerpt}"
+        )
+
+
+def _sequence_at_start(line: bytes) -> int | None:
+    match = _SEQUENCE.match(line)
+    return int(match[1]) if match else None
+
+
+def _sequence(line: bytes) -> int | None:
+    """The sequence of a record, wherever in its line it stands."""
+    found = _sequence_at_start(line)
+    if found is None:
+        document = _document(line)
+        found = document.get("sequence") if isinstance(document, dict) else None
+    return found if type(found) is int else None
+
+
+def _document(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
