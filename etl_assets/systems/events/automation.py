@@ -11,12 +11,11 @@ from etl_assets.core.dagster.automation import earlier_runs, reason_to_wait
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.sources.http.client import Limits
 from etl_assets.errors import PlatformError
-from etl_assets.systems.events.assets import raw_events, us_event_data
-from etl_assets.systems.events.feed import FeedFile
+from etl_assets.systems.events.assets import EventsFeedResource, raw_events, us_event_data
 from etl_assets.systems.events.files import INTERVAL, quarters
 from etl_assets.systems.events.manifest import DAY, Entry, entries, midnight, unsettled
 from etl_assets.systems.events.settings import EventsSettings
-from etl_assets.systems.events.source import EventsFeedResource
+from etl_assets.systems.events.source import FeedFile
 
 FILE_TAG = "etl/file"
 # The list of all files is some 100 MB: what is missing is looked for in it so often, not with every new file.

@@ -47,7 +47,7 @@ def demo_runs(settings: EventsSettings) -> dict[str, dict[str, str]]:
 
 def _feed(settings: EventsSettings) -> str:
     from etl_assets.core.sources.http.client import Limits
-    from etl_assets.systems.events.feed.client import EventsFeed
+    from etl_assets.systems.events.source import EventsFeed
 
     feed = EventsFeed.from_settings(settings, limits=Limits(read_timeout_s=20, deadline_s=20, max_attempts=2))
     return f"the newest file is {feed.latest().name}"

@@ -12,11 +12,11 @@ import pytest
 from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.errors import TransientError
 from etl_assets.systems.events import raw_layer as intake
-from etl_assets.systems.events.feed.client import FeedFile
 from etl_assets.systems.events.files import FileRejected, file_name
 from etl_assets.systems.events.manifest import Entry, record
 from etl_assets.systems.events.raw_layer import Stores, Taken, interval_slice, read_file, store_raw, take
 from etl_assets.systems.events.settings import EventsSettings
+from etl_assets.systems.events.source import FeedFile
 from etl_assets_tests.systems.events.event_files import archive, rows
 from etl_assets_tests.systems.events.world import FIRST, ROWS, World, quarter, quick_feed
 

@@ -12,12 +12,12 @@ from etl_assets.core.slices import quarantine
 from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.errors import ConfigurationError, PermanentError, PlatformError, TransientError
 from etl_assets.systems.events.contracts import RawEvents
-from etl_assets.systems.events.feed.client import EventsFeed, FeedFile
 from etl_assets.systems.events.files import INTERVAL, FileRejected, file_name, quarters
-from etl_assets.systems.events.format.layout import corrected_events
+from etl_assets.systems.events.format import corrected_events
 from etl_assets.systems.events.raw_layer import Stores
 from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.simulator.files import BAD_LINES, DEFECTS
+from etl_assets.systems.events.source import EventsFeed, FeedFile
 from etl_assets.systems.events.transform import us_rule
 from etl_assets.systems.events.us_events import Totals, store_us_events
 from etl_assets_tests.systems.events.world import ROWS, Changes, World, quarter, us_changes
