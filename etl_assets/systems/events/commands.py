@@ -40,12 +40,12 @@ def load(
         results, refused = _of_files(file)
     else:
         results, refused = [_of_feed(interval, first, last)], []
-    _print_outcome(results)
+    entries = _entries(results)
+    _print_outcome(results, entries)
     for error in refused:
         print(f"error: {error}", file=sys.stderr)
     if refused:
         raise typer.Exit(2)
-    entries = _entries(results)
     if not entries:
         print(
             f"{interval or first} is not over yet, and the feed does not list a file of it: ask again later",
@@ -120,11 +120,10 @@ def _entries(results: list["LoadResult"]) -> list["Entry"]:
     return [found[interval] for interval in sorted(found)]
 
 
-def _print_outcome(results: list["LoadResult"]) -> None:
+def _print_outcome(results: list["LoadResult"], entries: list["Entry"]) -> None:
     """What was stored on the one hand, what was not and why on the other."""
     from etl_assets.systems.events.us_events import Totals
 
-    entries = _entries(results)
     totals = Totals.of(one for result in results for one in result.stored)
     fetched = [one.entry.rows_raw or 0 for result in results for one in result.taken if one.outcome]
     print(
