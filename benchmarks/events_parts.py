@@ -47,7 +47,7 @@ def serve_feed(day: str, files: str, rows: str) -> None:
     """The feed of a day, all files made beforehand, until the input ends."""
     from etl_assets.simulators.server import serve
     from etl_assets.systems.events.files import INTERVAL
-    from etl_assets.systems.events.simulator.feed import EventsSimulator
+    from etl_assets.systems.events.simulator import EventsSimulator
 
     first = midnight(day)
     simulator = EventsSimulator(first, first + int(files) * INTERVAL, rows=int(rows))

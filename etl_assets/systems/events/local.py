@@ -13,7 +13,7 @@ from etl_assets.systems.events.settings import EventsSettings
 def simulated(settings: EventsSettings) -> Iterator[dict[str, str]]:
     """The simulated feed, from yesterday on; gives the variables that name it."""
     from etl_assets.simulators.server import serve
-    from etl_assets.systems.events.simulator.feed import EventsSimulator
+    from etl_assets.systems.events.simulator import EventsSimulator
 
     first = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
     with serve(EventsSimulator(first).app) as url:
@@ -33,7 +33,7 @@ def simulate(
 ) -> None:
     """The feed of events: its lists and a file for every 15 minutes."""
     from etl_assets.simulators.server import serve_in_foreground
-    from etl_assets.systems.events.simulator.feed import EventsSimulator
+    from etl_assets.systems.events.simulator import EventsSimulator
 
     first = datetime.combine((start or datetime.now(UTC) - timedelta(days=1)).date(), time(), UTC)
     simulator = EventsSimulator(first, first + timedelta(days=days) if days else None, rows=rows)

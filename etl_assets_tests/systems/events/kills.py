@@ -17,7 +17,7 @@ from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.systems.events.contracts import RawEvents
 from etl_assets.systems.events.format import RAW_COLUMNS
 from etl_assets.systems.events.raw_layer import interval_slice
-from etl_assets.systems.events.simulator.feed import EventsSimulator
+from etl_assets.systems.events.simulator import EventsSimulator
 from etl_assets.systems.events.simulator.files import BAD_LINES, file_name
 from etl_assets_tests.systems.events.raw_rows import PARSERS
 

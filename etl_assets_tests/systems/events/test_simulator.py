@@ -17,7 +17,7 @@ import requests
 from etl_assets.simulators.server import serve
 from etl_assets.systems.events.files import FileRejected, verified
 from etl_assets.systems.events.format import RAW_COLUMNS
-from etl_assets.systems.events.simulator.feed import EventsSimulator
+from etl_assets.systems.events.simulator import EventsSimulator
 from etl_assets.systems.events.simulator.files import BAD_LINES, BEGINNING, DEFECTS, INTERVAL, events, first_id
 
 FIRST = datetime(2019, 1, 21, 22, tzinfo=UTC)

@@ -23,7 +23,7 @@ from etl_assets.systems.events.manifest import Entry, entries
 from etl_assets.systems.events.raw_layer import interval_slice
 from etl_assets.systems.events.script import LoadResult, load, load_file
 from etl_assets.systems.events.settings import EventsSettings
-from etl_assets.systems.events.simulator.feed import FILES, EventsSimulator
+from etl_assets.systems.events.simulator import FILES, EventsSimulator
 from etl_assets.systems.events.source import EventsFeed
 from etl_assets_tests.systems.events.event_files import archive, row
 from etl_assets_tests.systems.events.raw_rows import PARSERS

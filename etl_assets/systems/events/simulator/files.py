@@ -33,16 +33,6 @@ VERSIONS = 500
 _FIRST_ID = 410_000_000
 _IDS = 3_000  # of an interval, unless it has more events
 
-# How many of the places of action are where; the rest are in the United States.
-_SHARES = {
-    "us": 1 - (0.63 + 0.03 + 0.012 + 0.004),
-    "abroad": 0.63,
-    "nowhere": 0.03,
-    "territories": 0.012,
-    "at zero": 0.004,
-}
-# How often each root is met, in hundredths; of the last, which there is not, some in a thousand.
-_ROOT_WEIGHTS = (11, 8, 7, 19, 11, 2, 3, 4, 4, 2, 7, 3, 2, 2, 1, 2, 7, 3, 10, 0.5, 0.2)
 # Days before that of the file on which an event happened, and how many did.
 _AGES = {0: 0.963, 1: 0.007, 7: 0.007, 30: 0.009, 365: 0.014}
 _ROWS_OF_AN_ARTICLE = 4.5
@@ -96,44 +86,46 @@ def events(interval: datetime, *, rows: int = ROWS, seed: int = 0, version: int 
 
 def _who_what_where(rng: np.random.Generator, interval: datetime, ids: Integers, version: int) -> list[pa.StringArray]:
     """The fields between the id and the time of the file."""
-    count, kinds, places = len(ids), _cells("events"), _cells(*_SHARES)
+    count, (places, _) = len(ids), _cells("place")
     articles = rng.geometric(0.18, count)
     tones = np.round(rng.normal(-2.0, 3.5, count), 12)
-    action = rng.choice(len(places), count, p=_place_weights())
-    actors, elsewhere = [_actors(rng, count) for _ in range(2)], [_elsewhere(rng, action, at) for at in (0.1, 0.27)]
+    action = _chosen(rng, "place", count)
+    # Where an actor is: mostly where the action is, at times anywhere else or unknown.
+    nowhere = next(at for at, place in enumerate(places) if place.startswith(f"0{TAB}"))
+    actors_at = [
+        np.select(
+            [(draw := rng.random(count)) < unknown, draw < unknown + 0.2],
+            [nowhere, _chosen(rng, "place", count)],
+            action,
+        )
+        for unknown in (0.1, 0.27)
+    ]
     mentions = articles + np.where((ids % _CHANGED == 0) & (version > 0), version, 0)
     return [
         _picked(_days(interval.date()), rng.choice(len(_AGES), count, p=list(_AGES.values()))),
-        *actors,
+        *(_picked(_cells("actor")[0], _chosen(rng, "actor", count)) for _ in range(2)),
         _text(rng.integers(0, 2, count)),
-        _picked(kinds, rng.choice(len(kinds), count, p=_kind_weights())),
+        _picked(_cells("event")[0], _chosen(rng, "event", count)),
         _text(mentions),
         _text(np.minimum(articles, 1 + rng.poisson(0.05, count))),
         _text(articles),
         _text(tones),
-        *(_picked(places, chosen) for chosen in (*elsewhere, action)),
+        *(_picked(places, chosen) for chosen in (*actors_at, action)),
     ]
 
 
 @functools.cache
-def _cells(*groups: str) -> list[str]:
-    """The cells of some groups, in the order of these."""
+def _cells(group: str) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """The cells of a group, and how often each is met, as shares of 1."""
     lines = Path(__file__).with_name("cells.tsv").read_text().splitlines()
-    named = [line.partition(TAB) for line in lines if not line.startswith("#")]
-    return [cells for group in groups for name, _, cells in named if name == group]
+    named = [line.split(TAB, 2) for line in lines if line.startswith(group + TAB)]
+    shares = np.array([float(share) for _, share, _ in named])
+    return [cells for _, _, cells in named], shares / shares.sum()
 
 
-@functools.cache
-def _place_weights() -> npt.NDArray[np.float64]:
-    counts = {group: len(_cells(group)) for group in _SHARES}
-    return np.concatenate([np.full(counts[group], share / counts[group]) for group, share in _SHARES.items()])
-
-
-@functools.cache
-def _kind_weights() -> npt.NDArray[np.float64]:
-    roots = [int(kind.split(TAB)[2]) for kind in _cells("events")]
-    weights = np.array([_ROOT_WEIGHTS[root - 1] / roots.count(root) for root in roots])
-    return weights / weights.sum()
+def _chosen(rng: np.random.Generator, group: str, count: int) -> Integers:
+    """Some of the cells of a group, by their places in it."""
+    return rng.choice(len(_cells(group)[0]), count, p=_cells(group)[1])
 
 
 def _days(day: date) -> list[str]:
@@ -141,20 +133,6 @@ def _days(day: date) -> list[str]:
     days = [day - timedelta(days=age) for age in _AGES]
     fractions = [each.year + ((each.month - 1) * 30 + each.day) / 365 for each in days]
     return [f"{each:%Y%m%d\t%Y%m\t%Y}\t{fraction:.4f}" for each, fraction in zip(days, fractions, strict=True)]
-
-
-def _actors(rng: np.random.Generator, count: int) -> pa.StringArray:
-    # Of a fifth nothing is known.
-    actors = _cells("actors")
-    return _picked(actors, np.where(rng.random(count) < 0.2, 0, rng.integers(0, len(actors), count)))
-
-
-def _elsewhere(rng: np.random.Generator, action: Integers, unknown: float) -> Integers:
-    """Where an actor is: mostly where the action is, at times anywhere else or unknown."""
-    draw, places = rng.random(len(action)), _cells(*_SHARES)
-    nowhere = np.full(len(action), places.index(_cells("nowhere")[0]))
-    anywhere = rng.integers(0, len(places), len(action))
-    return np.select([draw < unknown, draw < unknown + 0.2], [nowhere, anywhere], action)
 
 
 def _lines_of_urls(rng: np.random.Generator, interval: datetime, count: int) -> pa.StringArray:
