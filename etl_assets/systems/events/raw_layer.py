@@ -1,6 +1,6 @@
 """From the feed to the raw layer: each file fetched, verified, read, stored as one slice, and recorded in the manifest."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,7 +30,7 @@ from etl_assets.systems.events.contracts import RawEvents
 from etl_assets.systems.events.files import INTERVAL, FileRejected, file_name, verified
 from etl_assets.systems.events.format import valid_events
 from etl_assets.systems.events.manifest import Entry, entries, entry_of, locked, record, record_unless_changed
-from etl_assets.systems.events.source import EventsFeed, FeedFile, FileMissing
+from etl_assets.systems.events.source import EventsFeed, FeedFile, FileMissing, Listing
 
 Clock = Callable[[], datetime]
 # So many intervals without a file are recorded in one transaction; a year that the feed does not have is 35,000.
@@ -119,7 +119,7 @@ def take(
     stores: Stores,
     intervals: Sequence[datetime],
     *,
-    known: Mapping[datetime, FeedFile],
+    known: Listing,
     clock: Clock,
     late: timedelta,
 ) -> Iterator[Taken]:
@@ -147,20 +147,21 @@ def take(
     outcomes = [
         replace(entry, reason=None, refused_md5=None, accepted=None)
         for at, entry in manifest.items()
-        if at in stored and entry.reason and at in known and all(one.md5 == entry.md5 for one in known[at].versions())
+        if at in stored and entry.reason and at in known and all(one.md5 == entry.md5 for one in known[at])
     ]
     wanted = [
         at
         for at in intervals
         # What is not over yet cannot be missing.
-        if (at in known or at + INTERVAL <= clock()) and _is_news(manifest.get(at), known.get(at), stored=at in stored)
+        if (at in known or at + INTERVAL <= clock())
+        and _is_news(manifest.get(at), known.get(at, ()), stored=at in stored)
     ]
     expected = {at for at in wanted if at in known and not (at in manifest and manifest[at].accepted)}
     failed = away = 0
     try:
         with temporary_folder() as folder:
             fetched = (
-                (at, _fetched(feed, known.get(at), folder, manifest.get(at), stored=at in stored)) for at in wanted
+                (at, _fetched(feed, known.get(at, ()), folder, manifest.get(at), stored=at in stored)) for at in wanted
             )
             for at, found in prefetched(fetched):
                 now = clock()
@@ -240,13 +241,13 @@ def _is_stored(root: ParquetRoot, interval: datetime) -> bool:
         return True
 
 
-def _is_news(entry: Entry | None, file: FeedFile | None, *, stored: bool) -> bool:
+def _is_news(entry: Entry | None, files: Sequence[FeedFile], *, stored: bool) -> bool:
     """Whether the feed has to be asked, or has something that we do not have."""
     if entry is None or not (stored or (entry.state == "refused" and not entry.stored)):
         return True
-    if file and any(one.md5 not in (entry.md5, entry.refused_md5) for one in file.versions()):
+    if any(file.md5 not in (entry.md5, entry.refused_md5) for file in files):
         return True
-    return entry.sought and (file is None or entry.md5 is None)
+    return entry.sought and (not files or entry.md5 is None)
 
 
 def _attempted(entry: Entry | None, interval: datetime, now: datetime | None) -> Entry:
@@ -255,7 +256,7 @@ def _attempted(entry: Entry | None, interval: datetime, now: datetime | None) ->
 
 
 def _fetched(
-    feed: EventsFeed, file: FeedFile | None, folder: Path, entry: Entry | None, *, stored: bool
+    feed: EventsFeed, files: Sequence[FeedFile], folder: Path, entry: Entry | None, *, stored: bool
 ) -> ReadFile | NotTaken:
     """The file that the feed has; where its lists disagree the one of them that is right, what is new to the manifest first.
 
@@ -263,9 +264,9 @@ def _fetched(
     """
     found: ReadFile | NotTaken = NotTaken("the feed does not list it", listed=False)
     known = (entry.md5, entry.refused_md5) if entry else ()
-    versions = [one for one in (file.versions() if file else []) if not (stored and entry and one.md5 == entry.md5)]
-    for one in sorted(versions, key=lambda version: version.md5 in known):
-        found = _fetched_as(feed, one, folder)
+    others = [file for file in files if not (stored and entry and file.md5 == entry.md5)]
+    for file in sorted(others, key=lambda other: other.md5 in known):
+        found = _fetched_as(feed, file, folder)
         if isinstance(found, ReadFile) or found.refused or found.failure:
             break
     return found

@@ -7,12 +7,11 @@ address only the name of the file counts, so that a list, whoever wrote it, send
 import logging
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 from etl_assets.core.sources.http.address import without_credentials
 from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable, Limits
@@ -48,18 +47,16 @@ class FeedFile:
         interval: begin of the quarter of an hour that it is of, aware UTC.
         size: how many bytes it has.
         md5: its MD5 in hexadecimal.
-        other: what another list says of the same interval, if it says otherwise: one of the two is out of date.
     """
 
     name: str
     interval: datetime
     size: int
     md5: str
-    other: "FeedFile | None" = None
 
-    def versions(self) -> "list[FeedFile]":
-        """What the lists say, one or two."""
-        return [self, self.other] if self.other else [self]
+
+# What the feed says that it has, by interval; two files where its lists disagree: one of them is out of date.
+Listing = Mapping[datetime, Sequence[FeedFile]]
 
 
 class FileMissing(TransientError):
@@ -79,7 +76,7 @@ class EventsFeed:
 
     def __init__(self, base_url: str, *, limits: Limits | None = None) -> None:
         self._public_url = without_credentials(_NAME, base_url)[0]
-        self._base_url = base_url
+        self._new_client = partial(FileClient, _NAME, base_url, url_variable="EVENTS_FEED_URL")
         limits = limits or Limits()
         self._limits = replace(limits, max_body_bytes=LARGEST_FILE_BYTES)
         self._list_limits = replace(
@@ -152,25 +149,22 @@ class EventsFeed:
                 raise too_large(file.name, f"more than {LARGEST_FILE_BYTES:,} bytes") from None
             if error.status not in _NOT_THERE:
                 raise
-            what = f"the feed does not have it ({error.status} for {self._file_url(file.name)})"
+            what = f"the feed does not have it ({error.status} for {self._public_url}/{file.name})"
         raise FileMissing(f"{file.name}: {what}: ask again later")
 
     def _client(self) -> FileClient:
         """The client of this thread; its connections end with the thread."""
         if not hasattr(self._of_thread, "client"):
-            self._of_thread.client = self._new_client(self._limits)
+            self._of_thread.client = self._new_client(limits=self._limits)
         client: FileClient = self._of_thread.client
         return client
 
-    def _new_client(self, limits: Limits) -> FileClient:
-        return FileClient(_NAME, self._base_url, url_variable="EVENTS_FEED_URL", limits=limits)
-
-    def _file_url(self, name: str) -> str:
-        return f"{self._public_url}/{name}"
-
     def _in_list(self, first: bytes, last: bytes) -> Iterator[FeedFile]:
-        with self._master_list() as lines:
-            good, bad, first_bad = 0, 0, ""
+        # The list is in a file without a name, which is gone as soon as it is closed, however that comes.
+        with temporary_folder() as folder, self._new_client(limits=self._list_limits) as client:
+            lines = client.download(LIST, folder / LIST).open("rb")
+        good, bad, first_bad = 0, 0, ""
+        with lines:
             for number, line in enumerate(iter(partial(lines.readline, _LONGEST_LINE_BYTES), b""), 1):
                 matched = _LINE.fullmatch(line)
                 if matched and not (matched[4] == _EVENTS and first <= matched[3] < last):
@@ -181,21 +175,15 @@ class EventsFeed:
                 elif line.strip():
                     bad += 1
                     first_bad = first_bad or f"line {number}, {_quoted(line)}"
-        self._judge(good, bad, first_bad)
-
-    def _judge(self, good: int, bad: int, first_bad: str) -> None:
-        what = f"{bad:,} of the {good + bad:,} lines of {self._file_url(LIST)} are no {_FORM}, the first is {first_bad}"
+        what = (
+            f"{bad:,} of the {good + bad:,} lines of {self._public_url}/{LIST} are no {_FORM}, the first is {first_bad}"
+        )
         if not good:
             raise ApiUnavailable(
                 f"{_NAME} API, GET /{LIST}: {what}: check that {self._public_url} is the feed", status=200, attempts=1
             )
         if bad:
             _log.warning("%s: passed over", what)
-
-    def _master_list(self) -> BinaryIO:
-        """The list in a file without a name, which is gone as soon as it is closed, however that comes."""
-        with temporary_folder() as folder, self._new_client(self._list_limits) as client:
-            return client.download(LIST, folder / LIST).open("rb")
 
 
 def _first_line(body: bytes) -> FeedFile:
@@ -228,13 +216,13 @@ def _quoted(line: bytes) -> str:
     return quoted(line.decode("ascii", "backslashreplace").strip())
 
 
-def newest(feed: EventsFeed) -> dict[datetime, FeedFile]:
+def newest(feed: EventsFeed) -> Listing:
     """The newest file, by its interval."""
     file = feed.latest()
-    return {file.interval: file}
+    return {file.interval: [file]}
 
 
-def all_listed(feed: EventsFeed, intervals: Sequence[datetime]) -> dict[datetime, FeedFile]:
+def all_listed(feed: EventsFeed, intervals: Sequence[datetime]) -> Listing:
     """The files of some intervals, of each the one that the list names last, and the newest.
 
     The newest file is asked for after the list, and goes before what that says of its interval: it may have been republished in
@@ -243,18 +231,17 @@ def all_listed(feed: EventsFeed, intervals: Sequence[datetime]) -> dict[datetime
     """
     if not intervals:
         return {}
-    wanted = set(intervals)
-    listed = {file.interval: file for file in feed.listed(min(intervals), max(intervals) + INTERVAL)}
+    listed = {file.interval: [file] for file in feed.listed(min(intervals), max(intervals) + INTERVAL)}
     try:
-        for interval, file in newest(feed).items():
-            other = listed.get(interval)
-            listed[interval] = replace(file, other=other) if other and other.md5 != file.md5 else file
+        file = feed.latest()
+        others = [other for other in listed.get(file.interval, []) if other.md5 != file.md5]
+        listed[file.interval] = [file, *others]
     except PlatformError as error:
         _log.warning("the list of all files is taken as it is: %s", error)
-    return {interval: file for interval, file in listed.items() if interval in wanted}
+    return {interval: listed[interval] for interval in set(intervals) & listed.keys()}
 
 
-def listed_alone(feed: EventsFeed, interval: datetime) -> dict[datetime, FeedFile]:
+def listed_alone(feed: EventsFeed, interval: datetime) -> Listing:
     """The file of one interval; where the list of all files is not to be had the newest is enough, if it is that."""
     try:
         return all_listed(feed, [interval])
