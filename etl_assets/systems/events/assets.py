@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -25,7 +24,7 @@ from etl_assets.systems.events.raw_layer import Stores, Taken, take
 from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.source import EventsFeed, all_listed, newest
 from etl_assets.systems.events.transform import us_rule
-from etl_assets.systems.events.us_events import StoredIntervals, Totals, store_us_events
+from etl_assets.systems.events.us_events import StoredIntervals, store_us_events, totals
 
 # How many steps may ask the feed at once is set by `dagster instance concurrency set events_feed N`.
 FEED_POOL = "events_feed"
@@ -139,11 +138,10 @@ def us_metadata(database: Database, day: str, stored: Sequence[StoredIntervals])
     of_day = Slice(UsEventData, day, {"file_interval": Span(begin, begin + DAY)})
     rows = read(database, [of_day], ON_THE_MAP, ordered=True)
     mine = [one for one in stored if f"{one.day}" == day]
-    totals = asdict(Totals.of(mine))
-    left_out = totals.pop("left_out")
+    counts, left_out = totals(mine)
     return {
         **_summed([one.outcome for one in mine]),
-        **totals,
+        **counts,
         "relation": UsEventData.config.table,
         "dagster/partition_row_count": rows.num_rows,
         **{f"left_out, {reason}": count for reason, count in left_out.items()},

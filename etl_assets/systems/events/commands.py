@@ -122,14 +122,14 @@ def _entries(results: list["LoadResult"]) -> list["Entry"]:
 
 def _print_outcome(results: list["LoadResult"], entries: list["Entry"]) -> None:
     """What was stored on the one hand, what was not and why on the other."""
-    from etl_assets.systems.events.us_events import Totals
+    from etl_assets.systems.events.us_events import totals
 
-    totals = Totals.of(one for result in results for one in result.stored)
+    counts, _ = totals(one for result in results for one in result.stored)
     fetched = [one.entry.rows_raw or 0 for result in results for one in result.taken if one.outcome]
     print(
-        f"{counted(len(fetched), 'file')} taken with {counted(sum(fetched), 'event')}; {totals.inserted:,} US events inserted,"
-        f" {totals.updated:,} updated, {totals.deleted:,} deleted, {totals.unchanged:,} unchanged"
-        + (f", {totals.deduplicated:,} stored with another file" if totals.deduplicated else "")
+        f"{counted(len(fetched), 'file')} taken with {counted(sum(fetched), 'event')}; {counts['inserted']:,} US events inserted,"
+        f" {counts['updated']:,} updated, {counts['deleted']:,} deleted, {counts['unchanged']:,} unchanged"
+        + (f", {repeated:,} stored with another file" if (repeated := counts["deduplicated"]) else "")
     )
     for line in _troubles(entries):
         print(line, file=sys.stderr)

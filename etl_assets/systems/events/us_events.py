@@ -8,7 +8,7 @@ derived again; until that is done the manifest has them as fetched.
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from etl_assets.systems.events.transform import TAKEN_OVER, UsEvents, UsRule, de
 
 # So many intervals go in one transaction.
 STORED_TOGETHER = 32
+CHANGES = ("inserted", "updated", "deleted")
 
 
 class Counted(NamedTuple):
@@ -61,40 +62,28 @@ class StoredIntervals(NamedTuple):
     outcome: Outcome
 
 
-@dataclass(frozen=True)
-class Totals:
+def totals(stored: Iterable[StoredIntervals]) -> tuple[dict[str, int], dict[str, int]]:
     """What several transactions did together; an interval that was derived again among them counts once, as it is in the end.
 
-    Attributes:
-        intervals: how many.
-        received: their US events: inserted, updated, unchanged, or deduplicated, which are stored with another interval.
-        left_out: how many events the rule left out, by reason.
+    Args:
+        stored: in the order in which they were.
+
+    Returns:
+        How many `intervals` there are, and of `received` US events how many were `inserted`, `updated` or `unchanged`, or are stored
+        with another interval (`deduplicated`); with those that were `deleted`. And how many events the rule left out, by reason.
     """
-
-    intervals: int
-    received: int
-    inserted: int
-    updated: int
-    deleted: int
-    unchanged: int
-    deduplicated: int
-    left_out: Mapping[str, int]
-
-    @classmethod
-    def of(cls, stored: Iterable[StoredIntervals]) -> "Totals":
-        """The totals of transactions in the order in which they were."""
-        last: dict[datetime, Counted] = {}
-        changes, left_out = Counter[str](), Counter[str]()
-        for one in stored:
-            last.update(one.intervals)
-            changes.update({name: getattr(one.outcome.change, name) for name in ("inserted", "updated", "deleted")})
-        for counted in last.values():
-            left_out.update(counted.left_out)
-        received, repeated = (sum(getattr(one, name) for one in last.values()) for name in ("us", "repeated"))
-        # What was inserted and has gone again since is not among what was received.
-        unchanged = max(received - repeated - changes["inserted"] - changes["updated"], 0)
-        counts = {name: changes[name] for name in ("inserted", "updated", "deleted")}
-        return cls(len(last), received, **counts, unchanged=unchanged, deduplicated=repeated, left_out=dict(left_out))
+    last: dict[datetime, Counted] = {}
+    changes, left_out = Counter(dict.fromkeys(CHANGES, 0)), Counter[str]()
+    for one in stored:
+        last.update(one.intervals)
+        changes.update({name: getattr(one.outcome.change, name) for name in CHANGES})
+    for counted in last.values():
+        left_out.update(counted.left_out)
+    received, repeated = (sum(getattr(one, name) for one in last.values()) for name in ("us", "repeated"))
+    # What was inserted and has gone again since is not among what was received.
+    unchanged = max(received - repeated - changes["inserted"] - changes["updated"], 0)
+    counts = {"intervals": len(last), "received": received, **changes, "unchanged": unchanged, "deduplicated": repeated}
+    return counts, dict(left_out)
 
 
 class _Derived(NamedTuple):
