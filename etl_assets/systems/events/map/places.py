@@ -128,7 +128,7 @@ def located(events: pa.Table) -> Located:
         events: `event_root_code`, `action_geo_lat`, `action_geo_long`; with `action_geo_full_name` it is known which of them name
             no place that is closer than a state: `Place, State, Country`. Other columns are not looked at.
     """
-    latitudes, longitudes = (_degrees(events[name]) for name in ("action_geo_lat", "action_geo_long"))
+    latitudes, longitudes = (events[name].to_numpy() for name in ("action_geo_lat", "action_geo_long"))
     given = np.isfinite(latitudes) & np.isfinite(longitudes)
     at_zero = given & (latitudes == 0) & (longitudes == 0)
     longitudes = np.where(given, longitudes, 0.0) % 360
@@ -198,10 +198,6 @@ def marks(events: pd.DataFrame, *, most: int = MOST_MARKS) -> Marks:
         "end": ends[of, groups],
     }
     return Marks(pd.DataFrame(sectors), grid * KM_PER_DEGREE if grid > FINEST_DEGREES else 0.0)
-
-
-def _degrees(column: pa.ChunkedArray) -> Numbers:
-    return np.asarray(pc.fill_null(column.cast(pa.float64()), math.nan).to_numpy(), dtype=np.float64)
 
 
 def _within(
