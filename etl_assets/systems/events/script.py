@@ -67,17 +67,17 @@ def load(
     """
     if first is None and last is not None:
         raise ValueError(f"last is {last} without first: give the begin of the stretch too")
-    derive = _Derivation(settings or EventsSettings.load(), database, now)
-    feed = feed or EventsFeed.from_settings(derive.settings)
+    this = _Load(settings or EventsSettings.load(), database, now)
+    feed = feed or EventsFeed.from_settings(this.settings)
     if first is None:
         known = newest(feed)
         intervals = list(known)
     else:
         intervals = list(quarters(first, last or first + INTERVAL))
         known = listed_alone(feed, intervals[0]) if last is None else all_listed(feed, intervals)
-    late = timedelta(hours=derive.settings.events_late_hours)
-    taken = list(take(feed, derive.stores, intervals, known=known, clock=derive.clock, late=late))
-    return derive.result(taken, intervals)
+    late = timedelta(hours=this.settings.events_late_hours)
+    taken = list(take(feed, this.stores, intervals, known=known, clock=this.clock, late=late))
+    return this.result(taken, intervals)
 
 
 def load_file(
@@ -91,17 +91,17 @@ def load_file(
         ConfigurationError: for a rule that cannot be right; nothing was written.
         FileRejected: for a file that is not taken; nothing was written.
     """
-    derive = _Derivation(settings or EventsSettings.load(), database, now)
-    stores, interval = derive.stores, interval_of(path.name)
+    this = _Load(settings or EventsSettings.load(), database, now)
+    stores, interval = this.stores, interval_of(path.name)
     file = read_file(path, interval)
     with locked(stores.database) as connection:
         taken = store_raw(stores, entry_of(connection, interval) or Entry(interval), file)
         record(stores.database, [taken.entry], run_id=stores.run_id)
-    return derive.result([taken], [interval])
+    return this.result([taken], [interval])
 
 
-class _Derivation:
-    """What a load does once its files are in the raw layer, with what the settings name; raises as `us_rule` before that."""
+class _Load:
+    """One load: what the settings name for it, and what follows once its files are in the raw layer; raises as `us_rule`."""
 
     def __init__(self, settings: EventsSettings, database: Database | None, now: datetime | None) -> None:
         self.settings, self._now = settings, now
