@@ -115,12 +115,12 @@ def _read(content: bytes, interval: datetime) -> _Read:
         lines.pop()
     _reject_long_line(lines, name)
     bad: dict[int, Reason] = {
-        number: "encoding" if line.count(b"\t") == FIELDS - 1 else "fields"
+        number: "encoding" if tabs == FIELDS - 1 else "fields"
         for number, line in enumerate(lines, 1)
-        if not _is_row(line)
+        if (tabs := line.count(b"\t")) != FIELDS - 1 or not _is_text(line)
     }
-    numbers = np.array([number for number in range(1, len(lines) + 1) if number not in bad], np.int64)
-    table, readable = _typed(_texts([line for number, line in enumerate(lines, 1) if number not in bad]), interval)
+    numbers = np.delete(np.arange(1, len(lines) + 1), [number - 1 for number in bad])
+    table, readable = _typed(_texts([lines[number - 1] for number in numbers] if bad else lines), interval)
     bad |= dict.fromkeys(numbers[~readable].tolist(), "values")
     if 2 * len(bad) > len(lines):
         kinds = list(bad.values())
@@ -171,9 +171,9 @@ def _spelt(name: str, value: Any) -> str:
     return "".join(filter(None, ours.groups())) if ours else text
 
 
-def _is_row(line: bytes) -> bool:
-    """Whether a line is 61 fields of text, which Arrow reads as one row: without NUL and carriage return, in UTF-8."""
-    if line.count(b"\t") != FIELDS - 1 or b"\0" in line or b"\r" in line:
+def _is_text(line: bytes) -> bool:
+    """Whether a line is text that Arrow reads as one row: without NUL and carriage return, in UTF-8."""
+    if b"\0" in line or b"\r" in line:
         return False
     try:
         return line.isascii() or bool(line.decode())
