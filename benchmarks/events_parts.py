@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 DAY = timedelta(days=1)
 # What is timed, by share: module and name. A generator is timed while it works; a name may be in two modules.
 SHARES = {
-    "list": ("etl_assets.systems.events.feed.client", "EventsFeed.listed"),
-    "download": ("etl_assets.systems.events.feed.client", "EventsFeed.downloaded"),
+    "list": ("etl_assets.systems.events.source", "EventsFeed.listed"),
+    "download": ("etl_assets.systems.events.source", "EventsFeed.downloaded"),
     "verify and parse": ("etl_assets.systems.events.raw_layer", "read_file"),
     "waiting for these": ("etl_assets.systems.events.raw_layer", "prefetched"),
     "raw files": ("etl_assets.systems.events.raw_layer", "write_parquet"),
@@ -36,8 +36,8 @@ SHARES = {
     "rule": ("etl_assets.systems.events.us_events", "us_events"),
     "looking for what is stored": ("etl_assets.systems.events.us_events", "_stored_events"),
     "US events and manifest": ("etl_assets.systems.events.us_events", "write_together"),
-    "what the UI shows": ("etl_assets.systems.events.metadata", "of_day"),
-    "map": ("etl_assets.systems.events.metadata", "us_events_of_day"),
+    "what the UI shows": ("etl_assets.systems.events.assets", "raw_metadata"),
+    "map": ("etl_assets.systems.events.assets", "us_metadata"),
 }
 # These run in a thread, while what is there is stored.
 BESIDE = ("download", "verify and parse")
@@ -47,7 +47,7 @@ def serve_feed(day: str, files: str, rows: str) -> None:
     """The feed of a day, all files made beforehand, until the input ends."""
     from etl_assets.simulators.server import serve
     from etl_assets.systems.events.files import INTERVAL
-    from etl_assets.systems.events.simulator.feed import EventsSimulator
+    from etl_assets.systems.events.simulator import EventsSimulator
 
     first = midnight(day)
     simulator = EventsSimulator(first, first + int(files) * INTERVAL, rows=int(rows))
@@ -113,7 +113,7 @@ def with_pandas(how: str, feed_url: str) -> None:
     import pandas as pd
     import requests
 
-    from etl_assets.systems.events.format.layout import RAW_COLUMNS
+    from etl_assets.systems.events.format import RAW_COLUMNS
     from etl_assets.systems.events.transform import TAKEN_OVER
 
     store = {"orm": orm_objects, "executemany": executemany}[how](os.environ["TARGET_URL"])

@@ -19,7 +19,7 @@ from etl_assets.core.database.connections import Database
 from etl_assets.simulators.server import serve
 from etl_assets.systems.events.files import INTERVAL
 from etl_assets.systems.events.settings import EventsSettings
-from etl_assets.systems.events.simulator.feed import EventsSimulator
+from etl_assets.systems.events.simulator import EventsSimulator
 from etl_assets_tests.systems.events.kills import (
     BAD_ROWS,
     NOTHING,

@@ -22,7 +22,6 @@ def defs() -> "dg.Definitions":
     import dagster as dg
 
     from etl_assets.systems.events import assets, automation, checks
-    from etl_assets.systems.events.source import EventsFeedResource
 
     return dg.Definitions(
         assets=assets.ASSETS,
@@ -30,7 +29,7 @@ def defs() -> "dg.Definitions":
         jobs=[automation.events_job],
         schedules=[automation.events_every_day],
         sensors=[automation.events_feed_files],
-        resources={"events_feed": EventsFeedResource()},
+        resources={"events_feed": assets.EventsFeedResource()},
     )
 
 

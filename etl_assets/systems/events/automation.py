@@ -11,12 +11,11 @@ from etl_assets.core.dagster.automation import earlier_runs, reason_to_wait
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.sources.http.client import Limits
 from etl_assets.errors import PlatformError
-from etl_assets.systems.events.assets import raw_events, us_event_data
-from etl_assets.systems.events.feed import FeedFile
+from etl_assets.systems.events.assets import EventsFeedResource, raw_events, us_event_data
 from etl_assets.systems.events.files import INTERVAL, quarters
 from etl_assets.systems.events.manifest import DAY, Entry, entries, midnight, unsettled
 from etl_assets.systems.events.settings import EventsSettings
-from etl_assets.systems.events.source import EventsFeedResource
+from etl_assets.systems.events.source import FeedFile
 
 FILE_TAG = "etl/file"
 # The list of all files is some 100 MB: what is missing is looked for in it so often, not with every new file.
@@ -100,9 +99,8 @@ def _newest(file: FeedFile, postgres: PostgresResource, settings: EventsSettings
 def _is_new(entry: Entry, file: FeedFile, now: datetime) -> bool:
     if file.md5 in (entry.md5, entry.refused_md5) and not (entry.sought or entry.state == "fetched"):
         return False
-    last = entry.last_asked_at
     pause = LOOK_AGAIN if entry.state == "absent" else TRY_AGAIN
-    return entry.refused_md5 is not None or entry.reason is None or last is None or now - last >= pause
+    return entry.refused_md5 is not None or entry.reason is None or _was_asked_before(entry, now - pause)
 
 
 def _late(postgres: PostgresResource, settings: EventsSettings, now: datetime, *, beside: FeedFile | None) -> Wanted:
@@ -115,14 +113,15 @@ def _late(postgres: PostgresResource, settings: EventsSettings, now: datetime, *
     Args:
         beside: a file that is asked for by itself.
     """
-    first = midnight(settings.events_start_date)
+    first, long_ago = midnight(settings.events_start_date), now - LOOK_AGAIN
     manifest = entries(postgres.database, max(midnight((now - CAUGHT_UP).date()), first), now)
-    known = quarters(min(manifest), now - LOOK_AGAIN) if manifest else ()
+    known = quarters(min(manifest), long_ago) if manifest else ()
     left = [at for at in known if at not in manifest]
     left += [
         entry.interval
         for entry in unsettled(postgres.database)
-        if entry.interval >= first and (entry.state == "fetched" or _is_due(entry, now))
+        if first <= entry.interval
+        and (entry.state == "fetched" or (entry.interval <= long_ago and _was_asked_before(entry, long_ago)))
     ]
     by_day: dict[date, list[datetime]] = {}
     for at in sorted(set(left) - ({beside.interval} if beside else set())):
@@ -131,10 +130,9 @@ def _late(postgres: PostgresResource, settings: EventsSettings, now: datetime, *
     return {day: (_described(by_day[day]), _config(master_list=True)) for day in newest}
 
 
-def _is_due(entry: Entry, now: datetime) -> bool:
-    """Whether to ask again for the file of an interval."""
-    last = entry.last_asked_at
-    return entry.interval <= now - LOOK_AGAIN and (last is None or now - last >= LOOK_AGAIN)
+def _was_asked_before(entry: Entry, instant: datetime) -> bool:
+    """Whether the feed was last asked for the file of an interval at an instant or before it, or never."""
+    return entry.last_asked_at is None or entry.last_asked_at <= instant
 
 
 def _described(intervals: Sequence[datetime]) -> str:

@@ -3,10 +3,14 @@
 import re
 import sys
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from etl_assets.core.charts.numbers import counted
+from etl_assets.systems.events.files import INTERVAL, YEARS
 
 if TYPE_CHECKING:
     from etl_assets.systems.events.manifest import Entry
@@ -36,12 +40,12 @@ def load(
         results, refused = _of_files(file)
     else:
         results, refused = [_of_feed(interval, first, last)], []
-    _print_outcome(results)
+    entries = _entries(results)
+    _print_outcome(results, entries)
     for error in refused:
         print(f"error: {error}", file=sys.stderr)
     if refused:
         raise typer.Exit(2)
-    entries = _entries(results)
     if not entries:
         print(
             f"{interval or first} is not over yet, and the feed does not list a file of it: ask again later",
@@ -60,7 +64,6 @@ def accept(
 ) -> None:
     """Accept that the files of lost intervals are not to be had: the check `no_interval_is_lost` names them no more."""
     from etl_assets.core.servers import platform_database
-    from etl_assets.systems.events.files import INTERVAL
     from etl_assets.systems.events.manifest import accept as accept_lost
     from etl_assets.systems.events.settings import EventsSettings
 
@@ -72,8 +75,7 @@ def accept(
     end = _instant(last) if last else begin + INTERVAL
     _require_order(begin, end)
     accepted = accept_lost(platform_database(EventsSettings.load()), begin, end, reason=reason.strip())
-    counted = "1 interval" if len(accepted) == 1 else f"{len(accepted):,} intervals"
-    print(f"{counted} accepted as lost: {reason.strip()}")
+    print(f"{counted(len(accepted), 'interval')} accepted as lost: {reason.strip()}")
 
 
 def _of_files(paths: list[Path]) -> tuple[list["LoadResult"], list["FileRejected"]]:
@@ -118,45 +120,32 @@ def _entries(results: list["LoadResult"]) -> list["Entry"]:
     return [found[interval] for interval in sorted(found)]
 
 
-def _print_outcome(results: list["LoadResult"]) -> None:
+def _print_outcome(results: list["LoadResult"], entries: list["Entry"]) -> None:
     """What was stored on the one hand, what was not and why on the other."""
-    from etl_assets.systems.events.us_events import Totals
+    from etl_assets.systems.events.us_events import totals
 
-    entries = _entries(results)
-    totals = Totals.of(one for result in results for one in result.stored)
+    counts, _ = totals(one for result in results for one in result.stored)
     fetched = [one.entry.rows_raw or 0 for result in results for one in result.taken if one.outcome]
-    files = "1 file" if len(fetched) == 1 else f"{len(fetched):,} files"
-    events = "1 event" if sum(fetched) == 1 else f"{sum(fetched):,} events"
     print(
-        f"{files} taken with {events}; {totals.inserted:,} US events inserted,"
-        f" {totals.updated:,} updated, {totals.deleted:,} deleted, {totals.unchanged:,} unchanged"
-        + (f", {totals.deduplicated:,} stored with another file" if totals.deduplicated else "")
+        f"{counted(len(fetched), 'file')} taken with {counted(sum(fetched), 'event')}; {counts['inserted']:,} US events inserted,"
+        f" {counts['updated']:,} updated, {counts['deleted']:,} deleted, {counts['unchanged']:,} unchanged"
+        + (f", {repeated:,} stored with another file" if (repeated := counts["deduplicated"]) else "")
     )
     for line in _troubles(entries):
         print(line, file=sys.stderr)
-    quarantined = sum(result.quarantined for result in results)
-    if quarantined:
-        counted = "1 row" if quarantined == 1 else f"{quarantined:,} rows"
-        print(f"{counted} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
+    if quarantined := sum(result.quarantined for result in results):
+        print(f"{counted(quarantined, 'row')} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
 
 
 def _troubles(entries: list["Entry"]) -> list[str]:
     """What became of intervals without their file, and why: a line for those that follow each other with the same outcome."""
-    from etl_assets.systems.events.files import INTERVAL
-
-    stretches: list[list[Entry]] = []
-    for entry in entries:
-        if entry.reason:
-            last = stretches[-1][-1] if stretches else None
-            if last and _state_of(last) == _state_of(entry) and last.interval + INTERVAL == entry.interval:
-                stretches[-1].append(entry)
-            else:
-                stretches.append([entry])
     lines = []
-    for stretch in stretches:
-        first, end = stretch[0].interval, stretch[-1].interval + INTERVAL
+    troubled = enumerate(entry for entry in entries if entry.reason)
+    for (state, _), same in groupby(troubled, lambda pair: (_state_of(pair[1]), pair[1].interval - pair[0] * INTERVAL)):
+        stretch = [entry.interval for _, entry in same]
+        end = stretch[-1] + INTERVAL
         until = f" until {end:%Y-%m-%dT%H:%MZ}, {len(stretch)} intervals," if len(stretch) > 1 else ""
-        lines.append(f"{first:%Y-%m-%dT%H:%MZ}{until} {_state_of(stretch[0])}")
+        lines.append(f"{stretch[0]:%Y-%m-%dT%H:%MZ}{until} {state}")
     return lines
 
 
@@ -167,8 +156,6 @@ def _state_of(entry: "Entry") -> str:
 
 
 def _instant(text: str) -> datetime:
-    from etl_assets.systems.events.files import YEARS
-
     matched = INSTANT.fullmatch(text)
     try:
         if matched is None:

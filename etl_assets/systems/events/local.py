@@ -13,7 +13,7 @@ from etl_assets.systems.events.settings import EventsSettings
 def simulated(settings: EventsSettings) -> Iterator[dict[str, str]]:
     """The simulated feed, from yesterday on; gives the variables that name it."""
     from etl_assets.simulators.server import serve
-    from etl_assets.systems.events.simulator.feed import EventsSimulator
+    from etl_assets.systems.events.simulator import EventsSimulator
 
     first = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
     with serve(EventsSimulator(first).app) as url:
@@ -33,7 +33,7 @@ def simulate(
 ) -> None:
     """The feed of events: its lists and a file for every 15 minutes."""
     from etl_assets.simulators.server import serve_in_foreground
-    from etl_assets.systems.events.simulator.feed import EventsSimulator
+    from etl_assets.systems.events.simulator import EventsSimulator
 
     first = datetime.combine((start or datetime.now(UTC) - timedelta(days=1)).date(), time(), UTC)
     simulator = EventsSimulator(first, first + timedelta(days=days) if days else None, rows=rows)
@@ -47,7 +47,7 @@ def demo_runs(settings: EventsSettings) -> dict[str, dict[str, str]]:
 
 def _feed(settings: EventsSettings) -> str:
     from etl_assets.core.sources.http.client import Limits
-    from etl_assets.systems.events.feed.client import EventsFeed
+    from etl_assets.systems.events.source import EventsFeed
 
     feed = EventsFeed.from_settings(settings, limits=Limits(read_timeout_s=20, deadline_s=20, max_attempts=2))
     return f"the newest file is {feed.latest().name}"

@@ -1,12 +1,14 @@
 """The manifest of intervals: what became of each quarter of an hour, as rows of `events.intervals`."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
+from psycopg import Connection
+from psycopg.rows import dict_row
 
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.database.connections import Database
@@ -15,9 +17,6 @@ from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Write, write
 from etl_assets.errors import ConfigurationError
 from etl_assets.systems.events.contracts import Intervals
-
-if TYPE_CHECKING:
-    import psycopg
 
 DAY = timedelta(days=1)
 # The file, or its newest version, could not be had so far. `reason` is NULL where nothing is wrong, and `md5` where nothing is
@@ -67,37 +66,35 @@ def entries(database: Database, first: datetime, last: datetime) -> dict[datetim
     """What the manifest says of the intervals in [first, last), in their order."""
     with database.connect() as connection:
         limit_waits(connection)
-        found = _read(connection, b"interval >= %s AND interval < %s", (first, last))
-    return {entry.interval: entry for entry in found}
+        return _read(connection, b"interval >= %s AND interval < %s", first, last)
 
 
-def with_repeated(connection: "psycopg.Connection[Any]", *, beside: Sequence[datetime]) -> list[Entry]:
+def with_repeated(connection: Connection[Any], *, beside: Sequence[datetime]) -> list[Entry]:
     """The intervals with rows of events that are stored with another interval, but for some intervals, in their order."""
     condition = b"rows_repeated > 0 AND rows_raw IS NOT NULL AND NOT interval = ANY(%s)"
-    return _read(connection, condition, (list(beside),))
+    return [*_read(connection, condition, list(beside)).values()]
 
 
 def unsettled(database: Database) -> list[Entry]:
     """The intervals, in their order, of which rows are to be derived, or the file is sought."""
+    condition = b"state = 'fetched' OR accepted IS NULL AND state IN ('missing', 'loaded') AND " + LOST
     with database.connect() as connection:
         limit_waits(connection)
-        left = _read(
-            connection, b"state = 'fetched' OR accepted IS NULL AND state IN ('missing', 'loaded') AND " + LOST, ()
-        )
-    return [entry for entry in left if entry.state == "fetched" or entry.sought]
+        left = _read(connection, condition)
+    return [entry for entry in left.values() if entry.state == "fetched" or entry.sought]
 
 
 @contextlib.contextmanager
-def locked(database: Database) -> "Iterator[psycopg.Connection[Any]]":
+def locked(database: Database) -> Iterator[Connection[Any]]:
     """Read the manifest and write it, the raw layer or US events as the only one who does; gives the connection that holds the lock."""
     with database.connect() as connection:
         advisory_lock(connection, "events.intervals")
         yield connection
 
 
-def entry_of(connection: "psycopg.Connection[Any]", interval: datetime) -> Entry | None:
+def entry_of(connection: Connection[Any], interval: datetime) -> Entry | None:
     """What the manifest says of an interval; none if that is not in it."""
-    return next(iter(_read(connection, b"interval = %s", (interval,))), None)
+    return _read(connection, b"interval = %s", interval).get(interval)
 
 
 def record(database: Database, changed: Sequence[Entry], *, run_id: str) -> None:
@@ -118,30 +115,9 @@ def record_unless_changed(
     if not changed:
         return
     with locked(database) as connection:
-        now = {
-            entry.interval: entry
-            for entry in _read(connection, b"interval = ANY(%s)", ([e.interval for e in changed],))
-        }
-        record(
-            database,
-            [entry for entry in changed if now.get(entry.interval) == since.get(entry.interval)],
-            run_id=run_id,
-        )
-
-
-@contextlib.contextmanager
-def changing(database: Database, interval: datetime) -> Iterator[Callable[[], None]]:
-    """The lock to change the rows of an interval in the raw layer; what is given records, before they are changed, that its US events
-    are to be derived again.
-    """
-    with locked(database) as connection:
-        entry = entry_of(connection, interval)
-
-        def derive_again() -> None:
-            if entry and entry.state == "loaded":
-                record(database, [replace(entry, state="fetched")], run_id="script")
-
-        yield derive_again
+        now = _read(connection, b"interval = ANY(%s)", [entry.interval for entry in changed])
+        same = [entry for entry in changed if now.get(entry.interval) == since.get(entry.interval)]
+        record(database, same, run_id=run_id)
 
 
 def accept(database: Database, first: datetime, last: datetime, *, reason: str) -> list[Entry]:
@@ -154,14 +130,15 @@ def accept(database: Database, first: datetime, last: datetime, *, reason: str) 
         ConfigurationError: if nothing of that stretch is lost.
     """
     with locked(database) as connection:
-        condition = b"interval >= %s AND interval < %s AND accepted IS NULL AND " + LOST
-        lost = _read(connection, condition, (first, last))
+        lost = _read(connection, b"interval >= %s AND interval < %s AND accepted IS NULL AND " + LOST, first, last)
         if not lost:
             raise ConfigurationError(
                 f"of the intervals from {first:%Y-%m-%dT%H:%MZ} until {last:%Y-%m-%dT%H:%MZ} none is missing, absent, refused or damaged that is not accepted: there is nothing to accept"
             )
-        states = {"missing": "absent"}
-        accepted = [replace(entry, state=states.get(entry.state, entry.state), accepted=reason) for entry in lost]
+        accepted = [
+            replace(entry, state="absent" if entry.state == "missing" else entry.state, accepted=reason)
+            for entry in lost.values()
+        ]
         record(database, accepted, run_id="script")
     return accepted
 
@@ -171,10 +148,12 @@ def as_table(changed: Iterable[Entry]) -> pa.Table:
     return pa.Table.from_pylist([asdict(entry) for entry in changed], schema=arrow_schema(Intervals))
 
 
-def _read(connection: "psycopg.Connection[Any]", condition: bytes, values: Sequence[Any]) -> list[Entry]:
+def _read(connection: Connection[Any], condition: bytes, *values: Any) -> dict[datetime, Entry]:
     query = b"SELECT %b FROM events.intervals WHERE %b ORDER BY interval"
-    rows = connection.execute(query % (", ".join(Intervals.columns).encode(), condition), values).fetchall()
-    return [Entry(**dict(zip(Intervals.columns, map(_in_utc, row), strict=True))) for row in rows]
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(query % (", ".join(Intervals.columns).encode(), condition), values).fetchall()
+    found = (Entry(**{name: _in_utc(value) for name, value in row.items()}) for row in rows)
+    return {entry.interval: entry for entry in found}
 
 
 def _in_utc(value: Any) -> Any:

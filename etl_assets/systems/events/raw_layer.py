@@ -1,10 +1,10 @@
 """From the feed to the raw layer: each file fetched, verified, read, stored as one slice, and recorded in the manifest."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +12,14 @@ import pyarrow.compute as pc
 from etl_assets.core.contracts import Split
 from etl_assets.core.database.connections import Database
 from etl_assets.core.prefetch import prefetched
-from etl_assets.core.slices.parquet import DamagedFile, ParquetRoot, is_stored, read_parquet, write_parquet
+from etl_assets.core.slices.parquet import (
+    DamagedFile,
+    NothingStored,
+    ParquetRoot,
+    is_stored,
+    read_parquet,
+    write_parquet,
+)
 from etl_assets.core.slices.quarantine import not_replayed
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Outcome, Write
@@ -20,14 +27,15 @@ from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable
 from etl_assets.core.sources.http.files import temporary_folder
 from etl_assets.errors import PermanentError
 from etl_assets.systems.events.contracts import RawEvents
-from etl_assets.systems.events.feed import EventsFeed, FeedFile, FileMissing, verified
-from etl_assets.systems.events.files import INTERVAL, FileRejected, file_name
+from etl_assets.systems.events.files import INTERVAL, FileRejected, file_name, verified
 from etl_assets.systems.events.format import valid_events
 from etl_assets.systems.events.manifest import Entry, entries, entry_of, locked, record, record_unless_changed
+from etl_assets.systems.events.source import EventsFeed, FeedFile, FileMissing, Listing
 
 Clock = Callable[[], datetime]
 # So many intervals without a file are recorded in one transaction; a year that the feed does not have is 35,000.
 RECORDED_TOGETHER = 480
+# A feed that fails may over a file that it lists and nobody has given up; not over all of these, nor be away for so many in a row.
 AWAY_IN_A_ROW = 5
 # What is wrong with the bytes that came, and not with the file that the feed has.
 NOT_THE_FILE = ("size", "md5", "unreadable")
@@ -48,8 +56,7 @@ class Stores:
     run_id: str = "script"
 
 
-@dataclass(frozen=True)
-class ReadFile:
+class ReadFile(NamedTuple):
     """A file that was verified and read.
 
     Attributes:
@@ -62,8 +69,7 @@ class ReadFile:
     md5: str
 
 
-@dataclass(frozen=True)
-class NotTaken:
+class NotTaken(NamedTuple):
     """Why there is no file.
 
     Attributes:
@@ -81,8 +87,7 @@ class NotTaken:
     failure: ApiUnavailable | ApiRefused | None = None
 
 
-@dataclass(frozen=True)
-class Taken:
+class Taken(NamedTuple):
     """What became of an interval.
 
     Attributes:
@@ -114,7 +119,7 @@ def take(
     stores: Stores,
     intervals: Sequence[datetime],
     *,
-    known: Mapping[datetime, FeedFile],
+    known: Listing,
     clock: Clock,
     late: timedelta,
 ) -> Iterator[Taken]:
@@ -142,32 +147,36 @@ def take(
     outcomes = [
         replace(entry, reason=None, refused_md5=None, accepted=None)
         for at, entry in manifest.items()
-        if at in stored and entry.reason and at in known and all(one.md5 == entry.md5 for one in known[at].versions())
+        if at in stored and entry.reason and at in known and all(one.md5 == entry.md5 for one in known[at])
     ]
     wanted = [
         at
         for at in intervals
         # What is not over yet cannot be missing.
-        if (at in known or at + INTERVAL <= clock()) and _is_news(manifest.get(at), known.get(at), stored=at in stored)
+        if (at in known or at + INTERVAL <= clock())
+        and _is_news(manifest.get(at), known.get(at, ()), stored=at in stored)
     ]
     expected = {at for at in wanted if at in known and not (at in manifest and manifest[at].accepted)}
-    limit = _FailureLimit(len(expected))
+    failed = away = 0
     try:
         with temporary_folder() as folder:
             fetched = (
-                (at, _fetched(feed, known.get(at), folder, manifest.get(at), stored=at in stored)) for at in wanted
+                (at, _fetched(feed, known.get(at, ()), folder, manifest.get(at), stored=at in stored)) for at in wanted
             )
             for at, found in prefetched(fetched):
                 now = clock()
                 entry = _attempted(manifest.get(at), at, now)
                 if isinstance(found, ReadFile):
-                    limit.succeeded()
+                    away = 0
                     yield _store(stores, entry, found, since=manifest.get(at))
                     continue
                 entry = _not_taken(entry, found, now=now, late=late)
                 outcomes.append(entry)
                 if at in expected:
-                    limit.attempted(found.failure)
+                    failed += found.failure is not None
+                    away = away + 1 if isinstance(found.failure, ApiUnavailable) else 0
+                    if found.failure and (failed == len(expected) or away == AWAY_IN_A_ROW):
+                        raise found.failure
                 if len(outcomes) >= RECORDED_TOGETHER:
                     record_unless_changed(stores.database, outcomes, run_id=stores.run_id, since=manifest)
                     outcomes = []
@@ -199,67 +208,29 @@ def store_raw(stores: Stores, entry: Entry, file: ReadFile) -> Taken:
         # Rows and manifest are two commits: ended between them, the manifest must not take these rows for those of the file before.
         record(stores.database, [replace(entry, state="fetched", md5=None)], run_id=stores.run_id)
     slice_ = interval_slice(entry.interval)
-    same = _stored_of(stores, entry, file)
-    rows = file.rows if same is None else _with_replayed(stores.database, slice_, file.rows, same)
+    rows = _with_replayed(stores, slice_, file.rows) if entry.md5 == file.md5 else file.rows
     how = Write("partition", run_id=stores.run_id, source=file_name(entry.interval))
     (outcome,) = write_parquet(stores.root, stores.database, rows, [slice_], how)
     count = outcome.change.inserted + outcome.change.unchanged
-    fetched = replace(
-        entry,
-        state="fetched",
-        size=file.size,
-        md5=file.md5,
-        rows_raw=count,
-        reason=None,
-        refused_md5=None,
-        accepted=None,
-    )
-    return Taken(fetched, outcome)
+    taken = replace(entry, state="fetched", size=file.size, md5=file.md5, rows_raw=count)
+    return Taken(replace(taken, reason=None, refused_md5=None, accepted=None), outcome)
 
 
-def _stored_of(stores: Stores, entry: Entry, file: ReadFile) -> pa.Table | None:
-    """The rows that are stored of this very file; none where there is nothing of it that can be read."""
-    slice_ = interval_slice(entry.interval)
-    if entry.md5 == file.md5 and is_stored(stores.root, slice_):
-        with contextlib.suppress(DamagedFile):
-            return read_parquet(stores.root, [slice_])
-    return None
-
-
-def _with_replayed(database: Database, slice_: Slice, rows: Split[pa.Table], stored: pa.Table) -> Split[pa.Table]:
-    """The rows of a file with those that were replayed into it, which count once: no more among its bad lines."""
+def _with_replayed(stores: Stores, slice_: Slice, rows: Split[pa.Table]) -> Split[pa.Table]:
+    """The rows of a file with those that were replayed into what is stored of it, which count once: no more among its bad lines."""
+    try:
+        stored = read_parquet(stores.root, [slice_])
+    except (DamagedFile, NothingStored):
+        return rows
     ids = rows.valid["global_event_id"]
     replayed = stored.filter(pc.invert(pc.is_in(stored["global_event_id"], value_set=ids)))
     if not replayed.num_rows:
         return rows
-    records = not_replayed(database, slice_, rows.records)
+    records = not_replayed(stores.database, slice_, rows.records)
     if len(rows.records) - len(records) != replayed.num_rows:
         # Not all that was replayed is there: then all of it is to be looked at again.
         records = list(rows.records)
     return Split(pa.concat_tables([rows.valid, replayed]), records, rows.deduplicated)
-
-
-class _FailureLimit:
-    """How long to go on with a feed that fails: it may over a file, and may not over all, or be away for several in a row.
-
-    Args:
-        files: how many it will be asked for of those that it lists and nobody has given up; what it does not list says nothing
-            of it.
-    """
-
-    def __init__(self, files: int) -> None:
-        self._files, self._failed, self._away = files, 0, 0
-
-    def succeeded(self) -> None:
-        """A file came."""
-        self._away = 0
-
-    def attempted(self, failure: ApiUnavailable | ApiRefused | None) -> None:
-        """None came; raises the feed's failure over it, if there was one and it is one too many."""
-        self._away = self._away + 1 if isinstance(failure, ApiUnavailable) else 0
-        self._failed += failure is not None
-        if failure and (self._failed == self._files or self._away == AWAY_IN_A_ROW):
-            raise failure
 
 
 def _is_stored(root: ParquetRoot, interval: datetime) -> bool:
@@ -270,13 +241,13 @@ def _is_stored(root: ParquetRoot, interval: datetime) -> bool:
         return True
 
 
-def _is_news(entry: Entry | None, file: FeedFile | None, *, stored: bool) -> bool:
+def _is_news(entry: Entry | None, files: Sequence[FeedFile], *, stored: bool) -> bool:
     """Whether the feed has to be asked, or has something that we do not have."""
     if entry is None or not (stored or (entry.state == "refused" and not entry.stored)):
         return True
-    if file and any(one.md5 not in (entry.md5, entry.refused_md5) for one in file.versions()):
+    if any(file.md5 not in (entry.md5, entry.refused_md5) for file in files):
         return True
-    return entry.sought and (file is None or entry.md5 is None)
+    return entry.sought and (not files or entry.md5 is None)
 
 
 def _attempted(entry: Entry | None, interval: datetime, now: datetime | None) -> Entry:
@@ -285,7 +256,7 @@ def _attempted(entry: Entry | None, interval: datetime, now: datetime | None) ->
 
 
 def _fetched(
-    feed: EventsFeed, file: FeedFile | None, folder: Path, entry: Entry | None, *, stored: bool
+    feed: EventsFeed, files: Sequence[FeedFile], folder: Path, entry: Entry | None, *, stored: bool
 ) -> ReadFile | NotTaken:
     """The file that the feed has; where its lists disagree the one of them that is right, what is new to the manifest first.
 
@@ -293,9 +264,9 @@ def _fetched(
     """
     found: ReadFile | NotTaken = NotTaken("the feed does not list it", listed=False)
     known = (entry.md5, entry.refused_md5) if entry else ()
-    versions = [one for one in (file.versions() if file else []) if not (stored and entry and one.md5 == entry.md5)]
-    for one in sorted(versions, key=lambda version: version.md5 in known):
-        found = _fetched_as(feed, one, folder)
+    others = [file for file in files if not (stored and entry and file.md5 == entry.md5)]
+    for file in sorted(others, key=lambda other: other.md5 in known):
+        found = _fetched_as(feed, file, folder)
         if isinstance(found, ReadFile) or found.refused or found.failure:
             break
     return found
@@ -313,9 +284,8 @@ def _fetched_as(feed: EventsFeed, file: FeedFile, folder: Path) -> ReadFile | No
     try:
         return read_file(path, file.interval, size=file.size, md5=file.md5)
     except FileRejected as refused:
-        if refused.reason in NOT_THE_FILE:
-            return NotTaken(str(refused))
-        return NotTaken(str(refused), refused=True, md5=file.md5)
+        is_file = refused.reason not in NOT_THE_FILE
+        return NotTaken(str(refused), refused=is_file, md5=file.md5 if is_file else None)
     finally:
         path.unlink()
 
@@ -334,10 +304,8 @@ def _not_taken(entry: Entry, found: NotTaken, *, now: datetime, late: timedelta)
         state = "refused"
     else:
         # What the feed failed over, or lists, it may well have.
-        since = (
-            max(entry.interval + INTERVAL, entry.first_asked_at or now) if found.listed else entry.interval + INTERVAL
-        )
-        over = found.failure is None and now >= since + late
-        state = "absent" if over else "missing"
+        end = entry.interval + INTERVAL
+        since = max(end, entry.first_asked_at or now) if found.listed else end
+        state = "absent" if found.failure is None and now >= since + late else "missing"
     # A version that could not be had is not the one that was refused before: it is asked for again.
     return replace(entry, state=state, refused_md5=found.md5, reason=found.reason)

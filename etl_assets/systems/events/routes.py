@@ -15,7 +15,6 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from pydantic import BaseModel, Field, create_model
 
-from etl_assets.core.contracts import Column
 from etl_assets.core.contracts.contract import Kind
 from etl_assets.gateway.problems import documented, unfit
 from etl_assets.gateway.routing import (
@@ -135,16 +134,14 @@ HTTP_DATE = (
 CURSOR = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{6})?Z,-?[0-9]{1,19}$"
 
 
-def _field_with_http_dates(column: Column) -> tuple[Any, Any]:
-    if column.kind not in (Kind.DATE, Kind.TIMESTAMP):
-        return field_of(column)
-    what = f"{described(column)}. As an HTTP date: in whole seconds, a day as its begin"
-    return (str, Field(description=what, pattern=HTTP_DATE))
-
-
 fields: Any = {column.name: field_of(column) for column in COLUMNS}
 UsEvent = create_model("UsEvent", __doc__="An event in the United States.", **fields)
-dated: Any = {column.name: _field_with_http_dates(column) for column in COLUMNS}
+AS_HTTP_DATE = "{}. As an HTTP date: in whole seconds, a day as its begin"
+dated: Any = fields | {
+    column.name: (str, Field(description=AS_HTTP_DATE.format(described(column)), pattern=HTTP_DATE))
+    for column in COLUMNS
+    if column.kind in (Kind.DATE, Kind.TIMESTAMP)
+}
 UsEventWithHttpDates = create_model("UsEventWithHttpDates", __doc__="The same with HTTP dates.", **dated)
 
 
@@ -158,10 +155,11 @@ class EventsPage(BaseModel):
     next: str | None = Field(description="Where the next page is, of older events; null at the end")
 
 
+ADDED = datetime(2019, 1, 21, 22, tzinfo=UTC)
 EXAMPLE = {
-    "file_interval": "2019-01-21T22:00:00Z",
+    "file_interval": ADDED,
     "global_event_id": 817930293,
-    "sql_date": "2019-01-20",
+    "sql_date": date(2019, 1, 20),
     "event_code": "043",
     "event_base_code": "043",
     "event_root_code": "04",
@@ -170,21 +168,29 @@ EXAMPLE = {
     "action_geo_country_code": "US",
     "action_geo_lat": 39.8017,
     "action_geo_long": -89.6437,
-    "date_added": "2019-01-21T22:00:00Z",
+    "date_added": ADDED,
     "source_url": "https://news.example/a-visit",
-    "upload_date": "2019-01-21T22:16:04.125000Z",
+    "upload_date": datetime(2019, 1, 21, 22, 16, 4, 125_000, UTC),
     "flags": "",
 }
-HTTP_DATES = {
-    "file_interval": "Mon, 21 Jan 2019 22:00:00 GMT",
-    "sql_date": "Sun, 20 Jan 2019 00:00:00 GMT",
-    "date_added": "Mon, 21 Jan 2019 22:00:00 GMT",
-    "upload_date": "Mon, 21 Jan 2019 22:16:04 GMT",
-}
 PATH, BEHIND = "/latest-event-data", "after=2019-01-21T22:00:00Z,817930293"
+
+
+def _http_date(moment: date) -> str:
+    """A moment, or a day as its begin."""
+    begin = moment if isinstance(moment, datetime) else datetime(moment.year, moment.month, moment.day)
+    return format_datetime(begin.replace(tzinfo=UTC), usegmt=True)
+
+
+def _with_http_dates(event: dict[str, Any]) -> dict[str, Any]:
+    return {name: _http_date(value) if isinstance(value, date) else value for name, value in event.items()}
+
+
 EXAMPLES = {
-    "iso": {"value": {"success": True, "data": [EXAMPLE], "next": f"{PATH}?limit=1&{BEHIND}"}},
-    "http": {"value": {"success": True, "data": [EXAMPLE | HTTP_DATES], "next": f"{PATH}?limit=1&dates=http&{BEHIND}"}},
+    name: {
+        "value": EventsPage(success=True, data=[event], next=f"{PATH}?limit=1{more}&{BEHIND}").model_dump(mode="json")
+    }
+    for name, event, more in (("iso", EXAMPLE, ""), ("http", _with_http_dates(EXAMPLE), "&dates=http"))
 }
 
 PageSize = Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="Events on a page, at most")]
@@ -274,13 +280,3 @@ def page_query(after: Cursor | None, *, limit: int) -> tuple[sql.Composed, dict[
 def _written(event: dict[str, Any]) -> str:
     """The place of an event as `cursor_of` reads it."""
     return f"{event['date_added'].isoformat().removesuffix('+00:00')}Z,{event['global_event_id']}"
-
-
-def _with_http_dates(event: dict[str, Any]) -> dict[str, Any]:
-    return {name: _http_date(value) if isinstance(value, date) else value for name, value in event.items()}
-
-
-def _http_date(moment: date) -> str:
-    """A moment, or a day as its begin."""
-    begin = moment if isinstance(moment, datetime) else datetime(moment.year, moment.month, moment.day)
-    return format_datetime(begin.replace(tzinfo=UTC), usegmt=True)

@@ -8,12 +8,12 @@ from pathlib import Path
 from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_database
 from etl_assets.core.slices.parquet import ParquetRoot
-from etl_assets.systems.events.feed import EventsFeed, all_listed, listed_alone, newest
 from etl_assets.systems.events.files import INTERVAL, FileRejected, interval_of, quarters
 from etl_assets.systems.events.manifest import Entry, entries, entry_of, locked, record
-from etl_assets.systems.events.raw_layer import Clock, Stores, Taken, read_file, store_raw, take
+from etl_assets.systems.events.raw_layer import Stores, Taken, read_file, store_raw, take
 from etl_assets.systems.events.settings import EventsSettings
-from etl_assets.systems.events.transform import UsRule, us_rule
+from etl_assets.systems.events.source import EventsFeed, all_listed, listed_alone, newest
+from etl_assets.systems.events.transform import us_rule
 from etl_assets.systems.events.us_events import StoredIntervals, store_us_events
 
 
@@ -67,19 +67,17 @@ def load(
     """
     if first is None and last is not None:
         raise ValueError(f"last is {last} without first: give the begin of the stretch too")
-    settings, clock = settings or EventsSettings.load(), _clock(now)
-    rule = us_rule(settings.events_us_rule, settings.events_us_country_codes)
-    stores = _stores(settings, database)
-    feed = feed or EventsFeed.from_settings(settings)
+    this = _Load(settings or EventsSettings.load(), database, now)
+    feed = feed or EventsFeed.from_settings(this.settings)
     if first is None:
         known = newest(feed)
         intervals = list(known)
     else:
         intervals = list(quarters(first, last or first + INTERVAL))
         known = listed_alone(feed, intervals[0]) if last is None else all_listed(feed, intervals)
-    late = timedelta(hours=settings.events_late_hours)
-    taken = list(take(feed, stores, intervals, known=known, clock=clock, late=late))
-    return _loaded(stores, taken, intervals, rule=rule, clock=clock)
+    late = timedelta(hours=this.settings.events_late_hours)
+    taken = list(take(feed, this.stores, intervals, known=known, clock=this.clock, late=late))
+    return this.result(taken, intervals)
 
 
 def load_file(
@@ -93,34 +91,33 @@ def load_file(
         ConfigurationError: for a rule that cannot be right; nothing was written.
         FileRejected: for a file that is not taken; nothing was written.
     """
-    settings, clock = settings or EventsSettings.load(), _clock(now)
-    rule = us_rule(settings.events_us_rule, settings.events_us_country_codes)
-    stores = _stores(settings, database)
-    interval = interval_of(path.name)
+    this = _Load(settings or EventsSettings.load(), database, now)
+    stores, interval = this.stores, interval_of(path.name)
     file = read_file(path, interval)
     with locked(stores.database) as connection:
         taken = store_raw(stores, entry_of(connection, interval) or Entry(interval), file)
         record(stores.database, [taken.entry], run_id=stores.run_id)
-    return _loaded(stores, [taken], [interval], rule=rule, clock=clock)
+    return this.result([taken], [interval])
 
 
-def _loaded(
-    stores: Stores, taken: Sequence[Taken], intervals: Sequence[datetime], *, rule: UsRule, clock: Clock
-) -> LoadResult:
-    """Store the US events of what was taken, and look at what came of it."""
-    stored = list(store_us_events(stores, intervals, rule=rule, clock=clock))
-    wanted = set(intervals)
-    manifest = entries(stores.database, min(wanted), max(wanted) + INTERVAL) if wanted else {}
-    return LoadResult(taken, stored, [entry for at, entry in manifest.items() if at in wanted])
+class _Load:
+    """One load: what the settings name for it, and what follows once its files are in the raw layer; raises as `us_rule`."""
 
+    def __init__(self, settings: EventsSettings, database: Database | None, now: datetime | None) -> None:
+        self.settings, self._now = settings, now
+        self._rule = us_rule(settings.events_us_rule, settings.events_us_country_codes)
+        self.stores = Stores(database or platform_database(settings), ParquetRoot(settings.storage_url))
 
-def _clock(now: datetime | None) -> Clock:
-    """One that stands still at an instant, or the real one."""
-    return lambda: now or datetime.now(UTC)
+    def clock(self) -> datetime:
+        """An instant at which it stands still, or the present."""
+        return self._now or datetime.now(UTC)
 
-
-def _stores(settings: EventsSettings, database: Database | None) -> Stores:
-    return Stores(database or platform_database(settings), ParquetRoot(settings.storage_url))
+    def result(self, taken: Sequence[Taken], intervals: Sequence[datetime]) -> LoadResult:
+        """Store the US events of what was taken, and look at what came of it."""
+        stored = list(store_us_events(self.stores, intervals, rule=self._rule, clock=self.clock))
+        wanted = set(intervals)
+        manifest = entries(self.stores.database, min(wanted), max(wanted) + INTERVAL) if wanted else {}
+        return LoadResult(taken, stored, [entry for at, entry in manifest.items() if at in wanted])
 
 
 __all__ = ["FileRejected", "LoadResult", "load", "load_file"]

@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -163,8 +163,7 @@ def _between(values: pa.ChunkedArray, lowest: float, highest: float) -> pa.Chunk
     return pc.and_(pc.greater_equal(values, lowest), pc.less_equal(values, highest))
 
 
-@dataclass(frozen=True)
-class UsEvents:
+class UsEvents(NamedTuple):
     """The US events among the events of a file, and what became of the others: `rows` and `left_out` add up to all.
 
     Attributes:
@@ -228,8 +227,7 @@ def root_names(codes: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.take(pa.array(ROOT_CLASSES.values()), places)
 
 
-@dataclass(frozen=True)
-class Deduplicated:
+class Deduplicated(NamedTuple):
     """The events of some intervals, as they are to be stored.
 
     Attributes:

@@ -8,12 +8,13 @@ derived again; until that is done the manifest has them as fetched.
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
+from psycopg import Connection
+from psycopg.rows import dict_row
 
 from etl_assets.core.contracts import Split
 from etl_assets.core.contracts.arrow import arrow_schema
@@ -28,15 +29,12 @@ from etl_assets.systems.events.manifest import Entry, as_table, entries, locked,
 from etl_assets.systems.events.raw_layer import Clock, Stores, interval_slice
 from etl_assets.systems.events.transform import TAKEN_OVER, UsEvents, UsRule, deduplicated_events, us_events
 
-if TYPE_CHECKING:
-    import psycopg
-
 # So many intervals go in one transaction.
 STORED_TOGETHER = 32
+CHANGES = ("inserted", "updated", "deleted")
 
 
-@dataclass(frozen=True)
-class Counted:
+class Counted(NamedTuple):
     """The events of an interval.
 
     Attributes:
@@ -50,8 +48,7 @@ class Counted:
     left_out: Mapping[str, int]
 
 
-@dataclass(frozen=True)
-class StoredIntervals:
+class StoredIntervals(NamedTuple):
     """What became of the US events of some intervals, in one transaction.
 
     Attributes:
@@ -65,51 +62,31 @@ class StoredIntervals:
     outcome: Outcome
 
 
-@dataclass(frozen=True)
-class Totals:
+def totals(stored: Iterable[StoredIntervals]) -> tuple[dict[str, int], dict[str, int]]:
     """What several transactions did together; an interval that was derived again among them counts once, as it is in the end.
 
-    Attributes:
-        intervals: how many.
-        received: their US events: inserted, updated, unchanged, or deduplicated, which are stored with another interval.
-        left_out: how many events the rule left out, by reason.
+    Args:
+        stored: in the order in which they were.
+
+    Returns:
+        How many `intervals` there are, and of `received` US events how many were `inserted`, `updated` or `unchanged`, or are stored
+        with another interval (`deduplicated`); with those that were `deleted`. And how many events the rule left out, by reason.
     """
-
-    intervals: int
-    received: int
-    inserted: int
-    updated: int
-    deleted: int
-    unchanged: int
-    deduplicated: int
-    left_out: Mapping[str, int]
-
-    @classmethod
-    def of(cls, stored: Iterable[StoredIntervals]) -> "Totals":
-        """The totals of transactions in the order in which they were."""
-        last: dict[datetime, Counted] = {}
-        changes, left_out = Counter[str](), Counter[str]()
-        for one in stored:
-            last.update(one.intervals)
-            changes.update({name: getattr(one.outcome.change, name) for name in ("inserted", "updated", "deleted")})
-        for counted in last.values():
-            left_out.update(counted.left_out)
-        received, repeated = (sum(getattr(one, name) for one in last.values()) for name in ("us", "repeated"))
-        return cls(
-            intervals=len(last),
-            received=received,
-            inserted=changes["inserted"],
-            updated=changes["updated"],
-            deleted=changes["deleted"],
-            # What was inserted and has gone again since is not among what was received.
-            unchanged=max(received - repeated - changes["inserted"] - changes["updated"], 0),
-            deduplicated=repeated,
-            left_out=dict(left_out),
-        )
+    last: dict[datetime, Counted] = {}
+    changes, left_out = Counter(dict.fromkeys(CHANGES, 0)), Counter[str]()
+    for one in stored:
+        last.update(one.intervals)
+        changes.update({name: getattr(one.outcome.change, name) for name in CHANGES})
+    for counted in last.values():
+        left_out.update(counted.left_out)
+    received, repeated = (sum(getattr(one, name) for one in last.values()) for name in ("us", "repeated"))
+    # What was inserted and has gone again since is not among what was received.
+    unchanged = max(received - repeated - changes["inserted"] - changes["updated"], 0)
+    counts = {"intervals": len(last), "received": received, **changes, "unchanged": unchanged, "deduplicated": repeated}
+    return counts, dict(left_out)
 
 
-@dataclass(frozen=True)
-class _Derived:
+class _Derived(NamedTuple):
     """The US events of an interval: what the manifest says of it, the ids of its rows in the raw layer, those that are US events."""
 
     entry: Entry
@@ -185,16 +162,20 @@ def _store(
         kept = deduplicated_events(rows, stored, intervals, known_ids=known_ids)
         again = with_repeated(connection, beside=intervals) if kept.given_up else []
         day = f"{batch[0].astimezone(UTC):%Y-%m-%d}"
-        loaded = [_loaded(one, kept.rows, now) for one in derived]
-        given = [
-            (
-                Split(kept.rows, (), rows.num_rows - kept.rows.num_rows),
-                Slice(UsEventData, day, {"file_interval": OneOf(intervals)}),
-            ),
-            _recorded([*loaded, *(replace(entry, state="fetched") for entry in again)], day),
-        ]
-        how = Write("partition", run_id=stores.run_id, source="raw_events")
-        outcome, *_ = write_together(stores.database, given, how)
+        loaded = _loaded(derived, kept.rows, now)
+        changed = [*loaded, *(replace(entry, state="fetched") for entry in again)]
+        as_they_are = {"interval": OneOf(tuple(entry.interval for entry in changed))}
+        outcome, _ = write_together(
+            stores.database,
+            [
+                (
+                    Split(kept.rows, (), rows.num_rows - kept.rows.num_rows),
+                    Slice(UsEventData, day, {"file_interval": OneOf(intervals)}),
+                ),
+                (as_table(changed), Slice(Intervals, day, as_they_are)),
+            ],
+            Write("partition", run_id=stores.run_id, source="raw_events"),
+        )
     counted = {
         entry.interval: Counted(one.events.rows.num_rows, entry.rows_repeated or 0, one.events.left_out)
         for one, entry in zip(derived, loaded, strict=True)
@@ -226,37 +207,29 @@ def _how_to_fetch(entry: Entry) -> str:
     return f"by a run of raw_events for {at:%Y-%m-%d} or `etl-assets events load --interval {at:%Y-%m-%dT%H:%MZ}`"
 
 
-def _stored_events(
-    connection: "psycopg.Connection[Any]", ids: pa.ChunkedArray, intervals: Sequence[datetime]
-) -> pa.Table:
+def _stored_events(connection: Connection[Any], ids: pa.ChunkedArray, intervals: Sequence[datetime]) -> pa.Table:
     """What is stored of intervals, and of these events in others."""
-    found = connection.execute(
-        "SELECT global_event_id, file_interval FROM events.us_event_data"
-        " WHERE file_interval = ANY(%(intervals)s) OR global_event_id = ANY(%(ids)s)",
-        {"intervals": list(intervals), "ids": ids.to_pylist()},
-    ).fetchall()
-    columns = ("global_event_id", "file_interval")
-    return pa.Table.from_pylist(
-        [dict(zip(columns, row, strict=True)) for row in found], arrow_schema(UsEventData, columns)
-    )
+    with connection.cursor(row_factory=dict_row) as cursor:
+        found = cursor.execute(
+            "SELECT global_event_id, file_interval FROM events.us_event_data"
+            " WHERE file_interval = ANY(%(intervals)s) OR global_event_id = ANY(%(ids)s)",
+            {"intervals": list(intervals), "ids": ids.to_pylist()},
+        ).fetchall()
+    return pa.Table.from_pylist(found, arrow_schema(UsEventData, ("global_event_id", "file_interval")))
 
 
-def _loaded(one: _Derived, stored: pa.Table, now: datetime) -> Entry:
-    rows_us = (
-        pc.sum(pc.equal(stored["file_interval"], pa.scalar(one.entry.interval, stored["file_interval"].type))).as_py()
-        or 0
-    )
-    # A line that was replayed from quarantine is a row more than there were.
-    return replace(
-        one.entry,
-        state="loaded",
-        rows_raw=len(one.ids),
-        rows_us=rows_us,
-        rows_repeated=one.events.rows.num_rows - rows_us,
-        loaded_at=now,
-    )
-
-
-def _recorded(entries: Sequence[Entry], name: str) -> tuple[Split[pa.Table], Slice]:
-    intervals = tuple(entry.interval for entry in entries)
-    return Split(as_table(entries)), Slice(Intervals, name, {"interval": OneOf(intervals)})
+def _loaded(derived: Sequence[_Derived], stored: pa.Table, now: datetime) -> list[Entry]:
+    """What the manifest says of intervals once these rows are stored."""
+    rows_us = Counter({each["values"]: each["counts"] for each in stored["file_interval"].value_counts().to_pylist()})
+    return [
+        replace(
+            one.entry,
+            state="loaded",
+            # A line that was replayed from quarantine is a row more than there were.
+            rows_raw=len(one.ids),
+            rows_us=rows_us[one.entry.interval],
+            rows_repeated=one.events.rows.num_rows - rows_us[one.entry.interval],
+            loaded_at=now,
+        )
+        for one in derived
+    ]

@@ -13,7 +13,7 @@ from etl_assets.definitions import platform_definitions, resources
 from etl_assets.simulators.server import serve
 from etl_assets.systems.events import commands as command
 from etl_assets.systems.events.files import INTERVAL
-from etl_assets.systems.events.simulator.feed import EventsSimulator
+from etl_assets.systems.events.simulator import EventsSimulator
 from etl_assets_tests.systems.events.sensor import Sensor
 from etl_assets_tests.systems.events.world import CLOCKS, FIRST, ROWS, QuickEventsFeedResource, World, clock
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from etl_assets.systems.events.files import member_name
-from etl_assets.systems.events.format.layout import RAW_COLUMNS
+from etl_assets.systems.events.format import RAW_COLUMNS
 from etl_assets_tests.systems.events.raw_rows import INTERVAL
 
 MEMBER = member_name(INTERVAL)

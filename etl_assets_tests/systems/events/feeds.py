@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from etl_assets.simulators.server import serve
-from etl_assets.systems.events.simulator.feed import EventsSimulator
+from etl_assets.systems.events.simulator import EventsSimulator
 from etl_assets_tests.limits import STALL_S
 
 FIRST = datetime(2019, 1, 21, 22, tzinfo=UTC)

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.systems.events.contracts import RawEvents
-from etl_assets.systems.events.format.layout import RAW_COLUMNS
+from etl_assets.systems.events.format import RAW_COLUMNS
 from etl_assets.systems.events.raw_layer import interval_slice
-from etl_assets.systems.events.simulator.feed import EventsSimulator
+from etl_assets.systems.events.simulator import EventsSimulator
 from etl_assets.systems.events.simulator.files import BAD_LINES, file_name
 from etl_assets_tests.systems.events.raw_rows import PARSERS
 

@@ -19,7 +19,7 @@ RECORDED_TOGETHER, STORED_TOGETHER = 8, 5
 STEPS: dict[str, tuple[str, str]] = {
     "read the list": ("etl_assets.systems.events.script", "all_listed"),
     "look into the manifest": ("etl_assets.systems.events.raw_layer", "entries"),
-    "download": ("etl_assets.systems.events.feed.client", "EventsFeed.downloaded"),
+    "download": ("etl_assets.systems.events.source", "EventsFeed.downloaded"),
     "verify and parse": ("etl_assets.systems.events.raw_layer", "read_file"),
     "write a file": ("pyarrow.parquet", "write_table"),
     "sync to disk": ("os", "fsync"),
@@ -42,8 +42,8 @@ OF_THE_TRANSACTION: dict[str, tuple[str, str]] = {
 }
 OF_THE_JOB: dict[str, tuple[str, str]] = {
     "read the list, job": ("etl_assets.systems.events.assets", "all_listed"),
-    "show the files": ("etl_assets.systems.events.metadata", "of_day"),
-    "show the events": ("etl_assets.systems.events.metadata", "us_events_of_day"),
+    "show the files": ("etl_assets.systems.events.assets", "raw_metadata"),
+    "show the events": ("etl_assets.systems.events.assets", "us_metadata"),
 }
 # In the order in which a backfill comes by, and at which call of each a child is killed, at most.
 ORDER = ("read the list, job", *STEPS, *OF_THE_TRANSACTION, "show the files", "show the events")

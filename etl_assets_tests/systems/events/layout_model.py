@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from etl_assets.systems.events.format.layout import RAW_COLUMNS
+from etl_assets.systems.events.format import RAW_COLUMNS
 
 WRONG = object()
 REQUIRED = ("global_event_id", "sql_date", "date_added")

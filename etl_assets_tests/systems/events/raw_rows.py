@@ -11,7 +11,7 @@ import pytest
 
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.systems.events.contracts import RawEvents
-from etl_assets.systems.events.format.layout import RAW_COLUMNS
+from etl_assets.systems.events.format import RAW_COLUMNS
 
 INTERVAL = datetime(2019, 1, 21, 22, tzinfo=UTC)
 SHARED_FILE = Path(__file__).parents[4] / "shared/data/events/20190121220000.export.CSV.zip"

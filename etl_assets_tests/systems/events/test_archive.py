@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.systems.events.feed.archive import (
+from etl_assets.systems.events.files import (
     GREATEST_RATIO,
     LARGEST_CONTENT_BYTES,
     LARGEST_FILE_BYTES,
     SMALL_CONTENT_BYTES,
+    FileRejected,
+    file_name,
     verified,
 )
-from etl_assets.systems.events.files import FileRejected, file_name
 from etl_assets_tests.systems.events.event_files import MEMBER, Pipe, archive, large_archive, member, rows
 from etl_assets_tests.systems.events.raw_rows import INTERVAL, SHARED_FILE, needs_shared_file
 

@@ -12,7 +12,7 @@ import pytest
 from etl_assets.systems.events import assets
 from etl_assets.systems.events import raw_layer as intake
 from etl_assets.systems.events.checks import CHECKS
-from etl_assets.systems.events.map.picture import us_map_svg
+from etl_assets.systems.events.map import us_map_svg
 from etl_assets_tests.systems.events.world import ROWS, World, quarter
 from etl_assets_tests.systems.outages.runs import QUIET, attempts, checks, failed_steps, failure, metadata
 

@@ -8,7 +8,7 @@ import pytest
 from etl_assets.core.contracts.contract import Kind
 from etl_assets.core.contracts.validation import split_arrow
 from etl_assets.systems.events.contracts import CONTRACTS, FLAGS, RawEvents, UsEventData
-from etl_assets.systems.events.format.layout import RAW_COLUMNS
+from etl_assets.systems.events.format import RAW_COLUMNS
 from etl_assets_tests.systems.events.raw_rows import event, needs_shared_file, raw_table, shared_table
 
 KINDS = {"int": Kind.INT, "float": Kind.FLOAT, "text": Kind.TEXT, "date": Kind.DATE, "timestamp": Kind.TIMESTAMP}

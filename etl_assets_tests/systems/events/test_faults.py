@@ -23,10 +23,10 @@ from etl_assets.core.slices.writing import write_together
 from etl_assets.errors import ContractError, PermanentError, PlatformError, TransientError
 from etl_assets.systems.events import manifest as manifest
 from etl_assets.systems.events import raw_layer as intake
+from etl_assets.systems.events import source as feed
 from etl_assets.systems.events import us_events as us_store
-from etl_assets.systems.events.feed import client as feed
-from etl_assets.systems.events.feed.client import EventsFeed
 from etl_assets.systems.events.script import load_file
+from etl_assets.systems.events.source import EventsFeed
 from etl_assets_tests.core.slices.proxy import Proxy, proxied
 from etl_assets_tests.systems.events.world import ROWS, World, quarter
 from etl_assets_tests.systems.outages.runs import QUIET, failed_steps

@@ -18,9 +18,9 @@ from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable, Limi
 from etl_assets.core.sources.http.files import NotStored
 from etl_assets.errors import ConfigurationError, PermanentError, TransientError
 from etl_assets.simulators.faults import KINDS
-from etl_assets.systems.events.feed import client as feed_module
-from etl_assets.systems.events.feed.client import EventsFeed, FeedFile, FileMissing
+from etl_assets.systems.events import source as feed_module
 from etl_assets.systems.events.files import FileRejected
+from etl_assets.systems.events.source import EventsFeed, FeedFile, FileMissing
 from etl_assets_tests.core.sources.canned import Canned, CannedServer
 from etl_assets_tests.limits import QUICK, limits_for
 from etl_assets_tests.systems.events.feeds import FIRST, QUARTER, WatchedFeed
@@ -553,8 +553,8 @@ def test_a_redirect_leads_no_further_than_the_feed(
 def test_a_wrong_content_type_or_charset_changes_nothing(
     watched: WatchedFeed, canned: CannedServer, tmp_path: Path, call: str, content_type: str
 ) -> None:
-    lines = watched.simulator.master_list(canned.url)[0]
-    body = {"lastupdate.txt": lines[-1], "masterfilelist.txt": b"".join(lines)}
+    newest, listed = watched.simulator.last_update(canned.url), watched.simulator.master_list(canned.url)
+    body = {"lastupdate.txt": newest.encode(), "masterfilelist.txt": listed}
     canned.gives(Canned(body=body.get(call, watched.simulator.archive(FIRST)), headers={"content-type": content_type}))
     got = ask(EventsFeed(canned.url, limits=QUICK), watched, call, tmp_path)
     expected = right(watched, call)

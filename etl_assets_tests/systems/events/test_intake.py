@@ -1,7 +1,7 @@
 """From the feed to the raw layer: what is asked for, what becomes of it, and what is noted when."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta, timezone
 from pathlib import Path
@@ -12,11 +12,11 @@ import pytest
 from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.errors import TransientError
 from etl_assets.systems.events import raw_layer as intake
-from etl_assets.systems.events.feed.client import FeedFile
 from etl_assets.systems.events.files import FileRejected, file_name
 from etl_assets.systems.events.manifest import Entry, record
 from etl_assets.systems.events.raw_layer import Stores, Taken, interval_slice, read_file, store_raw, take
 from etl_assets.systems.events.settings import EventsSettings
+from etl_assets.systems.events.source import Listing
 from etl_assets_tests.systems.events.event_files import archive, rows
 from etl_assets_tests.systems.events.world import FIRST, ROWS, World, quarter, quick_feed
 
@@ -27,13 +27,13 @@ def stores(world: World, run_id: str = "a run") -> Stores:
     return Stores(world.database, ParquetRoot(EventsSettings.load().storage_url), run_id)
 
 
-def known(world: World, *numbers: int, **changed: str | None) -> Mapping[object, FeedFile]:
+def known(world: World, *numbers: int, **changed: str | None) -> Listing:
     """What the feed says that it has, or something else."""
     files = {file.interval: file for file in quick_feed().listed(quarter(0), quarter(99))}
-    return {quarter(number): replace(files[quarter(number)], **changed) for number in numbers}  # type: ignore[arg-type]
+    return {quarter(number): [replace(files[quarter(number)], **changed)] for number in numbers}  # type: ignore[arg-type]
 
 
-def taken(world: World, numbers: Sequence[int], known: Mapping[object, FeedFile]) -> list[Taken]:
+def taken(world: World, numbers: Sequence[int], known: Listing) -> list[Taken]:
     options = {"known": known, "clock": world.now, "late": LATE}
     return list(take(quick_feed(), stores(world), [quarter(number) for number in numbers], **options))  # type: ignore[arg-type]
 

@@ -13,10 +13,8 @@ from etl_assets.core.contracts import Fault, Record, Split
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.contracts.validation import split_arrow
 from etl_assets.systems.events.contracts import RawEvents
-from etl_assets.systems.events.feed.archive import verified
-from etl_assets.systems.events.files import FileRejected, file_name
-from etl_assets.systems.events.format.layout import RAW_COLUMNS, raw_events, valid_events
-from etl_assets.systems.events.format.values import READERS, cast
+from etl_assets.systems.events.files import FileRejected, file_name, verified
+from etl_assets.systems.events.format import RAW_COLUMNS, READERS, cast, raw_events, valid_events
 from etl_assets_tests.systems.events.event_files import fields, row, rows
 from etl_assets_tests.systems.events.layout_model import Expected, expected, expected_valid
 from etl_assets_tests.systems.events.raw_rows import INTERVAL, SHARED_FILE, needs_shared_file, shared_table

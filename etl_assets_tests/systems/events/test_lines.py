@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.systems.events.feed.archive import LARGEST_CONTENT_BYTES
-from etl_assets.systems.events.files import FileRejected, file_name
-from etl_assets.systems.events.format.detection import LARGE_BYTES, LONGEST_LINE_BYTES
-from etl_assets.systems.events.format.layout import valid_events
+from etl_assets.systems.events.files import LARGEST_CONTENT_BYTES, FileRejected, file_name
+from etl_assets.systems.events.format import LARGE_BYTES, LONGEST_LINE_BYTES, valid_events
 from etl_assets.systems.events.raw_layer import read_file
 from etl_assets_tests.systems.events.event_files import loose_archive, row, rows
 from etl_assets_tests.systems.events.raw_rows import INTERVAL

@@ -15,11 +15,11 @@ import pytest
 
 from etl_assets.core.charts.theme import palette
 from etl_assets.core.contracts.arrow import arrow_schema
+from etl_assets.systems.events import map as picture
 from etl_assets.systems.events.contracts import UsEventData
-from etl_assets.systems.events.map import as_markdown, picture, us_map_svg
-from etl_assets.systems.events.map import marks as map_marks
-from etl_assets.systems.events.map.marks import QUAD_CLASSES, REGIONS, located, marks
-from etl_assets.systems.events.map.words import notes
+from etl_assets.systems.events.map import as_markdown, us_map_svg
+from etl_assets.systems.events.map import places as map_marks
+from etl_assets.systems.events.map.places import QUAD_CLASSES, REGIONS, located, marks, notes
 from etl_assets.systems.events.transform import ROOT_CLASSES
 from etl_assets_tests.systems.events.raw_rows import needs_shared_file, shared_table
 

@@ -15,10 +15,11 @@ from etl_assets.core.slices import quarantine
 from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
 from etl_assets.core.slices.writing import Write
 from etl_assets.errors import PermanentError, PlatformError, TransientError
+from etl_assets.systems.events import files as archive
 from etl_assets.systems.events import manifest as manifest
 from etl_assets.systems.events import raw_layer as intake
+from etl_assets.systems.events import replay as replaying
 from etl_assets.systems.events import us_events as us_store
-from etl_assets.systems.events.feed import archive
 from etl_assets.systems.events.files import INTERVAL, FileRejected
 from etl_assets.systems.events.manifest import entry_of, locked, record
 from etl_assets.systems.events.raw_layer import Stores, interval_slice, read_file, store_raw
@@ -234,13 +235,13 @@ def test_a_replay_that_stores_nothing_leaves_its_interval_as_it_is(world: World,
 def test_a_row_that_goes_while_its_replay_waits_is_not_stored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.load_own(0, 0, BROKEN, 1)
     ((identity,),) = world.query("SELECT id FROM etl.quarantine")
-    waiting, changing = threading.Event(), manifest.changing
+    waiting = threading.Event()
 
     def waits(*args: Any) -> Any:
         waiting.set()
-        return changing(*args)
+        return locked(*args)
 
-    monkeypatch.setattr(manifest, "changing", waits)
+    monkeypatch.setattr(replaying, "locked", waits)
     with ThreadPoolExecutor(1) as pool:
         with locked(world.database) as connection:
             replay = pool.submit(run, ["quarantine", "replay", identity, "--set", "action_geo_lat=61.2"])

@@ -12,14 +12,14 @@ from etl_assets.core.slices import quarantine
 from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.errors import ConfigurationError, PermanentError, PlatformError, TransientError
 from etl_assets.systems.events.contracts import RawEvents
-from etl_assets.systems.events.feed.client import EventsFeed, FeedFile
 from etl_assets.systems.events.files import INTERVAL, FileRejected, file_name, quarters
-from etl_assets.systems.events.format.layout import corrected_events
+from etl_assets.systems.events.format import corrected_events
 from etl_assets.systems.events.raw_layer import Stores
 from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.simulator.files import BAD_LINES, DEFECTS
+from etl_assets.systems.events.source import EventsFeed, FeedFile
 from etl_assets.systems.events.transform import us_rule
-from etl_assets.systems.events.us_events import Totals, store_us_events
+from etl_assets.systems.events.us_events import store_us_events, totals
 from etl_assets_tests.systems.events.world import ROWS, Changes, World, quarter, us_changes
 
 EVERY = (0, 1, 2, 3)
@@ -424,7 +424,7 @@ def test_another_rule_is_derived_from_what_is_stored_without_fetching(
         and -125.0 <= event["action_geo_long"] <= -66.93457
     }
     assert world.us().keys() == in_the_box != by_country.keys()
-    assert sum(Totals.of(done.stored).left_out.values()) == 4 * ROWS - len(in_the_box)
+    assert sum(totals(done.stored)[1].values()) == 4 * ROWS - len(in_the_box)
     assert world.asked() == asked
     monkeypatch.setenv("EVENTS_US_RULE", "country_code")
     monkeypatch.setenv("EVENTS_US_COUNTRY_CODES", "US,rq")

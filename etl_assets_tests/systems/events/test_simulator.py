@@ -15,12 +15,10 @@ import pytest
 import requests
 
 from etl_assets.simulators.server import serve
-from etl_assets.systems.events.feed.archive import verified
-from etl_assets.systems.events.files import FileRejected
-from etl_assets.systems.events.format.layout import RAW_COLUMNS
-from etl_assets.systems.events.simulator.data import BEGINNING, INTERVAL, events, first_id
-from etl_assets.systems.events.simulator.feed import EventsSimulator
-from etl_assets.systems.events.simulator.files import BAD_LINES, DEFECTS
+from etl_assets.systems.events.files import FileRejected, verified
+from etl_assets.systems.events.format import RAW_COLUMNS
+from etl_assets.systems.events.simulator import EventsSimulator
+from etl_assets.systems.events.simulator.files import BAD_LINES, BEGINNING, DEFECTS, INTERVAL, events, first_id
 
 FIRST = datetime(2019, 1, 21, 22, tzinfo=UTC)
 NAME = "20190121220000.export.CSV.zip"

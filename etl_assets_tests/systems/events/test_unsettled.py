@@ -13,7 +13,7 @@ from etl_assets.errors import ConfigurationError, PermanentError
 from etl_assets.systems.events import manifest as manifest
 from etl_assets.systems.events import raw_layer as intake
 from etl_assets.systems.events import script
-from etl_assets.systems.events.feed import client as feed
+from etl_assets.systems.events import source as feed
 from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.us_events import StoredIntervals
 from etl_assets_tests.systems.events.sensor import NOTHING_NEW, Sensor

@@ -16,7 +16,7 @@ from etl_assets.systems.events.manifest import Entry, locked, record
 from etl_assets.systems.events.raw_layer import Stores, read_file, store_raw
 from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.transform import InBox, UsRule, us_rule
-from etl_assets.systems.events.us_events import StoredIntervals, Totals, store_us_events
+from etl_assets.systems.events.us_events import StoredIntervals, store_us_events, totals
 from etl_assets_tests.systems.events.world import World, quarter
 
 ID = 817930293
@@ -67,12 +67,12 @@ def test_reasons_are_counted_by_transaction_and_together(world: World, monkeypat
     raw(world, 1, {"global_event_id": "3", **ABROAD})
     raw(world, 2, {"global_event_id": "4", **ABROAD})
     stored = derived(world, 0, 1, 2)
-    assert [dict(Totals.of([one]).left_out) for one in stored] == [
+    assert [totals([one])[1] for one in stored] == [
         {"another country": 2, "no action location": 1},
         {"another country": 1, "no action location": 0},
     ]
-    assert Totals.of(stored).left_out == {"another country": 3, "no action location": 1}
-    assert Totals.of([]).left_out == {}
+    assert totals(stored)[1] == {"another country": 3, "no action location": 1}
+    assert totals([])[1] == {}
     assert [(one.outcome.received, one.outcome.change.inserted) for one in stored] == [(1, 1), (0, 0)]
     assert (world.manifest()[1].rows_raw, world.manifest()[1].rows_us, world.manifest()[1].state) == (1, 0, "loaded")
 
@@ -240,7 +240,7 @@ def test_another_rule_replaces_what_is_stored_and_keeps_the_upload_date_of_what_
     assert world.uploads() == {ID: first, 2: first + timedelta(hours=1)}
     change = stored.outcome.change
     assert (change.inserted, change.deleted, change.unchanged) == (1, 1, 1)
-    assert Totals.of([stored]).left_out == {"outside the box": 1, "no coordinates": 0}
+    assert totals([stored])[1] == {"outside the box": 1, "no coordinates": 0}
 
 
 @pytest.mark.long

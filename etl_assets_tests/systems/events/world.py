@@ -16,15 +16,15 @@ from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.sources.http.client import Limits
 from etl_assets.systems.events import assets, automation, checks, script
-from etl_assets.systems.events.feed.client import EventsFeed
+from etl_assets.systems.events.assets import EventsFeedResource
 from etl_assets.systems.events.files import INTERVAL, file_name, member_name
-from etl_assets.systems.events.format.layout import RAW_COLUMNS
+from etl_assets.systems.events.format import RAW_COLUMNS
 from etl_assets.systems.events.manifest import Entry, entries
 from etl_assets.systems.events.raw_layer import interval_slice
 from etl_assets.systems.events.script import LoadResult, load, load_file
 from etl_assets.systems.events.settings import EventsSettings
-from etl_assets.systems.events.simulator.feed import FILES, EventsSimulator
-from etl_assets.systems.events.source import EventsFeedResource
+from etl_assets.systems.events.simulator import FILES, EventsSimulator
+from etl_assets.systems.events.source import EventsFeed
 from etl_assets_tests.systems.events.event_files import archive, row
 from etl_assets_tests.systems.events.raw_rows import PARSERS
 

@@ -1,4 +1,7 @@
-"""What the map of events has on it: events at one place as one mark, of an area that says how many they are."""
+"""What the map of events has on it, and what it says of that in words.
+
+Events at one place are one mark, of an area that says how many they are.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,6 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl_assets.core.charts.numbers import counted, listed, share
+from etl_assets.core.charts.pages import printable
 from etl_assets.systems.events.transform import ROOT_CLASSES
 
 Numbers = npt.NDArray[np.float64]
@@ -25,7 +30,7 @@ CODES = (*ROOT_CLASSES, "")  # the last stands for all that CAMEO does not know
 CLASS_OF = np.array(
     [next((place for place, codes in enumerate(QUAD_CLASSES.values()) if code in codes), len(QUAD_CLASSES)) for code in CODES]
 )  # fmt: skip
-CLASSES = len(QUAD_CLASSES) + 1
+CLASS_NAMES = (*QUAD_CLASSES, "Not in CAMEO")
 # Marks in one map: beyond, neighbours become one.
 MOST_MARKS = 420
 FINEST_DEGREES, COARSE_DEGREES, COARSER = 0.01, 0.1, 1.25
@@ -49,6 +54,13 @@ REGIONS: Mapping[str, Sequence[tuple[float, float, float]]] = {
         *((287, 27.5, 49.4), (288, 28.9, 49.4), (290, 34.9, 49.4), (293.2, 44.3, 48)),
     ),
 }
+
+EMPTY = "There are no events."
+SOURCE = (
+    "Albers equal-area projections; Alaska, Hawaii and Puerto Rico with the Virgin Islands at scales of their own. "
+    "Outline: U.S. Census Bureau."
+)
+NAMED_CODES, LONGEST_CODE = 3, 12
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,17 @@ class Located:
     def counts(self) -> list[int]:
         """How many events each of CODES has."""
         return np.bincount(self.events["code"], minlength=len(CODES)).tolist()
+
+    def class_counts(self) -> list[int]:
+        """How many events each quad class has, and last those whose root code CAMEO does not know."""
+        return np.bincount(self.events["group"], minlength=len(CLASS_NAMES)).tolist()
+
+    def code_name(self, code: str) -> str:
+        """A root code's name; for what CAMEO does not know, the codes."""
+        if code or not self.unknown:
+            return ROOT_CLASSES[code].capitalize() if code else ""
+        ordered = sorted(self.unknown, key=lambda unknown: (-self.unknown[unknown], unknown))
+        return listed([printable(each)[:LONGEST_CODE] or "no code" for each in ordered], limit=NAMED_CODES)
 
 
 @dataclass(frozen=True)
@@ -105,7 +128,7 @@ def located(events: pa.Table) -> Located:
         events: `event_root_code`, `action_geo_lat`, `action_geo_long`; with `action_geo_full_name` it is known which of them name
             no place that is closer than a state: `Place, State, Country`. Other columns are not looked at.
     """
-    latitudes, longitudes = (_degrees(events[name]) for name in ("action_geo_lat", "action_geo_long"))
+    latitudes, longitudes = (events[name].to_numpy() for name in ("action_geo_lat", "action_geo_long"))
     given = np.isfinite(latitudes) & np.isfinite(longitudes)
     at_zero = given & (latitudes == 0) & (longitudes == 0)
     longitudes = np.where(given, longitudes, 0.0) % 360
@@ -155,7 +178,9 @@ def marks(events: pd.DataFrame, *, most: int = MOST_MARKS) -> Marks:
     # Whole numbers have one sum in whatever order they come.
     sums = (np.bincount(mark, weights=np.round(values * 10_000), minlength=len(first)) for values in (down, across))
     latitudes, longitudes = (np.round(of_all / totals / 10_000, 4) for of_all in sums)
-    counts = np.bincount(mark * CLASSES + group, minlength=len(first) * CLASSES).reshape(-1, CLASSES)
+    counts = np.bincount(mark * len(CLASS_NAMES) + group, minlength=len(first) * len(CLASS_NAMES)).reshape(
+        -1, len(CLASS_NAMES)
+    )
     ends = counts.cumsum(axis=1) * (2 * math.pi / totals[:, None])
     order = np.argsort(-totals, kind="stable")
     of, groups = np.nonzero(counts[order])
@@ -175,10 +200,6 @@ def marks(events: pd.DataFrame, *, most: int = MOST_MARKS) -> Marks:
     return Marks(pd.DataFrame(sectors), grid * KM_PER_DEGREE if grid > FINEST_DEGREES else 0.0)
 
 
-def _degrees(column: pa.ChunkedArray) -> Numbers:
-    return np.asarray(pc.fill_null(column.cast(pa.float64()), math.nan).to_numpy(), dtype=np.float64)
-
-
 def _within(
     edges: Sequence[tuple[float, float, float]], latitudes: Numbers, longitudes: Numbers
 ) -> npt.NDArray[np.bool_]:
@@ -194,3 +215,41 @@ def _vague(events: pa.Table) -> npt.NDArray[np.int64]:
     names = events["action_geo_full_name"]
     parts = pc.if_else(pc.equal(names, ""), None, pc.count_substring(names, ","))
     return np.asarray(np.maximum(2 - pc.fill_null(parts, 2).to_numpy(), 0), dtype=np.int64)
+
+
+def with_share(count: int, total: int) -> str:
+    """A count and what share of all it is."""
+    return f"{count:,} · {share(count / total)}"
+
+
+def notes(found: Located, drawn: Marks, *, small_merged_km: float) -> list[str]:
+    """What a reader must know of the maps, in paragraphs."""
+    total, on_map = len(found.events), found.drawn
+    if not total:
+        return [EMPTY]
+    texts = [f"On the map: {len(on_map):,} of {counted(total, 'event')}, in {counted(len(drawn), 'circle')}."]
+    if total > len(on_map):
+        missing = [f"{count:,} {why}" for why, count in found.missing.items() if count]
+        texts.append(f"Not on the map: {listed(missing)}.")
+    states, countries = (int((on_map["vague"] == level).sum()) for level in (1, 2))
+    if states or countries:
+        texts.append(
+            f"Pale circles are in the middle of a state ({counted(states, 'event')}) or of the country "
+            f"({countries:,}): the source names no closer place."
+        )
+    for which, km in (("Events", drawn.merged_km), ("In the small maps, events", small_merged_km)):
+        if km:
+            texts.append(f"{which} that are closer than about {km:,.0f} km may share a circle.")
+    return texts
+
+
+def description(found: Located, paragraphs: Sequence[str]) -> str:
+    """The picture for who does not see it: the counts of all root codes that have any, and the notes."""
+    codes = [
+        f"{code or CLASS_NAMES[-1]} {found.code_name(code)} {count:,}"
+        for code, count in zip(CODES, found.counts(), strict=True)
+        if count
+    ]
+    classes = [f"{name} {count:,}" for name, count in zip(CLASS_NAMES, found.class_counts(), strict=True) if count]
+    parts = [f"Events by class: {'; '.join(classes)}.", f"By root code: {'; '.join(codes)}."] if codes else []
+    return " ".join([*parts, *paragraphs])
