@@ -2,7 +2,7 @@
 
 from datetime import date
 from typing import Annotated, Any, ClassVar, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -37,7 +37,7 @@ class TurbinesSettings(Settings):
     def _known_zone(cls, value: str) -> str:
         try:
             ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError):
+        except (KeyError, ValueError, OSError):  # the last for a folder of zones, such as Europe
             raise ValueError("must be a name like UTC or Europe/Lisbon") from None
         return value
 

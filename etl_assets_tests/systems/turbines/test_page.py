@@ -16,10 +16,7 @@ import pytest
 
 from etl_assets.errors import PermanentError
 from etl_assets.systems.turbines.contracts import FLAGS, SIGNALS
-from etl_assets.systems.turbines.page import as_markdown, write_page
-from etl_assets.systems.turbines.page.charts import Chart, chart_of
-from etl_assets.systems.turbines.page.day import MEANINGS
-from etl_assets.systems.turbines.page.series import MISSING, day_series
+from etl_assets.systems.turbines.page import MEANINGS, MISSING, Chart, as_markdown, chart_of, day_series, write_page
 from etl_assets.systems.turbines.simulator import SIGNALS as SIMULATED
 from etl_assets.systems.turbines.statistics import OUTPUT, summary
 from etl_assets_tests.outline import Outline
