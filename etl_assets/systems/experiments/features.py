@@ -8,7 +8,6 @@ what is not in the tables was sorted out when they were loaded.
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -31,24 +30,16 @@ _SPREAD = 4
 _Integers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Experience:
-    """What users did, which is the same for every day.
-
-    Attributes:
-        users: one row per user in the order of `user_id`, with `signup_date` and the features that do not depend on
-            the day, named and typed as in `UserFeatures`.
-    """
-
-    users: pa.Table
-
-
-def experience(users: pa.Table, user_experiments: pa.Table, experiment_compounds: pa.Table) -> Experience:
-    """What each user ran, also of users who ran nothing.
+def experience(users: pa.Table, user_experiments: pa.Table, experiment_compounds: pa.Table) -> pa.Table:
+    """What each user ran, also of users who ran nothing: the same for every day.
 
     Args:
         users, user_experiments, experiment_compounds: the tables of the contracts of these names, unique by their keys,
             in any order.
+
+    Returns:
+        One row per user in the order of `user_id`, with `signup_date` and the features that do not depend on the day, named and typed
+        as in `UserFeatures`.
 
     Raises:
         ContractError: if a user or an experiment occurs twice; names it.
@@ -78,27 +69,27 @@ def experience(users: pa.Table, user_experiments: pa.Table, experiment_compounds
         "most_common_compounds": texts,
         "most_common_compounds_count": times,
     }
-    return Experience(pa.table(columns))
+    return pa.table(columns)
 
 
-def user_features(experience: Experience, *, as_of: date) -> pa.Table:
+def user_features(experience: pa.Table, *, as_of: date) -> pa.Table:
     """The features of each user as of a day.
 
     Args:
+        experience: as the function of this name gives it.
         as_of: any day; a user who signs up after it has 0 days and is flagged.
 
     Returns:
         One row per user in the schema of `UserFeatures`, in the order of its key.
     """
-    users = experience.users
-    days = (np.datetime64(as_of, "D") - users["signup_date"].to_numpy()).astype(np.int64)
+    days = (np.datetime64(as_of, "D") - experience["signup_date"].to_numpy()).astype(np.int64)
     of_the_day = {
         "as_of": pa.repeat(pa.scalar(as_of, pa.date32()), len(days)),
         "days_since_signup": np.maximum(days, 0),
         "signup_in_future": days < 0,
     }
     schema = arrow_schema(UserFeatures)
-    columns = [of_the_day[name] if name in of_the_day else users[name] for name in schema.names]
+    columns = [of_the_day[name] if name in of_the_day else experience[name] for name in schema.names]
     return pa.table(columns, schema=schema)
 
 

@@ -56,16 +56,6 @@ LONGEST_NAME = 60
 NAMED_RUNS = 12
 EMPTY = "No bin of this day has a value."
 ALTERNATIVE = "Ten-minute statistics of the day"
-MEANINGS: Mapping[str, str] = {
-    MISSING: "The bin has no sample at all, so there are no statistics of it.",
-    "gap": "At least one of the ten minutes has no value.",
-    "duplicate": "An instant came more than once; the last to come counts.",
-    "out_of_range": "A value is beyond what the sensor or the turbine can give at all. It is in the statistics all the same.",
-    "frozen": f"A value stood still for {FROZEN_SAMPLES_ELSE} samples or more, wind speed and power for "
-    f"{FROZEN_SAMPLES['power']}, and is none at which the signal may rest.",
-    "spike": f"A value stands out of its surroundings, by a large step and more than {SPIKE_MADS:g} scaled median deviations.",
-    "low_coverage": f"Less than {share(LOW_COVERAGE)} of the ten minutes have a value.",
-}
 # Of the pictures: margin, title and key, the title of a chart, space between two.
 MARGIN, HEADER, ABOVE, BETWEEN, COLUMNS = 20, 76, 22, 30, 2
 
@@ -292,7 +282,9 @@ def _page(
         lead=_lead(rows, len(turbines) * len(columns)),
         turbines=turbines,
         flags=FLAGS,
-        meanings=MEANINGS.items(),
+        frozen=(FROZEN_SAMPLES_ELSE, FROZEN_SAMPLES["power"]),
+        mads=f"{SPIKE_MADS:g}",
+        low_coverage=share(LOW_COVERAGE),
         empty=EMPTY,
     )
     return text
