@@ -5,7 +5,7 @@ own is loaded, over all batches of a file; one that says the same is left out, o
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,11 +27,9 @@ LIST = "experiment_compound_ids"
 SEPARATOR = ";"
 ROWS_AT_ONCE = 1_000_000
 RUNS_AT_ONCE = 8  # sorted runs of keys that are searched one by one before they are merged
-RECORDS_AT_ONCE = 4096
 MOST_LETTERS = 40
 # A line can name a million ids that are none: a record names the first of them, and the line itself has all.
 MOST_NAMED = 10
-FAULT = pa.struct({"column": pa.string(), "rule": pa.string()}.items())
 
 Numbers = NDArray[np.int64]
 
@@ -250,7 +248,7 @@ class FileRows:
         self._keys = _Keys()
         self._received = 0
         self._faulty = [self._tables[0].select([self._key, LINE])]
-        self.rejected = Rejected(file)
+        self.rejected: list[Record] = []
         self.deduplicated = 0
 
     def add(self, batch: Batch, values: pa.Table, found: Sequence[Found]) -> Added:
@@ -269,7 +267,8 @@ class FileRows:
         rest[new] = False
         same, others = self._compare(table, keys, np.flatnonzero(rest), good)
         rule = "line {} has this " + f"{self._key} with other values"
-        self.rejected.add(batch, [*found, *((row, self._key, rule.format(line)) for row, line in others)])
+        found_here = [*found, *((row, self._key, rule.format(line)) for row, line in others)]
+        self.rejected += _records(self._file, batch, found_here)
         if found:
             faulty = table.select([self._key, LINE]).filter(pa.array(~good))
             self._faulty.append(faulty.filter(faulty[self._key].is_valid()))
@@ -403,54 +402,27 @@ def _same_values(ours: pa.Table, theirs: pa.Table) -> NDArray[np.bool_]:
     return same
 
 
-class Rejected(Sequence[Record]):
-    """The records of a file in the order of its lines, kept small: a million are some hundred megabytes of text, not of objects.
+def _records(file: CsvFile, batch: Batch, found: Sequence[Found]) -> list[Record]:
+    """What of a batch is not loaded, in the order of its lines: rows with a fault, and lines that are no rows.
 
     The raw row of a record is the line as it is in the file under `text`, and its cells by column; a line that is no row
     has its text alone.
     """
-
-    def __init__(self, file: CsvFile) -> None:
-        self._file = file
-        cells = pa.struct(dict.fromkeys(file.columns, pa.string()).items())
-        columns = {LINE: pa.int64(), "text": pa.string(), "cells": cells, "faults": pa.list_(FAULT)}
-        self._rows = pa.schema(columns.items()).empty_table()
-
-    def add(self, batch: Batch, found: Sequence[Found]) -> None:
-        """Put in what is not loaded of the next batch: its rows with a fault, and its lines that are no rows."""
-        faults: dict[int, list[Mapping[str, str]]] = defaultdict(list)
-        for row, column, rule in sorted(found, key=lambda fault: self._file.columns.index(fault[1])):
-            faults[row].append({"column": column, "rule": rule})
-        records = [
-            {LINE: cells.pop(LINE), "cells": cells, "faults": rules}
-            for cells, rules in zip(
-                batch.rows.take(pa.array(faults, pa.int64())).to_pylist(), faults.values(), strict=True
-            )
-        ]
-        records += [{LINE: line.line, "faults": [{"column": "", "rule": line.rule}]} for line in batch.unreadable]
-        if records:
-            in_order = sorted(records, key=lambda record: record[LINE])
-            texts = [{**record, "text": batch.block.text(record[LINE])} for record in in_order]
-            self._rows = pa.concat_tables([self._rows, pa.Table.from_pylist(texts, schema=self._rows.schema)])
-
-    def _record(self, row: dict[str, Any]) -> Record:
-        raw = {"text": row["text"], **(row["cells"] or {})}
-        faults = tuple(Fault(fault["column"], fault["rule"], raw[fault["column"] or "text"]) for fault in row["faults"])
-        return Record(faults, raw, f"{self._file.name}, line {row[LINE]}")
-
-    def __len__(self) -> int:
-        return self._rows.num_rows
-
-    def __iter__(self) -> Iterator[Record]:
-        for batch in self._rows.to_batches(max_chunksize=RECORDS_AT_ONCE):
-            for row in batch.to_pylist():
-                yield self._record(row)
-
-    def __getitem__(self, at: Any) -> Any:
-        places = range(len(self))[at]
-        if isinstance(places, range):
-            return [self[place] for place in places]
-        return self._record(self._rows.slice(places, 1).to_pylist()[0])
+    rules: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for row, column, rule in sorted(found, key=lambda fault: file.columns.index(fault[1])):
+        rules[row].append((column, rule))
+    bad = batch.rows.take(pa.array(rules, pa.int64())).to_pylist()
+    lines: dict[int, tuple[dict[str, Any], Sequence[tuple[str, str]]]] = {
+        **{line.line: ({}, [("", line.rule)]) for line in batch.unreadable},
+        **{cells.pop(LINE): (cells, broken) for cells, broken in zip(bad, rules.values(), strict=True)},
+    }
+    records = []
+    for number in sorted(lines):
+        cells, broken = lines[number]
+        raw = {"text": batch.block.text(number), **cells}
+        faults = tuple(Fault(column, rule, raw[column or "text"]) for column, rule in broken)
+        records.append(Record(faults, raw, f"{file.name}, line {number}"))
+    return records
 
 
 def shortened(text: str) -> str:

@@ -16,7 +16,6 @@ it is computed by itself or among others. No flag drops or changes a value:
 A column that `SIGNALS` does not know has no range and no physical scale, so it is never out of range and never a spike.
 """
 
-import functools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,6 +77,11 @@ MAD_TO_SIGMA = 1.4826  # of a normal distribution
 # change in a minute (Zahumenský 2004). Direction: in wind that turns a rotor a vane stays within a sector.
 SPIKE_STEP = {"wind_speed": 5.0, "power": 500.0, "ambient_temperature": 3.0, "wind_direction": 60.0}
 
+# What is written for each number that `flags` gives.
+FLAG_NAMES = [
+    ";".join(name for bit, name in enumerate(FLAGS) if number >> bit & 1) for number in range(1 << len(FLAGS))
+]
+
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -127,7 +131,7 @@ def ten_minute_statistics(minutes: pa.Table, *, columns: Sequence[str]) -> pa.Ta
             "turbine": _named(turbine[order], rows.turbines),
             "source_signal": _named(signal[order], names),
             **{name: pa.array(joined[name][order], from_pandas=True) for name in (*STATISTICS, "n", "coverage")},
-            "flags": _named(joined["flags"][order], _flag_names()),
+            "flags": _named(joined["flags"][order], FLAG_NAMES),
         },
         schema=OUTPUT,
     )
@@ -400,14 +404,6 @@ def flags(column: str, samples: Samples, repeated: Integers) -> Integers:
         "low_coverage": samples.minutes * MINUTE_US < LOW_COVERAGE * BIN_US,
     }
     return np.sum([found[name].astype(np.int64) << bit for bit, name in enumerate(FLAGS)], axis=0)
-
-
-@functools.cache
-def _flag_names() -> tuple[str, ...]:
-    """What is written for each number that `flags` gives."""
-    return tuple(
-        ";".join(name for bit, name in enumerate(FLAGS) if number >> bit & 1) for number in range(1 << len(FLAGS))
-    )
 
 
 def frozen(column: str, samples: Samples, *, believable: Flags) -> Flags:
