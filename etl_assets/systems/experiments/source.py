@@ -182,7 +182,7 @@ def folder_at(path: Path) -> ExperimentFolder:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise _missing_file(path, error) from None

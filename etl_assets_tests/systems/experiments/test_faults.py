@@ -229,6 +229,14 @@ def test_a_file_that_changes_under_a_load_stops_it_before_a_table_is_touched(
     assert len(hurt) == 1
 
 
+def test_a_pipe_in_the_folder_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    folder = write_sample(tmp_path / "files")
+    (folder / "users.csv").unlink()
+    os.mkfifo(folder / "users.csv")
+    with pytest.raises(RejectedFile, match=r"users\.csv is no regular file: put the CSV file itself there"):
+        ExperimentFolder(folder).content()
+
+
 def test_a_link_is_read_as_what_it_leads_to_and_is_missing_where_that_is_nowhere(tmp_path: Path) -> None:
     store, folder = write_sample(tmp_path / "store"), tmp_path / "links"
     folder.mkdir()
