@@ -7,7 +7,6 @@ what is not in the tables was sorted out when they were loaded.
 """
 
 import itertools
-from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
@@ -159,20 +158,13 @@ def _codes(pairs: pa.Table, experiments: _Positions, user: npt.NDArray[np.int32]
 def _most_common(codes: _Integers, compound_ids: _Integers, users: int) -> tuple[pa.ChunkedArray, _Integers]:
     """By user the compounds that occur in most experiments, as text, and in how many each of them does."""
     names = pa.array(compound_ids).cast(pa.string())
-    blocks = list(_blocks(codes, len(names), users))
-    found = [_ties(codes[begin:end] - low * len(names), names, high - low) for low, high, begin, end in blocks]
+    # Some users at a time: from which to which user, and from where to where their codes go.
+    edges = np.unique(np.concatenate(([0], codes[::_AT_ONCE] // max(len(names), 1), [users])))
+    places = np.searchsorted(codes, edges * len(names))
+    blocks = zip(itertools.pairwise(edges.tolist()), itertools.pairwise(places.tolist()), strict=True)
+    found = [_ties(codes[begin:end] - low * len(names), names, high - low) for (low, high), (begin, end) in blocks]
     texts = pa.chunked_array([text for text, _ in found], type=pa.string())
     return texts, np.concatenate([np.zeros(0, dtype=np.int64), *(times for _, times in found)])
-
-
-def _blocks(codes: _Integers, compounds: int, users: int) -> Iterator[tuple[int, int, int, int]]:
-    """All users, some at a time: from which to which user, and from where to where their codes go."""
-    edges = np.unique(np.concatenate(([0], codes[::_AT_ONCE] // max(compounds, 1), [users])))
-    places = np.searchsorted(codes, edges * compounds)
-    for (low, high), (begin, end) in zip(
-        itertools.pairwise(edges.tolist()), itertools.pairwise(places.tolist()), strict=True
-    ):
-        yield low, high, begin, end
 
 
 def _ties(codes: _Integers, names: pa.StringArray, users: int) -> tuple[pa.StringArray, _Integers]:
