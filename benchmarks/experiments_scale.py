@@ -19,7 +19,7 @@ from datetime import date
 from pathlib import Path
 
 from etl_assets.core.embedded import EmbeddedPostgres
-from etl_assets.systems.experiments.simulator.files import write_files
+from etl_assets.systems.experiments.simulator import write_files
 
 AS_OF = date(2023, 12, 31)
 LIMIT_S, LIMIT_MB = 60, 4_000

@@ -8,8 +8,7 @@ import pytest
 
 from etl_assets.core.database.connections import Database
 from etl_assets.systems import experiments
-from etl_assets.systems.experiments.simulator.files import write_files
-from etl_assets.systems.experiments.simulator.layouts import LAYOUTS
+from etl_assets.systems.experiments.simulator import LAYOUTS, write_files
 from etl_assets_tests.systems.experiments.model import Model
 from etl_assets_tests.systems.experiments.world import World
 

@@ -17,8 +17,8 @@ import pytest
 
 from etl_assets.core.database.connections import Database
 from etl_assets.core.embedded import EmbeddedPostgres
-from etl_assets.systems.turbines.days import DAY
 from etl_assets.systems.turbines.settings import TurbinesSettings
+from etl_assets.systems.turbines.transform import DAY
 from etl_assets_tests.systems.outages.forker import Child, Forker
 from etl_assets_tests.systems.production.kills_tasks import Step
 from etl_assets_tests.systems.production.kills_witness import Judgement

@@ -7,8 +7,6 @@ what is not in the tables was sorted out when they were loaded.
 """
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -31,24 +29,16 @@ _SPREAD = 4
 _Integers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Experience:
-    """What users did, which is the same for every day.
-
-    Attributes:
-        users: one row per user in the order of `user_id`, with `signup_date` and the features that do not depend on
-            the day, named and typed as in `UserFeatures`.
-    """
-
-    users: pa.Table
-
-
-def experience(users: pa.Table, user_experiments: pa.Table, experiment_compounds: pa.Table) -> Experience:
-    """What each user ran, also of users who ran nothing.
+def experience(users: pa.Table, user_experiments: pa.Table, experiment_compounds: pa.Table) -> pa.Table:
+    """What each user ran, also of users who ran nothing: the same for every day.
 
     Args:
         users, user_experiments, experiment_compounds: the tables of the contracts of these names, unique by their keys,
             in any order.
+
+    Returns:
+        One row per user in the order of `user_id`, with `signup_date` and the features that do not depend on the day, named and typed
+        as in `UserFeatures`.
 
     Raises:
         ContractError: if a user or an experiment occurs twice; names it.
@@ -78,27 +68,27 @@ def experience(users: pa.Table, user_experiments: pa.Table, experiment_compounds
         "most_common_compounds": texts,
         "most_common_compounds_count": times,
     }
-    return Experience(pa.table(columns))
+    return pa.table(columns)
 
 
-def user_features(experience: Experience, *, as_of: date) -> pa.Table:
+def user_features(experience: pa.Table, *, as_of: date) -> pa.Table:
     """The features of each user as of a day.
 
     Args:
+        experience: as the function of this name gives it.
         as_of: any day; a user who signs up after it has 0 days and is flagged.
 
     Returns:
         One row per user in the schema of `UserFeatures`, in the order of its key.
     """
-    users = experience.users
-    days = (np.datetime64(as_of, "D") - users["signup_date"].to_numpy()).astype(np.int64)
+    days = (np.datetime64(as_of, "D") - experience["signup_date"].to_numpy()).astype(np.int64)
     of_the_day = {
         "as_of": pa.repeat(pa.scalar(as_of, pa.date32()), len(days)),
         "days_since_signup": np.maximum(days, 0),
         "signup_in_future": days < 0,
     }
     schema = arrow_schema(UserFeatures)
-    columns = [of_the_day[name] if name in of_the_day else users[name] for name in schema.names]
+    columns = [of_the_day[name] if name in of_the_day else experience[name] for name in schema.names]
     return pa.table(columns, schema=schema)
 
 
@@ -168,20 +158,13 @@ def _codes(pairs: pa.Table, experiments: _Positions, user: npt.NDArray[np.int32]
 def _most_common(codes: _Integers, compound_ids: _Integers, users: int) -> tuple[pa.ChunkedArray, _Integers]:
     """By user the compounds that occur in most experiments, as text, and in how many each of them does."""
     names = pa.array(compound_ids).cast(pa.string())
-    blocks = list(_blocks(codes, len(names), users))
-    found = [_ties(codes[begin:end] - low * len(names), names, high - low) for low, high, begin, end in blocks]
+    # Some users at a time: from which to which user, and from where to where their codes go.
+    edges = np.unique(np.concatenate(([0], codes[::_AT_ONCE] // max(len(names), 1), [users])))
+    places = np.searchsorted(codes, edges * len(names))
+    blocks = zip(itertools.pairwise(edges.tolist()), itertools.pairwise(places.tolist()), strict=True)
+    found = [_ties(codes[begin:end] - low * len(names), names, high - low) for (low, high), (begin, end) in blocks]
     texts = pa.chunked_array([text for text, _ in found], type=pa.string())
     return texts, np.concatenate([np.zeros(0, dtype=np.int64), *(times for _, times in found)])
-
-
-def _blocks(codes: _Integers, compounds: int, users: int) -> Iterator[tuple[int, int, int, int]]:
-    """All users, some at a time: from which to which user, and from where to where their codes go."""
-    edges = np.unique(np.concatenate(([0], codes[::_AT_ONCE] // max(compounds, 1), [users])))
-    places = np.searchsorted(codes, edges * compounds)
-    for (low, high), (begin, end) in zip(
-        itertools.pairwise(edges.tolist()), itertools.pairwise(places.tolist()), strict=True
-    ):
-        yield low, high, begin, end
 
 
 def _ties(codes: _Integers, names: pa.StringArray, users: int) -> tuple[pa.StringArray, _Integers]:

@@ -4,18 +4,21 @@ import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import typer
 
 from etl_assets.errors import ConfigurationError
 from etl_assets.systems.experiments.settings import ExperimentsSettings
-from etl_assets.systems.experiments.simulator.layouts import LayoutName
+
+# Those of `simulator.LAYOUTS`.
+LayoutName = Literal["comma-tab-lf", "comma-lf", "comma-crlf", "tab-lf", "bom-crlf", "quoted-tab", "mixed"]
 
 
 @contextlib.contextmanager
 def simulated(settings: ExperimentsSettings) -> Iterator[dict[str, str]]:
     """A folder with the three files; gives the variable that names it."""
-    from etl_assets.systems.experiments.simulator.files import write_files
+    from etl_assets.systems.experiments.simulator import write_files
 
     folder = settings.etl_data_dir / "simulated" / "experiments"
     write_files(folder, faults=True)
@@ -34,24 +37,17 @@ def simulate(
     faults: bool = typer.Option(False, "--faults", help="Add a row with each kind of fault, and tell where they are."),
 ) -> None:
     """Write the three CSV files of users, experiments and compounds."""
-    from etl_assets.systems.experiments.simulator.files import write_files
+    from etl_assets.systems.experiments.simulator import write_files
 
     try:
-        written = write_files(
-            folder,
-            users=users,
-            experiments=experiments,
-            compounds=compounds,
-            seed=seed,
-            layout=layout,
-            faults=faults,
-        )
+        numbers = {"users": users, "experiments": experiments, "compounds": compounds}
+        written = write_files(folder, **numbers, seed=seed, layout=layout, faults=faults)
     except OSError as error:
         raise ConfigurationError(
             f"cannot write to {folder} ({error.strerror or error}): give a folder that can be written to"
         ) from None
-    for path, rows in ((written.users, users), (written.experiments, experiments), (written.compounds, compounds)):
-        print(f"{path}: {rows:,} rows without a fault")
+    for name, rows in numbers.items():
+        print(f"{getattr(written, name)}: {rows:,} rows without a fault")
     for fault in written.faults:
         print(f"{fault.file}, line {fault.line}, {fault.column}: {fault.kind}")
 

@@ -72,21 +72,19 @@ async def trigger_etl(dagster: Dagster, store: Data, settings: Configured) -> JS
 # --- the checks
 
 
-def _documented_failure(words: Words, *, description: str) -> dict[int | str, dict[str, Any]]:
-    """A failed check, which has the status of a gateway that has failed itself."""
-    answers = documented(unexpected())
-    answers[500]["description"] = f"{description}; or the gateway has failed, which is a problem"
-    answers[500]["content"] |= words_documented(words, description=description)["content"]
-    return answers
+def _checked(there: Words, missing: Words, *, yes: str, no: str) -> dict[int | str, dict[str, Any]]:
+    """What a check answers; a failed one has the status of a gateway that has failed itself."""
+    answers = documented(unexpected(), STORE_DOWN)
+    answers[500]["description"] = f"{no}; or the gateway has failed, which is a problem"
+    answers[500]["content"] |= words_documented(missing, description=no)["content"]
+    return {200: words_documented(there, description=yes), **answers}
 
 
 @router.get(
     "/check/table",
-    responses={
-        200: words_documented(TABLES_THERE, description="All tables of the experiments are there"),
-        **_documented_failure(TABLES_MISSING, description="At least one is not"),
-        **documented(STORE_DOWN),
-    },
+    responses=_checked(
+        TABLES_THERE, TABLES_MISSING, yes="All tables of the experiments are there", no="At least one is not"
+    ),
     summary="Whether the tables are there",
 )
 async def check_table(store: Data) -> JSONResponse:
@@ -102,11 +100,9 @@ async def check_table(store: Data) -> JSONResponse:
 
 @router.get(
     "/check/feature_derivation",
-    responses={
-        200: words_documented(FEATURES_THERE, description="Features of at least one user and day are stored"),
-        **_documented_failure(FEATURES_MISSING, description="None are"),
-        **documented(STORE_DOWN),
-    },
+    responses=_checked(
+        FEATURES_THERE, FEATURES_MISSING, yes="Features of at least one user and day are stored", no="None are"
+    ),
     summary="Whether features were derived",
 )
 async def check_feature_derivation(store: Data) -> JSONResponse:

@@ -21,16 +21,15 @@ def defs() -> "dg.Definitions":
     """The assets, checks, jobs, schedules, sensors and resources of the system."""
     import dagster as dg
 
-    from etl_assets.systems.turbines import assets, automation, checks
-    from etl_assets.systems.turbines.source import TurbinesApiResource, TurbinesTargetResource
+    from etl_assets.systems.turbines import assets, automation
 
     return dg.Definitions(
         assets=assets.ASSETS,
-        asset_checks=checks.CHECKS,
+        asset_checks=assets.CHECKS,
         jobs=[automation.turbines_job],
         schedules=[automation.turbines_every_day],
         sensors=[automation.late_turbine_signals],
-        resources={"turbines_api": TurbinesApiResource(), "turbines_target": TurbinesTargetResource()},
+        resources=assets.RESOURCES,
     )
 
 

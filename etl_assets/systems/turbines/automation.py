@@ -10,12 +10,11 @@ from etl_assets.core.dagster.automation import earlier_runs, reason_to_wait
 from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.slices.writing import hash_of
 from etl_assets.errors import PermanentError, PlatformError
-from etl_assets.systems.turbines.assets import DAYS, raw_turbine_signals, ten_minute_statistics
+from etl_assets.systems.turbines.assets import DAYS, TurbinesApiResource, raw_turbine_signals, ten_minute_statistics
 from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS, RawTurbineSignals
-from etl_assets.systems.turbines.days import DAY, day_slice
 from etl_assets.systems.turbines.settings import TurbinesSettings
-from etl_assets.systems.turbines.source import TurbinesApiResource, fetched_days
-from etl_assets.systems.turbines.transform import SEPARATOR
+from etl_assets.systems.turbines.source import TurbinesApi, fetched_days
+from etl_assets.systems.turbines.transform import DAY, SEPARATOR, day_slice
 
 # So many days back signals may come late.
 LATE_DAYS = 3
@@ -48,39 +47,33 @@ def late_turbine_signals(
     context: dg.SensorEvaluationContext, turbines_api: TurbinesApiResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Requests each of the last days of which the source has something that there are no statistics of yet."""
-    settings = TurbinesSettings.load()
-    outcomes: list[dg.RunRequest | str | None] = []
+    settings, instance = TurbinesSettings.load(), context.instance
+    requests: list[dg.RunRequest] = []
+    reasons: list[str] = []
     try:
         for day in last_days(settings, today=datetime.now(UTC).date()):
-            outcomes.append(_request_for(day, settings, turbines_api, context.instance))
+            changed = changed_signals(settings, turbines_api.connect(), instance, day)
+            if changed is None:
+                continue
+            columns, digest = changed
+            tags = {SIGNALS_TAG: f"{day} {digest}"}
+            earlier = earlier_runs(instance, turbines_job.name, tags)
+            reason = reason_to_wait(instance, earlier, job=turbines_job.name, now=time.time())
+            if reason:
+                reasons.append(f"{day}: {reason}")
+                continue
+            request = dg.RunRequest(
+                partition_key=day.isoformat(),
+                run_key=f"{day} {digest} {len(earlier)}",
+                tags=tags,
+                run_config={"ops": {raw_turbine_signals.op.name: {"config": {"columns": list(columns)}}}},
+            )
+            requests.append(request)
     except PlatformError as error:
         return dg.SkipReason(str(error))
-    requests = [outcome for outcome in outcomes if isinstance(outcome, dg.RunRequest)]
     if requests:
         return dg.SensorResult(run_requests=requests)
-    reasons = [outcome for outcome in outcomes if isinstance(outcome, str)]
     return dg.SkipReason("; ".join(reasons) or "the source has nothing new of the last days")
-
-
-def _request_for(
-    day: date, settings: TurbinesSettings, api: TurbinesApiResource, instance: dg.DagsterInstance
-) -> dg.RunRequest | str | None:
-    """A run for a day that the source has changed, or why not yet; None if nothing has changed."""
-    changed = changed_signals(settings, api, instance, day)
-    if changed is None:
-        return None
-    columns, digest = changed
-    tags = {SIGNALS_TAG: f"{day} {digest}"}
-    earlier = earlier_runs(instance, turbines_job.name, tags)
-    reason = reason_to_wait(instance, earlier, job=turbines_job.name, now=time.time())
-    if reason:
-        return f"{day}: {reason}"
-    return dg.RunRequest(
-        partition_key=day.isoformat(),
-        run_key=f"{day} {digest} {len(earlier)}",
-        tags=tags,
-        run_config={"ops": {raw_turbine_signals.op.name: {"config": {"columns": list(columns)}}}},
-    )
 
 
 def last_days(settings: TurbinesSettings, *, today: date) -> Sequence[date]:
@@ -91,7 +84,7 @@ def last_days(settings: TurbinesSettings, *, today: date) -> Sequence[date]:
 
 
 def changed_signals(
-    settings: TurbinesSettings, api: TurbinesApiResource, instance: dg.DagsterInstance, day: date
+    settings: TurbinesSettings, api: TurbinesApi, instance: dg.DagsterInstance, day: date
 ) -> tuple[Sequence[str], str] | None:
     """The columns of a day and the digest of its rows in the source now; None if they are empty, or the statistics are made of them."""
     try:
@@ -101,7 +94,7 @@ def changed_signals(
     columns: Sequence[str] = DEFAULT_COLUMNS
     if stored is not None and stored.num_rows:
         columns = stored["columns_asked"][0].as_py().split(SEPARATOR)
-    (fetched,) = fetched_days(api.connect(), [day], turbines=settings.turbines, columns=columns)
+    (fetched,) = fetched_days(api, [day], turbines=settings.turbines, columns=columns)
     rows = fetched.rows.valid
     if all(rows[name].null_count == rows.num_rows for name in columns):
         return None

@@ -29,9 +29,9 @@ def load(
     ),
 ) -> None:
     """Fetch days from the source, replace their statistics in the target database, draw their pages."""
-    from etl_assets.systems.turbines.answers import UnknownColumns
     from etl_assets.systems.turbines.page import DAYS_DRAWN
     from etl_assets.systems.turbines.script import load as run
+    from etl_assets.systems.turbines.source import UnknownColumns
 
     settings = TurbinesSettings.load()
     try:
@@ -59,7 +59,7 @@ def load(
 @app.command()
 def page(days: list[str] = typer.Argument(help="Days in UTC, like 2024-05-20.", metavar="DAY...")) -> None:
     """Draw the page of days that are in the target database; asks no source."""
-    from etl_assets.systems.turbines.days import require_days
+    from etl_assets.systems.turbines.transform import require_days
 
     settings, wanted = TurbinesSettings.load(), _days(days, None)
     require_days(wanted, first=settings.turbines_start_date, last=settings.turbines_end_date, now=datetime.now(UTC))

@@ -1,12 +1,31 @@
-"""The target database of the turbines' statistics."""
+"""The target database of the turbines' statistics: where it is, and what is stored in it, a day or several in one transaction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.database.connections import Database
+from etl_assets.core.database.locks import advisory_lock, limit_waits
 from etl_assets.core.servers import beside_platform
+from etl_assets.core.slices.slice import OneOf, Slice
+from etl_assets.core.slices.writing import Outcome, Write, write_together
+from etl_assets.systems.turbines.contracts import STATISTICS, Bin, Data, Signal
 from etl_assets.systems.turbines.settings import TurbinesSettings
+from etl_assets.systems.turbines.transform import DAY, Statistics, day_slice, midnight, rows_of_day
 
 TARGET = "alvo"
+SignalIds = Mapping[tuple[str, str, str], int]
+KNOWN_SIGNALS = "SELECT id, name, turbine FROM public.signal WHERE turbine = ANY(%s)"
+NEW_SIGNALS = """
+    INSERT INTO public.signal (id, name, turbine)
+    SELECT (SELECT coalesce(max(id), 0) FROM public.signal) + row_number() OVER (ORDER BY place), name, turbine
+    FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS wanted (name, turbine, place)
+    WHERE NOT EXISTS (SELECT FROM public.signal AS s WHERE s.name = wanted.name AND s.turbine = wanted.turbine)
+"""
 
 
 def turbines_target(settings: TurbinesSettings | None = None) -> Database:
@@ -20,3 +39,87 @@ def turbines_target(settings: TurbinesSettings | None = None) -> Database:
 
 
 DATABASES = {"target": turbines_target}
+
+
+@dataclass(frozen=True)
+class StoredDay:
+    """What became of the rows of a day, in each of its two tables.
+
+    Attributes:
+        count: bins of ten minutes of a turbine, each with a row per signal.
+    """
+
+    day: date
+    data: Outcome
+    bins: Outcome
+    count: int
+
+
+def store_days(
+    database: Database, statistics: Statistics, *, run_id: str = "script", source: str = ""
+) -> list[StoredDay]:
+    """Replace the statistics of days, for the turbines and signals that the source has something of; all or none.
+
+    What is of others stays: a turbine that the source has nothing of on a day, and signals that this run did not ask for.
+
+    Raises:
+        TransientError, PermanentError: as `write_together`; then nothing was changed.
+    """
+    columns, of_days = statistics.columns, sorted(statistics.turbines.items())
+    ids = signal_ids(database, turbines=sorted({name for _, names in of_days for name in names}), columns=columns)
+    data = _data(statistics.bins, ids)
+    bins = statistics.bins.select(list(Bin.columns)).cast(arrow_schema(Bin))
+    given: list[tuple[pa.Table, Slice]] = []
+    counts: list[int] = []
+    for day, turbines in of_days:
+        signals = sorted(ids[name, column, what] for name in turbines for column in columns for what in STATISTICS)
+        of_bins = day_slice(Bin, day, turbine=OneOf(tuple(turbines)), source_signal=OneOf(columns))
+        rows = rows_of_day(bins, day)
+        given += [(rows_of_day(data, day), day_slice(Data, day, signal_id=OneOf(tuple(signals)))), (rows, of_bins)]
+        counts.append(rows.group_by(["timestamp", "turbine"]).aggregate([]).num_rows)
+    outcomes = write_together(database, given, Write("partition", run_id=run_id, source=source))
+    rows_of_days = zip(of_days, outcomes[::2], outcomes[1::2], counts, strict=True)
+    return [StoredDay(day, in_data, in_bins, count) for (day, _), in_data, in_bins, count in rows_of_days]
+
+
+def signal_ids(database: Database, *, turbines: Sequence[str], columns: Sequence[str]) -> SignalIds:
+    """The id of each turbine, column and statistic; signals that are new are added."""
+    wanted = {
+        (f"{column}_{what}", name): (name, column, what)
+        for name in turbines
+        for column in columns
+        for what in STATISTICS
+    }
+    with database.connect() as connection:
+        limit_waits(connection)
+        found = connection.execute(KNOWN_SIGNALS, (list(turbines),)).fetchall()
+        if not wanted.keys() <= {(name, turbine) for _, name, turbine in found}:
+            # Of two that add the same signal the second finds it.
+            advisory_lock(connection, Signal.config.table)
+            connection.execute(NEW_SIGNALS, tuple(map(list, zip(*wanted, strict=True))))
+            found = connection.execute(KNOWN_SIGNALS, (list(turbines),)).fetchall()
+    return {wanted[name, turbine]: number for number, name, turbine in found if (name, turbine) in wanted}
+
+
+def _data(bins: pa.Table, ids: SignalIds) -> pa.Table:
+    """A row per bin and statistic."""
+    both = pc.binary_join_element_wise(bins["turbine"], bins["source_signal"], "\n")
+    pairs = both.combine_chunks().dictionary_encode()
+    signals = [pair.rsplit("\n", 1) for pair in pairs.dictionary.to_pylist()]
+    parts = []
+    for what in STATISTICS:
+        of_pairs = pa.array([ids[turbine, column, what] for turbine, column in signals])
+        columns = [bins["timestamp"], of_pairs.take(pairs.indices), bins[what]]
+        parts.append(pa.table(columns, ["timestamp", "signal_id", "value"]))
+    return pa.concat_tables(parts).cast(arrow_schema(Data))
+
+
+def days_with_bins(database: Database, *, first: date, last: date) -> dict[date, int]:
+    """The days from the first to the last that have statistics, and how many bins."""
+    with database.connect() as connection:
+        found = connection.execute(
+            "SELECT (timestamp AT TIME ZONE 'UTC')::date AS day, count(*) FROM public.bin"
+            " WHERE timestamp >= %s AND timestamp < %s GROUP BY 1",
+            (midnight(first), midnight(last + DAY)),
+        ).fetchall()
+    return dict(found)

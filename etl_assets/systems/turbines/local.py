@@ -68,8 +68,8 @@ def demo_runs(settings: TurbinesSettings) -> dict[str, dict[str, str]]:
 def _api(settings: TurbinesSettings) -> str:
     from etl_assets.core.sources.http.client import Limits
     from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS
-    from etl_assets.systems.turbines.days import midnight
     from etl_assets.systems.turbines.source import TurbinesApi
+    from etl_assets.systems.turbines.transform import midnight
 
     api = TurbinesApi.from_settings(settings, limits=Limits(read_timeout_s=20, deadline_s=20))
     start, hour = midnight(settings.turbines_start_date), timedelta(hours=1)

@@ -11,12 +11,10 @@ from etl_assets.core.servers import platform_database
 from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
 from etl_assets.core.slices.writing import Outcome, Write
 from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS, RawTurbineSignals
-from etl_assets.systems.turbines.databases import turbines_target
-from etl_assets.systems.turbines.days import day_slice, require_days
+from etl_assets.systems.turbines.databases import StoredDay, store_days, turbines_target
 from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.source import TurbinesApi, fetched_days, require_columns
-from etl_assets.systems.turbines.target import StoredDay, store_days
-from etl_assets.systems.turbines.transform import statistics_of
+from etl_assets.systems.turbines.transform import day_slice, require_days, statistics_of
 
 SOURCE = "turbines API"
 

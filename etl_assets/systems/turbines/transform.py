@@ -1,24 +1,48 @@
-"""From answers to the raw rows of days, and from these to statistics: pure functions between tables."""
+"""From answers to the raw rows of days, and from these to statistics: pure functions between tables.
+
+A day is one in UTC, half-open like every stretch of time.
+"""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl_assets.core.contracts import Record, Split
+from etl_assets.core.contracts import Contract, Record, Split
 from etl_assets.core.contracts.arrow import arrow_schema
-from etl_assets.systems.turbines.answers import Minutes
+from etl_assets.core.slices.slice import OneOf, Slice, Span
+from etl_assets.errors import ConfigurationError
 from etl_assets.systems.turbines.contracts import RawTurbineSignals
-from etl_assets.systems.turbines.days import DAY, midnight
 from etl_assets.systems.turbines.statistics import DAY_US, ten_minute_statistics
 
+DAY = timedelta(days=1)
 SEPARATOR = ";"  # of the names in `columns_asked`
 # So many rows make a transaction that is worth its while; a day of ten turbines has 14,400.
 ROWS_TOGETHER = 200_000
+
+
+@dataclass(frozen=True)
+class Minutes:
+    """What the source answered for one turbine and one stretch of time.
+
+    Received rows = rows of the table + outside + rejected.
+
+    Attributes:
+        table: `timestamp` (timestamp[us, UTC]), one float64 column per column asked for (NULL where the source has none,
+            null or NaN), `position` (int64, place in the answer, from 0); in order of arrival, only rows in [start, end).
+        outside: rows outside of [start, end), left out: some servers include the end.
+        rejected: rows that cannot be read: no time or none that can be told, no number, an infinite one, no object.
+        rejected_at: the instant of each, aware, in UTC; None where it cannot be told.
+    """
+
+    table: pa.Table
+    outside: int
+    rejected: Sequence[Record]
+    rejected_at: Sequence[datetime | None]
 
 
 @dataclass(frozen=True)
@@ -50,6 +74,64 @@ class Statistics:
     columns: tuple[str, ...]
 
 
+# Days
+
+
+def midnight(day: date) -> datetime:
+    """When a day begins, in UTC."""
+    return datetime.combine(day, time(), tzinfo=UTC)
+
+
+def day_slice(contract: type[Contract], day: date, **bounds: OneOf) -> Slice:
+    """The rows of a day, or those of them that other columns choose."""
+    return Slice(contract, day.isoformat(), {"timestamp": Span(midnight(day), midnight(day + DAY)), **bounds})
+
+
+def rows_of_day(rows: pa.Table, day: date) -> pa.Table:
+    """The rows whose `timestamp` is on the day."""
+    at = rows["timestamp"]
+    begin, end = (pa.scalar(midnight(instant), at.type) for instant in (day, day + DAY))
+    return rows.filter(pc.and_(pc.greater_equal(at, begin), pc.less(at, end)))
+
+
+def stretches(days: Sequence[date], *, longest: int) -> Iterator[list[date]]:
+    """Days that follow each other without a hole, at most so many together."""
+    stretch: list[date] = []
+    for day in sorted(set(days)):
+        if stretch and (day - stretch[-1] != DAY or len(stretch) == longest):
+            yield stretch
+            stretch = []
+        stretch.append(day)
+    if stretch:
+        yield stretch
+
+
+def require_days(days: Sequence[date], *, first: date, last: date | None, now: datetime) -> None:
+    """Reject days that there can be no statistics of.
+
+    Args:
+        first: TURBINES_START_DATE.
+        last: TURBINES_END_DATE, if it is set.
+        now: the present instant, aware.
+
+    Raises:
+        ConfigurationError: for a day before the first, after the last, or that is not over yet; names it and the setting.
+    """
+    now = now.astimezone(UTC)
+    for day in days:
+        if day < first:
+            raise ConfigurationError(f"{day} is before {first}, the first day: TURBINES_START_DATE says so")
+        if last is not None and day > last:
+            raise ConfigurationError(f"{day} is after {last}, the last day: TURBINES_END_DATE says so")
+        if day >= now.date():
+            raise ConfigurationError(
+                f"{day} is not over yet: it is {now:%Y-%m-%d %H:%M} in UTC, give a day before that"
+            )
+
+
+# From answers to raw rows
+
+
 def raw_days(answers: Mapping[str, Minutes], days: Sequence[date], *, columns: Sequence[str]) -> list[FetchedDay]:
     """The answers for consecutive days, divided into these days.
 
@@ -59,18 +141,17 @@ def raw_days(answers: Mapping[str, Minutes], days: Sequence[date], *, columns: S
         columns: those that were asked for.
     """
     records: dict[date, list[Record]] = {day: [] for day in days}
-    for answer in answers.values():
+    parts: dict[date, list[pa.Table]] = {day: [] for day in days}
+    for turbine, answer in answers.items():
         for record, at in zip(answer.rejected, answer.rejected_at, strict=True):
             # One whose time cannot be told belongs to the first day.
             records[at.date() if at else days[0]].append(record)
-    rows: dict[date, list[pa.Table]] = {day: [] for day in days}
-    for turbine, answer in answers.items():
-        for day, table in zip(days, _divided(answer.table, days), strict=True):
-            rows[day].append(_raw(table, turbine=turbine, columns=columns))
-    outside = [sum(answer.outside for answer in answers.values()), *[0] * (len(days) - 1)]
+        for day, rows in zip(days, _divided(answer.table, days), strict=True):
+            parts[day].append(_raw(rows, turbine=turbine, columns=columns))
+    outside = sum(answer.outside for answer in answers.values())
     return [
-        FetchedDay(day, Split(pa.concat_tables(rows[day]), records[day]), more)
-        for day, more in zip(days, outside, strict=True)
+        FetchedDay(day, Split(pa.concat_tables(parts[day]), records[day]), outside if day == days[0] else 0)
+        for day in days
     ]
 
 
@@ -86,15 +167,17 @@ def _divided(rows: pa.Table, days: Sequence[date]) -> Iterator[pa.Table]:
 
 
 def _raw(rows: pa.Table, *, turbine: str, columns: Sequence[str]) -> pa.Table:
-    schema = arrow_schema(RawTurbineSignals)
-    cells = {name: rows[name] for name in rows.column_names if name in schema.names} | {
-        "turbine": pa.repeat(turbine, rows.num_rows),
-        "position": pa.array(np.arange(rows.num_rows)),
-        "columns_asked": pa.repeat(SEPARATOR.join(columns), rows.num_rows),
+    length, schema = rows.num_rows, arrow_schema(RawTurbineSignals)
+    cells = {
+        **dict(zip(rows.column_names, rows.columns, strict=True)),
+        "turbine": pa.repeat(turbine, length),
+        "position": pa.array(np.arange(length)),
+        "columns_asked": pa.repeat(SEPARATOR.join(columns), length),
     }
-    return pa.table({field.name: cells.get(field.name, pa.nulls(rows.num_rows, field.type)) for field in schema}).cast(
-        schema
-    )
+    return pa.table([cells.get(field.name, pa.nulls(length, field.type)) for field in schema], schema=schema)
+
+
+# From raw rows to statistics
 
 
 def statistics_of(batches: Iterable[pa.RecordBatch]) -> Iterator[Statistics]:
@@ -108,41 +191,27 @@ def statistics_of(batches: Iterable[pa.RecordBatch]) -> Iterator[Statistics]:
         minutes = pa.Table.from_batches(together).select(["turbine", "timestamp", *columns, "position"])
         bins = ten_minute_statistics(minutes, columns=columns)
         if bins.num_rows:
-            yield Statistics(bins, _turbines(bins), columns)
+            days = pa.table({"turbine": bins["turbine"], "day": bins["timestamp"].cast(pa.date32())})
+            turbines: dict[date, list[str]] = {}
+            for one in days.group_by(["day", "turbine"]).aggregate([]).sort_by("turbine").to_pylist():
+                turbines.setdefault(one["day"], []).append(one["turbine"])
+            yield Statistics(bins, turbines, columns)
 
 
 def _whole_days(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
     """Days of the same columns, so many that storing them is worth a transaction."""
     together: list[pa.RecordBatch] = []
-    rows = 0
     for batch in batches:
         if not batch.num_rows:
             continue
-        begins = not together or _day(batch) != _day(together[-1])
-        if together and begins and (rows >= ROWS_TOGETHER or _columns(batch) != _columns(together[-1])):
-            yield together
-            together, rows = [], 0
+        if together and _day(batch) != _day(together[-1]):
+            rows = sum(one.num_rows for one in together)
+            if rows >= ROWS_TOGETHER or _columns(batch) != _columns(together[-1]):
+                yield together
+                together = []
         together.append(batch)
-        rows += batch.num_rows
     if together:
         yield together
-
-
-def _turbines(bins: pa.Table) -> dict[date, list[str]]:
-    """By day the turbines that have a bin, in order."""
-    days = bins["timestamp"].cast(pa.date32())
-    pairs = pa.table({"day": days, "turbine": bins["turbine"]}).group_by(["day", "turbine"]).aggregate([])
-    found: dict[date, list[str]] = {}
-    for pair in pairs.sort_by("turbine").to_pylist():
-        found.setdefault(pair["day"], []).append(pair["turbine"])
-    return found
-
-
-def rows_of_day(rows: pa.Table, day: date) -> pa.Table:
-    """The rows whose `timestamp` is on the day, in UTC."""
-    at = rows["timestamp"]
-    begin, end = (pa.scalar(midnight(instant), at.type) for instant in (day, day + DAY))
-    return rows.filter(pc.and_(pc.greater_equal(at, begin), pc.less(at, end)))
 
 
 def _columns(batch: pa.RecordBatch) -> str:

@@ -16,7 +16,7 @@ import psycopg
 from etl_assets.core.database.connections import Database
 from etl_assets.systems import experiments
 from etl_assets.systems.experiments.contracts import CONTRACTS
-from etl_assets.systems.experiments.simulator.files import write_files
+from etl_assets.systems.experiments.simulator import write_files
 from etl_assets_tests.systems.experiments.model import Model
 from etl_assets_tests.systems.outages.forker import Child, Forker
 

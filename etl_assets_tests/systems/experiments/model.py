@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from etl_assets.systems.experiments.simulator.files import COMPOUNDS, EXPERIMENTS, USERS, Written
+from etl_assets.systems.experiments.simulator import COMPOUNDS, EXPERIMENTS, USERS, Written
 from etl_assets_tests.systems.experiments.test_simulator import rows
 
 FILES = {USERS: "users", COMPOUNDS: "compounds", EXPERIMENTS: "user_experiments"}

@@ -23,7 +23,7 @@ from etl_assets.core.slices.transaction import Transaction
 from etl_assets.errors import ContractError, TransientError
 from etl_assets.systems import experiments
 from etl_assets.systems.experiments import script
-from etl_assets.systems.experiments.simulator.files import write_files
+from etl_assets.systems.experiments.simulator import write_files
 from etl_assets_tests.core.slices.proxy import proxied
 from etl_assets_tests.core.slices.test_faults import TERMINATE
 from etl_assets_tests.systems.experiments.model import Model

@@ -21,9 +21,8 @@ from etl_assets.core.slices.writing import write
 from etl_assets.errors import TransientError
 from etl_assets.systems import experiments
 from etl_assets.systems.experiments import source, transform
-from etl_assets.systems.experiments.checks import every_user_has_features
-from etl_assets.systems.experiments.csv.files import RejectedFile
-from etl_assets.systems.experiments.source import ExperimentFolder
+from etl_assets.systems.experiments.assets import every_user_has_features
+from etl_assets.systems.experiments.source import ExperimentFolder, RejectedFile
 from etl_assets_tests.systems.experiments.test_assets import judged
 from etl_assets_tests.systems.experiments.test_automation import Sensor
 from etl_assets_tests.systems.experiments.test_script import FEATURES, NEW_YEARS_EVE
@@ -228,6 +227,14 @@ def test_a_file_that_changes_under_a_load_stops_it_before_a_table_is_touched(
     with pytest.raises(error, match=message):
         folder.read()
     assert len(hurt) == 1
+
+
+def test_a_pipe_in_the_folder_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    folder = write_sample(tmp_path / "files")
+    (folder / "users.csv").unlink()
+    os.mkfifo(folder / "users.csv")
+    with pytest.raises(RejectedFile, match=r"users\.csv is no regular file: put the CSV file itself there"):
+        ExperimentFolder(folder).content()
 
 
 def test_a_link_is_read_as_what_it_leads_to_and_is_missing_where_that_is_nowhere(tmp_path: Path) -> None:

@@ -16,18 +16,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from etl_assets.systems.experiments.csv.files import (
+from etl_assets.systems.experiments.source import (
     COMPOUNDS,
     EXPERIMENTS,
     LONGEST_LINE,
     USERS,
+    WHITE,
     Batch,
     CsvFile,
     RejectedFile,
     Unreadable,
     batches,
 )
-from etl_assets.systems.experiments.csv.layout import WHITE
 from etl_assets_tests.systems.experiments.layouts import LAYOUTS, SAMPLE, write
 
 REAL = Path(__file__).parents[3] / "../shared/data/experiments/comma-tab-lf"

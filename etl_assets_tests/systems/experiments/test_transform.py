@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from etl_assets.core.contracts import Fault, Record, Split
 from etl_assets.core.contracts.arrow import arrow_schema
-from etl_assets.systems.experiments import rows as file_rows
+from etl_assets.systems.experiments import transform
 from etl_assets.systems.experiments.contracts import Compounds, ExperimentCompounds, UserExperiments, Users
-from etl_assets.systems.experiments.csv.files import (
+from etl_assets.systems.experiments.source import (
     COMPOUNDS,
     EXPERIMENTS,
     USERS,
@@ -409,7 +409,7 @@ def test_repeated_keys_are_found_over_different_batches() -> None:
 
 
 def test_many_batches_in_any_order_are_merged_into_key_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_rows, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(transform, "ROWS_AT_ONCE", 7)
     order = np.random.default_rng(4).permutation(100).tolist()
     lines = [f"{at},1,{at % 3 + 1},{at}" for at in order] + [f"{at},2,1,1" for at in order]
     result = load(*lines, sizes=[9] * 20)

@@ -11,8 +11,8 @@ from etl_assets.core.database.connections import Database
 from etl_assets.core.embedded import EmbeddedPostgres
 from etl_assets.definitions import platform_definitions, resources
 from etl_assets.simulators.server import serve
+from etl_assets.systems.turbines.assets import TurbinesTargetResource
 from etl_assets.systems.turbines.simulator import TurbinesSimulator, fill
-from etl_assets.systems.turbines.source import TurbinesTargetResource
 from etl_assets_tests.systems.turbines.world import FIRST, QuickTurbinesApiResource, World
 
 FARM = ("T01", "T02")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from etl_assets.core.contracts import Fault, Record
 from etl_assets.core.sources.http.outcomes import MalformedAnswer
 from etl_assets.errors import ContractError
-from etl_assets.systems.turbines.answers import (
+from etl_assets.systems.turbines.source import (
     ARROW_STREAM,
     END_OF_STREAM,
     Minutes,

@@ -1,7 +1,6 @@
 """The client against a real server: what it asks for, and what becomes of each fault that can reach it."""
 
 import json
-import re
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +17,9 @@ from etl_assets.errors import ConfigurationError, ContractError, PermanentError,
 from etl_assets.simulators.controls import simulator_app
 from etl_assets.simulators.faults import KINDS, Faults
 from etl_assets.simulators.server import serve
-from etl_assets.systems.turbines.answers import Minutes, UnknownColumns
-from etl_assets.systems.turbines.source import TurbinesApi
+from etl_assets.systems.turbines.settings import TurbinesSettings
+from etl_assets.systems.turbines.source import TurbinesApi, UnknownColumns
+from etl_assets.systems.turbines.transform import Minutes
 from etl_assets_tests.limits import QUICK, STALL_S, limits_for
 
 START = datetime(2024, 5, 20, tzinfo=UTC)
@@ -195,8 +195,8 @@ def test_a_question_that_makes_no_sense_is_not_asked(
 
 @pytest.mark.parametrize("zone", ["", "Europe", "Mars/Phobos", "../etc/passwd", "Europe/Berlin "])
 def test_a_zone_that_does_not_exist_is_refused_and_named(zone: str) -> None:
-    with pytest.raises(ConfigurationError, match=re.escape(f"TURBINES_ZONE: {zone!r} is not the name of a time zone")):
-        TurbinesApi("http://source", zone=zone)
+    with pytest.raises(ConfigurationError, match="TURBINES_ZONE: .*must be a name like UTC or Europe/Lisbon"):
+        TurbinesSettings.load(turbines_zone=zone)
 
 
 def test_a_base_url_that_cannot_be_right_is_refused() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from etl_assets.core.dagster.io_managers import ParquetIOManager
 from etl_assets.systems.turbines import assets
-from etl_assets.systems.turbines.days import DAY
+from etl_assets.systems.turbines.transform import DAY
 from etl_assets_tests.systems.outages.runs import QUIET, attempts, checks, failed_steps, failure, metadata
 from etl_assets_tests.systems.turbines.conftest import definitions_of
 from etl_assets_tests.systems.turbines.world import DEFAULT, FIRST, World, assert_same, at

@@ -10,8 +10,8 @@ import pytest
 from etl_assets.errors import TransientError
 from etl_assets.systems.turbines import automation
 from etl_assets.systems.turbines.assets import partitions
-from etl_assets.systems.turbines.days import DAY
 from etl_assets.systems.turbines.settings import TurbinesSettings
+from etl_assets.systems.turbines.transform import DAY
 from etl_assets_tests.systems.outages.runs import QUIET, failed_steps
 from etl_assets_tests.systems.turbines.world import FIRST, QuickTurbinesApiResource, World, assert_same, at
 

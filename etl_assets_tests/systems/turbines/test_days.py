@@ -7,7 +7,7 @@ import pytest
 from etl_assets.core.slices.slice import OneOf, Span
 from etl_assets.errors import ConfigurationError
 from etl_assets.systems.turbines.contracts import Data
-from etl_assets.systems.turbines.days import day_slice, midnight, require_days, stretches
+from etl_assets.systems.turbines.transform import day_slice, midnight, require_days, stretches
 
 LEAP_DAY = date(2024, 2, 29)
 NOW = datetime(2024, 3, 1, tzinfo=UTC)

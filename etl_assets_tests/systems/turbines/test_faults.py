@@ -18,10 +18,9 @@ from etl_assets.core.database.connections import Database
 from etl_assets.core.slices import session, transaction
 from etl_assets.core.slices.transaction import Transaction
 from etl_assets.errors import ContractError, PermanentError, PlatformError, TransientError
-from etl_assets.systems.turbines import script, target, transform
-from etl_assets.systems.turbines.days import DAY
+from etl_assets.systems.turbines import databases, script, transform
 from etl_assets.systems.turbines.statistics import ten_minute_statistics
-from etl_assets.systems.turbines.transform import Statistics
+from etl_assets.systems.turbines.transform import DAY, Statistics
 from etl_assets_tests.core.slices.proxy import Proxy, proxied
 from etl_assets_tests.systems.outages.runs import QUIET, failed_steps
 from etl_assets_tests.systems.turbines.conftest import definitions_of
@@ -125,14 +124,14 @@ def test_a_connection_that_is_cut_at_the_commit_leaves_each_day_once(world: Worl
     world.load(FIRST)  # the signals are known
     by_proxy = through(proxy.url, world)
     by_proxy.target.prepare()
-    original = target.write_together
+    original = databases.write_together
 
     def arm(*args: Any) -> Any:
         proxy.cut = cut
         return original(*args)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(target, "write_together", arm)
+        patched.setattr(databases, "write_together", arm)
         by_proxy.load(SECOND, THIRD)
     assert proxy.cuts == 1
     assert_whole(world, FIRST, SECOND, THIRD)
@@ -160,7 +159,7 @@ def test_a_server_that_ends_all_connections_between_two_days_costs_nothing(
     world: World, one_by_one: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def restarting(*args: Any, **options: Any) -> Any:
-        done = target.store_days(*args, **options)
+        done = databases.store_days(*args, **options)
         for database in (world.target, world.database):
             with psycopg.connect(database.url) as connection:
                 connection.execute(END_OTHERS)
@@ -256,7 +255,7 @@ def test_names_of_turbines_are_data_whatever_is_in_them(world: World) -> None:
     minutes = [series(list(map(float, range(10))), column="power", turbine=name) for name in names]
     bins = ten_minute_statistics(pa.concat_tables(minutes), columns=["power"])
     for _ in range(2):
-        target.store_days(world.target, Statistics(bins, {FIRST: names}, ("power",)))
+        databases.store_days(world.target, Statistics(bins, {FIRST: names}, ("power",)))
     assert {turbine: row.mean for (_, turbine, _), row in world.ten_minute().items()} == dict.fromkeys(names, 4.5)
 
 

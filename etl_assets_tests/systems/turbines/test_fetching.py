@@ -10,10 +10,8 @@ import pytest
 from etl_assets.core.contracts import Fault, Record
 from etl_assets.errors import ConfigurationError, TransientError
 from etl_assets.systems.turbines import source
-from etl_assets.systems.turbines.answers import Minutes
-from etl_assets.systems.turbines.days import DAY, midnight
 from etl_assets.systems.turbines.source import fetched_days
-from etl_assets.systems.turbines.transform import FetchedDay
+from etl_assets.systems.turbines.transform import DAY, FetchedDay, Minutes, midnight
 
 FIRST = date(2024, 5, 20)
 BAD = Record((Fault("power", "number", "x"),), {"power": "x"})

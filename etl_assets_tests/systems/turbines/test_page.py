@@ -16,10 +16,7 @@ import pytest
 
 from etl_assets.errors import PermanentError
 from etl_assets.systems.turbines.contracts import FLAGS, SIGNALS
-from etl_assets.systems.turbines.page import as_markdown, write_page
-from etl_assets.systems.turbines.page.charts import Chart, chart_of
-from etl_assets.systems.turbines.page.day import MEANINGS
-from etl_assets.systems.turbines.page.series import MISSING, day_series
+from etl_assets.systems.turbines.page import MISSING, Chart, as_markdown, chart_of, day_series, write_page
 from etl_assets.systems.turbines.simulator import SIGNALS as SIMULATED
 from etl_assets.systems.turbines.statistics import OUTPUT, summary
 from etl_assets_tests.outline import Outline
@@ -315,9 +312,12 @@ def test_the_tables_have_the_counts_of_the_summary(undrawn: None, tmp_path: Path
 
 
 def test_all_flags_are_explained(undrawn: None, tmp_path: Path) -> None:
-    assert list(MEANINGS) == [MISSING, *FLAGS]
-    outline = page(table(bin_(0, 5.0)), tmp_path)
-    assert all(f"{flag.replace('_', ' ')} {MEANINGS[flag]}" in words(outline) for flag in MEANINGS)
+    html = write_page(
+        tmp_path, table(bin_(0, 5.0)), day=DAY, columns=("wind_speed",), generated_at=MADE
+    ).html.read_text()
+    explained = re.findall("<dt>([^<]+)</dt><dd>[A-Z][^<]+[.]</dd>", html)
+    assert explained == [name.replace("_", " ") for name in (MISSING, *FLAGS)]
+    outline = Outline(html)
     assert "Less than 67 % of the ten minutes" in words(outline)
 
 

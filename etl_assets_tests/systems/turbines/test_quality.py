@@ -13,19 +13,20 @@ from hypothesis import strategies as st
 
 from etl_assets.systems.turbines.contracts import FLAGS, SIGNALS
 from etl_assets.systems.turbines.simulator.data import planted, rows
-from etl_assets.systems.turbines.statistics import ten_minute_statistics
-from etl_assets.systems.turbines.statistics.quality import (
+from etl_assets.systems.turbines.statistics import (
     FROZEN_SAMPLES,
     LOW_COVERAGE,
+    MINUTE_US,
     SPIKE_LEAST,
     SPIKE_MADS,
     SPIKE_REACH_US,
     SPIKE_SAMPLES,
     SPIKE_STEP,
+    ordered,
     spikes,
     summary,
+    ten_minute_statistics,
 )
-from etl_assets.systems.turbines.statistics.samples import MINUTE_US, ordered
 from etl_assets_tests.systems.turbines.minute_tables import MIDNIGHT, Cell, at, bins, minutes, series
 
 # A healthy hour of each signal: no two neighbours are equal, nothing stands out.

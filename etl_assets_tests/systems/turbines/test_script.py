@@ -20,11 +20,10 @@ from etl_assets.core.embedded import EmbeddedPostgres
 from etl_assets.errors import ConfigurationError, TransientError
 from etl_assets.systems.turbines import databases, script, source
 from etl_assets.systems.turbines import page as pages
-from etl_assets.systems.turbines.days import DAY
 from etl_assets.systems.turbines.script import LoadResult
 from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.source import TurbinesApi
-from etl_assets.systems.turbines.transform import FetchedDay
+from etl_assets.systems.turbines.transform import DAY, FetchedDay
 from etl_assets_tests.systems.turbines.conftest import serving
 from etl_assets_tests.systems.turbines.world import DEFAULT, FIRST, QUICK, World, assert_same, at
 

@@ -25,7 +25,7 @@ from etl_assets.core.embedded import EmbeddedPostgres
 from etl_assets.errors import ConfigurationError
 from etl_assets.simulators.server import serve
 from etl_assets.systems.turbines.simulator import ARROW, Planted, Quirks, SourceFailed, TurbinesSimulator, fill, planted
-from etl_assets.systems.turbines.simulator import database as source_database
+from etl_assets.systems.turbines.simulator import data as source_database
 from etl_assets.systems.turbines.simulator.data import CUT_IN, CUT_OUT, RATED_KW, RATED_WIND, SIGNALS, rows
 
 Row = dict[str, Any]
@@ -286,7 +286,7 @@ def test_json_and_arrow_say_what_is_in_the_database(api: Api, days: dict[datetim
 
 def test_a_long_answer_is_streamed_in_pieces(source_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_database, "_BATCH_BYTES", 20_000)
-    monkeypatch.setattr("etl_assets.systems.turbines.simulator.api._WHOLE_BYTES", 100_000)
+    monkeypatch.setattr("etl_assets.systems.turbines.simulator._WHOLE_BYTES", 100_000)
     with serving(source_url) as api:
         everything = ("2024-05-20", "2024-05-30", "wind_speed")
         answer = api.get(*everything)
@@ -389,7 +389,7 @@ def test_a_database_that_was_restarted_costs_one_request(empty_database_url: str
 def test_a_fault_is_one_of_a_whole_and_of_a_streamed_answer(
     api: Api, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
-    monkeypatch.setattr("etl_assets.systems.turbines.simulator.api._WHOLE_BYTES", limit)
+    monkeypatch.setattr("etl_assets.systems.turbines.simulator._WHOLE_BYTES", limit)
     day = ("2024-05-20", "2024-05-21")
     whole = api.get(*day).content
     api.simulator.faults.script("data", ["500", "429-retry-after", "html", "truncated-json"])

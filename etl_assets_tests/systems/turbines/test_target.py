@@ -12,10 +12,9 @@ import pytest
 from etl_assets.core.database.connections import Database
 from etl_assets.errors import PermanentError
 from etl_assets.systems.turbines.contracts import STATISTICS
-from etl_assets.systems.turbines.days import DAY
+from etl_assets.systems.turbines.databases import StoredDay, days_with_bins, signal_ids, store_days
 from etl_assets.systems.turbines.statistics import OUTPUT
-from etl_assets.systems.turbines.target import StoredDay, days_with_bins, signal_ids, store_days
-from etl_assets.systems.turbines.transform import Statistics
+from etl_assets.systems.turbines.transform import DAY, Statistics
 
 DATE = date(2024, 5, 20)
 Bins = Mapping[tuple[int, str, str], float | None]

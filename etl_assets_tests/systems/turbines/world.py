@@ -14,12 +14,13 @@ import requests
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.sources.http.client import Limits
+from etl_assets.systems.turbines.assets import TurbinesApiResource
 from etl_assets.systems.turbines.contracts import RawTurbineSignals
-from etl_assets.systems.turbines.days import DAY, day_slice
 from etl_assets.systems.turbines.script import LoadResult, load
 from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.simulator import Quirks, TurbinesSimulator
-from etl_assets.systems.turbines.source import TurbinesApi, TurbinesApiResource
+from etl_assets.systems.turbines.source import TurbinesApi
+from etl_assets.systems.turbines.transform import DAY, day_slice
 
 FIRST = date(2024, 5, 20)
 DEFAULT = ("wind_speed", "power")

@@ -1,19 +1,31 @@
-"""What the simulated turbines measured: four signals a minute, and the faults that are planted in them.
+"""What the simulated turbines measured: four signals a minute, the faults that are planted in them, and the source database.
 
 A value follows from the seed, the turbine's name and the instant alone: it is the same in whatever parts the rows are made,
 and whichever other turbines there are. Faults follow from the day's number and the turbine's place, and `planted` tells where they
-are, so that a test can look for each of them. No I/O here; the database is filled by `database`.
+are, so that a test can look for each of them.
+
+The database is one table, `public.data`. Its comment tells what it was filled with, which is how a second fill knows that there is
+nothing to do, and how a table that somebody else made is left alone. Everything goes over ADBC: COPY both ways, constant memory.
 """
 
+import contextlib
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from psycopg import sql
+from sqlalchemy.pool import QueuePool
+
+from etl_assets.errors import ConfigurationError, PlatformError
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Connection
 
 # Part of the content's identity: another number wherever the same seed gives other rows.
 VERSION = 1
@@ -32,14 +44,36 @@ CUT_IN = 3.0
 RATED_WIND = 12.5
 CUT_OUT = 25.0
 RATED_KW = 3_600.0
-
 _DAY_MIN = 1_440
 _DAYS_AT_ONCE = 120
 _WEIBULL_SCALE = 9.0
 _STORM = 28.0  # m/s on top of the wind that there is
 
+_MARK = "simulated turbines"
+_LOCK = 7_061_005  # one advisory lock for all fills of a database
+_IDLE_CONNECTIONS = 8
+# As many as go into one part of an answer; more do not fit into the processor's cache.
+_BATCH_BYTES = 2_000_000
+_COMMENT = """
+    SELECT t::oid AS table, obj_description(t, 'pg_class') AS comment FROM to_regclass('public.data') AS t
+"""
+# Indexes after the load: half the time. The old table is there for readers until the commit.
+_PUBLISH = (
+    "SET LOCAL maintenance_work_mem = '256MB'",
+    "ALTER TABLE public.data_filled ALTER turbine SET NOT NULL, ALTER timestamp SET NOT NULL,"
+    " ADD CONSTRAINT data_filled_id PRIMARY KEY (id)",
+    "CREATE INDEX data_filled_time ON public.data_filled (turbine, timestamp)",
+    "DROP TABLE IF EXISTS public.data",
+    "ALTER TABLE public.data_filled RENAME TO data",
+    "ALTER INDEX public.data_filled_id RENAME TO data_id",
+    "ALTER INDEX public.data_filled_time RENAME TO data_time",
+)
+
 _Floats = npt.NDArray[np.float64]
 _Minutes = npt.NDArray[np.int64]  # since 1970, unless noted
+
+
+# What was measured
 
 
 @dataclass(frozen=True)
@@ -62,41 +96,31 @@ class Planted:
     value: float | None = None
 
 
-class _Place(NamedTuple):
-    """A fault of one day of the schedule, from a time of day on."""
-
-    day: int
-    kind: str
-    signal: str
-    at: time
-    minutes: int
-    value: float | None = None
-
-
-# It repeats, and each turbine is a day further in it than the one before: the first turbine's first day has no fault.
+# Day, kind, signal, from when, for how many minutes, value. It repeats, and each turbine is a day further in it than the one before:
+# the first turbine's first day has no fault.
 PERIOD_DAYS = 10
-_SCHEDULE = (
-    _Place(1, "gap", "", time(2, 0), 180),
-    _Place(2, "gap", "", time(3, 7), 1),
-    _Place(2, "gap", "", time(7, 11), 2),
-    _Place(2, "gap", "", time(12, 50), 10),
-    _Place(3, "frozen", "wind_speed", time(10, 0), 120),
-    _Place(3, "frozen", "ambient_temperature", time(15, 30), 300),
-    _Place(4, "spike", "wind_speed", time(4, 44), 1, 61.0),
-    _Place(4, "spike", "power", time(10, 17), 1, 9_000.0),
-    _Place(4, "spike", "ambient_temperature", time(21, 3), 1, 49.5),
-    _Place(5, "out_of_range", "wind_speed", time(6, 5), 3, -3.0),
-    _Place(5, "out_of_range", "power", time(11, 20), 2, 65_535.0),
-    _Place(5, "out_of_range", "ambient_temperature", time(16, 0), 15, -99.9),
-    _Place(5, "out_of_range", "wind_direction", time(22, 41), 1, 720.0),
-    _Place(6, "null", "wind_speed", time(8, 0), 30),
-    _Place(6, "null", "power", time(8, 15), 10),
-    _Place(6, "null", "ambient_temperature", time(19, 59), 1),
+_SCHEDULE: tuple[tuple[int, str, str, str, int, float | None], ...] = (
+    (1, "gap", "", "02:00", 180, None),
+    (2, "gap", "", "03:07", 1, None),
+    (2, "gap", "", "07:11", 2, None),
+    (2, "gap", "", "12:50", 10, None),
+    (3, "frozen", "wind_speed", "10:00", 120, None),
+    (3, "frozen", "ambient_temperature", "15:30", 300, None),
+    (4, "spike", "wind_speed", "04:44", 1, 61.0),
+    (4, "spike", "power", "10:17", 1, 9_000.0),
+    (4, "spike", "ambient_temperature", "21:03", 1, 49.5),
+    (5, "out_of_range", "wind_speed", "06:05", 3, -3.0),
+    (5, "out_of_range", "power", "11:20", 2, 65_535.0),
+    (5, "out_of_range", "ambient_temperature", "16:00", 15, -99.9),
+    (5, "out_of_range", "wind_direction", "22:41", 1, 720.0),
+    (6, "null", "wind_speed", "08:00", 30, None),
+    (6, "null", "power", "08:15", 10, None),
+    (6, "null", "ambient_temperature", "19:59", 1, None),
     # Of the ten minutes from 13:20 only one is there.
-    _Place(7, "gap", "", time(13, 20), 5),
-    _Place(7, "gap", "", time(13, 26), 4),
-    _Place(8, "storm", "wind_speed", time(12, 0), 360),
-    _Place(9, "gap", "", time(23, 0), 60),
+    (7, "gap", "", "13:20", 5, None),
+    (7, "gap", "", "13:26", 4, None),
+    (8, "storm", "wind_speed", "12:00", 360, None),
+    (9, "gap", "", "23:00", 60, None),
 )
 
 
@@ -107,21 +131,13 @@ def planted(start: date = START, days: int = DAYS, turbines: Sequence[str] = ())
     values out of range, NULL, a bin with one minute, a storm, the last hour missing. The second turbine begins with the
     second day of it, and so on.
     """
-    found = [
-        _planted(place, start + timedelta(days=day), turbine)
-        for number, turbine in enumerate(turbines or ("",))
-        for day in range(days)
-        for place in _SCHEDULE
-        if place.day == (day + number) % PERIOD_DAYS
-    ]
+    found = []
+    for (number, turbine), day in itertools.product(enumerate(turbines or ("",)), range(days)):
+        for place, kind, signal, at, minutes, value in _SCHEDULE:
+            if place == (day + number) % PERIOD_DAYS:
+                begin = datetime.combine(start + timedelta(days=day), time.fromisoformat(at), UTC)
+                found.append(Planted(kind, turbine, signal, begin, begin + timedelta(minutes=minutes), value))
     return sorted(found, key=lambda one: (one.begin, one.turbine))
-
-
-def _planted(place: _Place, day: date, turbine: str) -> Planted:
-    begin = datetime.combine(day, place.at, UTC)
-    return Planted(
-        place.kind, turbine, place.signal, begin, begin + timedelta(minutes=place.minutes), value=place.value
-    )
 
 
 def rows(
@@ -154,14 +170,14 @@ def _measured(
 ) -> tuple[dict[str, _Floats], npt.NDArray[np.bool_]]:
     """Consecutive minutes of one turbine with their faults, NaN for NULL, and which of them are present."""
     first = int(minutes[0])
+    storms = np.zeros(len(minutes))
     within: list[tuple[Planted, slice]] = []
     for fault in faults:
         begin, end = (int(instant.timestamp()) // 60 - first for instant in (fault.begin, fault.end))
         if begin >= 0 and end <= len(minutes):
             within.append((fault, slice(begin, end)))
-    storms = np.zeros(len(minutes))
-    for _, place in (pair for pair in within if pair[0].kind == "storm"):
-        storms[place] = _STORM * np.sin(np.linspace(0, np.pi, place.stop - place.start)) ** 2
+            if fault.kind == "storm":
+                storms[begin:end] = _STORM * np.sin(np.linspace(0, np.pi, end - begin)) ** 2
     values = _signals(turbine, minutes, storms, seed)
     present = np.ones(len(minutes), bool)
     for fault, place in within:
@@ -224,3 +240,126 @@ def _drawn(name: str, numbers: _Minutes) -> _Floats:
     mixed ^= mixed >> np.uint64(31)
     halves = (mixed >> np.uint64(32)) + (mixed & np.uint64(0xFFFFFFFF))
     return (halves.astype(np.float64) / 2**32 - 1) * np.sqrt(6)
+
+
+# The database
+
+
+class SourceFailed(PlatformError):
+    """The source database does not answer, or has no table; the message says which, without the URL."""
+
+
+def fill(
+    database_url: str, *, start: date = START, days: int = DAYS, turbines: Sequence[str] = (), seed: int = SEED
+) -> int:
+    """Fills the table with these days of these turbines, or of one without a name, in one transaction.
+
+    Returns:
+        The number of rows written: 0 when they were there already.
+
+    Raises:
+        ConfigurationError: if there is a table `data` that was not filled here, or the request makes no sense.
+        SourceFailed: if the database does not do it.
+    """
+    if days < 1 or len(set(turbines)) < len(turbines) or not all(turbines):
+        raise ConfigurationError(
+            f"simulated turbines need at least one day and names that differ: asked for were {days} days of"
+            f" {', '.join(map(repr, turbines)) or 'one turbine'}"
+        )
+    from adbc_driver_postgresql import dbapi
+
+    content = f"{_MARK} {VERSION}, seed {seed}: {days} days from {start} of {', '.join(turbines) or 'one turbine'}"
+    with _translated(database_url), dbapi.connect(database_url) as connection:
+        _row(connection, sql.SQL("SELECT pg_advisory_xact_lock({})").format(_LOCK))
+        found = _row(connection, sql.SQL(_COMMENT))
+        if found["comment"] == content:
+            return 0
+        if found["table"] is not None and not (found["comment"] or "").startswith(_MARK):
+            raise ConfigurationError(
+                "the database for simulated turbines has a table public.data that they did not fill, and it was left as it is:"
+                " give a database of its own"
+            )
+        with connection.cursor() as cursor:
+            batches = pa.RecordBatchReader.from_batches(SCHEMA, rows(start, days, turbines, seed=seed))
+            written = cursor.adbc_ingest("data_filled", batches, mode="create", db_schema_name="public")
+            for statement in _PUBLISH:
+                cursor.execute(statement)
+            cursor.execute(sql.SQL("COMMENT ON TABLE public.data IS {}").format(content).as_string(None))
+            cursor.execute("ANALYZE public.data")
+        connection.commit()
+        return written
+
+
+def _row(connection: "Connection", query: sql.Composable) -> dict[str, Any]:
+    """The single row of a query, not copied: what gives `void` cannot be."""
+    with connection.cursor() as cursor:
+        cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
+        cursor.execute(query.as_string(None))
+        (found,) = cursor.fetch_arrow_table().to_pylist()
+        return found
+
+
+@contextlib.contextmanager
+def _translated(database_url: str) -> Iterator[None]:
+    """Turns what the driver raises into a failure that carries no secret."""
+    from adbc_driver_manager import Error
+
+    try:
+        yield
+    except (Error, OSError) as error:  # the latter is what a reader raises
+        # A URL that cannot be read is repeated by libpq, password included.
+        text = " ".join(str(error).replace(database_url, "the URL").split())
+        raise SourceFailed(f"the source database failed: {text}") from error
+
+
+class Source:
+    """The table as a server reads it; connections are kept, since opening one takes longer than a day of rows.
+
+    Args:
+        database_url: `postgresql://…`; nothing is opened before the first query.
+    """
+
+    def __init__(self, database_url: str) -> None:
+        self._url = database_url
+        self._pool = QueuePool(self._open, pool_size=_IDLE_CONNECTIONS, max_overflow=-1, reset_on_return=None)
+
+    @contextlib.contextmanager
+    def batches(self, query: sql.Composable) -> Iterator[pa.RecordBatchReader]:
+        """What a query gives, as it arrives; it ends where the context does, however much was read.
+
+        Raises:
+            SourceFailed: also where the batches are read.
+        """
+        with _translated(self._url):
+            pooled = self._pool.connect()
+        ended = False
+        try:
+            with _translated(self._url), contextlib.closing(pooled.cursor()) as cursor:
+                cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
+                cursor.execute(query.as_string(None))
+                reader = cursor.fetch_record_batch()
+                yield reader
+                # Otherwise rows may still be under way, and the connection is no good for anything else.
+                ended = next(iter(reader), None) is None
+        except SourceFailed:
+            # A server that went away took the idle connections with it.
+            self.close()
+            raise
+        finally:
+            if not ended:
+                pooled.invalidate()
+            pooled.close()
+
+    def close(self) -> None:
+        """Closes what is idle; what is in use is closed by whoever uses it, or is kept."""
+        self._pool.dispose()
+        self._pool = self._pool.recreate()
+
+    def _open(self) -> Any:
+        from adbc_driver_postgresql import dbapi
+
+        connection = dbapi.connect(self._url, autocommit=True)
+        with connection.cursor() as cursor:
+            # Rows in the order of the table, and a core left for those who read them.
+            cursor.execute("SET max_parallel_workers_per_gather = 0")
+        return connection

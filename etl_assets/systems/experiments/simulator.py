@@ -5,19 +5,17 @@ Everything follows from the seed. Users sign up over two years until the middle 
 """
 
 import tempfile
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from etl_assets.systems.experiments.simulator.layouts import LAYOUTS, Layout
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+import pyarrow as pa
+import pyarrow.compute as pc
 
 USERS, EXPERIMENTS, COMPOUNDS = "users.csv", "user_experiments.csv", "compounds.csv"
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -41,25 +39,84 @@ WITHOUT_EXPERIMENT = 0.1  # of the users
 NAMED_TWICE = 0.02  # of the lists
 _AT_ONCE = 250_000
 
-Kind = Literal[
-    "no date",
-    "repeated key",
-    "other separator",
-    "unknown user",
-    "unknown compound",
-    "negative run time",
-    "run time is no number",
-]
+
+# Layouts: the same data, written in other ways
+
+
+class Style(NamedTuple):
+    """How a line is written: what stands between two cells, at its end, and before its first cell."""
+
+    between: str
+    after: str = "\n"
+    before: str = ""
+
+
+# What a program writes that took the TAB of `comma-tab-lf` for a part of the cell.
+QUOTED = Style('","\t', '"\n', '"')
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How files are written.
+
+    Attributes:
+        styles: of the lines, one after another.
+        mark: the file begins with a byte-order mark.
+        blank_line: users.csv begins with a blank line.
+        ended: the last line has an end like all others.
+    """
+
+    styles: tuple[Style, ...]
+    mark: bool = False
+    blank_line: bool = False
+    ended: bool = True
+
+    def style(self, line: int) -> Style:
+        """The style of a line; the first is 1."""
+        return self.styles[(line - 1) % len(self.styles)]
+
+    def lines(self, columns: Sequence[pa.StringArray], *, first: int) -> pa.StringArray:
+        """The text of each row with its end.
+
+        Args:
+            columns: the cells; none has a separator, a quote or a line break in it.
+            first: the line that the first row stands in.
+        """
+        places = pa.array((first - 1 + np.arange(len(columns[0]))) % len(self.styles))
+        between, after, before = (pa.array(texts).take(places) for texts in zip(*self.styles, strict=True))
+        parts: list[Any] = [before]
+        for column in columns:
+            parts += [column, between]
+        return pc.binary_join_element_wise(*parts[:-1], after, "")
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    # As the real files are.
+    "comma-tab-lf": Layout((Style(",\t"),), blank_line=True, ended=False),
+    "comma-lf": Layout((Style(","),)),
+    "comma-crlf": Layout((Style(",", "\r\n"),)),
+    "tab-lf": Layout((Style("\t"),)),
+    "bom-crlf": Layout((Style(",", "\r\n"),), mark=True, blank_line=True),
+    "quoted-tab": Layout((QUOTED,)),
+    # All of them in one file, and cells and lines with spaces at their ends.
+    "mixed": Layout((Style(",\t"), Style(","), Style("\t", "\r\n"), QUOTED, Style(" , ", " \t\n")), blank_line=True),
+}
+
+
+# Files
 
 
 @dataclass(frozen=True)
 class Planted:
-    """A fault that is in a file: in which line (the first is 1; blank ones count) and column, and what it is."""
+    """A fault that is in a file: in which line (the first is 1; blank ones count) and column, and what it is.
+
+    Kinds are those of `_bad_rows`.
+    """
 
     file: str
     line: int
     column: str
-    kind: Kind
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -82,7 +139,7 @@ class Written:
 
 
 # Cells of a row with faults, and what is wrong by column.
-_Bad = tuple[tuple[str, ...], Mapping[str, Kind]]
+_Bad = tuple[tuple[str, ...], Mapping[str, str]]
 
 
 def write_files(
@@ -136,16 +193,14 @@ def write_files(
 
 
 def _write(
-    path: Path, layout: Layout, blocks: Iterator[Sequence["pa.StringArray"]], bad: Sequence[_Bad]
+    path: Path, layout: Layout, blocks: Iterator[Sequence[pa.StringArray]], bad: Sequence[_Bad]
 ) -> list[Planted]:
     """Write the header and all rows, one bad row behind each of the first good ones, and tell where these are."""
-    import pyarrow as pa
-
     lines = 0
     planted: list[Planted] = []
     with path.open("wb") as file:
 
-        def write(columns: Sequence["pa.StringArray"]) -> None:
+        def write(columns: Sequence[pa.StringArray]) -> None:
             nonlocal lines
             written = layout.lines(columns, first=lines + 1)
             if len(written):
@@ -177,7 +232,7 @@ def _write(
 def _bad_rows(users: int, experiments: int, compounds: int) -> Mapping[str, Sequence[_Bad]]:
     """A row for each kind of fault; ids that no other row has, but where the id is the fault."""
     user, compound = str(users + 1000), str(compounds + 1000)
-    rows: Sequence[tuple[str, str, str, Mapping[str, Kind]]] = (
+    rows: Sequence[tuple[str, str, str, Mapping[str, str]]] = (
         ("1", "1:3", "10", {"experiment_compound_ids": "other separator"}),
         (user, "1", "10", {"user_id": "unknown user"}),
         ("1", f"1;{compound}", "10", {"experiment_compound_ids": "unknown compound"}),
@@ -204,16 +259,11 @@ def _ids(number: int) -> Iterator[npt.NDArray[np.int64]]:
         yield np.arange(begin, min(begin + _AT_ONCE, number + 1))
 
 
-def _text(values: npt.NDArray[Any]) -> "pa.StringArray":
-    import pyarrow as pa
-
+def _text(values: npt.NDArray[Any]) -> pa.StringArray:
     return pa.array(values).cast(pa.string())
 
 
-def _users(number: int, rng: np.random.Generator) -> Iterator[Sequence["pa.StringArray"]]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+def _users(number: int, rng: np.random.Generator) -> Iterator[Sequence[pa.StringArray]]:
     people = [(first, last) for first in FIRST_NAMES for last in LAST_NAMES]
     names = pa.array([f"{first} {last}" for first, last in people])
     addresses = pa.array([_plain(f"{first}.{last}".lower()) for first, last in people])
@@ -227,15 +277,10 @@ def _users(number: int, rng: np.random.Generator) -> Iterator[Sequence["pa.Strin
 
 def _plain(text: str) -> str:
     """Without the marks over letters."""
-    import unicodedata
-
     return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
 
 
-def _compounds(number: int, rng: np.random.Generator) -> Iterator[Sequence["pa.StringArray"]]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+def _compounds(number: int, rng: np.random.Generator) -> Iterator[Sequence[pa.StringArray]]:
     def atoms(symbol: str, fewest: int, most: int, rows: int) -> pa.StringArray:
         texts = ["" if n == 0 else symbol if n == 1 else f"{symbol}{n}" for n in range(most + 1)]
         return pa.array(texts).take(pa.array(rng.integers(fewest, most + 1, rows)))
@@ -257,10 +302,7 @@ def _letters(number: int) -> str:
 
 def _experiments(
     number: int, users: int, compounds: int, rng: np.random.Generator, lists: Counter[str]
-) -> Iterator[Sequence["pa.StringArray"]]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+) -> Iterator[Sequence[pa.StringArray]]:
     active = 1 + rng.permutation(users)[: max(round(users * (1 - WITHOUT_EXPERIMENT)), 1)]
     names = _text(np.arange(compounds + 1))
     for ids in _ids(number):
