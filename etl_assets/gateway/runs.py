@@ -1,11 +1,11 @@
 """The calls around runs: start any job, one run per idempotency key; list, follow and cancel runs."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from etl_assets.core.registry import secrets
 from etl_assets.core.sources.http.outcomes import Redactor
@@ -24,8 +24,7 @@ from etl_assets.gateway.documents import (
     RunsPage,
     Status,
 )
-from etl_assets.gateway.graphql import CancelPolicy, CancelRefused, OrchestratorDown
-from etl_assets.gateway.orchestrator import Orchestrator
+from etl_assets.gateway.orchestrator import CancelPolicy, CancelRefused, Orchestrator, OrchestratorDown
 from etl_assets.gateway.problems import Problem, documented, unfit
 from etl_assets.gateway.routing import Configured, Dagster, Data, only_known_parameters
 from etl_assets.gateway.store import Busy, Store, StoreDown
@@ -38,6 +37,9 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 # How long a request waits for another one with the same key, which is just starting the run.
 KEY_TIMEOUT_S = 5.0
 KEY_PAUSE_S = 0.05
+
+LOCATION = {"Location": {"description": "Where to follow it", "schema": {"type": "string"}}}
+CANCELED = {**RUN_EXAMPLE, "status": "CANCELED"}
 
 router = APIRouter(prefix="/v1", tags=["runs"], dependencies=[Depends(only_known_parameters)])
 
@@ -61,33 +63,31 @@ def _no_run(run_id: str) -> Problem:
 
 
 def _used(run_id: str) -> Problem:
-    return Problem(
-        409,
-        "Idempotency-Key used",
-        f"this Idempotency-Key has started run {run_id} by another request: send a new key",
-    )
+    detail = f"this Idempotency-Key has started run {run_id} by another request: send a new key"
+    return Problem(409, "Idempotency-Key used", detail)
 
 
 def _in_use() -> Problem:
-    return Problem(
-        409,
-        "Idempotency-Key in use",
-        "another request with this Idempotency-Key is under way: send it again in a moment",
-        {"Retry-After": "1"},
-    )
+    detail = "another request with this Idempotency-Key is under way: send it again in a moment"
+    return Problem(409, "Idempotency-Key in use", detail, {"Retry-After": "1"})
 
 
-def _example(description: str, example: Any) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"example": example}}}
+def _example(description: str, example: Any, **more: Any) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"example": example}}, **more}
+
+
+def _answers(good: dict[int | str, dict[str, Any]], *problems: Problem) -> dict[int | str, dict[str, Any]]:
+    return good | documented(*problems)
 
 
 @router.get(
     "/jobs",
     summary="Jobs that can be started",
-    responses={
-        200: _example("The jobs", JOBS_EXAMPLE),
-        **documented(unfit(("query.limit", "there is no such parameter: none can be given")), OrchestratorDown()),
-    },
+    responses=_answers(
+        {200: _example("The jobs", JOBS_EXAMPLE)},
+        unfit(("query.limit", "there is no such parameter: none can be given")),
+        OrchestratorDown(),
+    ),
 )
 async def list_jobs(dagster: Dagster) -> JobsDocument:
     """List the jobs of all code locations that are loaded."""
@@ -98,20 +98,17 @@ async def list_jobs(dagster: Dagster) -> JobsDocument:
     "/runs",
     status_code=201,
     summary="Start a run",
-    responses={
-        200: {"model": RunDocument, **_example("The run that this Idempotency-Key has started before", RUN_EXAMPLE)},
-        201: {
-            **_example("The run was started", RUN_EXAMPLE),
-            "headers": {"Location": {"description": "Where to follow it", "schema": {"type": "string"}}},
+    responses=_answers(
+        {
+            200: _example("The run that this Idempotency-Key has started before", RUN_EXAMPLE, model=RunDocument),
+            201: _example("The run was started", RUN_EXAMPLE, headers=LOCATION),
         },
-        **documented(
-            _used(RUN_ID),
-            _in_use(),
-            unfit(("body.job", "Field required")),
-            OrchestratorDown(),
-            StoreDown("is not ready"),
-        ),
-    },
+        _used(RUN_ID),
+        _in_use(),
+        unfit(("body.job", "Field required")),
+        OrchestratorDown(),
+        StoreDown("is not ready"),
+    ),
 )
 async def start_run(
     requested: RunRequest, response: Response, dagster: Dagster, store: Data, key: IdempotencyKey = None
@@ -121,9 +118,12 @@ async def start_run(
     With an `Idempotency-Key` one run is started, however often the request is sent: safe to repeat when an answer was lost.
     """
     if key is None:
-        run, started = await _launch(dagster, requested, tags={}), True
+        run, started = await _launch(dagster, requested, {}), True
     else:
-        run, started = await _run_of_key(dagster, store, requested, key)
+        try:
+            run, started = await _found_or_launched(dagster, store, requested, key)
+        except Busy:
+            raise _in_use() from None
     response.status_code = 201 if started else 200
     response.headers["Location"] = f"/v1/runs/{run.run_id}"
     return run
@@ -132,12 +132,11 @@ async def start_run(
 @router.get(
     "/runs",
     summary="Runs, newest first",
-    responses={
-        200: _example("A page of runs", PAGE_EXAMPLE),
-        **documented(
-            unfit(("query.limit", f"Input should be less than or equal to {LARGEST_PAGE}")), OrchestratorDown()
-        ),
-    },
+    responses=_answers(
+        {200: _example("A page of runs", PAGE_EXAMPLE)},
+        unfit(("query.limit", f"Input should be less than or equal to {LARGEST_PAGE}")),
+        OrchestratorDown(),
+    ),
 )
 async def list_runs(
     request: Request,
@@ -163,14 +162,12 @@ async def list_runs(
 @router.get(
     "/runs/{run_id}",
     summary="A run with its steps",
-    responses={
-        200: _example("The run", DETAILS_EXAMPLE),
-        **documented(
-            _no_run(RUN_ID),
-            unfit(("query.wait_s", f"Input should be less than or equal to {LONGEST_WAIT_S}")),
-            OrchestratorDown(),
-        ),
-    },
+    responses=_answers(
+        {200: _example("The run", DETAILS_EXAMPLE)},
+        _no_run(RUN_ID),
+        unfit(("query.wait_s", f"Input should be less than or equal to {LONGEST_WAIT_S}")),
+        OrchestratorDown(),
+    ),
 )
 async def get_run(
     run_id: RunId,
@@ -183,7 +180,16 @@ async def get_run(
     ] = 0,
 ) -> RunDetails:
     """Follow a run: its steps so far, and why it failed if it did."""
-    run = await _awaited(run_id, dagster, wait_s=wait_s, stopping=lambda: bool(request.app.state.stopping))
+    clock = asyncio.get_running_loop().time
+    until, pause_s = clock() + wait_s, FIRST_PAUSE_S
+    while run := await dagster.run(run_id):
+        left_s = until - clock()
+        if run.ended or left_s <= 0 or request.app.state.stopping:
+            break
+        await asyncio.sleep(min(pause_s, left_s))
+        pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
+    else:
+        raise _no_run(run_id)
     failures = await dagster.failures(run_id) if run.status == "FAILURE" else []
     if failures:
         redact = Redactor(secrets(settings))
@@ -196,19 +202,16 @@ async def get_run(
     "/runs/{run_id}/cancel",
     status_code=202,
     summary="Cancel a run",
-    responses={
-        200: {
-            "model": RunDocument,
-            **_example("The run was marked as canceled (`force`)", {**RUN_EXAMPLE, "status": "CANCELED"}),
+    responses=_answers(
+        {
+            200: _example("The run was marked as canceled (`force`)", CANCELED, model=RunDocument),
+            202: _example("The run was asked to end", {**RUN_EXAMPLE, "status": "CANCELING"}),
         },
-        202: _example("The run was asked to end", {**RUN_EXAMPLE, "status": "CANCELING"}),
-        **documented(
-            _no_run(RUN_ID),
-            CancelRefused(f"Run {RUN_ID} could not be terminated due to having status SUCCESS."),
-            unfit(("path.run_id", f"String should match pattern '{RUN_ID_PATTERN}'")),
-            OrchestratorDown(),
-        ),
-    },
+        _no_run(RUN_ID),
+        CancelRefused(f"Run {RUN_ID} could not be terminated due to having status SUCCESS."),
+        unfit(("path.run_id", f"String should match pattern '{RUN_ID_PATTERN}'")),
+        OrchestratorDown(),
+    ),
 )
 async def cancel_run(
     run_id: RunId,
@@ -234,58 +237,29 @@ async def cancel_run(
     return run
 
 
-async def _awaited(run_id: str, dagster: Orchestrator, *, wait_s: float, stopping: Callable[[], bool]) -> Run:
-    """A run as it is when it has ended, the time is over, or the gateway stops.
-
-    Raises:
-        Problem: if there is no such run.
-    """
-    clock = asyncio.get_running_loop().time
-    until, pause_s = clock() + wait_s, FIRST_PAUSE_S
-    while True:
-        run = await dagster.run(run_id)
-        if run is None:
-            raise _no_run(run_id)
-        left_s = until - clock()
-        if run.ended or left_s <= 0 or stopping():
-            return run
-        await asyncio.sleep(min(pause_s, left_s))
-        pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
-
-
-async def _run_of_key(dagster: Orchestrator, store: Store, requested: RunRequest, key: str) -> tuple[Run, bool]:
+@retry(
+    retry=retry_if_exception_type(Busy),
+    stop=stop_after_delay(KEY_TIMEOUT_S),
+    wait=wait_fixed(KEY_PAUSE_S),
+    reraise=True,
+)
+async def _found_or_launched(dagster: Orchestrator, store: Store, requested: RunRequest, key: str) -> tuple[Run, bool]:
     """The run of this key, and whether it was started just now.
 
     Raises:
-        Problem: if the key belongs to another request, or to one that does not come to an end.
+        Busy: if another request that has the key does not come to an end.
+        Problem: if the key belongs to another request.
     """
-    clock = asyncio.get_running_loop().time
-    until = clock() + KEY_TIMEOUT_S
-    while True:
-        try:
-            run, started = await _found_or_launched(dagster, store, requested, key)
-            break
-        except Busy:
-            if clock() > until:
-                raise _in_use() from None
-        await asyncio.sleep(KEY_PAUSE_S)
-    if run.tags.get(BODY_TAG, requested.fingerprint()) != requested.fingerprint():
-        raise _used(run.run_id)
-    return run, started
-
-
-async def _found_or_launched(dagster: Orchestrator, store: Store, requested: RunRequest, key: str) -> tuple[Run, bool]:
+    wanted = requested.fingerprint()
     async with store.exclusive(f"runs/{key}") as connection:
         with connection.deadline_paused():
             for run in await dagster.runs(tags={KEY_TAG: key}, limit=1):
+                if run.tags.get(BODY_TAG, wanted) != wanted:
+                    raise _used(run.run_id)
                 return run, False
-            return await _launch(dagster, requested, tags={KEY_TAG: key, BODY_TAG: requested.fingerprint()}), True
+            return await _launch(dagster, requested, {KEY_TAG: key, BODY_TAG: wanted}), True
 
 
-async def _launch(dagster: Orchestrator, requested: RunRequest, *, tags: dict[str, str]) -> Run:
-    return await dagster.launch(
-        requested.job,
-        partition=requested.partition,
-        tags={**requested.tags, **tags},
-        run_config=requested.run_config,
-    )
+async def _launch(dagster: Orchestrator, requested: RunRequest, tags: dict[str, str]) -> Run:
+    job, partition, run_config = requested.job, requested.partition, requested.run_config
+    return await dagster.launch(job, partition=partition, tags={**requested.tags, **tags}, run_config=run_config)
