@@ -1,34 +1,27 @@
-"""Dagster as the gateway sees it: jobs, runs, and whether it is up, over GraphQL and within a time limit.
+"""Dagster as the gateway sees it: jobs, runs, and whether it is up, within a time limit.
 
 Every member of an answer's union has a stated outcome here: what the caller can put right is a `LaunchRefused` (422) or
-`CancelRefused` (409), all else is `OrchestratorDown` (503), whose cause is in the log. No stack trace goes out. The queries
-name every member of an answer's union that the API has today (dagster-graphql 1.13).
+`CancelRefused` (409), all else is `OrchestratorDown` (503), whose cause is in the log. No stack trace goes out.
 """
 
-import asyncio
 import contextlib
-import functools
-import json
 import logging
-import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, get_args
 
-import anyio
+from pydantic import BaseModel, Field
 
-from etl_assets.core.sources.http.address import without_credentials
-from etl_assets.core.sources.http.client import ApiClient, ApiRefused, ApiUnavailable, Limits
-from etl_assets.core.sources.http.outcomes import MalformedAnswer
-from etl_assets.gateway.documents import ENDED, UNFINISHED, FailureDocument, Job, Run, StepDocument
+from etl_assets.gateway import graphql
+from etl_assets.gateway.graphql import Graphql, OrchestratorDown, StillLoading, expected, first_line
 from etl_assets.gateway.problems import Problem
 
 TIMEOUT_S = 1.5
 # A launch is sent only after Dagster has just answered; it writes a run and starts a process.
 LAUNCH_TIMEOUT_S = 8.0
-RETRY_AFTER_S = 5
 PAGE = 500
 EVENT_PAGE = 1000
 # A run whose process was killed without a word stays STARTED where nothing watches it. None lasts this long: it is the
@@ -36,91 +29,79 @@ EVENT_PAGE = 1000
 LONGEST_RUN_S = 21600
 LAUNCH_TAG, PARTITION_TAG = "etl/launch", "dagster/partition"
 RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
-MAX_MESSAGE_CHARS = 500
 MAX_EXAMPLES = 20
-ENDPOINT = "graphql"
 FORCE = "if its process is gone, cancel it with ?force=true"
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 
-RUN = "fragment run on Run { runId jobName status creationTime startTime endTime tags { key value } }"
-LOCATIONS = """query { workspaceOrError { __typename ... on PythonError { message }
-  ... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename ... on PythonError { message }
-    ... on RepositoryLocation { repositories { name jobs { name description } partitionSets { pipelineName } } }
-  } } }
-} }"""
-PARTITION_KEYS = """query($job: PipelineSelector!) { pipelineOrError(params: $job) { __typename ... on Error { message }
-  ... on Pipeline { partitionKeysOrError { partitionKeys } }
-} }"""
-PARTITION = """query($job: PipelineSelector!, $partition: String!) { pipelineOrError(params: $job) { __typename
-  ... on Error { message }
-  ... on Pipeline { partition(partitionName: $partition) {
-    runConfigOrError { __typename ... on PythonError { message } ... on PartitionRunConfig { yaml } }
-    tagsOrError { __typename ... on PythonError { message } ... on PartitionTags { results { key value } } }
-  } }
-} }"""
-ASSETS = "query($job: PipelineSelector!) { assetNodes(pipeline: $job) { assetKey { path } jobNames opNames } }"
-LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
-  ... on Error { message }
-  ... on RunConfigValidationInvalid { errors { message path } }
-  ... on LaunchRunSuccess { run { ...run } }
-} }"""
-RUNS = """query($filter: RunsFilter!, $limit: Int!, $after: String) {
-  runsOrError(filter: $filter, limit: $limit, cursor: $after) { __typename ... on Error { message }
-    ... on Runs { results { ...run assetSelection { path } } }
-  }
-}"""
-ONE_RUN = """query($run: ID!) { runOrError(runId: $run) { __typename ... on Error { message }
-  ... on Run { ...run }
-} }"""
-STEPS = """query($run: ID!) { runOrError(runId: $run) { __typename ... on Error { message }
-  ... on Run { stepStats { stepKey status startTime endTime } }
-} }"""
-EVENTS = """query($run: ID!, $after: String, $limit: Int!) {
-  logsForRun(runId: $run, afterCursor: $after, limit: $limit) { __typename ... on Error { message }
-    ... on EventConnection { cursor hasMore events { __typename
-      ... on ExecutionStepFailureEvent { stepKey message error { message errorChain { error { message } } } }
-      ... on RunFailureEvent { message error { message errorChain { error { message } } } }
-    } }
-  }
-}"""
-CANCEL = """mutation($run: String!, $policy: TerminateRunPolicy!) {
-  terminateRun(runId: $run, terminatePolicy: $policy) { __typename
-    ... on Error { message }
-    ... on TerminateRunFailure { message run { status } }
-  }
-}"""
+Unfinished = Literal["QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"]
+Ended = Literal["SUCCESS", "FAILURE", "CANCELED"]
+Status = Literal[Unfinished, "MANAGED", "SUSPENDED", Ended]
+UNFINISHED, ENDED = get_args(Unfinished), get_args(Ended)
 
 log = logging.getLogger(__name__)
 
 
-class OrchestratorDown(Problem):
-    """Dagster does not do what was requested, for a reason that the caller cannot change.
+class RunDocument(BaseModel):
+    """A run."""
 
-    Args:
-        what: what happened.
-        advice: what to do.
-        retry_after_s: when the same request may succeed; None if somebody must change something first.
-        outcome_unknown: whether a mutation may have taken effect all the same.
-    """
-
-    def __init__(
-        self,
-        what: str = "Dagster does not answer",
-        *,
-        advice: str = "try again later; the log of the gateway says more",
-        retry_after_s: int | None = RETRY_AFTER_S,
-        outcome_unknown: bool = True,
-    ) -> None:
-        headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
-        super().__init__(503, "Dagster unavailable", f"{what}: {advice}", headers)
-        self.outcome_unknown = outcome_unknown
+    run_id: str = Field(description="Dagster's id of the run")
+    job: str = Field(description="Its job; `__ASSET_JOB` if assets were picked in Dagster's UI")
+    partition: str | None = Field(description="Its partition, `first...last` if it is for a range, null without one")
+    status: Status = Field(description="As Dagster has it; SUCCESS, FAILURE and CANCELED are final")
+    created_at: datetime = Field(description="When it was asked for, UTC")
+    started_at: datetime | None = Field(description="When it began, UTC")
+    ended_at: datetime | None = Field(description="When it ended, UTC")
+    url: str = Field(description="Its page in Dagster's UI")
 
 
-class StillLoading(OrchestratorDown):
-    """Dagster is starting, or a code location is being loaded."""
+class Run(RunDocument):
+    """A run with what the gateway needs of it beyond what it answers."""
 
-    def __init__(self) -> None:
-        super().__init__("Dagster is still loading the code location", advice="try again in a moment", retry_after_s=2)
+    tags: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def ended(self) -> bool:
+        """Whether its status is final."""
+        return self.status in ENDED
+
+
+class StepDocument(BaseModel):
+    """A step of a run."""
+
+    key: str = Field(description="Name of the step")
+    status: Literal["SKIPPED", "SUCCESS", "FAILURE", "IN_PROGRESS"] | None = Field(description="Null before it begins")
+    started_at: datetime | None = Field(description="UTC")
+    ended_at: datetime | None = Field(description="UTC")
+
+
+class FailureDocument(BaseModel):
+    """Why a run failed."""
+
+    step: str | None = Field(description="Step that failed; null if it was none")
+    message: str = Field(description="First line of the error; the whole of it is in Dagster's UI")
+
+
+class JobDocument(BaseModel):
+    """A job that can be started."""
+
+    name: str = Field(description="As POST /v1/runs takes it")
+    description: str | None = Field(description="What it does")
+    partitioned: bool = Field(description="Whether a run needs a partition")
+
+
+class Job(JobDocument):
+    """A job and where Dagster has it."""
+
+    location: str
+    repository: str
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """As GraphQL's PipelineSelector."""
+        return {
+            "pipelineName": self.name,
+            "repositoryName": self.repository,
+            "repositoryLocationName": self.location,
+        }
 
 
 class LaunchRefused(Problem):
@@ -149,16 +130,13 @@ class CancelPolicy(StrEnum):
 
 
 class Orchestrator:
-    """One Dagster; every call has a connection of its own.
+    """One Dagster.
 
     Args:
-        url: of its GraphQL API, with or without `/graphql` at its end; user and password in it are sent as they should be.
+        url: of its GraphQL API.
         timeout_s: within which each method answers or raises OrchestratorDown; a launch may take longer after Dagster
             has answered.
         starting: whether a Dagster that does not answer is still starting.
-
-    Attributes:
-        ui_url: of Dagster's UI, without credentials.
 
     Raises:
         ConfigurationError: if the URL cannot be right.
@@ -172,11 +150,8 @@ class Orchestrator:
         launch_timeout_s: float = LAUNCH_TIMEOUT_S,
         starting: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._url = url.strip().rstrip("/").removesuffix(f"/{ENDPOINT}")
-        self.ui_url, _, _ = without_credentials("Dagster", self._url)
-        self._timeout_s = timeout_s
+        self._query = Graphql(url, timeout_s=timeout_s, starting=starting)
         self._launch_timeout_s = launch_timeout_s
-        self._starting = starting
 
     async def loading(self) -> bool:
         """Whether Dagster is starting or loads a code location, so that jobs may be missing.
@@ -185,14 +160,14 @@ class Orchestrator:
             OrchestratorDown: if it does not answer and is not starting.
         """
         try:
-            async with self._in_time():
+            async with self._query.in_time():
                 return any(entry["loadStatus"] == "LOADING" for entry in await self._locations())
         except StillLoading:
             return True
 
     async def jobs(self) -> list[Job]:
         """The jobs that can be started, by name; those of a location that cannot be loaded are missing."""
-        async with self._in_time():
+        async with self._query.in_time():
             return _jobs_of(await self._locations())
 
     async def unfinished(self, job: str) -> list[Run]:
@@ -203,7 +178,7 @@ class Orchestrator:
         Raises:
             UnknownJob, OrchestratorDown
         """
-        async with self._in_time():
+        async with self._query.in_time():
             nodes = await self._assets(await self._find(job))
             keys = {tuple(node["assetKey"]["path"]) for node in nodes}
             related = {job}.union(*(node["jobNames"] for node in nodes))
@@ -227,7 +202,7 @@ class Orchestrator:
             LaunchRefused: unknown job, missing or unknown partition, run configuration that does not fit.
             OrchestratorDown
         """
-        async with self._in_time():
+        async with self._query.in_time():
             found = await self._find(job)
             config, partition_tags = await self._partition(found, partition)
             if run_config is not None:
@@ -239,7 +214,7 @@ class Orchestrator:
         metadata = {"tags": _as_tags(sent)}
         params = {"selector": selector, "runConfigData": config, "executionMetadata": metadata}
         try:
-            answer = (await self._mutated(f"{LAUNCH} {RUN}", params=params))["launchRun"]
+            answer = await self._mutated(f"{graphql.LAUNCH} {graphql.RUN}", params=params)
         except OrchestratorDown as error:
             if not error.outcome_unknown:
                 raise
@@ -249,16 +224,16 @@ class Orchestrator:
             raise LaunchRefused(f"{job} does not take this run configuration: see errors", errors=errors)
         if answer.get("__typename") == "PipelineNotFoundError":
             raise UnknownJob(f"there is no job {job!r} any more: GET /v1/jobs lists those that there are")
-        return self._run_of(_expected(answer, "LaunchRunSuccess")["run"])
+        return self._run_of(expected(answer, "LaunchRunSuccess")["run"])
 
     async def run(self, run_id: str) -> Run | None:
         """A run, or None if there is none of this id."""
-        found = await self._of_run(f"{ONE_RUN} {RUN}", run_id)
+        found = await self._of_run(f"{graphql.ONE_RUN} {graphql.RUN}", run_id)
         return self._run_of(found) if found else None
 
     async def steps(self, run_id: str) -> list[StepDocument]:
         """The steps of a run that have begun, in the order in which they did; none if there is no such run."""
-        found = await self._of_run(STEPS, run_id)
+        found = await self._of_run(graphql.STEPS, run_id)
         steps = [
             StepDocument(key=of["stepKey"], status=of["status"], started_at=of["startTime"], ended_at=of["endTime"])
             for of in (found["stepStats"] if found else ())
@@ -267,7 +242,7 @@ class Orchestrator:
 
     async def failures(self, run_id: str) -> list[FailureDocument]:
         """Why a run failed, by step; what failed only because of a step is left out."""
-        async with self._in_time():
+        async with self._query.in_time():
             failures = [failure async for event in self._events(run_id) if (failure := _failure_of(event))]
             return [failure for failure in failures if failure.step] or failures
 
@@ -282,7 +257,7 @@ class Orchestrator:
     ) -> list[Run]:
         """Runs, newest first; `after` is the id of the last run of the page before."""
         wanted = {"pipelineName": job, "statuses": list(statuses) or None, "tags": _as_tags(tags or {}) or None}
-        async with self._in_time():
+        async with self._query.in_time():
             return [self._run_of(found) for found in await self._page(wanted, limit=limit, after=after)]
 
     async def cancel(self, run_id: str, *, policy: CancelPolicy = CancelPolicy.ASK) -> bool:
@@ -293,7 +268,7 @@ class Orchestrator:
             OrchestratorDown
         """
         try:
-            answer = (await self._mutated(CANCEL, run=run_id, policy=policy))["terminateRun"]
+            answer = await self._mutated(graphql.CANCEL, run=run_id, policy=policy)
         except OrchestratorDown:
             # Dagster fails as a whole where the server that held the process of the run is gone.
             run = await self.run(run_id)
@@ -307,66 +282,25 @@ class Orchestrator:
             if policy is CancelPolicy.ASK and answer["run"]["status"] not in ENDED:
                 reason = f"{reason.removesuffix('.')}: {FORCE}"
             raise CancelRefused(reason)
-        _expected(answer, "TerminateRunSuccess")
+        expected(answer, "TerminateRunSuccess")
         return True
 
     # Calls
 
-    @contextlib.asynccontextmanager
-    async def _in_time(self, timeout_s: float | None = None) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(timeout_s or self._timeout_s):
-                yield
-        except TimeoutError:
-            raise StillLoading if self._starting() else OrchestratorDown("Dagster did not answer in time") from None
-
-    async def _mutated(self, mutation: str, **variables: Any) -> dict[str, Any]:
-        async with self._in_time(self._launch_timeout_s):
+    async def _mutated(self, mutation: str, **variables: Any) -> Any:
+        async with self._query.in_time(self._launch_timeout_s):
             return await self._query(mutation, timeout_s=self._launch_timeout_s, **variables)
 
-    async def _query(self, query: str, *, timeout_s: float | None = None, **variables: Any) -> dict[str, Any]:
-        """The `data` of the answer to a query, which is not repeated."""
-        call = functools.partial(self._post, {"query": query, "variables": variables}, timeout_s or self._timeout_s)
-        try:
-            return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
-        except (ApiUnavailable, ApiRefused, MalformedAnswer) as error:
-            if self._starting():
-                raise StillLoading from None
-            log.warning("%s", error)
-            # A refusal with a status is an answer of the API: it has judged the request and done nothing.
-            raise OrchestratorDown(outcome_unknown=getattr(error, "outcome_unknown", True)) from error
-
-    def _post(self, document: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-        """One call; blocks for at most `timeout_s`.
-
-        Raises:
-            ApiUnavailable, ApiRefused, MalformedAnswer: if there is no whole answer, or one with errors; for the log.
-        """
-        limits = Limits(connect_timeout_s=timeout_s, read_timeout_s=timeout_s, deadline_s=timeout_s, max_attempts=1)
-        with ApiClient("Dagster", self._url, limits=limits) as client:
-            text = client.post_json(ENDPOINT, json.dumps(document).encode()).text
-        try:
-            answer = json.loads(text)
-        except (ValueError, RecursionError):
-            raise MalformedAnswer("the answer is no JSON: is DAGSTER_GRAPHQL_URL right?") from None
-        data = answer.get("data") if isinstance(answer, dict) else None
-        if not isinstance(data, dict) or answer.get("errors"):
-            raise MalformedAnswer("the answer has errors or no data: is it Dagster 1.13?")
-        return data
-
     async def _of_run(self, query: str, run_id: str) -> Mapping[str, Any] | None:
-        async with self._in_time():
-            found = (await self._query(query, run=run_id))["runOrError"]
-        return None if found["__typename"] == "RunNotFoundError" else _expected(found, "Run")
+        async with self._query.in_time():
+            found = await self._query(query, run=run_id)
+        return None if found["__typename"] == "RunNotFoundError" else expected(found, "Run")
 
-    async def _assets(self, job: Job) -> list[dict[str, Any]]:
-        nodes: list[dict[str, Any]] = (await self._query(ASSETS, job=job.selector))["assetNodes"]
-        return nodes
+    async def _assets(self, job: Job) -> Sequence[Mapping[str, Any]]:
+        return await self._query(graphql.ASSETS, job=job.selector)
 
-    async def _locations(self) -> list[dict[str, Any]]:
-        workspace = (await self._query(LOCATIONS))["workspaceOrError"]
-        entries: list[dict[str, Any]] = _expected(workspace, "Workspace")["locationEntries"]
-        return entries
+    async def _locations(self) -> Sequence[Mapping[str, Any]]:
+        return expected(await self._query(graphql.LOCATIONS), "Workspace")["locationEntries"]
 
     async def _find(self, name: str) -> Job:
         locations = await self._locations()
@@ -393,17 +327,17 @@ class Orchestrator:
             if partition is not None:
                 raise LaunchRefused(f"{job.name} has no partitions: leave `partition` out")
             return {}, {}
-        answer = (await self._query(PARTITION_KEYS, job=job.selector))["pipelineOrError"]
-        keys = _expected(answer, "Pipeline")["partitionKeysOrError"]["partitionKeys"]
+        known = expected(await self._query(graphql.PARTITION_KEYS, job=job.selector), "Pipeline")
+        keys = known["partitionKeysOrError"]["partitionKeys"]
         if partition is None:
             raise LaunchRefused(f"{job.name} is partitioned: name a `partition`; {_examples_of(keys)}")
         if partition not in keys:
             unknown = f"{job.name} has no partition {partition!r}; {_examples_of(keys)}"
             raise LaunchRefused(unknown, errors=[("body.partition", "unknown")])
-        answer = (await self._query(PARTITION, job=job.selector, partition=partition))["pipelineOrError"]
-        found = _expected(answer, "Pipeline")["partition"]
-        tags = _expected(found["tagsOrError"], "PartitionTags")["results"]
-        return _expected(found["runConfigOrError"], "PartitionRunConfig")["yaml"], _as_mapping(tags)
+        answer = await self._query(graphql.PARTITION, job=job.selector, partition=partition)
+        found = expected(answer, "Pipeline")["partition"]
+        tags = expected(found["tagsOrError"], "PartitionTags")["results"]
+        return expected(found["runConfigOrError"], "PartitionRunConfig")["yaml"], _as_mapping(tags)
 
     async def _launched_after_all(self, launch: str) -> Run:
         """The run of a launch whose answer was lost."""
@@ -425,17 +359,17 @@ class Orchestrator:
                 return
             after = page[-1]["runId"]
 
-    async def _page(self, wanted: Mapping[str, Any], *, limit: int, after: str | None) -> list[dict[str, Any]]:
+    async def _page(self, wanted: Mapping[str, Any], *, limit: int, after: str | None) -> Sequence[Mapping[str, Any]]:
         given = {name: value for name, value in wanted.items() if value is not None}
-        answer = (await self._query(f"{RUNS} {RUN}", filter=given, limit=limit, after=after))["runsOrError"]
-        results: list[dict[str, Any]] = _expected(answer, "Runs")["results"]
-        return results
+        return expected(
+            await self._query(f"{graphql.RUNS} {graphql.RUN}", filter=given, limit=limit, after=after), "Runs"
+        )["results"]
 
     async def _events(self, run_id: str) -> AsyncIterator[dict[str, Any]]:
         after, more = None, True
         while more:
-            answer = (await self._query(EVENTS, run=run_id, after=after, limit=EVENT_PAGE))["logsForRun"]
-            page = _expected(answer, "EventConnection")
+            answer = await self._query(graphql.EVENTS, run=run_id, after=after, limit=EVENT_PAGE)
+            page = expected(answer, "EventConnection")
             for event in page["events"]:
                 yield event
             after, more = page["cursor"], page["hasMore"]
@@ -454,25 +388,9 @@ class Orchestrator:
             created_at=found["creationTime"],
             started_at=found["startTime"],
             ended_at=found["endTime"],
-            url=f"{self.ui_url}/runs/{found['runId']}",
+            url=f"{self._query.base_url}/runs/{found['runId']}",
             tags=tags,
         )
-
-
-def _expected(answer: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    """The answer, if it is the member of its union that was hoped for.
-
-    Raises:
-        OrchestratorDown: if it is another one; its message is logged, on one line.
-    """
-    received = answer["__typename"]
-    if received == kind:
-        return answer
-    log.warning("Dagster answered with %s: %s", received, first_line(answer.get("message") or ""))
-    if received == "UnauthorizedError":
-        advice = "start its webserver without --read-only"
-        raise OrchestratorDown("Dagster lets the gateway change nothing", advice=advice, retry_after_s=None)
-    raise OrchestratorDown(f"Dagster failed ({received})")
 
 
 def _jobs_of(locations: Iterable[Mapping[str, Any]]) -> list[Job]:
@@ -528,13 +446,6 @@ def _with_op_names(run_config: Mapping[str, Any], nodes: Iterable[Mapping[str, A
         known = name in of_job or len(meant) != 1 or meant & ops.keys()
         named[name if known else next(iter(meant))] = config
     return {**run_config, "ops": named}
-
-
-def first_line(text: str) -> str:
-    """The first line of a message, shortened, and without user and password of a URL in it."""
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    line = _CREDENTIALS.sub("***", line)
-    return line if len(line) <= MAX_MESSAGE_CHARS else f"{line[: MAX_MESSAGE_CHARS - 1]}…"
 
 
 def _as_tags(tags: Mapping[str, str]) -> list[dict[str, str]]:

@@ -1,30 +1,29 @@
 """The calls around runs: start any job, one run per idempotency key; list, follow and cancel runs."""
 
 import asyncio
+import hashlib
+import json
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from etl_assets.core.registry import secrets
 from etl_assets.core.sources.http.outcomes import Redactor
-from etl_assets.gateway.documents import (
-    DETAILS_EXAMPLE,
-    JOBS_EXAMPLE,
-    PAGE_EXAMPLE,
-    RUN_EXAMPLE,
-    RUN_ID,
-    JobsDocument,
-    Name,
+from etl_assets.gateway.graphql import OrchestratorDown
+from etl_assets.gateway.orchestrator import (
+    CancelPolicy,
+    CancelRefused,
+    FailureDocument,
+    JobDocument,
+    Orchestrator,
     Run,
-    RunDetails,
     RunDocument,
-    RunRequest,
-    RunsPage,
     Status,
+    StepDocument,
 )
-from etl_assets.gateway.orchestrator import CancelPolicy, CancelRefused, Orchestrator, OrchestratorDown
 from etl_assets.gateway.problems import Problem, documented, unfit
 from etl_assets.gateway.routing import Configured, Dagster, Data, only_known_parameters
 from etl_assets.gateway.store import Busy, Store, StoreDown
@@ -38,6 +37,104 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 KEY_TIMEOUT_S = 5.0
 KEY_PAUSE_S = 0.05
 
+RESERVED_TAGS = ("dagster/", ".dagster/", "etl/")
+VISIBLE = r"^[^\x00-\x1f\x7f]+$"
+
+
+def _not_reserved(tags: dict[str, str]) -> dict[str, str]:
+    for name in tags:
+        if name.startswith(RESERVED_TAGS):
+            raise ValueError(f"tags that begin with {' or '.join(RESERVED_TAGS)} are not free: name another")
+    return tags
+
+
+def _storable(config: dict[str, Any] | None) -> dict[str, Any] | None:
+    try:
+        text = json.dumps(config, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except (ValueError, RecursionError):
+        raise ValueError("NaN, Infinity, half characters and endless nesting cannot be configured") from None
+    if "\\u0000" in text:
+        raise ValueError("the character NUL cannot be configured")
+    return config
+
+
+Name = Annotated[str, Field(min_length=1, max_length=255, pattern=VISIBLE)]
+TagName = Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9_.-]+)?$")]
+TagValue = Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class RunRequest(BaseModel):
+    """A run to start."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"job": "experiments_job", "partition": "2023-12-31", "tags": {"team": "lab"}}]
+        },
+    )
+
+    job: Name = Field(description="Job to run; GET /v1/jobs lists them")
+    partition: Name | None = Field(None, description="Partition; needed where the job is partitioned")
+    tags: Annotated[dict[TagName, TagValue], AfterValidator(_not_reserved)] = Field(
+        default_factory=dict, max_length=20, description="Tags of the run"
+    )
+    run_config: Annotated[dict[str, Any] | None, AfterValidator(_storable)] = Field(
+        None, description="Dagster's run configuration; without it the job's own"
+    )
+
+    def fingerprint(self) -> str:
+        """The same for the same request, however its body was written."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+
+
+class RunDetails(RunDocument):
+    """A run with its steps, and why it failed if it did."""
+
+    steps: list[StepDocument] = Field(description="Those that have begun, in this order")
+    failures: list[FailureDocument] = Field(description="Empty unless the run failed")
+
+
+class RunsPage(BaseModel):
+    """Some runs, newest first."""
+
+    runs: list[RunDocument] = Field(description="Newest first")
+    next: str | None = Field(description="Where the next page is; null at the end")
+
+
+class JobsDocument(BaseModel):
+    """The jobs that can be started."""
+
+    jobs: list[JobDocument] = Field(description="By name")
+
+
+RUN_ID = "4f3c2a9d-5e6b-4c1f-8a7d-9e0b1c2d3e4f"
+RUN_EXAMPLE = {
+    "run_id": RUN_ID,
+    "job": "experiments_job",
+    "partition": "2023-12-31",
+    "status": "STARTED",
+    "created_at": "2024-01-01T02:00:00.250000Z",
+    "started_at": "2024-01-01T02:00:02.125000Z",
+    "ended_at": None,
+    "url": f"http://127.0.0.1:3000/runs/{RUN_ID}",
+}
+DETAILS_EXAMPLE = {
+    **RUN_EXAMPLE,
+    "status": "FAILURE",
+    "ended_at": "2024-01-01T02:00:03.500000Z",
+    "steps": [
+        {
+            "key": "experiments__users",
+            "status": "FAILURE",
+            "started_at": "2024-01-01T02:00:02.500000Z",
+            "ended_at": "2024-01-01T02:00:03.250000Z",
+        }
+    ],
+    "failures": [{"step": "experiments__users", "message": "users.csv has no column signup_date"}],
+}
+PAGE_EXAMPLE = {"runs": [RUN_EXAMPLE], "next": f"/v1/runs?limit=1&after={RUN_ID}"}
+JOBS_EXAMPLE = {"jobs": [{"name": "experiments_job", "description": "Loads the three files.", "partitioned": True}]}
 LOCATION = {"Location": {"description": "Where to follow it", "schema": {"type": "string"}}}
 CANCELED = {**RUN_EXAMPLE, "status": "CANCELED"}
 

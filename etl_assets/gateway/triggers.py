@@ -15,8 +15,8 @@ from fastapi.responses import JSONResponse
 
 from etl_assets.gateway import monitoring
 from etl_assets.gateway.contracts import Triggers
-from etl_assets.gateway.documents import Run
-from etl_assets.gateway.orchestrator import LaunchRefused, Orchestrator, OrchestratorDown, StillLoading
+from etl_assets.gateway.graphql import OrchestratorDown, StillLoading
+from etl_assets.gateway.orchestrator import LaunchRefused, Orchestrator, Run
 from etl_assets.gateway.problems import documented
 from etl_assets.gateway.routing import Words, words_documented, words_response
 from etl_assets.gateway.store import STORE_DOWN, Busy, Connection, Store, StoreDown

@@ -9,15 +9,8 @@ from typing import Any
 import pytest
 
 from etl_assets.errors import ConfigurationError
-from etl_assets.gateway.orchestrator import (
-    CancelRefused,
-    LaunchRefused,
-    Orchestrator,
-    OrchestratorDown,
-    StillLoading,
-    UnknownJob,
-    first_line,
-)
+from etl_assets.gateway.graphql import Graphql, OrchestratorDown, StillLoading, first_line
+from etl_assets.gateway.orchestrator import CancelRefused, LaunchRefused, Orchestrator, UnknownJob
 from etl_assets_tests.gateway.dagster_api import DagsterApi, location, workspace
 
 PYTHON_ERROR = {
@@ -315,7 +308,8 @@ def test_a_url_that_cannot_be_right_is_a_configuration_error(url: str) -> None:
 
 @pytest.mark.parametrize("end", ["", "/", "/graphql", "/graphql/"])
 def test_the_url_is_taken_with_and_without_its_end(end: str) -> None:
-    assert Orchestrator(f"http://user:pass@host:3000/prefix{end}").ui_url == "http://host:3000/prefix"
+    made = Graphql(f"http://user:pass@host:3000/prefix{end}", timeout_s=1, starting=lambda: False)
+    assert made.base_url == "http://host:3000/prefix"
 
 
 def test_a_first_line_is_short_and_has_no_credentials() -> None:

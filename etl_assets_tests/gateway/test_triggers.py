@@ -12,7 +12,8 @@ import pytest
 import requests
 
 from etl_assets.core.database.connections import Database
-from etl_assets.gateway.orchestrator import LaunchRefused, OrchestratorDown, StillLoading
+from etl_assets.gateway.graphql import OrchestratorDown, StillLoading
+from etl_assets.gateway.orchestrator import LaunchRefused
 from etl_assets.gateway.store import Store, StoreDown
 from etl_assets.gateway.triggers import TooFrequent, Trigger, take
 from etl_assets_tests.gateway.serving import FakeDagster, serving

@@ -165,10 +165,10 @@ def parse_json(body: bytes, *, parse_constant: Callable[[str], Any] = _refuse_co
         raise MalformedAnswer("JSON with a number of too many digits") from None
 
 
-def refuse_page(body: bytes) -> None:
+def refuse_page(body: bytes, *, instead_of: str = "JSON") -> None:
     """Raises MalformedAnswer for HTML or XML: it comes from something in front of the API, not from the API."""
     if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        raise MalformedAnswer("a page (HTML or XML) instead of JSON")
+        raise MalformedAnswer(f"a page (HTML or XML) instead of {instead_of}")
 
 
 def server_message(body: bytes) -> str:
