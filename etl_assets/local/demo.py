@@ -31,12 +31,6 @@ ETL_ASSETS = [sys.executable, "-m", "etl_assets.cli"]
 QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.command("demo")(demo_command)
-    app.command("dev")(dev_command)
-
-
 @dataclass(frozen=True)
 class Row:
     """A line of the demo's table."""
