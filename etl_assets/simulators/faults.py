@@ -93,12 +93,9 @@ class Faults:
             return kind
 
     def _drawn(self, call: str) -> str:
-        draw = self._randoms.setdefault(call, random.Random(f"{self._seed}/{call}")).random()
-        for kind, probability in self._rates.get(call, {}).items():
-            if draw < probability:
-                return kind
-            draw -= probability
-        return NONE
+        rng = self._randoms.setdefault(call, random.Random(f"{self._seed}/{call}"))
+        rates = self._rates.get(call, {})
+        return rng.choices([*rates, NONE], [*rates.values(), max(1 - sum(rates.values()), 0.0)])[0]
 
     def count(self, call: str, kind: str) -> int:
         """How many requests of a call had this fault (`none`: how many passed)."""
