@@ -30,12 +30,9 @@ LOCATIONS = """query { workspaceOrError { __typename ... on PythonError { messag
     ... on RepositoryLocation { repositories { name jobs { name description } partitionSets { pipelineName } } }
   } } }
 } }"""
-PARTITION_KEYS = """query($job: PipelineSelector!) { pipelineOrError(params: $job) { __typename ... on Error { message }
-  ... on Pipeline { partitionKeysOrError { partitionKeys } }
-} }"""
 PARTITION = """query($job: PipelineSelector!, $partition: String!) { pipelineOrError(params: $job) { __typename
   ... on Error { message }
-  ... on Pipeline { partition(partitionName: $partition) {
+  ... on Pipeline { partitionKeysOrError { partitionKeys } partition(partitionName: $partition) {
     runConfigOrError { __typename ... on PythonError { message } ... on PartitionRunConfig { yaml } }
     tagsOrError { __typename ... on PythonError { message } ... on PartitionTags { results { key value } } }
   } }

@@ -322,22 +322,22 @@ class Orchestrator:
         raise UnknownJob(f"there is no job {name!r}: the jobs are {known}", errors=[("body.job", "unknown job")])
 
     async def _partition(self, job: Job, partition: str | None) -> tuple[Any, dict[str, str]]:
-        """Run configuration and tags for a partition: Dagster itself launches also what does not exist."""
+        """Run configuration and tags for a partition; Dagster itself gives and launches also what does not exist."""
         if not job.partitioned:
             if partition is not None:
                 raise LaunchRefused(f"{job.name} has no partitions: leave `partition` out")
             return {}, {}
-        known = expected(await self._query(graphql.PARTITION_KEYS, job=job.selector), "Pipeline")
-        keys = known["partitionKeysOrError"]["partitionKeys"]
+        answer = await self._query(graphql.PARTITION, job=job.selector, partition=partition or "")
+        found = expected(answer, "Pipeline")
+        keys = found["partitionKeysOrError"]["partitionKeys"]
         if partition is None:
             raise LaunchRefused(f"{job.name} is partitioned: name a `partition`; {_examples_of(keys)}")
         if partition not in keys:
             unknown = f"{job.name} has no partition {partition!r}; {_examples_of(keys)}"
             raise LaunchRefused(unknown, errors=[("body.partition", "unknown")])
-        answer = await self._query(graphql.PARTITION, job=job.selector, partition=partition)
-        found = expected(answer, "Pipeline")["partition"]
-        tags = expected(found["tagsOrError"], "PartitionTags")["results"]
-        return expected(found["runConfigOrError"], "PartitionRunConfig")["yaml"], _as_mapping(tags)
+        config = expected(found["partition"]["runConfigOrError"], "PartitionRunConfig")["yaml"]
+        tags = expected(found["partition"]["tagsOrError"], "PartitionTags")["results"]
+        return config, _as_mapping(tags)
 
     async def _launched_after_all(self, launch: str) -> Run:
         """The run of a launch whose answer was lost."""
