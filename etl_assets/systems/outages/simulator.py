@@ -80,6 +80,9 @@ class OutagesSimulator:
         sites: known from the start.
         outages_per_site: rows of the site's own devices, the planted ones included.
         conflict_on_replay: a second POST with a known key and body gets 409 instead of 200.
+
+    Attributes:
+        cutoff: of the rule for deliveries.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class OutagesSimulator:
         self.outages_per_site = outages_per_site
         self.devices_per_site = devices_per_site
         self.conflict_on_replay = conflict_on_replay
+        self.cutoff = CUTOFF
         self.faults = Faults(seed=seed)
         self._configured = tuple(sites)
         self._lock = RLock()
@@ -204,7 +208,7 @@ class OutagesSimulator:
 
     def _expected(self, site: str) -> list[tuple[RowKey, int]]:
         done = self._acknowledged.get(site, {})
-        rows = _deliverable(self._rows, _device_names(self._infos.get(site)))
+        rows = _deliverable(self._rows, _device_names(self._infos.get(site)), cutoff=self.cutoff)
         return [(key, version) for key, version in rows if key not in done]
 
     # What tests and the demo steer and inspect.
@@ -322,7 +326,7 @@ def _device_names(info: Any) -> dict[str, str]:
     return {device: name for device, name in pairs if isinstance(device, str) and isinstance(name, str)}
 
 
-def _deliverable(rows: Iterable[Row], names: dict[str, str]) -> Iterator[tuple[RowKey, int]]:
+def _deliverable(rows: Iterable[Row], names: dict[str, str], *, cutoff: datetime) -> Iterator[tuple[RowKey, int]]:
     """What a site's delivery consists of, in input order, each once, with the version that brought it first.
 
     The rule: rows of the site's devices that began at or after the cut-off; the end plays no part, even where it lies
@@ -337,7 +341,7 @@ def _deliverable(rows: Iterable[Row], names: dict[str, str]) -> Iterator[tuple[R
         if not isinstance(device, str) or device not in names or began is None or _instant(end) is None:
             continue
         key = (device, names[device], str(begin), str(end))
-        if began >= CUTOFF and key not in seen:
+        if began >= cutoff and key not in seen:
             seen.add(key)
             yield key, row.version
 
