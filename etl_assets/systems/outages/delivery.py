@@ -93,9 +93,7 @@ def deliver(database: Database, api: OutagesApi, site: str, *, run_id: str = "sc
         fresh = freeze(connection, site)
         if fresh is not None:
             settled.append(send(connection, api, fresh, run_id=run_id))
-        # The time is for people; it filters nothing.
-        query = "SELECT count(*), max(delivered_at) FROM outages.delivered_site_outages WHERE site_id = %s"
-        total, watermark = connection.execute(query, (site,)).fetchone() or (0, None)
+        total, watermark = history(connection, site)
         delivered, keys = sum(batch.outages for batch in settled), tuple(batch.batch_key for batch in settled)
         return Delivery(site, delivered, keys, total, watermark)
 
@@ -277,6 +275,12 @@ def _entry(batch: Batch, inserted: int, run_id: str) -> dict[str, Any]:
         "source_position": json.dumps({"batch": batch.batch_key}),
         "seconds": 0.0,
     }
+
+
+def history(connection: Connection[Any], site: str) -> tuple[int, datetime | None]:
+    """How many outages of a site were ever acknowledged, and when the newest was. The time is for people; it filters nothing."""
+    query = "SELECT count(*), max(delivered_at) FROM outages.delivered_site_outages WHERE site_id = %s"
+    return connection.execute(query, (site,)).fetchone() or (0, None)
 
 
 def settle_by_hand(database: Database, prefix: str, *, delivered: bool) -> Batch:
