@@ -111,7 +111,7 @@ def test_its_url_is_printed_when_it_answers_and_ctrl_c_twice_ends_everything(dev
     assert requests.get(f"{url}/server_info", timeout=10).ok
     dev.runs_until(lambda: f"gateway: http://127.0.0.1:{dev.gateway_port}" in dev.output(), "the gateway listens")
     assert re.search(r"delivered_site_outages", dev.output())
-    assert "own_dagster.py" in dev.commands()
+    assert "supervisor.py -- " in dev.commands()
 
     dev.process.send_signal(signal.SIGINT)
     dev.process.send_signal(signal.SIGINT)

@@ -257,7 +257,7 @@ def test_a_curl_starts_the_etl_and_ctrl_c_leaves_nothing_running(real: Script) -
 
     processes = descendants_of(script.pid, supervisor(data_dir))
     commands = [command_of(process) for process in processes]
-    for part in ("run.sh", "etl-assets gateway", "own_dagster.py", "dagster-webserver", "supervise"):
+    for part in ("run.sh", "etl-assets gateway", "supervisor.py -- ", "dagster-webserver", "supervise"):
         assert any(part in command for command in commands), (part, commands)
     real.ctrl_c()
     assert real.ended() == 0

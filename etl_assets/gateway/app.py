@@ -1,21 +1,53 @@
-"""The gateway's app: the routers of all systems, what is around them, and the OpenAPI document that describes it."""
+"""The gateway's app: the routers of all systems, what is around every call, and the OpenAPI document that describes it.
 
+Around every call are access, the limits of a body, the id of the request, its metrics, and problems as answers.
+
+Who may call: holders of the bearer token, or without one this machine only. Without a token the gateway listens on loopback
+only. A web page can still reach it there through the browser of somebody on this machine: by a name of its own that it lets
+point to loopback (the Host header gives that away), or straight by a link, a form or an image (the browser marks those as
+cross-site).
+"""
+
+import asyncio
 import functools
-from collections.abc import Sequence
+import hmac
+import ipaddress
+import logging
+import time
+import traceback
+import uuid
+from collections.abc import Mapping, Sequence
+from functools import partial
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import urlsplit
 
-from fastapi import APIRouter, FastAPI
-from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import SecretStr
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from etl_assets.core import registry
+from etl_assets.core.sources.http.address import checked_key
+from etl_assets.errors import ConfigurationError
 from etl_assets.gateway import monitoring, runs
-from etl_assets.gateway.middleware import REQUEST_ID, Envelope, add_handlers, too_long, too_slow
 from etl_assets.gateway.orchestrator import Orchestrator
-from etl_assets.gateway.problems import ProblemDocument, documented, no_json, unexpected, unreadable
-from etl_assets.gateway.security import OPEN_PATHS, cross_site, host_not_allowed, token_of, unauthorized
+from etl_assets.gateway.problems import (
+    Problem,
+    ProblemDocument,
+    documented,
+    no_json,
+    problem_response,
+    unexpected,
+    unfit,
+    unreadable,
+)
 from etl_assets.gateway.store import Store
 from etl_assets.settings import Settings
 
@@ -31,12 +63,84 @@ TAGS = [
     {"name": "health", "description": "For those who run the gateway"},
 ]
 BEARER = "bearer"
+REQUEST_ID = "X-Request-Id"
+MAX_BODY_BYTES = 64 * 1024
+# From the end of the head on; a sender that drips must not hold its connection for ever.
+BODY_DEADLINE_S = 10.0
+# What anybody may call: whether it lives, and how it is used. They hold no data.
+OPEN_PATHS = frozenset(("/healthz", "/readyz", "/status", "/openapi.json", "/docs"))
+TOKEN_VARIABLE = "ETL_GATEWAY_TOKEN"
+
+log = logging.getLogger(__name__)
+
+too_long = partial(Problem, 413, "Content Too Large", f"the body is longer than {MAX_BODY_BYTES} bytes: send less")
+host_not_allowed = partial(
+    Problem,
+    403,
+    "Foreign name",
+    "without a token the gateway answers only to the names of this machine: call it as http://127.0.0.1:…,"
+    f" or set {TOKEN_VARIABLE}",
+)
+cross_site = partial(
+    Problem,
+    403,
+    "Foreign page",
+    f"a page of another site made this request: call the gateway from a program or its own page, or set {TOKEN_VARIABLE}",
+)
 
 
-def routers_of_systems() -> Sequence[APIRouter]:
-    """The routers of the systems, each with the system's name as its tag."""
-    found = (system.part("routes", "router") for system in registry.systems())
-    return [router for router in found if router]
+def unauthorized(what: str = "this call needs the token of the gateway", *, fault: str = "") -> Problem:
+    """A call without the token; `fault` is what its challenge says beside the realm."""
+    return Problem(
+        401,
+        "Unauthorized",
+        f"{what}: send `Authorization: Bearer …` with the value of {TOKEN_VARIABLE}",
+        {"WWW-Authenticate": f'Bearer realm="etl-assets"{fault}'},
+    )
+
+
+def too_slow() -> Problem:
+    """A body that does not come to its end."""
+    detail = f"the body was not there within {BODY_DEADLINE_S:g} s: send it faster, or the right Content-Length"
+    return Problem(408, "Request Timeout", detail, {"Connection": "close"})
+
+
+def new_request_id() -> str:
+    """An id that no other request has."""
+    return uuid.uuid4().hex
+
+
+def token_of(settings: Settings) -> SecretStr | None:
+    """The token of the gateway, if it can be sent in a header.
+
+    Raises:
+        ConfigurationError: if it cannot; names the variable.
+    """
+    if settings.etl_gateway_token is not None:
+        checked_key(settings.etl_gateway_token, "gateway", TOKEN_VARIABLE)
+    return settings.etl_gateway_token
+
+
+def require_loopback(host: str, settings: Settings) -> None:
+    """Let a gateway without a token listen on loopback only.
+
+    Raises:
+        ConfigurationError: if it would listen elsewhere; names the variable.
+    """
+    if token_of(settings) is None and not is_loopback(host):
+        raise ConfigurationError(
+            f"the gateway would listen on {host} for anybody: set {TOKEN_VARIABLE}, or listen on 127.0.0.1"
+        )
+
+
+def is_loopback(name: str | None) -> bool:
+    """Whether a host name or address means this machine, for whoever resolves it."""
+    if name is None or name.lower() == "localhost":
+        return name is not None
+    try:
+        return ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def create_app(
@@ -44,7 +148,6 @@ def create_app(
     *,
     orchestrator: Orchestrator,
     store: Store,
-    routers: Sequence[APIRouter] | None = None,
 ) -> FastAPI:
     """Make the app; nothing is opened before the first request.
 
@@ -52,14 +155,13 @@ def create_app(
         settings: the token among them.
         orchestrator: what its calls start runs with.
         store: where its calls read.
-        routers: of the systems; None for those of all that there are.
 
     Raises:
         ConfigurationError: if the token cannot be sent in a header.
     """
     token = token_of(settings)
-    of_systems = routers_of_systems() if routers is None else routers
-    systems = [{"name": str(tag), "description": f"The {tag} system"} for each in of_systems for tag in each.tags]
+    routers = [router for system in registry.systems() if (router := system.part("routes", "router"))]
+    systems = [{"name": str(tag), "description": f"The {tag} system"} for each in routers for tag in each.tags]
     app = FastAPI(
         title="etl-assets gateway",
         description=DESCRIPTION,
@@ -68,11 +170,11 @@ def create_app(
         redirect_slashes=False,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
-        generate_unique_id_function=_operation_id,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.settings, app.state.orchestrator, app.state.store = settings, orchestrator, store
     app.state.stopping = False
-    mounted = (*of_systems, runs.router, monitoring.router)
+    mounted = (*routers, runs.router, monitoring.router)
     routes = [route for each in (app.router, *mounted) for route in each.routes if isinstance(route, Route)]
     for router in mounted:
         app.include_router(router)
@@ -82,19 +184,9 @@ def create_app(
     return app
 
 
-def _operation_id(route: APIRoute) -> str:
-    return route.name
-
-
 def _openapi(app: FastAPI, *, secured: bool) -> dict[str, Any]:
     """The document, with what is around all routes: problems, the token, the id of the request."""
-    document = get_openapi(
-        title=app.title,
-        version=app.version,
-        description=app.description,
-        tags=app.openapi_tags,
-        routes=app.routes,
-    )
+    document = FastAPI.openapi(app)
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
@@ -128,3 +220,152 @@ def _complete(operation: dict[str, Any], *, protected: bool, secured: bool) -> N
         described = {"description": "Id of this request, also in the gateway's log", "schema": {"type": "string"}}
         response["headers"] = {**response.get("headers", {}), REQUEST_ID: described}
     operation["responses"] = dict(sorted(responses.items()))
+
+
+class Envelope:
+    """ASGI middleware around the app: whatever comes of a request, it has an id, an answer, and is counted."""
+
+    def __init__(self, app: ASGIApp, *, routes: Sequence[Route], token: SecretStr | None) -> None:
+        self._app = app
+        self._routes = routes
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Judge a request by its headers and its body, hand it on, and answer for what goes wrong."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id, began, status = new_request_id(), time.perf_counter(), 0
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (REQUEST_ID.lower().encode(), request_id.encode())]
+            await send(message)
+
+        async def refuse(problem: Problem) -> None:
+            await problem_response(Request(scope), problem)(scope, receive, sending)
+
+        try:
+            require_access(Headers(scope=scope), scope["path"], self._token)
+            await self._app(scope, await _read(Request(scope, receive)), sending)
+        except Problem as problem:
+            await refuse(problem)
+        except ClientDisconnect:
+            pass
+        except Exception as error:
+            # The text of an exception may quote what must not be seen; where it was raised is what finds the cause.
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            log.error(
+                "request %s: unexpected %s at %s:%s", request_id, type(error).__name__, frame.filename, frame.lineno
+            )
+            if not status:
+                await refuse(unexpected())
+        finally:
+            template = next((route.path for route in _at(scope["path"], self._routes)), None)
+            seconds = time.perf_counter() - began
+            monitoring.count_request(route=template, method=scope["method"], status=status, seconds=seconds)
+
+
+def require_access(headers: Headers, path: str, token: SecretStr | None) -> None:
+    """Let a request pass that has the token, or where none is set comes from a program or page of this machine.
+
+    Raises:
+        Problem: 401 or 403.
+    """
+    # Not Starlette's TrustedHostMiddleware: it knows names, not networks (127.0.0.0/8), and does not look at Origin.
+    if token is None:
+        if not is_loopback(_hostname(f"//{headers.get('host', '')}")):
+            raise host_not_allowed()
+        origin = headers.get("origin")
+        if headers.get("sec-fetch-site", "").lower() == "cross-site" or (origin and not is_loopback(_hostname(origin))):
+            raise cross_site()
+    elif path not in OPEN_PATHS:
+        scheme, _, sent = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            raise unauthorized()
+        if not hmac.compare_digest(sent.strip().encode(), token.get_secret_value().encode()):
+            raise unauthorized("this is not the token of the gateway", fault=', error="invalid_token"')
+
+
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+async def _read(request: Request) -> Receive:
+    """A `receive` that gives the whole body at once.
+
+    What is refused is not read: the server discards it for as long as it waits for the next request.
+
+    Raises:
+        Problem: if it is too long or too slow.
+    """
+    announced, body = request.headers.get("content-length", ""), b""
+    if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
+        raise too_long()
+    try:
+        async with asyncio.timeout(BODY_DEADLINE_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise too_long()
+    except TimeoutError:
+        raise too_slow() from None
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> Message:
+        return next(messages, None) or await request.receive()
+
+    return receive
+
+
+def add_handlers(app: FastAPI, *, routes: Sequence[Route]) -> None:
+    """Have the app answer with problems whatever its routes raise and whatever it cannot route."""
+
+    @app.exception_handler(Problem)
+    async def of_problem(request: Request, problem: Problem) -> JSONResponse:
+        return problem_response(request, problem)
+
+    @app.exception_handler(RequestValidationError)
+    async def of_validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        faults = error.errors()
+        if any(_of_whole_body(fault) for fault in faults) and "json" not in request.headers.get("content-type", ""):
+            return problem_response(request, no_json())
+        return problem_response(request, unfit(*map(_where_and_why, faults)))
+
+    @app.exception_handler(HTTPException)
+    async def of_http(request: Request, error: HTTPException) -> JSONResponse:
+        title = HTTPStatus(error.status_code).phrase
+        details = {
+            400: unreadable().detail,
+            404: "there is nothing at this path: see /docs for the calls that there are",
+            405: f"this path does not answer {request.method}: see Allow",
+        }
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            # The framework names the methods of the first route of a path only.
+            methods = {method for route in _at(request.url.path, routes) for method in route.methods or ()}
+            headers["Allow"] = ", ".join(sorted(methods))
+        detail = details.get(error.status_code, title)
+        return problem_response(request, Problem(error.status_code, title, detail, headers))
+
+
+def _of_whole_body(fault: Mapping[str, Any]) -> bool:
+    return bool(fault["type"] == "model_attributes_type" and fault["loc"] == ("body",))
+
+
+def _where_and_why(fault: Mapping[str, Any]) -> tuple[str, str]:
+    if fault["type"] == "json_invalid":
+        return "body", f"no JSON at character {fault['loc'][-1]}: {fault['ctx']['error']}"
+    if _of_whole_body(fault):
+        return "body", "a JSON object is expected"
+    return ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
+
+
+def _at(path: str, routes: Sequence[Route]) -> list[Route]:
+    return [route for route in routes if route.path_regex.match(path)]

@@ -4,6 +4,7 @@ import asyncio
 import platform
 from collections.abc import Awaitable
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
@@ -80,21 +81,16 @@ class Readiness(BaseModel):
     dagster: Part = Field(description="Dagster, with its code locations loaded")
 
 
+def _example(example: object, **answer: object) -> dict[str, Any]:
+    return {"content": {"application/json": {"example": example}}, **answer}
+
+
 READY = {"ready": True, "detail": "ready"}
 LOADING = {"ready": False, "detail": "Dagster is still loading the code location"}
-EXAMPLE = {"ready": True, "database": READY, "dagster": READY}
-NOT_READY = {
-    "description": "At least one part is not ready",
-    "model": Readiness,
-    "content": {"application/json": {"example": {"ready": False, "database": READY, "dagster": LOADING}}},
-}
+NOT_READY = {"ready": False, "database": READY, "dagster": LOADING}
 
 
-@router.get(
-    "/healthz",
-    summary="Whether the process lives",
-    responses={200: {"content": {"application/json": {"example": {"status": "ok"}}}}},
-)
+@router.get("/healthz", summary="Whether the process lives", responses={200: _example({"status": "ok"})})
 async def healthz() -> Alive:
     """Answer as long as the process lives; nothing else is asked."""
     return Alive(status="ok")
@@ -104,7 +100,10 @@ async def healthz() -> Alive:
     "/readyz",
     summary="Whether its parts are ready",
     response_model=Readiness,
-    responses={200: {"content": {"application/json": {"example": EXAMPLE}}}, 503: NOT_READY},
+    responses={
+        200: _example({"ready": True, "database": READY, "dagster": READY}),
+        503: _example(NOT_READY, description="At least one part is not ready", model=Readiness),
+    },
 )
 async def readyz(dagster: Dagster, store: Data) -> JSONResponse:
     """Ask the database and Dagster, side by side; each has its own deadline."""
@@ -135,21 +134,17 @@ async def _part(hindrance_of: Awaitable[str]) -> Part:
     return Part(ready=not hindrance, detail=hindrance or "ready")
 
 
+EXPOSITION = {
+    "schema": {"type": "string"},
+    "example": 'gateway_triggers_total{trigger="experiments",outcome="taken"} 1.0\n',
+}
+
+
 @router.get(
     "/metrics",
     summary="Counters, for Prometheus",
     response_class=Response,
-    responses={
-        200: {
-            "description": "The text format of Prometheus",
-            "content": {
-                "text/plain": {
-                    "schema": {"type": "string"},
-                    "example": 'gateway_triggers_total{trigger="experiments",outcome="taken"} 1.0\n',
-                }
-            },
-        }
-    },
+    responses={200: {"description": "The text format of Prometheus", "content": {"text/plain": EXPOSITION}}},
 )
 async def exposition() -> Response:
     """Requests by route, method and status, their duration, triggers by name and outcome, and the version."""

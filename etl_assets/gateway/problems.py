@@ -106,21 +106,21 @@ def document_of(problem: Problem, request_id: str) -> dict[str, Any]:
 
 def documented(*problems: Problem) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an operation for the problems that it may answer; each of them is an example."""
-    by_status: dict[int | str, list[Problem]] = {}
-    for problem in problems:
-        by_status.setdefault(problem.status, []).append(problem)
-    return {status: _documented_one(examples) for status, examples in by_status.items()}
+    responses: dict[int | str, dict[str, Any]] = {}
+    schema = {"$ref": "#/components/schemas/ProblemDocument"}
+    for status in dict.fromkeys(problem.status for problem in problems):
+        these = [problem for problem in problems if problem.status == status]
+        examples = {problem.title: document_of(problem, EXAMPLE_ID) for problem in these}
+        responses[status] = answer_documented(" / ".join(examples), examples, schema, media_type=MEDIA_TYPE)
+        headers = set().union(*(problem.headers for problem in these)) & DESCRIBED_HEADERS.keys()
+        if headers:
+            responses[status]["headers"] = {name: DESCRIBED_HEADERS[name] for name in sorted(headers)}
+    return responses
 
 
-def _documented_one(problems: Sequence[Problem]) -> dict[str, Any]:
-    examples = {problem.title: {"value": document_of(problem, EXAMPLE_ID)} for problem in problems}
-    response: dict[str, Any] = {
-        "description": " / ".join(examples),
-        "content": {
-            MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}, "examples": examples},
-        },
-    }
-    headers = {name for problem in problems for name in problem.headers}
-    if described := {name: DESCRIBED_HEADERS[name] for name in sorted(headers & set(DESCRIBED_HEADERS))}:
-        response["headers"] = described
-    return response
+def answer_documented(
+    description: str, examples: Mapping[str, Any], schema: Mapping[str, Any], *, media_type: str = "application/json"
+) -> dict[str, Any]:
+    """A documented answer, with examples by name."""
+    values = {name: {"value": example} for name, example in examples.items()}
+    return {"description": description, "content": {media_type: {"schema": schema, "examples": values}}}

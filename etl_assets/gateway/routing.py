@@ -10,7 +10,7 @@ from pydantic import Field
 from etl_assets.core.contracts import Column
 from etl_assets.core.contracts.contract import KINDS
 from etl_assets.gateway.orchestrator import Orchestrator
-from etl_assets.gateway.problems import unfit
+from etl_assets.gateway.problems import answer_documented, unfit
 from etl_assets.gateway.store import Store
 from etl_assets.settings import Settings
 
@@ -73,20 +73,13 @@ def words_documented(*answers: Words, description: str) -> dict[str, Any]:
         answers: have the same names, one of which is `message`.
     """
     values = {name: list(dict.fromkeys(answer[name] for answer in answers)) for name in answers[0]}
-    return {
-        "description": description,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {name: {"type": JSON_TYPES[type(of[0])], "enum": of} for name, of in values.items()},
-                    "required": list(values),
-                    "additionalProperties": False,
-                },
-                "examples": {answer["message"]: {"value": dict(answer)} for answer in answers},
-            }
-        },
+    schema = {
+        "type": "object",
+        "properties": {name: {"type": JSON_TYPES[type(of[0])], "enum": of} for name, of in values.items()},
+        "required": list(values),
+        "additionalProperties": False,
     }
+    return answer_documented(description, {str(answer["message"]): dict(answer) for answer in answers}, schema)
 
 
 def words_response(answer: Words, status: int = 200) -> JSONResponse:

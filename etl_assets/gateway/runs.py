@@ -1,31 +1,29 @@
 """The calls around runs: start any job, one run per idempotency key; list, follow and cancel runs."""
 
 import asyncio
-from collections.abc import Callable
+import hashlib
+import json
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from etl_assets.core.registry import secrets
 from etl_assets.core.sources.http.outcomes import Redactor
-from etl_assets.gateway.documents import (
-    DETAILS_EXAMPLE,
-    JOBS_EXAMPLE,
-    PAGE_EXAMPLE,
-    RUN_EXAMPLE,
-    RUN_ID,
-    JobsDocument,
-    Name,
+from etl_assets.gateway.graphql import OrchestratorDown
+from etl_assets.gateway.orchestrator import (
+    CancelPolicy,
+    CancelRefused,
+    FailureDocument,
+    JobDocument,
+    Orchestrator,
     Run,
-    RunDetails,
     RunDocument,
-    RunRequest,
-    RunsPage,
     Status,
+    StepDocument,
 )
-from etl_assets.gateway.graphql import CancelPolicy, CancelRefused, OrchestratorDown
-from etl_assets.gateway.orchestrator import Orchestrator
 from etl_assets.gateway.problems import Problem, documented, unfit
 from etl_assets.gateway.routing import Configured, Dagster, Data, only_known_parameters
 from etl_assets.gateway.store import Busy, Store, StoreDown
@@ -38,6 +36,107 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 # How long a request waits for another one with the same key, which is just starting the run.
 KEY_TIMEOUT_S = 5.0
 KEY_PAUSE_S = 0.05
+
+RESERVED_TAGS = ("dagster/", ".dagster/", "etl/")
+VISIBLE = r"^[^\x00-\x1f\x7f]+$"
+
+
+def _not_reserved(tags: dict[str, str]) -> dict[str, str]:
+    for name in tags:
+        if name.startswith(RESERVED_TAGS):
+            raise ValueError(f"tags that begin with {' or '.join(RESERVED_TAGS)} are not free: name another")
+    return tags
+
+
+def _storable(config: dict[str, Any] | None) -> dict[str, Any] | None:
+    try:
+        text = json.dumps(config, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except (ValueError, RecursionError):
+        raise ValueError("NaN, Infinity, half characters and endless nesting cannot be configured") from None
+    if "\\u0000" in text:
+        raise ValueError("the character NUL cannot be configured")
+    return config
+
+
+Name = Annotated[str, Field(min_length=1, max_length=255, pattern=VISIBLE)]
+TagName = Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9_.-]+)?$")]
+TagValue = Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class RunRequest(BaseModel):
+    """A run to start."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"job": "experiments_job", "partition": "2023-12-31", "tags": {"team": "lab"}}]
+        },
+    )
+
+    job: Name = Field(description="Job to run; GET /v1/jobs lists them")
+    partition: Name | None = Field(None, description="Partition; needed where the job is partitioned")
+    tags: Annotated[dict[TagName, TagValue], AfterValidator(_not_reserved)] = Field(
+        default_factory=dict, max_length=20, description="Tags of the run"
+    )
+    run_config: Annotated[dict[str, Any] | None, AfterValidator(_storable)] = Field(
+        None, description="Dagster's run configuration; without it the job's own"
+    )
+
+    def fingerprint(self) -> str:
+        """The same for the same request, however its body was written."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+
+
+class RunDetails(RunDocument):
+    """A run with its steps, and why it failed if it did."""
+
+    steps: list[StepDocument] = Field(description="Those that have begun, in this order")
+    failures: list[FailureDocument] = Field(description="Empty unless the run failed")
+
+
+class RunsPage(BaseModel):
+    """Some runs, newest first."""
+
+    runs: list[RunDocument] = Field(description="Newest first")
+    next: str | None = Field(description="Where the next page is; null at the end")
+
+
+class JobsDocument(BaseModel):
+    """The jobs that can be started."""
+
+    jobs: list[JobDocument] = Field(description="By name")
+
+
+RUN_ID = "4f3c2a9d-5e6b-4c1f-8a7d-9e0b1c2d3e4f"
+RUN_EXAMPLE = {
+    "run_id": RUN_ID,
+    "job": "experiments_job",
+    "partition": "2023-12-31",
+    "status": "STARTED",
+    "created_at": "2024-01-01T02:00:00.250000Z",
+    "started_at": "2024-01-01T02:00:02.125000Z",
+    "ended_at": None,
+    "url": f"http://127.0.0.1:3000/runs/{RUN_ID}",
+}
+DETAILS_EXAMPLE = {
+    **RUN_EXAMPLE,
+    "status": "FAILURE",
+    "ended_at": "2024-01-01T02:00:03.500000Z",
+    "steps": [
+        {
+            "key": "experiments__users",
+            "status": "FAILURE",
+            "started_at": "2024-01-01T02:00:02.500000Z",
+            "ended_at": "2024-01-01T02:00:03.250000Z",
+        }
+    ],
+    "failures": [{"step": "experiments__users", "message": "users.csv has no column signup_date"}],
+}
+PAGE_EXAMPLE = {"runs": [RUN_EXAMPLE], "next": f"/v1/runs?limit=1&after={RUN_ID}"}
+JOBS_EXAMPLE = {"jobs": [{"name": "experiments_job", "description": "Loads the three files.", "partitioned": True}]}
+LOCATION = {"Location": {"description": "Where to follow it", "schema": {"type": "string"}}}
+CANCELED = {**RUN_EXAMPLE, "status": "CANCELED"}
 
 router = APIRouter(prefix="/v1", tags=["runs"], dependencies=[Depends(only_known_parameters)])
 
@@ -61,33 +160,31 @@ def _no_run(run_id: str) -> Problem:
 
 
 def _used(run_id: str) -> Problem:
-    return Problem(
-        409,
-        "Idempotency-Key used",
-        f"this Idempotency-Key has started run {run_id} by another request: send a new key",
-    )
+    detail = f"this Idempotency-Key has started run {run_id} by another request: send a new key"
+    return Problem(409, "Idempotency-Key used", detail)
 
 
 def _in_use() -> Problem:
-    return Problem(
-        409,
-        "Idempotency-Key in use",
-        "another request with this Idempotency-Key is under way: send it again in a moment",
-        {"Retry-After": "1"},
-    )
+    detail = "another request with this Idempotency-Key is under way: send it again in a moment"
+    return Problem(409, "Idempotency-Key in use", detail, {"Retry-After": "1"})
 
 
-def _example(description: str, example: Any) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"example": example}}}
+def _example(description: str, example: Any, **more: Any) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"example": example}}, **more}
+
+
+def _answers(good: dict[int | str, dict[str, Any]], *problems: Problem) -> dict[int | str, dict[str, Any]]:
+    return good | documented(*problems)
 
 
 @router.get(
     "/jobs",
     summary="Jobs that can be started",
-    responses={
-        200: _example("The jobs", JOBS_EXAMPLE),
-        **documented(unfit(("query.limit", "there is no such parameter: none can be given")), OrchestratorDown()),
-    },
+    responses=_answers(
+        {200: _example("The jobs", JOBS_EXAMPLE)},
+        unfit(("query.limit", "there is no such parameter: none can be given")),
+        OrchestratorDown(),
+    ),
 )
 async def list_jobs(dagster: Dagster) -> JobsDocument:
     """List the jobs of all code locations that are loaded."""
@@ -98,20 +195,17 @@ async def list_jobs(dagster: Dagster) -> JobsDocument:
     "/runs",
     status_code=201,
     summary="Start a run",
-    responses={
-        200: {"model": RunDocument, **_example("The run that this Idempotency-Key has started before", RUN_EXAMPLE)},
-        201: {
-            **_example("The run was started", RUN_EXAMPLE),
-            "headers": {"Location": {"description": "Where to follow it", "schema": {"type": "string"}}},
+    responses=_answers(
+        {
+            200: _example("The run that this Idempotency-Key has started before", RUN_EXAMPLE, model=RunDocument),
+            201: _example("The run was started", RUN_EXAMPLE, headers=LOCATION),
         },
-        **documented(
-            _used(RUN_ID),
-            _in_use(),
-            unfit(("body.job", "Field required")),
-            OrchestratorDown(),
-            StoreDown("is not ready"),
-        ),
-    },
+        _used(RUN_ID),
+        _in_use(),
+        unfit(("body.job", "Field required")),
+        OrchestratorDown(),
+        StoreDown("is not ready"),
+    ),
 )
 async def start_run(
     requested: RunRequest, response: Response, dagster: Dagster, store: Data, key: IdempotencyKey = None
@@ -121,9 +215,12 @@ async def start_run(
     With an `Idempotency-Key` one run is started, however often the request is sent: safe to repeat when an answer was lost.
     """
     if key is None:
-        run, started = await _launch(dagster, requested, tags={}), True
+        run, started = await _launch(dagster, requested, {}), True
     else:
-        run, started = await _run_of_key(dagster, store, requested, key)
+        try:
+            run, started = await _found_or_launched(dagster, store, requested, key)
+        except Busy:
+            raise _in_use() from None
     response.status_code = 201 if started else 200
     response.headers["Location"] = f"/v1/runs/{run.run_id}"
     return run
@@ -132,12 +229,11 @@ async def start_run(
 @router.get(
     "/runs",
     summary="Runs, newest first",
-    responses={
-        200: _example("A page of runs", PAGE_EXAMPLE),
-        **documented(
-            unfit(("query.limit", f"Input should be less than or equal to {LARGEST_PAGE}")), OrchestratorDown()
-        ),
-    },
+    responses=_answers(
+        {200: _example("A page of runs", PAGE_EXAMPLE)},
+        unfit(("query.limit", f"Input should be less than or equal to {LARGEST_PAGE}")),
+        OrchestratorDown(),
+    ),
 )
 async def list_runs(
     request: Request,
@@ -163,14 +259,12 @@ async def list_runs(
 @router.get(
     "/runs/{run_id}",
     summary="A run with its steps",
-    responses={
-        200: _example("The run", DETAILS_EXAMPLE),
-        **documented(
-            _no_run(RUN_ID),
-            unfit(("query.wait_s", f"Input should be less than or equal to {LONGEST_WAIT_S}")),
-            OrchestratorDown(),
-        ),
-    },
+    responses=_answers(
+        {200: _example("The run", DETAILS_EXAMPLE)},
+        _no_run(RUN_ID),
+        unfit(("query.wait_s", f"Input should be less than or equal to {LONGEST_WAIT_S}")),
+        OrchestratorDown(),
+    ),
 )
 async def get_run(
     run_id: RunId,
@@ -183,7 +277,16 @@ async def get_run(
     ] = 0,
 ) -> RunDetails:
     """Follow a run: its steps so far, and why it failed if it did."""
-    run = await _awaited(run_id, dagster, wait_s=wait_s, stopping=lambda: bool(request.app.state.stopping))
+    clock = asyncio.get_running_loop().time
+    until, pause_s = clock() + wait_s, FIRST_PAUSE_S
+    while run := await dagster.run(run_id):
+        left_s = until - clock()
+        if run.ended or left_s <= 0 or request.app.state.stopping:
+            break
+        await asyncio.sleep(min(pause_s, left_s))
+        pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
+    else:
+        raise _no_run(run_id)
     failures = await dagster.failures(run_id) if run.status == "FAILURE" else []
     if failures:
         redact = Redactor(secrets(settings))
@@ -196,19 +299,16 @@ async def get_run(
     "/runs/{run_id}/cancel",
     status_code=202,
     summary="Cancel a run",
-    responses={
-        200: {
-            "model": RunDocument,
-            **_example("The run was marked as canceled (`force`)", {**RUN_EXAMPLE, "status": "CANCELED"}),
+    responses=_answers(
+        {
+            200: _example("The run was marked as canceled (`force`)", CANCELED, model=RunDocument),
+            202: _example("The run was asked to end", {**RUN_EXAMPLE, "status": "CANCELING"}),
         },
-        202: _example("The run was asked to end", {**RUN_EXAMPLE, "status": "CANCELING"}),
-        **documented(
-            _no_run(RUN_ID),
-            CancelRefused(f"Run {RUN_ID} could not be terminated due to having status SUCCESS."),
-            unfit(("path.run_id", f"String should match pattern '{RUN_ID_PATTERN}'")),
-            OrchestratorDown(),
-        ),
-    },
+        _no_run(RUN_ID),
+        CancelRefused(f"Run {RUN_ID} could not be terminated due to having status SUCCESS."),
+        unfit(("path.run_id", f"String should match pattern '{RUN_ID_PATTERN}'")),
+        OrchestratorDown(),
+    ),
 )
 async def cancel_run(
     run_id: RunId,
@@ -234,58 +334,29 @@ async def cancel_run(
     return run
 
 
-async def _awaited(run_id: str, dagster: Orchestrator, *, wait_s: float, stopping: Callable[[], bool]) -> Run:
-    """A run as it is when it has ended, the time is over, or the gateway stops.
-
-    Raises:
-        Problem: if there is no such run.
-    """
-    clock = asyncio.get_running_loop().time
-    until, pause_s = clock() + wait_s, FIRST_PAUSE_S
-    while True:
-        run = await dagster.run(run_id)
-        if run is None:
-            raise _no_run(run_id)
-        left_s = until - clock()
-        if run.ended or left_s <= 0 or stopping():
-            return run
-        await asyncio.sleep(min(pause_s, left_s))
-        pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
-
-
-async def _run_of_key(dagster: Orchestrator, store: Store, requested: RunRequest, key: str) -> tuple[Run, bool]:
+@retry(
+    retry=retry_if_exception_type(Busy),
+    stop=stop_after_delay(KEY_TIMEOUT_S),
+    wait=wait_fixed(KEY_PAUSE_S),
+    reraise=True,
+)
+async def _found_or_launched(dagster: Orchestrator, store: Store, requested: RunRequest, key: str) -> tuple[Run, bool]:
     """The run of this key, and whether it was started just now.
 
     Raises:
-        Problem: if the key belongs to another request, or to one that does not come to an end.
+        Busy: if another request that has the key does not come to an end.
+        Problem: if the key belongs to another request.
     """
-    clock = asyncio.get_running_loop().time
-    until = clock() + KEY_TIMEOUT_S
-    while True:
-        try:
-            run, started = await _found_or_launched(dagster, store, requested, key)
-            break
-        except Busy:
-            if clock() > until:
-                raise _in_use() from None
-        await asyncio.sleep(KEY_PAUSE_S)
-    if run.tags.get(BODY_TAG, requested.fingerprint()) != requested.fingerprint():
-        raise _used(run.run_id)
-    return run, started
-
-
-async def _found_or_launched(dagster: Orchestrator, store: Store, requested: RunRequest, key: str) -> tuple[Run, bool]:
+    wanted = requested.fingerprint()
     async with store.exclusive(f"runs/{key}") as connection:
         with connection.deadline_paused():
             for run in await dagster.runs(tags={KEY_TAG: key}, limit=1):
+                if run.tags.get(BODY_TAG, wanted) != wanted:
+                    raise _used(run.run_id)
                 return run, False
-            return await _launch(dagster, requested, tags={KEY_TAG: key, BODY_TAG: requested.fingerprint()}), True
+            return await _launch(dagster, requested, {KEY_TAG: key, BODY_TAG: wanted}), True
 
 
-async def _launch(dagster: Orchestrator, requested: RunRequest, *, tags: dict[str, str]) -> Run:
-    return await dagster.launch(
-        requested.job,
-        partition=requested.partition,
-        tags={**requested.tags, **tags},
-        run_config=requested.run_config,
-    )
+async def _launch(dagster: Orchestrator, requested: RunRequest, tags: dict[str, str]) -> Run:
+    job, partition, run_config = requested.job, requested.partition, requested.run_config
+    return await dagster.launch(job, partition=partition, tags={**requested.tags, **tags}, run_config=run_config)

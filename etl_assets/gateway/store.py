@@ -26,8 +26,19 @@ from etl_assets.gateway.problems import Problem
 DEADLINE_S = 1.5
 CONNECTIONS = 16
 RETRY_AFTER_S = 5
-# Ends the transaction of a gateway whose host has vanished, and with it the lock that would stop all others.
-IDLE_IN_TRANSACTION_S = 60
+SETTINGS = """
+    -- The server ends by itself what nobody waits for any more.
+    SET statement_timeout = '{timeout_ms}ms';
+    -- Ends the transaction of a gateway whose host has vanished, and with it the lock that would stop all others.
+    SET idle_in_transaction_session_timeout = '60s';
+    -- A statement after the lock must see what the lock's last holder has committed, whatever the server's default is.
+    SET default_transaction_isolation = 'read committed';
+    -- Instants are read in UTC, whatever the server's zone is.
+    SET TimeZone = 'UTC';
+    -- Every query here follows an index; a planner that knows nothing of a new table would sort all of it.
+    SET enable_seqscan = off;
+    SET enable_bitmapscan = off
+"""
 
 log = logging.getLogger(__name__)
 
@@ -112,17 +123,6 @@ class Store:
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._held: set[str] = set()
 
-    def prepare(self) -> None:
-        """Bring the schema to head; blocks, so it is for a thread.
-
-        Who starts the gateway may call it and go on where it fails: every request tries again until it succeeds.
-
-        Raises:
-            PlatformError: if the database cannot be reached or its schema not be brought to head.
-        """
-        self._url = self._database.url
-        self._database.prepare()
-
     @contextlib.asynccontextmanager
     async def connection(self, *, at_head: bool = True) -> AsyncIterator[Connection]:
         """A connection in autocommit for one request, whose deadline begins now.
@@ -144,7 +144,7 @@ class Store:
             except TimeoutError:
                 raise self._late() from None
             try:
-                await self._configure(connection)
+                await connection.execute(SETTINGS.format(timeout_ms=round(self._deadline_s * 1000)))
                 yield connection
             except psycopg.Error as error:
                 raise self._late() if connection.expired else self._failed(error) from error
@@ -185,28 +185,15 @@ class Store:
             log.warning("no connection to the database: %s", _loggable(error))
             raise StoreDown("accepts no connection") from error
 
-    async def _configure(self, connection: Connection) -> None:
-        # A statement after the lock must see what the lock's last holder has committed, whatever the server's default is.
-        await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
-        settings = {
-            # The server ends by itself what nobody waits for any more.
-            "statement_timeout": f"{self._deadline_s * 1000:.0f}ms",
-            "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_S}s",
-            # Instants are read in UTC, whatever the server's zone is.
-            "TimeZone": "UTC",
-            # Every query here follows an index; a planner that knows nothing of a new table would sort all of it.
-            "enable_seqscan": "off",
-            "enable_bitmapscan": "off",
-        }
-        await connection.execute(
-            "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS settings(name, value)",
-            (list(settings), list(settings.values())),
-        )
+    def _prepare(self) -> None:
+        """Bring the schema to head; blocks. Where that fails, the next request tries again."""
+        self._url = self._database.url
+        self._database.prepare()
 
     async def _address(self, *, at_head: bool) -> str:
         """The URL of a database that is up and at head, brought there by one thread for all who wait."""
         if self._opening is None or (self._opening.done() and self._opening.exception()):
-            self._opening = _in_background(self.prepare)
+            self._opening = _in_background(self._prepare)
         try:
             await asyncio.shield(self._opening)
         except Exception as error:
@@ -243,10 +230,9 @@ def _in_background(work: Callable[[], None]) -> asyncio.Future[None]:
     def run() -> None:
         try:
             work()
+            done.set_result(None)
         except BaseException as error:
             done.set_exception(error)
-        else:
-            done.set_result(None)
 
     threading.Thread(target=run, name="prepare", daemon=True).start()
     future = asyncio.wrap_future(done)

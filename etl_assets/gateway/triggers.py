@@ -15,9 +15,8 @@ from fastapi.responses import JSONResponse
 
 from etl_assets.gateway import monitoring
 from etl_assets.gateway.contracts import Triggers
-from etl_assets.gateway.documents import Run
-from etl_assets.gateway.graphql import LaunchRefused, OrchestratorDown, StillLoading
-from etl_assets.gateway.orchestrator import Orchestrator
+from etl_assets.gateway.graphql import OrchestratorDown, StillLoading
+from etl_assets.gateway.orchestrator import LaunchRefused, Orchestrator, Run
 from etl_assets.gateway.problems import documented
 from etl_assets.gateway.routing import Words, words_documented, words_response
 from etl_assets.gateway.store import STORE_DOWN, Busy, Connection, Store, StoreDown
@@ -79,26 +78,8 @@ class Outcome(StrEnum):
     LOADING = "loading"
 
 
-class NotTaken(Exception):
-    """Nothing was started, and nothing has failed.
-
-    Attributes:
-        outcome: the reason.
-    """
-
-    outcome: Outcome
-
-
-class TooFrequent(NotTaken):
+class TooFrequent(Exception):
     """The trigger was taken a moment ago, its run is not finished, or another request is just taking it."""
-
-    outcome = Outcome.TOO_FREQUENT
-
-
-class Loading(NotTaken):
-    """Dagster is still loading the code that would run."""
-
-    outcome = Outcome.LOADING
 
 
 @dataclass(frozen=True)
@@ -143,8 +124,10 @@ class TriggerCall:
         outcome = Outcome.TAKEN
         try:
             await take(self.trigger, interval_s=settings.etl_trigger_interval_s, store=store, orchestrator=dagster)
-        except NotTaken as reason:
-            outcome = reason.outcome
+        except TooFrequent:
+            outcome = Outcome.TOO_FREQUENT
+        except StillLoading:
+            outcome = Outcome.LOADING
         monitoring.count_trigger(self.trigger.name, outcome)
         return words_response(self.answers[outcome], 200 if outcome is Outcome.TAKEN else 400)
 
@@ -159,16 +142,19 @@ async def take(trigger: Trigger, *, interval_s: float, store: Store, orchestrato
         interval_s: least time since the trigger was last taken.
 
     Raises:
-        TooFrequent, Loading: if nothing was started, for that reason.
+        TooFrequent, StillLoading: if nothing was started, for that reason.
         StoreDown, OrchestratorDown, LaunchRefused: if nothing was started, since one of them failed.
     """
     run = None
     try:
         async with store.exclusive(trigger.name) as connection:
-            plan = await trigger.plan(connection, await _claim(connection, trigger, interval_s=interval_s))
+            claim = await connection.execute(CLAIM, {"name": trigger.name, "interval_s": interval_s})
+            if (claimed := await claim.fetchone()) is None:
+                raise TooFrequent
+            plan = await trigger.plan(connection, claimed[0])
             with connection.deadline_paused():
                 if await orchestrator.loading():
-                    raise Loading
+                    raise StillLoading
                 if await orchestrator.unfinished(trigger.job):
                     raise TooFrequent
             # The lock is ours for as long as the session lives; that it still does is checked as late as can be.
@@ -178,21 +164,9 @@ async def take(trigger: Trigger, *, interval_s: float, store: Store, orchestrato
             await connection.execute(RECORD, {"name": trigger.name, "run_id": run.run_id})
     except Busy:
         raise TooFrequent from None
-    except StillLoading:
-        raise Loading from None
     except StoreDown:
         if run is None:
             raise
         # The run is under way, and to say otherwise would ask for a second one; as long as it lasts it holds off others.
         log.warning("run %s of %s was started, but the time could not be recorded", run.run_id, trigger.job)
     return run
-
-
-async def _claim(connection: Connection, trigger: Trigger, *, interval_s: float) -> datetime:
-    """Write the row of the trigger, and give the present instant."""
-    cursor = await connection.execute(CLAIM, {"name": trigger.name, "interval_s": interval_s})
-    row = await cursor.fetchone()
-    if row is None:
-        raise TooFrequent
-    now: datetime = row[0]
-    return now

@@ -69,13 +69,6 @@ class LocalServers(EmbeddedServer):
         (self.data_dir / LOCAL_ENV).unlink(missing_ok=True)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.command()(up)
-    app.command()(down)
-    app.command(hidden=True)(supervise)
-
-
 def up() -> None:
     """Start the embedded servers and the simulators in the background."""
     settings = load_settings()

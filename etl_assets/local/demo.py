@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from etl_assets.core import registry
+from etl_assets.core.embedded.supervisor import child
 from etl_assets.errors import ConfigurationError, PlatformError
-from etl_assets.gateway import own_dagster
 from etl_assets.local import background as local
 from etl_assets.settings import Settings, load_settings, simulated_sources
 
@@ -29,12 +29,6 @@ POLL_S = 0.2
 POLL_TIMEOUT_S = 5.0
 ETL_ASSETS = [sys.executable, "-m", "etl_assets.cli"]
 QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.command("demo")(demo_command)
-    app.command("dev")(dev_command)
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,7 @@ def dev_command(
     _interrupt_at_signals()
     with demo_servers(simulate=simulate) as settings:
         # In a process of its own, so that a signal ends it wherever it is.
-        with _child([*ETL_ASSETS, "demo", *(["--simulate"] if simulate else [])]) as demo:
+        with child([*ETL_ASSETS, "demo", *(["--simulate"] if simulate else [])]) as demo:
             code = demo.wait()
         if code:
             raise typer.Exit(code)
@@ -77,8 +71,11 @@ def dev_command(
         dagster = [str(Path(sys.executable).parent / "dagster"), "dev", *where, "-h", host, "-p", f"{port}"]
         os.environ["DAGSTER_HOME"] = str(home)
         with (
-            _child(dagster, cwd=home) as ui,
-            _child([*ETL_ASSETS, "gateway", "--port", f"{gateway_port}"], DAGSTER_GRAPHQL_URL=f"{url}/graphql"),
+            child(dagster, cwd=home) as ui,
+            child(
+                [*ETL_ASSETS, "gateway", "--port", f"{gateway_port}"],
+                env={**os.environ, "DAGSTER_GRAPHQL_URL": f"{url}/graphql"},
+            ),
         ):
             code = 0
             with contextlib.suppress(KeyboardInterrupt):
@@ -122,23 +119,6 @@ def _require_free(host: str, port: int, option: str, taken: int | None = None) -
         raise ConfigurationError(
             f"cannot serve on {host}:{port} ({error.strerror}): choose another port by {option}"
         ) from error
-
-
-@contextlib.contextmanager
-def _child(command: list[str], cwd: Path | None = None, **environment: str) -> "Iterator[subprocess.Popen[bytes]]":
-    """A process that ends, with all that it has started, when the block ends, or this process however it does."""
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", own_dagster.__file__, *command],
-        stdin=subprocess.PIPE,
-        env={**os.environ, **environment},
-        cwd=cwd,
-    )
-    try:
-        yield process
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait()
 
 
 def _wait_for_answer(process: "subprocess.Popen[bytes]", url: str) -> None:

@@ -10,11 +10,6 @@ from etl_assets.errors import PlatformError
 from etl_assets.settings import Settings, load_settings
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.command()(doctor)
-
-
 def doctor() -> None:
     """Look whether everything that the platform needs is there, and say what to do where it is not."""
     settings = load_settings()

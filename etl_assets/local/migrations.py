@@ -41,12 +41,6 @@ def upgrade() -> None:
 migrations = typer.Typer(no_args_is_help=True, help="Migrations that the contracts ask for.")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.command()(migrate)
-    app.add_typer(migrations, name="migrations")
-
-
 def migrate() -> None:
     """Bring the databases to the shape that this version needs."""
     from etl_assets.core.servers import platform_database

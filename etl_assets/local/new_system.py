@@ -48,8 +48,9 @@ def new_system(
     if any(known.name == name for known in registry.systems()):
         raise ConfigurationError(f"there is a system {name} already")
     if into is None:
-        written = write(name, f"etl_assets.systems.{name}", CHECKOUT / "etl_assets/systems" / name)
-        written += write_tests(name, CHECKOUT / "etl_assets_tests/systems" / name)
+        package = f"etl_assets.systems.{name}"
+        written = write(name, package, CHECKOUT / "etl_assets/systems" / name)
+        written += write(name, package, CHECKOUT / "etl_assets_tests/systems" / name, templates="tests")
         _finish("-m", "etl_assets.cli", "migrations", "new", name)
         _finish("-W", "ignore", "-m", "etl_assets.local.generated")
     else:
@@ -67,27 +68,18 @@ def new_system(
         print(f"install it (pip install -e {into}), then write its migration: etl-assets migrations new {name}")
 
 
-def write(name: str, package: str, folder: Path) -> list[Path]:
-    """Write the folder of a system.
+def write(name: str, package: str, folder: Path, *, templates: str = "system") -> list[Path]:
+    """Write the folder of a system, or of its tests.
 
     Raises:
         ConfigurationError: if the folder is there already.
     """
-    return _written(TEMPLATES / "system", folder, name, package)
-
-
-def write_tests(name: str, folder: Path) -> list[Path]:
-    """Write the tests of a system of this checkout."""
-    return _written(TEMPLATES / "tests", folder, name, f"etl_assets.systems.{name}")
-
-
-def _written(templates: Path, folder: Path, name: str, package: str) -> list[Path]:
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
         raise ConfigurationError(f"{folder} is there already: choose another name") from None
     paths = []
-    for template in sorted(templates.iterdir()):
+    for template in sorted((TEMPLATES / templates).iterdir()):
         paths.append(folder / _filled(template.name.removesuffix(".txt"), name, package))
         paths[-1].write_text(_filled(template.read_text(encoding="utf-8"), name, package), encoding="utf-8")
     return paths

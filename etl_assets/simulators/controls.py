@@ -26,7 +26,7 @@ def simulator_app(title: str, faults: Faults) -> FastAPI:
     """An app that fails on plan, answers errors as `{"message": …}`, and has the fault controls."""
     app = FastAPI(title=title)
     app.add_middleware(FaultMiddleware, faults=faults)
-    app.include_router(fault_controls(faults))
+    app.include_router(_fault_controls(faults))
 
     @app.exception_handler(Refusal)
     async def refused(request: Request, error: Refusal) -> JSONResponse:
@@ -55,7 +55,7 @@ class FaultPlan(BaseModel):
     byte_interval_s: float | None = Field(None, ge=0)
 
 
-def fault_controls(faults: Faults) -> APIRouter:
+def _fault_controls(faults: Faults) -> APIRouter:
     """`GET`, `PUT` and `DELETE /_control/faults`: counts by call and kind, a change of the plan, back to none."""
     router = APIRouter(prefix="/_control/faults", tags=["control"])
 
@@ -72,10 +72,10 @@ def fault_controls(faults: Faults) -> APIRouter:
                 faults.script(call, kinds)
         except ValueError as error:
             raise Refusal(422, str(error)) from None
-        times = plan.model_dump(include={"retry_after_s", "stall_s", "byte_interval_s"}, exclude_none=True)
-        for name, seconds in times.items():
-            setattr(faults, name, seconds)
-        return plan.model_dump(exclude_none=True)
+        given = plan.model_dump(exclude_none=True)
+        for name in given.keys() - {"rates", "scripts"}:
+            setattr(faults, name, given[name])
+        return given
 
     @router.delete("")
     async def clear() -> dict[str, dict[str, int]]:

@@ -2,7 +2,7 @@
 
 A call's name is the first part of its path (`/site-info/x` → `site-info`); paths that begin with `/_` (controls) never
 fail. What a fault does to the handler matters as much as what the client sees: a lost response has taken effect, a
-time-out before the commit has not. The table `KINDS` says both.
+time-out before the commit has not. The tables `INSTEAD` and `AFTERWARDS` say which.
 """
 
 import asyncio
@@ -13,23 +13,23 @@ import struct
 import termios
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from json import dumps
 from socket import SO_LINGER, SOL_SOCKET
 from threading import Lock
 from typing import Any
 
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from etl_assets.simulators.server import TRANSPORT
 
 NONE = "none"
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+HTML = "<!doctype html><html><body><h1>We will be back soon</h1></body></html>"
+# A reset overtakes what is still under way: so long it waits for the client to have what was sent.
+DELIVERED_WITHIN_S, DELIVERED_S = 1.0, 0.02
 
 
 class Faults:
@@ -93,12 +93,9 @@ class Faults:
             return kind
 
     def _drawn(self, call: str) -> str:
-        draw = self._randoms.setdefault(call, random.Random(f"{self._seed}/{call}")).random()
-        for kind, probability in self._rates.get(call, {}).items():
-            if draw < probability:
-                return kind
-            draw -= probability
-        return NONE
+        rng = self._randoms.setdefault(call, random.Random(f"{self._seed}/{call}"))
+        rates = self._rates.get(call, {})
+        return rng.choices([*rates, NONE], [*rates.values(), max(1 - sum(rates.values()), 0.0)])[0]
 
     def count(self, call: str, kind: str) -> int:
         """How many requests of a call had this fault (`none`: how many passed)."""
@@ -120,80 +117,67 @@ def _check_kinds(kinds: Iterable[str]) -> None:
         raise ValueError(f"unknown faults {', '.join(unknown)}: known are {', '.join([NONE, *KINDS])}")
 
 
+class Ended(Exception):
+    """The answer is over, and with it the handler."""
+
+
 @dataclass
-class _Exchange:
+class Exchange:
     """One request under a fault."""
 
-    app: App
-    scope: MutableMapping[str, Any]
+    app: ASGIApp
+    scope: Scope
     receive: Receive
     send: Send
     faults: Faults
+    start: Message = field(default_factory=dict)
     streamed: bool = False
-    _passes: bool = False
-    _handler: asyncio.Future[None] | None = None
-    _resumed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def handled(self) -> tuple[Message, bytes]:
-        """Lets the handler run and holds its answer back; of a streamed answer the first chunk, where it then waits."""
-        start: Message = {}
-        body = bytearray()
-        first_chunk = asyncio.Event()
+    async def handle(self, fault: "Callable[[Exchange, bytes], Awaitable[bool]]") -> None:
+        """Lets the handler run; the fault gets its answer, of a streamed one the first chunk, before anything is sent.
 
-        async def keep(message: Message) -> None:
-            if self._passes:
+        Raises:
+            Ended: if the fault lets nothing follow.
+        """
+        met = False
+
+        async def sending(message: Message) -> None:
+            nonlocal met
+            if message["type"] == "http.response.start":
+                self.start = message
+            elif met:
                 await self.send(message)
-            elif message["type"] == "http.response.start":
-                start.update(message)
-            elif message["type"] == "http.response.body":
-                body.extend(message.get("body", b""))
-                if message.get("more_body"):
-                    self.streamed = True
-                    first_chunk.set()
-                    await self._resumed.wait()
+            else:
+                met, self.streamed = True, message.get("more_body", False)
+                if not await fault(self, message.get("body", b"")):
+                    raise Ended
 
-        self._handler = asyncio.ensure_future(self.app(self.scope, self.receive, keep))
-        waiting = asyncio.ensure_future(first_chunk.wait())
-        try:
-            await asyncio.wait({self._handler, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-        if not self.streamed:
-            await self._handler
-        return start, bytes(body)
+        await self.app(self.scope, self.receive, sending)
 
-    async def finish(self, body: bytes) -> None:
-        """Sends the rest of what was held back, then what a streamed answer has after that."""
-        await self.write(body, more=self.streamed)
-        if self._handler and self.streamed:
-            self._passes = True
-            self._resumed.set()
-            await self._handler
-
-    async def end(self) -> None:
-        """Ends the handler of a streamed answer, as a connection does that breaks."""
-        if self._handler and not self._handler.done():
-            self._handler.cancel()
-            await asyncio.wait({self._handler})
-
-    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]], *, length: int) -> None:
-        """Begins the answer, with its length unless it is streamed, when nobody knows it."""
-        kept = [(name, value) for name, value in headers if name.lower() != b"content-length"]
+    async def begin(self, *, length: int) -> None:
+        """Begins the handler's answer, with this length unless it is streamed, when nobody knows it."""
+        kept = [(name, value) for name, value in self.start["headers"] if name.lower() != b"content-length"]
         if not self.streamed:
             kept.append((b"content-length", str(length).encode()))
-        await self.send({"type": "http.response.start", "status": status, "headers": kept})
+        await self.send({**self.start, "headers": kept})
 
-    async def write(self, body: bytes, *, more: bool = False) -> None:
+    async def write(self, body: bytes, *, more: bool) -> None:
         await self.send({"type": "http.response.body", "body": body, "more_body": more})
 
-    async def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        await self.start(status, headers, length=len(body))
-        await self.write(body)
+    async def halve(self, body: bytes) -> bytes:
+        """Begins the handler's answer and sends it up to the middle; gives the rest."""
+        await self.begin(length=len(body))
+        await self.write(body[: _half(body)], more=True)
+        return body[_half(body) :]
 
-    async def stalled(self, seconds: float) -> bool:
-        """Waits; True as soon as the client, or the server as it stops, has closed the connection."""
+    async def answer(self, response: Response) -> None:
+        """Answers in the place of the handler."""
+        await response(self.scope, self.receive, self.send)
+
+    async def stalled(self, seconds: float | None = None) -> bool:
+        """Waits, as long as the plan has it; True as soon as the client, or the server as it stops, closed the connection."""
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(self.faults.stall_s if seconds is None else seconds):
                 while (await self.receive())["type"] != "http.disconnect":
                     pass
         except TimeoutError:
@@ -212,10 +196,10 @@ class _Exchange:
         """Waits until the client's machine has all that was written, as far as the system tells."""
         transport = self._transport()
         with suppress(TimeoutError):
-            async with asyncio.timeout(_DELIVERED_WITHIN_S):
+            async with asyncio.timeout(DELIVERED_WITHIN_S):
                 while transport.get_write_buffer_size() or _under_way(transport.get_extra_info("socket")):
-                    await asyncio.sleep(_DELIVERED_S / 10)
-        await asyncio.sleep(_DELIVERED_S)
+                    await asyncio.sleep(DELIVERED_S / 10)
+        await asyncio.sleep(DELIVERED_S)
 
     async def close(self) -> None:
         """Ends the connection with FIN when what was written is out."""
@@ -227,12 +211,6 @@ class _Exchange:
         if transport is None:
             raise RuntimeError("this fault breaks connections: serve the app with etl_assets.simulators.server.serve")
         return transport
-
-
-_JSON = [(b"content-type", b"application/json")]
-_HTML = b"<!doctype html><html><body><h1>We will be back soon</h1></body></html>"
-# A reset overtakes what is still under way: so long it waits for the client to have what was sent.
-_DELIVERED_WITHIN_S, _DELIVERED_S = 1.0, 0.02
 
 
 def _under_way(connection: Any) -> int:
@@ -250,103 +228,96 @@ def _half(body: bytes) -> int:
 
 
 def _status(
-    status: int, message: str, retry_after: Callable[[Faults], str] | None = None
-) -> Callable[[_Exchange], Awaitable[None]]:
-    async def refuse(exchange: _Exchange) -> None:
-        headers = [(b"retry-after", retry_after(exchange.faults).encode())] if retry_after else []
-        await exchange.answer(status, [*_JSON, *headers], dumps({"message": message}).encode())
+    status: int, message: str, retry_after: Callable[[float], str] | None = None
+) -> Callable[[Exchange], Awaitable[None]]:
+    async def refuse(exchange: Exchange) -> None:
+        headers = {"Retry-After": retry_after(exchange.faults.retry_after_s)} if retry_after else None
+        await exchange.answer(JSONResponse({"message": message}, status, headers))
 
     return refuse
 
 
-def _retry_after_seconds(faults: Faults) -> str:
-    return f"{faults.retry_after_s:g}"
-
-
-def _retry_after_date(faults: Faults) -> str:
+def _date(after_s: float) -> str:
     # An HTTP date has whole seconds: rounded up, so that it never asks for less.
-    return formatdate(math.ceil(time.time() + faults.retry_after_s), usegmt=True)
+    return formatdate(math.ceil(time.time() + after_s), usegmt=True)
 
 
-async def _timeout(exchange: _Exchange) -> None:
-    start, body = await exchange.handled()
-    if not await exchange.stalled(exchange.faults.stall_s):
-        await exchange.start(start["status"], start["headers"], length=len(body))
-        await exchange.finish(body)
-
-
-async def _timeout_mid_body(exchange: _Exchange) -> None:
-    start, body = await exchange.handled()
-    half = _half(body)
-    await exchange.start(start["status"], start["headers"], length=len(body))
-    await exchange.write(body[:half], more=True)
-    if not await exchange.stalled(exchange.faults.stall_s):
-        await exchange.finish(body[half:])
-
-
-async def _timeout_before_commit(exchange: _Exchange) -> None:
-    if not await exchange.stalled(exchange.faults.stall_s):
+async def _timeout_before_commit(exchange: Exchange) -> None:
+    if not await exchange.stalled():
         await exchange.reset()
 
 
-async def _response_lost(exchange: _Exchange) -> None:
-    await exchange.handled()
+async def _response_lost(exchange: Exchange, body: bytes) -> bool:
     await exchange.reset()
+    return False
 
 
-async def _reset_mid_body(exchange: _Exchange) -> None:
-    start, body = await exchange.handled()
-    await exchange.start(start["status"], start["headers"], length=len(body))
-    await exchange.write(body[: _half(body)], more=True)
+async def _timeout(exchange: Exchange, body: bytes) -> bool:
+    if await exchange.stalled():
+        return False
+    await exchange.begin(length=len(body))
+    await exchange.write(body, more=exchange.streamed)
+    return True
+
+
+async def _timeout_mid_body(exchange: Exchange, body: bytes) -> bool:
+    rest = await exchange.halve(body)
+    if await exchange.stalled():
+        return False
+    await exchange.write(rest, more=exchange.streamed)
+    return True
+
+
+async def _reset_mid_body(exchange: Exchange, body: bytes) -> bool:
+    await exchange.halve(body)
     await exchange.delivered()
     await exchange.reset()
+    return False
 
 
-async def _truncated_json(exchange: _Exchange) -> None:
-    start, body = await exchange.handled()
-    await exchange.answer(start["status"], start["headers"], body[: _half(body)])
+async def _truncated_json(exchange: Exchange, body: bytes) -> bool:
+    await exchange.begin(length=_half(body))
+    await exchange.write(body[: _half(body)], more=False)
+    return False
 
 
-async def _short_body(exchange: _Exchange) -> None:
-    start, body = await exchange.handled()
-    await exchange.start(start["status"], start["headers"], length=len(body))
-    await exchange.write(body[: _half(body)], more=True)
+async def _short_body(exchange: Exchange, body: bytes) -> bool:
+    await exchange.halve(body)
     await exchange.close()
+    return False
 
 
-async def _html(exchange: _Exchange) -> None:
-    await exchange.answer(200, [(b"content-type", b"text/html; charset=utf-8")], _HTML)
+async def _empty(exchange: Exchange, body: bytes) -> bool:
+    await exchange.answer(Response(media_type="application/json"))
+    return False
 
 
-async def _empty(exchange: _Exchange) -> None:
-    await exchange.handled()
-    await exchange.answer(200, _JSON, b"")
-
-
-async def _slow(exchange: _Exchange) -> None:
-    start, body = await exchange.handled()
-    await exchange.start(start["status"], start["headers"], length=len(body))
+async def _slow(exchange: Exchange, body: bytes) -> bool:
+    await exchange.begin(length=len(body))
     for i in range(len(body)):
         await exchange.write(body[i : i + 1], more=True)
         if await exchange.stalled(exchange.faults.byte_interval_s):
-            return
-    await exchange.finish(b"")
+            return False
+    await exchange.write(b"", more=exchange.streamed)
+    return True
 
 
-KINDS: dict[str, Callable[[_Exchange], Awaitable[None]]] = {
-    # The handler does not run.
+# The handler does not run.
+INSTEAD: dict[str, Callable[[Exchange], Awaitable[None]]] = {
     "500": _status(500, "internal error"),
     "502": _status(502, "bad gateway"),
     "503": _status(503, "down for maintenance"),
     "504": _status(504, "gateway time-out"),
     "408": _status(408, "request time-out"),
     "429": _status(429, "too many requests"),
-    "429-retry-after": _status(429, "too many requests", _retry_after_seconds),
-    "429-retry-after-date": _status(429, "too many requests", _retry_after_date),
-    "reset": _Exchange.reset,
+    "429-retry-after": _status(429, "too many requests", "{:g}".format),
+    "429-retry-after-date": _status(429, "too many requests", _date),
+    "reset": Exchange.reset,
     "timeout-before-commit": _timeout_before_commit,
-    "html": _html,
-    # The handler runs and what it does stays done; its answer does not arrive, or damaged or late.
+    "html": lambda exchange: exchange.answer(HTMLResponse(HTML)),
+}
+# The handler runs and what it does stays done; its answer does not arrive, or damaged or late.
+AFTERWARDS: dict[str, Callable[[Exchange, bytes], Awaitable[bool]]] = {
     "response-lost": _response_lost,
     "timeout": _timeout,
     "timeout-mid-body": _timeout_mid_body,
@@ -356,6 +327,7 @@ KINDS: dict[str, Callable[[_Exchange], Awaitable[None]]] = {
     "empty": _empty,
     "slow": _slow,
 }
+KINDS = (*INSTEAD, *AFTERWARDS)
 
 
 class FaultMiddleware:
@@ -364,18 +336,18 @@ class FaultMiddleware:
     The server's own log stays silent: to it a broken connection looks like a client that went away.
     """
 
-    def __init__(self, app: App, *, faults: Faults) -> None:
+    def __init__(self, app: ASGIApp, *, faults: Faults) -> None:
         self._app = app
         self._faults = faults
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = scope["path"].strip("/").split("/")[0] if scope["type"] == "http" else ""
         kind = NONE if not call or call.startswith("_") else self._faults.take(call)
+        exchange = Exchange(self._app, scope, receive, send, self._faults)
         if kind == NONE:
             await self._app(scope, receive, send)
+        elif kind in INSTEAD:
+            await INSTEAD[kind](exchange)
         else:
-            exchange = _Exchange(self._app, scope, receive, send, self._faults)
-            try:
-                await KINDS[kind](exchange)
-            finally:
-                await exchange.end()
+            with suppress(Ended):
+                await exchange.handle(AFTERWARDS[kind])

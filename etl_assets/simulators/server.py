@@ -60,45 +60,38 @@ def serve(app: Any, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     except OSError as error:
         listener.close()
         raise OSError(error.errno, f"cannot serve on {host}:{port} ({error.strerror}): choose another port") from None
-    server = _Server(_config(app))
-    thread = threading.Thread(target=_run, args=(server, listener), name="simulator", daemon=True)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http=_BreakableProtocol,
+            loop="asyncio",
+            ws="none",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+        )
+    )
+
+    def run() -> None:
+        # Not `server.run`: it chooses the event loop, and faults need the plain one. Off the main thread uvicorn leaves
+        # the signal handlers alone.
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            runner.run(server.serve(sockets=[listener]))
+
+    thread = threading.Thread(target=run, name="simulator", daemon=True)
     thread.start()
     try:
-        _await_start(server, thread)
+        while not server.started:
+            if not thread.is_alive():
+                raise RuntimeError("the simulator did not start: its log says why")
+            thread.join(timeout=_POLL_S)
         name = f"[{host}]" if ":" in host else host
         yield f"http://{name}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(timeout=10)
         listener.close()
-
-
-def _config(app: Any) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=_BreakableProtocol,
-        loop="asyncio",
-        ws="none",
-        lifespan="auto",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-    )
-
-
-def _run(server: uvicorn.Server, listener: socket.socket) -> None:
-    # Not `server.run`: it chooses the event loop, and faults need the plain one. Off the main thread uvicorn leaves
-    # the signal handlers alone.
-    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        runner.run(server.serve(sockets=[listener]))
-
-
-def _await_start(server: uvicorn.Server, thread: threading.Thread) -> None:
-    while not server.started:
-        if not thread.is_alive():
-            raise RuntimeError("the simulator did not start: its log says why")
-        thread.join(timeout=_POLL_S)
 
 
 def serve_in_foreground(app: Any, name: str, *, host: str, port: int) -> None:

@@ -52,11 +52,8 @@ def gateway(dagster: DagsterApi, url: str, *, database: str = NOWHERE, **setting
     """A gateway before the Dagster at this URL."""
     orchestrator = Orchestrator(url, timeout_s=DAGSTER_TIMEOUT_S)
     app = create_app(Settings(**settings), orchestrator=orchestrator, store=Store(Database(database)))
-    try:
-        with serve(app) as served:
-            yield Client(served, dagster, app)
-    finally:
-        orchestrator.close()
+    with serve(app) as served:
+        yield Client(served, dagster, app)
 
 
 @pytest.fixture(scope="session")
@@ -105,8 +102,6 @@ def gateway_with(dagster_api: DagsterApi, _dagster_served: tuple[DagsterApi, str
 
 
 @pytest.fixture
-def orchestrator(dagster_api: DagsterApi, _dagster_served: tuple[DagsterApi, str]) -> Iterator[Orchestrator]:
+def orchestrator(dagster_api: DagsterApi, _dagster_served: tuple[DagsterApi, str]) -> Orchestrator:
     """An orchestrator before `dagster_api`."""
-    made = Orchestrator(f"{_dagster_served[1]}/graphql", timeout_s=DAGSTER_TIMEOUT_S)
-    yield made
-    made.close()
+    return Orchestrator(f"{_dagster_served[1]}/graphql", timeout_s=DAGSTER_TIMEOUT_S)

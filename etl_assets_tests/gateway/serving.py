@@ -8,7 +8,7 @@ from typing import Any
 
 from etl_assets.core.database.connections import Database
 from etl_assets.gateway.app import create_app
-from etl_assets.gateway.documents import Run
+from etl_assets.gateway.orchestrator import Run
 from etl_assets.gateway.store import DEADLINE_S, Store
 from etl_assets.settings import load_settings
 from etl_assets.simulators.server import serve

@@ -25,11 +25,10 @@ import yaml
 
 from etl_assets.cli.gateway import prepare_gateway_home
 from etl_assets.core.database.connections import Database
-from etl_assets.gateway import middleware, server
-from etl_assets.gateway.graphql import CancelPolicy, CancelRefused
-from etl_assets.gateway.orchestrator import LONGEST_RUN_S, Orchestrator
-from etl_assets.gateway.own_dagster import OwnDagster
-from etl_assets.gateway.server import Server, _listener
+from etl_assets.gateway import app as gateway_app
+from etl_assets.gateway import server
+from etl_assets.gateway.orchestrator import LONGEST_RUN_S, CancelPolicy, CancelRefused, Orchestrator
+from etl_assets.gateway.server import OwnDagster, Server, _listener
 from etl_assets.settings import load_settings
 from etl_assets.systems.experiments.contracts import UserFeatures
 from etl_assets_tests.core.slices.proxy import proxied
@@ -109,7 +108,7 @@ def place(gateway_client: Client) -> Iterator[tuple[str, int]]:
 @pytest.fixture
 def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "HEAD_DEADLINE_S", SHORT_S)
-    monkeypatch.setattr(middleware, "BODY_DEADLINE_S", SHORT_S)
+    monkeypatch.setattr(gateway_app, "BODY_DEADLINE_S", SHORT_S)
 
 
 def healthy(place: tuple[str, int]) -> bool:
@@ -578,7 +577,6 @@ def test_a_dagster_of_the_gateways_own_that_is_killed_is_started_again_and_a_los
         marked = asyncio.run(orchestrator.run(run.run_id))
         assert marked is not None and marked.status == "CANCELED"
         assert asyncio.run(orchestrator.unfinished("lasting_job")) == []
-        orchestrator.close()
 
 
 @pytest.mark.long

@@ -9,16 +9,8 @@ from typing import Any
 import pytest
 
 from etl_assets.errors import ConfigurationError
-from etl_assets.gateway.graphql import (
-    CancelRefused,
-    Graphql,
-    LaunchRefused,
-    OrchestratorDown,
-    StillLoading,
-    UnknownJob,
-    first_line,
-)
-from etl_assets.gateway.orchestrator import Orchestrator
+from etl_assets.gateway.graphql import Graphql, OrchestratorDown, StillLoading, first_line
+from etl_assets.gateway.orchestrator import CancelRefused, LaunchRefused, Orchestrator, UnknownJob
 from etl_assets_tests.gateway.dagster_api import DagsterApi, location, workspace
 
 PYTHON_ERROR = {
@@ -306,7 +298,6 @@ def test_a_silent_dagster_is_given_up_and_does_not_hold_up_the_loop() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         slow = Orchestrator(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.1)
         assert asyncio.run(given_up(slow)).status == 503
-        slow.close()
 
 
 @pytest.mark.parametrize("url", ["", "ftp://host", "http://", "http://host/?a=b"])
@@ -317,7 +308,8 @@ def test_a_url_that_cannot_be_right_is_a_configuration_error(url: str) -> None:
 
 @pytest.mark.parametrize("end", ["", "/", "/graphql", "/graphql/"])
 def test_the_url_is_taken_with_and_without_its_end(end: str) -> None:
-    assert Graphql(f"http://user:pass@host:3000/prefix{end}").base_url == "http://host:3000/prefix"
+    made = Graphql(f"http://user:pass@host:3000/prefix{end}", timeout_s=1, starting=lambda: False)
+    assert made.base_url == "http://host:3000/prefix"
 
 
 def test_a_first_line_is_short_and_has_no_credentials() -> None:

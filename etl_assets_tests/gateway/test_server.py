@@ -18,13 +18,10 @@ import pytest
 import requests
 
 from etl_assets.cli.gateway import gateway, prepare_gateway_home
-from etl_assets.core.embedded import EmbeddedPostgres
+from etl_assets.core.embedded import EmbeddedPostgres, supervisor
 from etl_assets.errors import ConfigurationError
-from etl_assets.gateway import own_dagster
-from etl_assets.gateway.graphql import LaunchRefused
-from etl_assets.gateway.orchestrator import Orchestrator
-from etl_assets.gateway.own_dagster import OwnDagster
-from etl_assets.gateway.server import run
+from etl_assets.gateway.orchestrator import LaunchRefused, Orchestrator
+from etl_assets.gateway.server import OwnDagster, run
 from etl_assets.settings import Settings, load_settings
 from etl_assets_tests.gateway.conftest import Client
 from etl_assets_tests.gateway.conftest import gateway as gateway_before
@@ -54,7 +51,7 @@ def alive(process: psutil.Process) -> bool:
 
 
 def supervised(*command: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-I", "-S", own_dagster.__file__, *command], stdin=subprocess.PIPE)
+    return subprocess.Popen([sys.executable, "-I", "-S", supervisor.__file__, "--", *command], stdin=subprocess.PIPE)
 
 
 def test_a_port_that_is_taken_is_refused_and_named() -> None:
@@ -97,8 +94,8 @@ def test_the_supervisor_ends_with_its_command() -> None:
 def test_a_dagster_that_never_starts_is_at_last_not_reported_as_loading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("etl_assets.gateway.own_dagster.LONGEST_BACKOFF_S", 0.01)
-    monkeypatch.setattr("etl_assets.gateway.own_dagster.sys.executable", "/bin/false")
+    monkeypatch.setattr("etl_assets.gateway.server.LONGEST_BACKOFF_S", 0.01)
+    monkeypatch.setattr("sys.executable", "/bin/false")
     own = OwnDagster(tmp_path, {})
     assert own.starting()
     with own:
@@ -226,7 +223,6 @@ def test_an_ad_hoc_run_of_its_assets_is_seen_as_unfinished(client: Client, real_
     assert asyncio.run(orchestrator.unfinished("slow_job")) == []
     with pytest.raises(LaunchRefused):
         asyncio.run(orchestrator.unfinished("nope"))
-    orchestrator.close()
 
 
 @contextlib.contextmanager

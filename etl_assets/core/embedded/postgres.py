@@ -114,9 +114,6 @@ class EmbeddedPostgres(EmbeddedServer):
     def _pid_file(self) -> Path:
         return self._working_folder() / "postmaster.pid"
 
-    def _password_file(self) -> Path:
-        return self.location() / "password"
-
     def _delete_files(self) -> None:
         for place in [self._inside(), *([self._outside()] if os.geteuid() == 0 else [])]:
             if place.is_dir() and not place.is_symlink():

@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -134,6 +135,10 @@ class EmbeddedServer(ABC):
 
     # --- what a kind of server adds
 
+    def location(self) -> Path:
+        """The folder of the server's data and its password."""
+        return self.data_dir / self.name
+
     @abstractmethod
     def _url(self) -> str:
         """The server's URL, from the state and the password file."""
@@ -146,13 +151,14 @@ class EmbeddedServer(ABC):
     def _prepare(self) -> Launch:
         """Bring the files in order and say how to start the server; called under the start lock, no server running."""
 
-    @abstractmethod
     def _working_folder(self) -> Path:
         """The folder that is the working directory of the server and its children, and of no other process."""
+        return self.location()
 
-    @abstractmethod
     def _delete_files(self) -> None:
         """Delete everything outside the files that this class owns; no server is running."""
+        if self.location().exists():
+            shutil.rmtree(self.location())
 
     def _became_ready(self) -> bool:
         """Like `_answers`, under the start lock: may add what a fresh server lacks."""
@@ -258,6 +264,9 @@ class EmbeddedServer(ABC):
         return found
 
     # --- files
+
+    def _password_file(self) -> Path:
+        return self.location() / "password"
 
     def _recorded(self, what: str) -> int:
         """The `port`, `supervisor` or `server` of the state file; 0 if it is not there."""

@@ -35,7 +35,8 @@ def defs() -> "dg.Definitions":
 
 
 def sync(site: str, **options: Any) -> "SyncResult":
-    """Fetch, map, store and deliver the outages of one site; see `etl_assets.systems.outages.script`."""
-    from etl_assets.systems.outages.script import sync as run
+    """Fetch, map, store and deliver the outages of one site; options and failures as of `script.sync_sites`."""
+    from etl_assets.systems.outages.script import sync_sites
 
-    return run(site, **options)
+    (result,) = sync_sites([site], **options)
+    return result

@@ -3,19 +3,17 @@
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import dagster as dg
 
+from etl_assets.core.dagster.automation import FIRST_WAIT_S, LONGEST_WAIT_S, partition_range
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.systems.outages import delivery as outbox
 from etl_assets.systems.outages.assets import SITES, SITES_NAME, delivered_site_outages
 from etl_assets.systems.outages.contracts import RawOutages
 from etl_assets.systems.outages.settings import OutagesSettings
-
-RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
-FIRST_WAIT_S, LONGEST_WAIT_S = 60, 3600
 
 outages_job = dg.define_asset_job(
     "outages_job",
@@ -40,7 +38,7 @@ def outages_every_15_minutes(context: dg.ScheduleEvaluationContext) -> dg.RunReq
     sites = context.instance.get_dynamic_partitions(SITES_NAME)
     if not sites:
         return dg.SkipReason("no site is registered yet: the sensor outages_sites adds those of OUTAGES_SITES")
-    return dg.RunRequest(tags={RANGE_START: sites[0], RANGE_END: sites[-1]})
+    return dg.RunRequest(tags=partition_range(sites[0], sites[-1]))
 
 
 @dg.sensor(minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
@@ -126,18 +124,12 @@ def wait_s(times: int) -> float:
 
 def _waiting(postgres: PostgresResource) -> dict[str, Pending]:
     with postgres.database.connect() as connection:
-        pending: Sequence[tuple[str, list[str]]] = connection.execute(
-            "SELECT site_id, array_agg(delivery_key ORDER BY delivery_key) FROM outages.site_outages AS o"
-            " WHERE NOT EXISTS (SELECT FROM outages.delivered_site_outages AS d"
-            " WHERE d.delivery_key = o.delivery_key) GROUP BY site_id"
+        pending = connection.execute(
+            "SELECT site_id, array_agg(delivery_key ORDER BY delivery_key), coalesce(("
+            " SELECT state IN ('refused', 'disputed') OR state = 'frozen' AND http_status = ANY(%s)"
+            " FROM outages.delivery_batches AS b WHERE b.site_id = o.site_id ORDER BY frozen_at DESC LIMIT 1), false)"
+            " FROM outages.site_outages AS o WHERE NOT EXISTS (SELECT FROM outages.delivered_site_outages AS d"
+            " WHERE d.delivery_key = o.delivery_key) GROUP BY site_id",
+            (list(outbox.NOT_ABOUT_THE_PAYLOAD),),
         ).fetchall()
-        newest: Sequence[tuple[str, str, int | None]] = connection.execute(
-            "SELECT DISTINCT ON (site_id) site_id, state, http_status FROM outages.delivery_batches"
-            " ORDER BY site_id, frozen_at DESC"
-        ).fetchall()
-    refused = {
-        site
-        for site, state, status in newest
-        if state in ("refused", "disputed") or (state == "frozen" and status in outbox.NOT_ABOUT_THE_PAYLOAD)
-    }
-    return {site: Pending(tuple(keys), site in refused) for site, keys in pending}
+    return {site: Pending(tuple(keys), refused) for site, keys, refused in pending}

@@ -94,13 +94,8 @@ def deliver(database: Database, api: OutagesApi, site: str, *, run_id: str = "sc
         if fresh is not None:
             settled.append(send(connection, api, fresh, run_id=run_id))
         total, watermark = history(connection, site)
-        return Delivery(
-            site=site,
-            delivered=sum(batch.outages for batch in settled),
-            batches=tuple(batch.batch_key for batch in settled),
-            total=total,
-            watermark=watermark,
-        )
+        delivered, keys = sum(batch.outages for batch in settled), tuple(batch.batch_key for batch in settled)
+        return Delivery(site, delivered, keys, total, watermark)
 
 
 @contextmanager
@@ -193,7 +188,7 @@ def send(connection: Connection[Any], api: OutagesApi, batch: Batch, *, run_id: 
         state = state_after(error, unclear=unclear)
         if state == "delivered":
             return acknowledge(connection, batch, status=error.status, response=str(error), run_id=run_id)
-        record_outcome(connection, batch, state, error, may_have_arrived=unclear)
+        record_outcome(connection, batch, state, arrived=unclear, status=error.status, response=str(error))
         if state == "disputed":
             raise ApiRefused(
                 f"{error}. {disputed(batch)}", status=error.status, attempts=error.attempts, outcome_unknown=True
@@ -224,13 +219,25 @@ def record_attempt(connection: Connection[Any], batch: Batch) -> None:
 
 
 def record_outcome(
-    connection: Connection[Any], batch: Batch, state: str, error: ApiUnavailable | ApiRefused, *, may_have_arrived: bool
+    connection: Connection[Any], batch: Batch, state: str, *, arrived: bool, status: int | None, response: str
 ) -> None:
-    """Record that the batch was refused, is disputed, or stays frozen for the next run, which posts it again unchanged."""
+    """Record what became of the batch; one that stays frozen is for the next run, which posts it again unchanged.
+
+    Args:
+        arrived: whether it may have.
+        response: text of the answer, or the failure; kept short and without what Postgres cannot hold.
+    """
     connection.execute(
-        "UPDATE outages.delivery_batches SET state = %s, may_have_arrived = %s, http_status = %s, response = %s,"
-        " settled_at = CASE WHEN %s THEN clock_timestamp() ELSE settled_at END WHERE batch_key = %s",
-        (state, may_have_arrived, error.status, storable(str(error)), state != "frozen", batch.batch_key),
+        "UPDATE outages.delivery_batches SET state = %(state)s, may_have_arrived = %(arrived)s, http_status = %(status)s,"
+        " response = %(response)s, settled_at = CASE %(state)s WHEN 'frozen' THEN settled_at ELSE clock_timestamp() END"
+        " WHERE batch_key = %(key)s",
+        {
+            "state": state,
+            "arrived": arrived,
+            "status": status,
+            "response": response.replace("\x00", "\\0").encode("utf-8", "replace").decode()[:2000],
+            "key": batch.batch_key,
+        },
     )
 
 
@@ -249,11 +256,7 @@ def acknowledge(connection: Connection[Any], batch: Batch, *, status: int | None
             sorted(rows),
         )
         inserted = max(cursor.rowcount, 0)
-        cursor.execute(
-            "UPDATE outages.delivery_batches SET state = 'delivered', may_have_arrived = true, http_status = %s, response = %s,"
-            " settled_at = clock_timestamp() WHERE batch_key = %s",
-            (status, storable(response), batch.batch_key),
-        )
+        record_outcome(connection, batch, "delivered", arrived=True, status=status, response=response)
         cursor.execute(ledger_statement(Slice(DeliveredSiteOutages, batch.site_id), _entry(batch, inserted, run_id)))
     return replace(batch, state="delivered")
 
@@ -276,15 +279,8 @@ def _entry(batch: Batch, inserted: int, run_id: str) -> dict[str, Any]:
 
 def history(connection: Connection[Any], site: str) -> tuple[int, datetime | None]:
     """How many outages of a site were ever acknowledged, and when the newest was. The time is for people; it filters nothing."""
-    row = connection.execute(
-        "SELECT count(*), max(delivered_at) FROM outages.delivered_site_outages WHERE site_id = %s", (site,)
-    ).fetchone()
-    return row or (0, None)
-
-
-def storable(text: str) -> str:
-    """An answer of somebody else's server, short and without what Postgres cannot hold."""
-    return text.replace("\x00", "\\0").encode("utf-8", "replace").decode()[:2000]
+    query = "SELECT count(*), max(delivered_at) FROM outages.delivered_site_outages WHERE site_id = %s"
+    return connection.execute(query, (site,)).fetchone() or (0, None)
 
 
 def settle_by_hand(database: Database, prefix: str, *, delivered: bool) -> Batch:

@@ -13,7 +13,7 @@ from etl_assets.systems.outages.settings import OutagesSettings
 def simulated(settings: OutagesSettings) -> Iterator[dict[str, str]]:
     """The simulated outage API; gives the variables that name it."""
     from etl_assets.simulators.server import serve
-    from etl_assets.systems.outages.simulator.api import OutagesSimulator
+    from etl_assets.systems.outages.simulator import OutagesSimulator
 
     simulator = OutagesSimulator(sites=settings.outages_sites)
     with serve(simulator.app) as url:
@@ -26,7 +26,7 @@ def simulate(
 ) -> None:
     """The outage API; its key is OUTAGES_API_KEY."""
     from etl_assets.simulators.server import serve_in_foreground
-    from etl_assets.systems.outages.simulator.api import OutagesSimulator
+    from etl_assets.systems.outages.simulator import OutagesSimulator
 
     settings = OutagesSettings.load()
     key = SecretStr(settings.required("outages_api_key"))

@@ -45,31 +45,6 @@ class SyncResult:
     flagged: int
 
 
-def sync(
-    site: str,
-    *,
-    since: datetime | None = None,
-    settings: OutagesSettings | None = None,
-    database: Database | None = None,
-    api: OutagesApi | None = None,
-) -> SyncResult:
-    """Fetch, map, store and deliver the outages of one site.
-
-    Args:
-        site: the site, as the API names it.
-        since: replaces the cut-off of 2022-01-01 for this call; what was delivered is not delivered again.
-        settings: by default those of the environment.
-        database, api: by default those that the settings name.
-
-    Raises:
-        ConfigurationError: if a setting is missing; names it.
-        TransientError: if the API or the database stays unavailable; nothing is lost, the next call goes on.
-        PermanentError: if the API refuses, or data do not have their shape.
-    """
-    (result,) = sync_sites([site], since=since, settings=settings, database=database, api=api)
-    return result
-
-
 def sync_sites(
     sites: Sequence[str],
     *,
@@ -78,10 +53,21 @@ def sync_sites(
     database: Database | None = None,
     api: OutagesApi | None = None,
 ) -> Iterator[SyncResult]:
-    """As `sync`, for several sites one after the other; `/outages` is fetched and stored once.
+    """Fetch, map, store and deliver the outages of sites, one after the other; `/outages` is fetched and stored once.
 
     What was found in its rows is counted in the first result. A site that fails does not keep the others from being done; what
     failed is raised at the end.
+
+    Args:
+        sites: as the API names them.
+        since: replaces the cut-off of 2022-01-01 for this call; what was delivered is not delivered again.
+        settings: by default those of the environment.
+        database, api: by default those that the settings name.
+
+    Raises:
+        ConfigurationError: if a setting is missing; names it.
+        TransientError: if the API or the database stays unavailable; nothing is lost, the next call goes on.
+        PermanentError: if the API refuses, or data do not have their shape.
     """
     settings = settings or OutagesSettings.load()
     api = api or OutagesApi.from_settings(settings)

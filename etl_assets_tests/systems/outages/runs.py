@@ -6,9 +6,9 @@ from typing import Any
 
 import dagster as dg
 
+from etl_assets.core.dagster.automation import partition_range
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.definitions import platform_definitions, resources
-from etl_assets.systems.outages.automation import RANGE_END, RANGE_START
 from etl_assets.systems.outages.settings import OutagesSettings
 from etl_assets_tests.systems.outages.world import SITE, QuickApiResource, World
 
@@ -42,7 +42,7 @@ class Runs:
             config["ops"] = {"outages__site_outages": {"config": {"since": since}}}
         return self.definitions.resolve_job_def(job).execute_in_process(
             instance=self.instance,
-            tags={RANGE_START: chosen[0], RANGE_END: chosen[-1]},
+            tags=partition_range(chosen[0], chosen[-1]),
             run_config=config,
             raise_on_error=False,
         )

@@ -336,7 +336,7 @@ def test_since_replaces_the_cutoff_of_this_run_and_redelivers_nothing(
     small: World, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs()
-    monkeypatch.setattr(small.simulator, "_cutoff", CUTOFF_AS_INSTANT - timedelta(milliseconds=1))
+    monkeypatch.setattr(small.simulator, "cutoff", CUTOFF_AS_INSTANT - timedelta(milliseconds=1))
     assert runs(since="2021-12-31T23:59:59.999+00:00").success
     assert small.begins() == [[LATER, CUTOFF], [EARLY]]
     rows = small.column("SELECT begin_text FROM outages.site_outages ORDER BY position")

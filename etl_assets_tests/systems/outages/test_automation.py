@@ -13,8 +13,6 @@ from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable
 from etl_assets.simulators.controls import Refusal
 from etl_assets.systems.outages import automation
 from etl_assets.systems.outages.automation import (
-    RANGE_END,
-    RANGE_START,
     SITES,
     LastRequest,
     Pending,
@@ -87,7 +85,10 @@ def test_the_schedule_asks_for_all_sites_in_one_run(on_disk: dg.DagsterInstance)
     request = automation.outages_every_15_minutes(dg.build_schedule_context(instance=instance))
     assert isinstance(request, dg.RunRequest)
     order = instance.get_dynamic_partitions(SITES.name)
-    assert (request.tags[RANGE_START], request.tags[RANGE_END]) == (order[0], order[-1])
+    assert (request.tags["dagster/asset_partition_range_start"], request.tags["dagster/asset_partition_range_end"]) == (
+        order[0],
+        order[-1],
+    )
     assert set(order) == {"a", "b", "c"}
 
 

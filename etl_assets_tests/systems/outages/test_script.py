@@ -79,13 +79,13 @@ def test_a_second_sync_posts_nothing_and_keeps_the_watermark(world: World) -> No
 @pytest.mark.long
 def test_since_replaces_the_cutoff_of_one_call(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.serve(GOOD)
-    monkeypatch.setattr(world.simulator, "_cutoff", datetime(2022, 2, 1, tzinfo=UTC))
+    monkeypatch.setattr(world.simulator, "cutoff", datetime(2022, 2, 1, tzinfo=UTC))
     assert outages.sync(SITE, since=datetime(2022, 2, 1, tzinfo=UTC)).outages == 1
     assert world.begins() == [[LATER]]
-    monkeypatch.setattr(world.simulator, "_cutoff", datetime(2022, 1, 1, tzinfo=UTC))
+    monkeypatch.setattr(world.simulator, "cutoff", datetime(2022, 1, 1, tzinfo=UTC))
     assert outages.sync(SITE).delivered == 1
     assert world.begins() == [[LATER], [CUTOFF]]
-    monkeypatch.setattr(world.simulator, "_cutoff", datetime(2021, 1, 1, tzinfo=UTC))
+    monkeypatch.setattr(world.simulator, "cutoff", datetime(2021, 1, 1, tzinfo=UTC))
     assert outages.sync(SITE, since=datetime(2021, 1, 1, tzinfo=UTC)).delivered == 1
     assert world.begins() == [[LATER], [CUTOFF], [EARLY]]
 
@@ -221,7 +221,7 @@ def test_an_entry_of_the_quarantine_that_is_not_there_exits_with_1(world: World,
 @pytest.mark.long
 def test_since_without_a_zone_means_utc(world: World, etl_assets: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     world.serve(GOOD)
-    monkeypatch.setattr(world.simulator, "_cutoff", datetime(2022, 2, 1, tzinfo=UTC))
+    monkeypatch.setattr(world.simulator, "cutoff", datetime(2022, 2, 1, tzinfo=UTC))
     assert etl_assets("outages", "sync", SITE, "--since", "2022-02-01T00:00:00") == 0
     assert etl_assets.out.startswith("kingfisher: 1 outages, 1 delivered")
 

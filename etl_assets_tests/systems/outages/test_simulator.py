@@ -63,7 +63,6 @@ def served() -> Iterator[Api]:
 def api(served: Api) -> Api:
     served.simulator.reset()
     served.simulator.conflict_on_replay = False
-    served.simulator.quota_per_minute = None
     return served
 
 
@@ -148,21 +147,6 @@ def test_other_routes_answer_with_a_message(api: Api, path: str, status: int) ->
     assert (answer.status_code, set(answer.json())) == (status, {"message"})
 
 
-def test_a_quota_is_kept_and_tells_when_to_come_back() -> None:
-    now = [1000.0]
-    simulator = OutagesSimulator(api_key="k", quota_per_minute=2, clock=lambda: now[0])
-    with serve(simulator.app) as url:
-        api = Api(simulator, url)
-        assert api.get("/outages").status_code == 200
-        now[0] += 20
-        assert api.get("/outages").status_code == 200
-        refused = api.get("/outages")
-        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "40")
-        assert refused.json() == {"message": "the quota of 2 requests a minute is used up"}
-        now[0] += 40
-        assert api.get("/outages").status_code == 200
-
-
 @pytest.mark.long
 def test_a_hundred_sites_are_served_quickly() -> None:
     simulator = OutagesSimulator(sites=[f"site-{i}" for i in range(100)])
@@ -171,7 +155,7 @@ def test_a_hundred_sites_are_served_quickly() -> None:
     assert len(json.loads(first)) == 11_000
 
 
-@pytest.mark.parametrize("wrong", [{"outages_per_site": 4}, {"devices_per_site": 0}, {"began_from": "2022-01-01"}])
+@pytest.mark.parametrize("wrong", [{"outages_per_site": 4}, {"devices_per_site": 0}])
 def test_a_site_that_cannot_hold_the_planted_rows_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="a simulated site has at least 5 outages and 1 device"):
         OutagesSimulator(**wrong)

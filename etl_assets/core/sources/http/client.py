@@ -271,15 +271,31 @@ class ApiClient:
     def _attempt(self, call: Call, read: "Callable[[Call, requests.Response], Answer]") -> "Answer":
         self._read_until = self._ends_at
         call.attempts += 1
-        failure: Failed
-        try:
+
+        def attempt() -> "Answer":
             with self._answer(call) as response:
-                return read(call, response)
+                try:
+                    return read(call, response)
+                except MalformedAnswer as error:
+                    raise malformed(response.status_code, error) from None
+
+        try:
+            return self._failing(attempt)
+        except Failed as failure:
+            call.outcome_unknown |= call.method == "POST" and failure.rule.may_have_applied
+            raise
+
+    def _failing(self, action: "Callable[[], Answer]") -> "Answer":
+        """What an action gives; whatever the HTTP library raises is a Failed.
+
+        Raised outside of the handler: what the library raised can quote headers, so it must not hang on to this.
+        """
+        try:
+            return action()
         except Failed as error:
             failure = error
         except self._transport.NETWORK_ERRORS as error:
             failure = Failed(*self._transport.rule_for_failure(error))
-        call.outcome_unknown |= call.method == "POST" and failure.rule.may_have_applied
         raise failure from None
 
     def _answer(self, call: Call) -> "requests.Response":
@@ -314,33 +330,27 @@ class ApiClient:
     def _document(self, response: "requests.Response", parse: Callable[[str, bytes], Answer]) -> Answer:
         if response.status_code not in _GET_SUCCESSES:
             raise self._refusal(response)
-        body = self._transport.read_body(response, max_bytes=self._limits.max_body_bytes)
-        if body.cut:
+        body, cut = self._transport.read_body(response, max_bytes=self._limits.max_body_bytes)
+        if cut:
             what = f"the body is longer than {self._limits.max_body_bytes} bytes"
             raise Failed(what, TOO_LONG_RULE, status=response.status_code)
-        try:
-            return parse(response.headers.get("Content-Type", ""), body.data)
-        except MalformedAnswer as error:
-            raise malformed(response.status_code, error) from None
+        return parse(response.headers.get("Content-Type", ""), body)
 
     def _acknowledgement(self, call: Call, response: "requests.Response") -> ApiResponse:
         if response.status_code // 100 != 2:
             raise self._refusal(response)
         # It has succeeded: of a text without end, the beginning is enough.
-        body = self._transport.read_body(response, max_bytes=self._limits.max_body_bytes)
-        try:
-            refuse_page(body.data)
-        except MalformedAnswer as error:
-            raise malformed(response.status_code, error) from None
-        return ApiResponse(response.status_code, self._redact(body.data.decode("utf-8", "replace")), call.attempts)
+        body, _ = self._transport.read_body(response, max_bytes=self._limits.max_body_bytes)
+        refuse_page(body)
+        return ApiResponse(response.status_code, self._redact(body.decode("utf-8", "replace")), call.attempts)
 
     def _refusal(self, response: "requests.Response") -> Failed:
         """The failure that an answer without success is; its body is worth no more than one read time-out."""
         self._read_until = min(self._ends_at, self._clock() + self._limits.read_timeout_s)
         message = ""
         with suppress(*self._transport.NETWORK_ERRORS):
-            body = self._transport.read_body(response, max_bytes=_ERROR_BODY_BYTES)
-            message = self._redact.shorten(server_message(body.data))
+            body, _ = self._transport.read_body(response, max_bytes=_ERROR_BODY_BYTES)
+            message = self._redact.shorten(server_message(body))
         what = f"answered {response.status_code}" + (f" (“{message}”)" if message else "")
         return self._failed_status(response.status_code, what=what, wait_s=retry_after_s(response.headers))
 

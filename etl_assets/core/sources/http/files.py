@@ -134,7 +134,7 @@ class FileClient(ApiClient):
                 largest = min(largest, expected.size)
             while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
                 if not partial_file.length:
-                    _refuse_page(response, chunk)
+                    refuse_page(chunk, instead_of="the file")
                 partial_file.write(chunk)
                 if partial_file.length > largest:
                     break
@@ -275,11 +275,3 @@ class _Partial:
 
 def _is_compressed(headers: Mapping[str, str]) -> bool:
     return headers.get("Content-Encoding", "identity") != "identity"
-
-
-def _refuse_page(response: "requests.Response", chunk: bytes) -> None:
-    try:
-        refuse_page(chunk)
-    except MalformedAnswer:
-        page = MalformedAnswer("a page (HTML or XML) instead of the file")
-        raise malformed(response.status_code, page) from None

@@ -7,7 +7,7 @@ opens a connection.
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -57,40 +57,32 @@ _NO_KEY = "{base_url} refuses access: if it wants credentials, put them into {ad
 _PAYLOAD = "the server has judged the payload: correct what is sent"
 _WRONG_USER = "{base_url} does not accept the user name and password in {address}: correct them"
 _MOVED = "set {address} to where the API is now, instead of {base_url}"
+_TAKEN = "the server already has something else in this place: compare before sending again"
+_SUCCESS = "a GET is expected to be answered with 200: check that {base_url} is the API"
 _CLIENT = "the API's interface may have changed: compare the request with its documentation"
 
-STATUS_RULES: dict[int, Rule] = {
-    301: Rule(Action.FAIL, True, _MOVED),
-    302: Rule(Action.FAIL, True, _MOVED),
-    303: Rule(Action.FAIL, True, _MOVED),
-    307: Rule(Action.FAIL, False, _MOVED),
-    308: Rule(Action.FAIL, False, _MOVED),
-    400: Rule(Action.FAIL, False, _PAYLOAD),
-    401: Rule(Action.FAIL, False, _KEY),
-    403: Rule(Action.FAIL, False, _KEY),
-    404: Rule(Action.FAIL, False, "there is no such thing at {base_url}: check the name asked for and {address}"),
-    405: Rule(Action.FAIL, False, _CLIENT),
-    406: Rule(Action.FAIL, False, _CLIENT),
-    407: Rule(Action.FAIL, False, "the proxy wants credentials: correct HTTP_PROXY or HTTPS_PROXY"),
+# What each status that is not a success means; the first row that has it decides.
+STATUS_RULES: tuple[tuple[Container[int], Rule], ...] = (
+    ((301, 302, 303), Rule(Action.FAIL, True, _MOVED)),
+    ((307, 308), Rule(Action.FAIL, False, _MOVED)),
+    ((400, 422), Rule(Action.FAIL, False, _PAYLOAD)),
+    ((401, 403), Rule(Action.FAIL, False, _KEY)),
+    ((404,), Rule(Action.FAIL, False, "there is no such thing at {base_url}: check the name asked for and {address}")),
+    ((405, 406, 415, 501, 505), Rule(Action.FAIL, False, _CLIENT)),
+    ((407,), Rule(Action.FAIL, False, "the proxy wants credentials: correct HTTP_PROXY or HTTPS_PROXY")),
     # A gateway may say 408 after it has passed the request on.
-    408: Rule(Action.RETRY, True, _LATER),
-    409: Rule(Action.FAIL, False, "the server already has something else in this place: compare before sending again"),
-    410: Rule(Action.FAIL, False, "it was removed for good: stop asking for it"),
-    413: Rule(Action.FAIL, False, "the payload is too large for the server: send less at a time"),
-    415: Rule(Action.FAIL, False, _CLIENT),
-    422: Rule(Action.FAIL, False, _PAYLOAD),
-    425: Rule(Action.RETRY, False, _LATER),
-    429: Rule(Action.RETRY, False, "ask less often, or ask those who run {base_url} for a larger quota"),
-    431: Rule(Action.FAIL, False, "the headers are too large for the server: shorten what is sent"),
-    501: Rule(Action.FAIL, False, _CLIENT),
-    505: Rule(Action.FAIL, False, _CLIENT),
-}
-_FAMILY_RULES: dict[int, Rule] = {
-    2: Rule(Action.FAIL, True, "a GET is expected to be answered with 200: check that {base_url} is the API"),
-    3: Rule(Action.FAIL, True, _MOVED),
-    4: Rule(Action.FAIL, False, _CLIENT),
-    5: Rule(Action.RETRY, True, _LATER),
-}
+    ((408,), Rule(Action.RETRY, True, _LATER)),
+    ((409,), Rule(Action.FAIL, False, _TAKEN)),
+    ((410,), Rule(Action.FAIL, False, "it was removed for good: stop asking for it")),
+    ((413,), Rule(Action.FAIL, False, "the payload is too large for the server: send less at a time")),
+    ((425,), Rule(Action.RETRY, False, _LATER)),
+    ((429,), Rule(Action.RETRY, False, "ask less often, or ask those who run {base_url} for a larger quota")),
+    ((431,), Rule(Action.FAIL, False, "the headers are too large for the server: shorten what is sent")),
+    (range(200, 300), Rule(Action.FAIL, True, _SUCCESS)),
+    (range(300, 400), Rule(Action.FAIL, True, _MOVED)),
+    (range(400, 500), Rule(Action.FAIL, False, _CLIENT)),
+    (range(500, 600), Rule(Action.RETRY, True, _LATER)),
+)
 _NOT_HTTP = Rule(Action.FAIL, True, "check that {base_url} is an HTTP API")
 
 MALFORMED_RULE = Rule(Action.RETRY, True, "if it lasts, check that {base_url} is the API itself, not a page before it")
@@ -99,7 +91,7 @@ TOO_LONG_RULE = Rule(Action.FAIL, True, "ask for less at a time, or raise max_bo
 
 def rule_for_status(status: int) -> Rule:
     """The rule for a status that is not a success."""
-    return STATUS_RULES.get(status) or _FAMILY_RULES.get(status // 100, _NOT_HTTP)
+    return next((rule for statuses, rule in STATUS_RULES if status in statuses), _NOT_HTTP)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -165,10 +157,10 @@ def parse_json(body: bytes, *, parse_constant: Callable[[str], Any] = _refuse_co
         raise MalformedAnswer("JSON with a number of too many digits") from None
 
 
-def refuse_page(body: bytes) -> None:
+def refuse_page(body: bytes, *, instead_of: str = "JSON") -> None:
     """Raises MalformedAnswer for HTML or XML: it comes from something in front of the API, not from the API."""
     if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        raise MalformedAnswer("a page (HTML or XML) instead of JSON")
+        raise MalformedAnswer(f"a page (HTML or XML) instead of {instead_of}")
 
 
 def server_message(body: bytes) -> str:

@@ -81,8 +81,11 @@ class StreamClient(ApiClient):
 
         def read() -> bytes:
             chunk: bytes = response.raw.read1(CHUNK_BYTES, decode_content=True)
-            if not begun:
-                _refuse_page(chunk)
+            try:
+                if not begun:
+                    refuse_page(chunk)
+            except MalformedAnswer as error:
+                raise malformed(_SUCCESS, error) from None
             return chunk
 
         while chunk := self._classified(call, read):
@@ -90,22 +93,11 @@ class StreamClient(ApiClient):
             yield chunk
 
     def _classified(self, call: Call, action: Callable[[], T]) -> T:
-        failure: Failed
         try:
-            return action()
+            return self._failing(action)
         except Failed as error:
             failure = error
-        except self._transport.NETWORK_ERRORS as error:
-            failure = Failed(*self._transport.rule_for_failure(error))
-        # Raised outside of the handler: what the HTTP library raised can quote headers, so it must not hang on to this.
         message = self._redact(f"{self._name} API, {call.summary}: {failure.what}: {self._advice(failure)}")
         if failure.rule.action is Action.RETRY:
             raise StreamInterrupted(message, status=failure.status, retry_after_s=failure.wait_s)
         raise ApiRefused(message, status=failure.status, attempts=1)
-
-
-def _refuse_page(chunk: bytes) -> None:
-    try:
-        refuse_page(chunk)
-    except MalformedAnswer as error:
-        raise malformed(_SUCCESS, error) from None

@@ -10,7 +10,6 @@ import io
 import ssl
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -150,17 +149,6 @@ class BoundedAdapter(HTTPAdapter):
         return manager
 
 
-class Credentials(requests.auth.AuthBase):
-    """Puts the key into each request; being there also keeps requests from looking for one in a `.netrc`."""
-
-    def __init__(self, headers: dict[str, str]) -> None:
-        self._headers = headers
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers.update(self._headers)
-        return request
-
-
 def basic_authorization(user: str, password: str) -> str:
     """The value of an Authorization header for a user name and a password."""
     return "Basic " + b64encode(f"{user}:{password}".encode()).decode("ascii")
@@ -182,27 +170,25 @@ def open_session(
     session = _Session()
     session.trust_env = urlsplit(base_url).hostname not in _LOOPBACK
     session.headers.update(headers)
-    session.auth = Credentials(credentials)
+
+    def authorized(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers.update(credentials)
+        return request
+
+    # Being there keeps requests from looking for credentials in a `.netrc`.
+    session.auth = authorized
     adapter = BoundedAdapter(remaining_s)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
 
 
-@dataclass(frozen=True)
-class Body:
-    """What was read of a body, and whether there was more of it than allowed."""
-
-    data: bytes
-    cut: bool
-
-
-def read_body(response: requests.Response, *, max_bytes: int) -> Body:
-    """The body, at most `max_bytes` of it, counted after decompression: a small one can unfold to gigabytes."""
+def read_body(response: requests.Response, *, max_bytes: int) -> tuple[bytes, bool]:
+    """The body, and whether it was cut off after `max_bytes`, counted decompressed: a small one can unfold to gigabytes."""
     data = bytearray()
     while len(data) <= max_bytes:
         chunk = response.raw.read(_CHUNK_BYTES, decode_content=True)
         if not chunk:
-            return Body(bytes(data), cut=False)
+            return bytes(data), False
         data += chunk
-    return Body(bytes(data[:max_bytes]), cut=True)
+    return bytes(data[:max_bytes]), True

@@ -3,17 +3,18 @@
 A stream is one Redis stream under `<prefix><name>`. An entry holds about a thousand records, and its ID is
 `<sequence of the last record>-0`: the server itself refuses a batch that is there already. There are no consumer
 groups: how far a reader has come is stored where its rows are. What errors mean is in `errors`, what runs on
-the server in `scripts`.
+the server in `publish.lua` and `trim.lua`: looking at a stream's end and acting on it must be one step.
 """
 
+import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from etl_assets.core.sources.streams.errors import failure_of
-from etl_assets.core.sources.streams.scripts import PUBLISH, TRIM
 from etl_assets.errors import ConfigurationError, PlatformError, TransientError
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Broker:
             arguments += [batch.last, batch.first, batch.count, batch.source, CODEC, len(batch.lines)]
             arguments.append(_compressed(batch.lines))
         answer: bytes | None = self._call(
-            f"publish to {stream}", lambda client: client.eval(PUBLISH, 1, self.key(stream), *arguments)
+            f"publish to {stream}", lambda client: client.eval(_script("publish"), 1, self.key(stream), *arguments)
         )
         if answer is not None:
             raise _not_published(stream, batches, newest, answer.decode("utf-8", "backslashreplace"))
@@ -185,7 +186,7 @@ class Broker:
             source: of that position; a stream that was begun anew from another source is left as it is. None: as it comes.
         """
         arguments = (committed + 1, "any" if source is None else "source", source or "")
-        self._call(f"trim {stream}", lambda client: client.eval(TRIM, 1, self.key(stream), *arguments))
+        self._call(f"trim {stream}", lambda client: client.eval(_script("trim"), 1, self.key(stream), *arguments))
 
     def lag(self, stream: str, *, committed: int) -> Lag:
         """What waits above the committed position (0 for everything that is there)."""
@@ -260,6 +261,11 @@ class Broker:
             if self._client is None:
                 self._client = _client(self._url if isinstance(self._url, str) else self._url())
             return self._client
+
+
+@functools.cache
+def _script(name: str) -> str:
+    return Path(__file__).with_name(f"{name}.lua").read_text()
 
 
 def _client(url: str) -> "redis.Redis":

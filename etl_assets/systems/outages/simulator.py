@@ -2,41 +2,48 @@
 
 The receiver is the judge of a delivery: it accepts exactly the rows of a site that it has not acknowledged yet, in
 input order and as text, and answers with the first difference otherwise.
+
+What is generated follows from the seed and a site's name. Each row has its place in the array by a random draw of its own, so
+a site that becomes known later falls in between without changing the order of the others.
 """
 
 import json
-import math
+import random
 import re
-import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import RLock
 from typing import Any
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from pydantic import BaseModel
 
 from etl_assets.simulators.controls import Refusal, simulator_app
 from etl_assets.simulators.faults import Faults
-from etl_assets.systems.outages.simulator.data import (
-    CUTOFF,
-    PLANTED_ROWS,
-    Row,
-    RowKey,
-    deliverable,
-    device_names,
-    generated_site,
-    instant,
-)
 
 SITES = ("norwich-pear-tree", "kingfisher")
+CUTOFF = datetime(2022, 1, 1, tzinfo=UTC)
+PLANTED_ROWS = 5
+STRAY_ROWS = 2
 _SITE_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _FIELDS = ("id", "name", "begin", "end")
-_QUOTA_WINDOW_S = 60.0
 # Behind every generated row: what is added later is at the end of the array.
 _LATE = 1.0
+
+# What identifies a delivered row: device, name, begin and end, each as text.
+RowKey = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One element of `GET /outages`: its content, its place in the array, the version of the data that brought it."""
+
+    content: Any
+    place: float
+    version: int
 
 
 @dataclass(frozen=True)
@@ -72,9 +79,10 @@ class OutagesSimulator:
         api_key: the `x-api-key` that callers must send.
         sites: known from the start.
         outages_per_site: rows of the site's own devices, the planted ones included.
-        began_from: the cut-off of the rule for deliveries.
         conflict_on_replay: a second POST with a known key and body gets 409 instead of 200.
-        quota_per_minute: requests beyond it get 429 with Retry-After; None means no quota.
+
+    Attributes:
+        cutoff: of the rule for deliveries.
     """
 
     def __init__(
@@ -85,27 +93,21 @@ class OutagesSimulator:
         sites: Iterable[str] = SITES,
         outages_per_site: int = 108,
         devices_per_site: int = 8,
-        began_from: str = CUTOFF,
         conflict_on_replay: bool = False,
-        quota_per_minute: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        cutoff = instant(began_from)
-        if cutoff is None or outages_per_site < PLANTED_ROWS or devices_per_site < 1:
+        if outages_per_site < PLANTED_ROWS or devices_per_site < 1:
             raise ValueError(
-                f"a simulated site has at least {PLANTED_ROWS} outages and 1 device, and its cut-off is an instant with"
-                f" a zone; asked for were {outages_per_site}, {devices_per_site} and {began_from!r}"
+                f"a simulated site has at least {PLANTED_ROWS} outages and 1 device;"
+                f" asked for were {outages_per_site} and {devices_per_site}"
             )
         self.seed = seed
         self.api_key = api_key
         self.outages_per_site = outages_per_site
         self.devices_per_site = devices_per_site
         self.conflict_on_replay = conflict_on_replay
-        self.quota_per_minute = quota_per_minute
+        self.cutoff = CUTOFF
         self.faults = Faults(seed=seed)
-        self._cutoff: datetime = cutoff
         self._configured = tuple(sites)
-        self._clock = clock
         self._lock = RLock()
         self.reset()
         self.app = outages_app(self)
@@ -124,30 +126,10 @@ class OutagesSimulator:
             self._document: bytes | None = None
             self._acknowledged: dict[str, dict[RowKey, None]] = {}
             self._keys: dict[str, tuple[str, bytes, int]] = {}
-            self._admitted: deque[float] = deque()
             for site in self._configured:
-                self._know(site)
+                self.site_info(site)
 
     # What the API serves.
-
-    def admit(self, api_key: str | None) -> None:
-        """Checks the key, then the quota.
-
-        Raises:
-            Refusal: 403 or 429.
-        """
-        if api_key != self.api_key:
-            raise Refusal(403, "the x-api-key is missing or wrong")
-        with self._lock:
-            now = self._clock()
-            while self._admitted and self._admitted[0] <= now - _QUOTA_WINDOW_S:
-                self._admitted.popleft()
-            if self.quota_per_minute is not None and len(self._admitted) >= self.quota_per_minute:
-                oldest = self._admitted[0] if self._admitted else now
-                wait_s = math.ceil(oldest + _QUOTA_WINDOW_S - now)
-                message = f"the quota of {self.quota_per_minute} requests a minute is used up"
-                raise Refusal(429, message, headers={"Retry-After": str(wait_s)})
-            self._admitted.append(now)
 
     def outages_document(self) -> bytes:
         """The array of all known sites' outages as JSON."""
@@ -169,7 +151,15 @@ class OutagesSimulator:
         """
         with self._lock:
             if site not in self._infos:
-                self._know(site)
+                if not self._generates or site.startswith("unknown") or not _SITE_NAME.fullmatch(site):
+                    raise Refusal(404, f"there is no site {site[:100]!r}")
+                self._infos[site], rows = _generated_site(
+                    site, seed=self.seed, outages=self.outages_per_site, devices=self.devices_per_site
+                )
+                # A stable sort: late rows share one place and keep their order.
+                added = [Row(content, place, self._version) for place, content in rows]
+                self._rows = sorted([*self._rows, *added], key=lambda row: row.place)
+                self._document = None
             return self._infos[site]
 
     def deliver(self, site: str, body: bytes, *, key: str | None) -> int:
@@ -217,11 +207,9 @@ class OutagesSimulator:
         return newest
 
     def _expected(self, site: str) -> list[tuple[RowKey, int]]:
-        names = device_names(self._infos.get(site))
         done = self._acknowledged.get(site, {})
-        return [
-            (key, version) for key, version in deliverable(self._rows, names, cutoff=self._cutoff) if key not in done
-        ]
+        rows = _deliverable(self._rows, _device_names(self._infos.get(site)), cutoff=self.cutoff)
+        return [(key, version) for key, version in rows if key not in done]
 
     # What tests and the demo steer and inspect.
 
@@ -233,12 +221,12 @@ class OutagesSimulator:
     def pending(self, site: str) -> list[dict[str, str]]:
         """The rows of a site that a delivery must bring now."""
         with self._lock:
-            return [_as_row(key) for key, _ in self._expected(site)]
+            return [dict(zip(_FIELDS, key, strict=True)) for key, _ in self._expected(site)]
 
     def acknowledged(self, site: str) -> list[dict[str, str]]:
         """The rows of a site that were delivered, in order of delivery."""
         with self._lock:
-            return [_as_row(key) for key in self._acknowledged.get(site, {})]
+            return [dict(zip(_FIELDS, key, strict=True)) for key in self._acknowledged.get(site, {})]
 
     def delivered_rows(self, site: str) -> Counter[RowKey]:
         """How often each row (device, name, begin, end) of a site took effect."""
@@ -249,7 +237,7 @@ class OutagesSimulator:
     def add_outage(self, site: str, device_index: int, begin: str, end: str) -> dict[str, str]:
         """Adds a late row at the end of the array, of the site's device with this index."""
         with self._lock:
-            devices = list(device_names(self.site_info(site)))
+            devices = list(_device_names(self.site_info(site)))
             if not 0 <= device_index < len(devices):
                 raise ValueError(f"{site} has {len(devices)} devices, counted from 0: there is no {device_index}")
             content = {"id": devices[device_index], "begin": begin, "end": end}
@@ -270,17 +258,92 @@ class OutagesSimulator:
             self._rows = [Row(content, 0.0, self._version) for content in outages]
             self._document = None
 
-    def _know(self, site: str) -> None:
-        if not self._generates or site.startswith("unknown") or not _SITE_NAME.fullmatch(site):
-            raise Refusal(404, f"there is no site {site[:100]!r}")
-        generated = generated_site(
-            site, seed=self.seed, outages=self.outages_per_site, devices=self.devices_per_site, cutoff=self._cutoff
-        )
-        self._infos[site] = generated.info
-        self._rows.extend(Row(content, place, self._version) for place, content in generated.rows)
-        # A stable sort: late rows share one place and keep their order.
-        self._rows.sort(key=lambda row: row.place)
-        self._document = None
+
+# What is generated
+
+
+def _generated_site(
+    name: str, *, seed: int, outages: int, devices: int
+) -> tuple[dict[str, Any], list[tuple[float, dict[str, str]]]]:
+    """A site as it always is for this seed: `outages` rows over its devices, and two rows of devices of no site.
+
+    Among the rows are one that begins exactly at the cut-off, one that begins 1 ms earlier, one that spans it, and one
+    that is there twice.
+
+    Returns:
+        What `/site-info` says, and its rows with their places.
+    """
+    rng = random.Random(f"{seed}/{name}")
+    described = [{"id": _uuid(rng), "name": f"Battery {i}"} for i in range(1, devices + 1)]
+    first, hour, day = described[0]["id"], timedelta(hours=1), timedelta(days=1)
+    twice = _row(first, CUTOFF + timedelta(days=rng.randrange(1, 300), milliseconds=rng.randrange(1000)), hour)
+    rows = [
+        _row(first, CUTOFF, hour),
+        _row(first, CUTOFF - timedelta(milliseconds=1), hour),
+        _row(first, CUTOFF - 3 * day, 6 * day),
+        twice,
+        dict(twice),
+    ]
+    rows += [_random_row(described[i % devices]["id"], rng, CUTOFF) for i in range(outages - PLANTED_ROWS)]
+    rows += [_random_row(_uuid(rng), rng, CUTOFF + 400 * day) for _ in range(STRAY_ROWS)]
+    info = {"id": name, "name": name.replace("-", " ").title(), "devices": described}
+    return info, [(rng.random(), row) for row in rows]
+
+
+def _random_row(device: str, rng: random.Random, around: datetime) -> dict[str, str]:
+    """About a quarter begin before that instant."""
+    begin = around + timedelta(milliseconds=rng.randrange(-120 * 86_400_000, 360 * 86_400_000))
+    return _row(device, begin, timedelta(milliseconds=rng.randrange(1_000, 3 * 86_400_000)))
+
+
+def _row(device: str, begin: datetime, length: timedelta) -> dict[str, str]:
+    begin_text, end_text = (
+        instant.isoformat(timespec="milliseconds").replace("+00:00", "Z") for instant in (begin, begin + length)
+    )
+    return {"id": device, "begin": begin_text, "end": end_text}
+
+
+def _uuid(rng: random.Random) -> str:
+    return str(UUID(int=rng.getrandbits(128), version=4))
+
+
+# How a delivery is judged
+
+
+def _instant(text: Any) -> datetime | None:
+    """The instant that a text says; None if it says none or leaves its zone open."""
+    try:
+        parsed = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return parsed if parsed.tzinfo else None
+
+
+def _device_names(info: Any) -> dict[str, str]:
+    """Device id → name from a site's description; what is malformed in it counts as not there."""
+    devices = info.get("devices") if isinstance(info, dict) else None
+    pairs = ((d.get("id"), d.get("name")) for d in devices if isinstance(d, dict)) if isinstance(devices, list) else ()
+    return {device: name for device, name in pairs if isinstance(device, str) and isinstance(name, str)}
+
+
+def _deliverable(rows: Iterable[Row], names: dict[str, str], *, cutoff: datetime) -> Iterator[tuple[RowKey, int]]:
+    """What a site's delivery consists of, in input order, each once, with the version that brought it first.
+
+    The rule: rows of the site's devices that began at or after the cut-off; the end plays no part, even where it lies
+    before the begin. A malformed row is none: no object, a device, begin or end that is not text, a time that is no
+    instant.
+    """
+    seen: set[RowKey] = set()
+    for row in rows:
+        content = row.content if isinstance(row.content, dict) else {}
+        device, begin, end = content.get("id"), content.get("begin"), content.get("end")
+        began = _instant(begin)
+        if not isinstance(device, str) or device not in names or began is None or _instant(end) is None:
+            continue
+        key = (device, names[device], str(begin), str(end))
+        if began >= cutoff and key not in seen:
+            seen.add(key)
+            yield key, row.version
 
 
 def _rows_of(body: bytes) -> list[dict[str, str]]:
@@ -306,8 +369,7 @@ def _first_difference(got: list[tuple[str, ...]], expected: list[RowKey]) -> str
     return f"{len(got)} rows, expected {len(expected)}: row {len(expected)} is too many: {got[len(expected)]}"
 
 
-def _as_row(key: RowKey) -> dict[str, str]:
-    return dict(zip(_FIELDS, key, strict=True))
+# HTTP
 
 
 class LateOutage(BaseModel):
@@ -319,48 +381,30 @@ class LateOutage(BaseModel):
     end: str
 
 
-class ExactData(BaseModel):
-    """What to serve instead of generated data."""
-
-    outages: list[Any]
-    site_infos: dict[str, Any]
-
-
 def outages_app(simulator: OutagesSimulator) -> FastAPI:
     """The API and its controls over one simulator."""
-    app = simulator_app("Outage API (simulated)", simulator.faults)
-    app.include_router(_api(simulator))
-    app.include_router(_controls(simulator))
-    return app
 
-
-def _api(simulator: OutagesSimulator) -> APIRouter:
     async def admitted(request: Request) -> None:
-        simulator.admit(request.headers.get("x-api-key"))
+        if request.headers.get("x-api-key") != simulator.api_key:
+            raise Refusal(403, "the x-api-key is missing or wrong")
 
-    router = APIRouter(dependencies=[Depends(admitted)])
+    api, controls = APIRouter(dependencies=[Depends(admitted)]), APIRouter(prefix="/_control", tags=["control"])
 
-    @router.get("/outages")
+    @api.get("/outages")
     async def outages() -> Response:
         return Response(simulator.outages_document(), media_type="application/json")
 
-    @router.get("/site-info/{site}")
+    @api.get("/site-info/{site}")
     async def site_info(site: str) -> Response:
         # Not FastAPI's own rendering: it refuses NaN, which a test may want served.
         return Response(json.dumps(simulator.site_info(site)), media_type="application/json")
 
-    @router.post("/site-outages/{site}")
+    @api.post("/site-outages/{site}")
     async def site_outages(site: str, request: Request) -> dict[str, int]:
         key = request.headers.get("idempotency-key")
         return {"accepted": simulator.deliver(site, await request.body(), key=key)}
 
-    return router
-
-
-def _controls(simulator: OutagesSimulator) -> APIRouter:
-    router = APIRouter(prefix="/_control", tags=["control"])
-
-    @router.get("/deliveries")
+    @controls.get("/deliveries")
     async def deliveries() -> dict[str, Any]:
         return {
             "deliveries": [asdict(delivery) for delivery in simulator.deliveries],
@@ -368,26 +412,23 @@ def _controls(simulator: OutagesSimulator) -> APIRouter:
             "replays": simulator.replays,
         }
 
-    @router.get("/sites")
+    @controls.get("/sites")
     async def sites() -> dict[str, dict[str, int]]:
         return {
             site: {"acknowledged": len(simulator.acknowledged(site)), "pending": len(simulator.pending(site))}
             for site in simulator.sites()
         }
 
-    @router.post("/reset")
-    async def reset() -> None:
-        simulator.reset()
-
-    @router.post("/outages")
+    @controls.post("/outages")
     async def add_outage(row: LateOutage) -> dict[str, str]:
         try:
             return simulator.add_outage(row.site, row.device_index, row.begin, row.end)
         except ValueError as error:
             raise Refusal(422, str(error)) from None
 
-    @router.put("/data")
-    async def serve_exactly(data: ExactData) -> None:
-        simulator.serve_exactly(data.outages, data.site_infos)
-
-    return router
+    controls.post("/reset")(simulator.reset)
+    controls.put("/data")(simulator.serve_exactly)
+    app = simulator_app("Outage API (simulated)", simulator.faults)
+    app.include_router(api)
+    app.include_router(controls)
+    return app

@@ -1,9 +1,7 @@
-"""What runs on the broker: two short scripts, because looking at a stream's end and acting on it must be one step."""
-
-# Arguments: the ID that the stream must end with ("any", "" for an empty stream) and its source, "anew" to drop what is
-# there, the number of batches, then for each: last, first, count, source, codec, size, lines. Answers nothing, or
-# `moved <end>` or `refused <end>`.
-PUBLISH = """
+-- Appends batches to the stream KEYS[1], if it ends as expected.
+-- ARGV: the ID that the stream must end with ("any", "" for an empty stream) and its source, "anew" to drop what is
+-- there, the number of batches, then for each: last, first, count, source, codec, size, lines. Answers nothing, or
+-- `moved <end>` or `refused <end>`.
 if redis.replicate_commands then redis.replicate_commands() end  -- Redis < 7 refuses a write after TIME without it
 local function field(entry, name)
   for i = 1, #entry[2], 2 do if entry[2][i] == name then return entry[2][i + 1] end end
@@ -31,18 +29,3 @@ for batch = 0, ARGV[4] - 1 do
   end
 end
 return false
-"""
-
-# Arguments: the first sequence to keep, "source" or "any", the source. Answers how many entries went.
-TRIM = """
-local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
-if not newest then return 0 end
-if ARGV[2] == 'source' then
-  for i = 1, #newest[2], 2 do
-    if newest[2][i] == 'source' and newest[2][i + 1] ~= ARGV[3] then return 0 end
-  end
-end
-local keep = ARGV[1] .. '-0'
-if tonumber(string.match(newest[1], '^%d+')) < tonumber(ARGV[1]) then keep = newest[1] end
-return redis.call('XTRIM', KEYS[1], 'MINID', keep)
-"""
