@@ -56,13 +56,10 @@ def parsed(stream: Stream, lines: bytes, *, first: int) -> Split[pa.Table]:
     Raises:
         PermanentError: if a line says another sequence than its place.
     """
-    contract = stream.contract
-    if not lines:
+    contract, text = stream.contract, _Text(lines)
+    if not len(text):
         return Split(arrow_schema(contract).empty_table())
-    if b"\r" in lines:
-        lines = lines.replace(b"\r\n", b"\n")
-    each = lines.removesuffix(b"\n").split(b"\n")
-    read = pa.concat_tables(_read(stream, each, first))
+    read = pa.concat_tables(_read(stream, text, range(first, first + len(text))))
     doubtful = read[DOUBTFUL].to_numpy()
     table = read.select(list(contract.columns))
     doubtful[[row for _, _, row in broken_rules(contract, table)]] = True
@@ -70,7 +67,7 @@ def parsed(stream: Stream, lines: bytes, *, first: int) -> Split[pa.Table]:
         return Split(table.cast(arrow_schema(contract)))
     rows = table.filter(pa.array(~doubtful)).cast(arrow_schema(contract))
     at = np.flatnonzero(doubtful).tolist()
-    rest = _read_each(stream, [each[row] for row in at], [first + row for row in at])
+    rest = _read_each(stream, [text[row : row + 1].rstrip(b"\n") for row in at], [first + row for row in at])
     valid = pa.concat_tables([rows, rest.valid])
     return Split(valid.sort_by(SEQUENCE) if rest.valid.num_rows else rows, rest.records)
 
@@ -87,35 +84,54 @@ def instants(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return micros, near & (micros >= FIRST_US) & (micros <= LAST_US)
 
 
-def _read(stream: Stream, lines: Sequence[bytes], first: int) -> Iterator[pa.Table]:
-    """Typed columns of lines, with a column `DOUBTFUL`.
+class _Text:
+    """Lines, by their numbers from 0.
+
+    Attributes:
+        alone: for each line whether it begins and ends as an object does: Arrow takes several objects on one line, and one on
+            several.
+    """
+
+    def __init__(self, lines: bytes) -> None:
+        data = lines.replace(b"\r\n", b"\n") if b"\r" in lines else lines
+        self._data = data if data.endswith(b"\n") or not data else data + b"\n"
+        view = np.frombuffer(self._data, np.uint8)
+        self._starts = np.append(0, np.flatnonzero(view == ord("\n")) + 1)
+        self.alone = (view[self._starts[:-1]] == ord("{")) & (view[self._starts[1:] - 2] == ord("}"))
+
+    def __len__(self) -> int:
+        return len(self.alone)
+
+    def __getitem__(self, lines: slice) -> bytes:
+        start, stop, _ = lines.indices(len(self))
+        return self._data[self._starts[start] : self._starts[stop]]
+
+
+def _read(stream: Stream, text: _Text, sequences: range, start: int = 0) -> Iterator[pa.Table]:
+    """Typed columns of the lines from `start` on, as many as there are sequences, with a column `DOUBTFUL`.
 
     What Arrow refuses is divided until it takes all but a few lines, which are doubtful then.
-
-    Args:
-        first: sequence of the first line.
     """
-    found = _by_arrow(stream, lines)
-    if found is not None and found[SEQUENCE].equals(pa.chunked_array([pa.array(range(first, first + len(lines)))])):
+    stop = start + len(sequences)
+    found = _by_arrow(stream, text[start:stop]) if text.alone[start:stop].all() else None
+    if found is not None and found[SEQUENCE].equals(pa.chunked_array([pa.array(sequences)])):
         yield _typed(stream, found)
-    elif len(lines) <= FEW_LINES:
-        nothing = {column.name: pa.nulls(len(lines), column.type) for column in arrow_schema(stream.contract)}
-        yield pa.table(nothing | {DOUBTFUL: np.ones(len(lines), dtype=bool)})
+    elif len(sequences) <= FEW_LINES:
+        nothing = {column.name: pa.nulls(len(sequences), column.type) for column in arrow_schema(stream.contract)}
+        yield pa.table(nothing | {DOUBTFUL: np.ones(len(sequences), dtype=bool)})
     else:
-        size = SECTION_LINES if len(lines) > SECTION_LINES else -(-len(lines) // 2)
-        for at in range(0, len(lines), size):
-            yield from _read(stream, lines[at : at + size], first + at)
+        size = SECTION_LINES if len(sequences) > SECTION_LINES else -(-len(sequences) // 2)
+        for at in range(0, len(sequences), size):
+            yield from _read(stream, text, sequences[at : at + size], start + at)
 
 
-def _by_arrow(stream: Stream, lines: Sequence[bytes]) -> pa.Table | None:
+def _by_arrow(stream: Stream, text: bytes) -> pa.Table | None:
     """The lines as Arrow reads them, if each field has in all of them the form that it has in the first."""
     import pyarrow.json
 
-    text, first = b"\n".join(lines), _load(lines[0])
-    # Arrow takes several objects on one line, and one on several.
-    each_an_object = text[:1] == b"{" and text[-1:] == b"}" and text.count(b"}\n{") == len(lines) - 1
-    if not each_an_object or b"-NaN" in text:
+    if b"-NaN" in text:
         return None
+    first = _load(text[: text.index(b"\n")])
     record = first.get("record") if isinstance(first, dict) else None
     given = record if isinstance(record, dict) else {}
     types = []

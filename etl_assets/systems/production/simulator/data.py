@@ -10,10 +10,13 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Part of the stream's identity: another number wherever the same seed gives other data.
 VERSION = 1
@@ -168,8 +171,10 @@ def write_files(
     return files
 
 
-def _many_readings(number: int, parameters: int, duration: int, rng: np.random.Generator) -> Iterator[pd.DataFrame]:
+def _many_readings(number: int, parameters: int, duration: int, rng: np.random.Generator) -> "Iterator[pd.DataFrame]":
     """Rounds of one reading of each parameter, some rounds at a time; within a round in order of time."""
+    import pandas as pd
+
     spacing = max(duration * parameters // max(number, 1), 1)
     levels = 10.0 ** rng.uniform(2, 4, parameters)
     at_once = max(_WRITTEN_AT_ONCE // parameters, 1) * parameters
@@ -181,14 +186,16 @@ def _many_readings(number: int, parameters: int, duration: int, rng: np.random.G
         yield pd.DataFrame({"id": parameter, "val": value, "time": time}).sort_values("time", kind="stable")
 
 
-def _many_orders(number: int, rng: np.random.Generator) -> Iterator[pd.DataFrame]:
+def _many_orders(number: int, rng: np.random.Generator) -> "Iterator[pd.DataFrame]":
+    import pandas as pd
+
     for product, orders in enumerate(((number + 1) // 2, number // 2)):
         time = START + _FIRST_ORDER_S + product * 2_000 + np.arange(orders) * _ORDER_S + rng.integers(0, 400, orders)
         made = np.cumsum(np.maximum(rng.normal(20, 7, orders), -2))
         yield pd.DataFrame({"time": time, "product": product, "production": made})
 
 
-def _write(path: Path, blocks: Iterable[pd.DataFrame], *, array: bool) -> None:
+def _write(path: Path, blocks: "Iterable[pd.DataFrame]", *, array: bool) -> None:
     """Writes one record per row."""
     with path.open("w") as file:
         between = "["
