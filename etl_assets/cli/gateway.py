@@ -37,7 +37,7 @@ def gateway(
     port: int = typer.Option(None, help="Port to listen on instead of ETL_GATEWAY_PORT."),
 ) -> None:
     """Serve the HTTP API until Ctrl-C: trigger and follow runs, read features and US events."""
-    from etl_assets.gateway.app import require_loopback
+    from etl_assets.gateway.access import require_loopback
     from etl_assets.gateway.server import OwnDagster, run
 
     settings = load_settings() if port is None else load_settings(etl_gateway_port=port)

@@ -1,17 +1,10 @@
 """The gateway's app: the routers of all systems, what is around every call, and the OpenAPI document that describes it.
 
 Around every call are access, the limits of a body, the id of the request, its metrics, and problems as answers.
-
-Who may call: holders of the bearer token, or without one this machine only. Without a token the gateway listens on loopback
-only. A web page can still reach it there through the browser of somebody on this machine: by a name of its own that it lets
-point to loopback (the Host header gives that away), or straight by a link, a form or an image (the browser marks those as
-cross-site).
 """
 
 import asyncio
 import functools
-import hmac
-import ipaddress
 import logging
 import time
 import traceback
@@ -21,7 +14,6 @@ from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -34,9 +26,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from etl_assets.core import registry
-from etl_assets.core.sources.http.address import checked_key
-from etl_assets.errors import ConfigurationError
 from etl_assets.gateway import monitoring, runs
+from etl_assets.gateway.access import OPEN_PATHS, cross_site, host_not_allowed, require_access, token_of, unauthorized
 from etl_assets.gateway.orchestrator import Orchestrator
 from etl_assets.gateway.problems import (
     Problem,
@@ -67,36 +58,10 @@ REQUEST_ID = "X-Request-Id"
 MAX_BODY_BYTES = 64 * 1024
 # From the end of the head on; a sender that drips must not hold its connection for ever.
 BODY_DEADLINE_S = 10.0
-# What anybody may call: whether it lives, and how it is used. They hold no data.
-OPEN_PATHS = frozenset(("/healthz", "/readyz", "/status", "/openapi.json", "/docs"))
-TOKEN_VARIABLE = "ETL_GATEWAY_TOKEN"
 
 log = logging.getLogger(__name__)
 
 too_long = partial(Problem, 413, "Content Too Large", f"the body is longer than {MAX_BODY_BYTES} bytes: send less")
-host_not_allowed = partial(
-    Problem,
-    403,
-    "Foreign name",
-    "without a token the gateway answers only to the names of this machine: call it as http://127.0.0.1:…,"
-    f" or set {TOKEN_VARIABLE}",
-)
-cross_site = partial(
-    Problem,
-    403,
-    "Foreign page",
-    f"a page of another site made this request: call the gateway from a program or its own page, or set {TOKEN_VARIABLE}",
-)
-
-
-def unauthorized(what: str = "this call needs the token of the gateway", *, fault: str = "") -> Problem:
-    """A call without the token; `fault` is what its challenge says beside the realm."""
-    return Problem(
-        401,
-        "Unauthorized",
-        f"{what}: send `Authorization: Bearer …` with the value of {TOKEN_VARIABLE}",
-        {"WWW-Authenticate": f'Bearer realm="etl-assets"{fault}'},
-    )
 
 
 def too_slow() -> Problem:
@@ -108,39 +73,6 @@ def too_slow() -> Problem:
 def new_request_id() -> str:
     """An id that no other request has."""
     return uuid.uuid4().hex
-
-
-def token_of(settings: Settings) -> SecretStr | None:
-    """The token of the gateway, if it can be sent in a header.
-
-    Raises:
-        ConfigurationError: if it cannot; names the variable.
-    """
-    if settings.etl_gateway_token is not None:
-        checked_key(settings.etl_gateway_token, "gateway", TOKEN_VARIABLE)
-    return settings.etl_gateway_token
-
-
-def require_loopback(host: str, settings: Settings) -> None:
-    """Let a gateway without a token listen on loopback only.
-
-    Raises:
-        ConfigurationError: if it would listen elsewhere; names the variable.
-    """
-    if token_of(settings) is None and not is_loopback(host):
-        raise ConfigurationError(
-            f"the gateway would listen on {host} for anybody: set {TOKEN_VARIABLE}, or listen on 127.0.0.1"
-        )
-
-
-def is_loopback(name: str | None) -> bool:
-    """Whether a host name or address means this machine, for whoever resolves it."""
-    if name is None or name.lower() == "localhost":
-        return name is not None
-    try:
-        return ipaddress.ip_address(name.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def create_app(
@@ -267,34 +199,6 @@ class Envelope:
             template = next((route.path for route in _at(scope["path"], self._routes)), None)
             seconds = time.perf_counter() - began
             monitoring.count_request(route=template, method=scope["method"], status=status, seconds=seconds)
-
-
-def require_access(headers: Headers, path: str, token: SecretStr | None) -> None:
-    """Let a request pass that has the token, or where none is set comes from a program or page of this machine.
-
-    Raises:
-        Problem: 401 or 403.
-    """
-    # Not Starlette's TrustedHostMiddleware: it knows names, not networks (127.0.0.0/8), and does not look at Origin.
-    if token is None:
-        if not is_loopback(_hostname(f"//{headers.get('host', '')}")):
-            raise host_not_allowed()
-        origin = headers.get("origin")
-        if headers.get("sec-fetch-site", "").lower() == "cross-site" or (origin and not is_loopback(_hostname(origin))):
-            raise cross_site()
-    elif path not in OPEN_PATHS:
-        scheme, _, sent = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            raise unauthorized()
-        if not hmac.compare_digest(sent.strip().encode(), token.get_secret_value().encode()):
-            raise unauthorized("this is not the token of the gateway", fault=', error="invalid_token"')
-
-
-def _hostname(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
 
 
 async def _read(request: Request) -> Receive:

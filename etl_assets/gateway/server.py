@@ -27,7 +27,8 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from etl_assets.core.embedded.supervisor import child
 from etl_assets.core.servers import platform_database
 from etl_assets.errors import ConfigurationError
-from etl_assets.gateway.app import REQUEST_ID, TOKEN_VARIABLE, create_app, new_request_id, require_loopback, token_of
+from etl_assets.gateway.access import TOKEN_VARIABLE, require_loopback, token_of
+from etl_assets.gateway.app import REQUEST_ID, create_app, new_request_id
 from etl_assets.gateway.orchestrator import Orchestrator
 from etl_assets.gateway.problems import MEDIA_TYPE, Problem, document_of
 from etl_assets.gateway.store import Store

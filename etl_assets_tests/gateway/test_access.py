@@ -8,7 +8,8 @@ import pytest
 
 from etl_assets.core import registry
 from etl_assets.errors import ConfigurationError
-from etl_assets.gateway.app import MAX_BODY_BYTES, is_loopback, require_loopback, token_of
+from etl_assets.gateway.access import is_loopback, require_loopback, token_of
+from etl_assets.gateway.app import MAX_BODY_BYTES
 from etl_assets.settings import Settings
 from etl_assets_tests.gateway.conftest import TOKEN, Client
 
