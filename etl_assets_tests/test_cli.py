@@ -29,7 +29,7 @@ def run(*arguments: str, command: str = "etl-assets", **environment: str) -> sub
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": "200", **environment},
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

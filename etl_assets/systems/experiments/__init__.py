@@ -21,11 +21,11 @@ def defs() -> "dg.Definitions":
     """The assets, checks, jobs, schedules, sensors and resources of the system."""
     import dagster as dg
 
-    from etl_assets.systems.experiments import assets, automation
+    from etl_assets.systems.experiments import assets, automation, checks
 
     return dg.Definitions(
         assets=assets.ASSETS,
-        asset_checks=assets.CHECKS,
+        asset_checks=checks.CHECKS,
         jobs=[automation.experiments_job],
         schedules=[automation.experiments_every_day],
         sensors=[automation.experiment_files],

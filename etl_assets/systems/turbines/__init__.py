@@ -21,11 +21,11 @@ def defs() -> "dg.Definitions":
     """The assets, checks, jobs, schedules, sensors and resources of the system."""
     import dagster as dg
 
-    from etl_assets.systems.turbines import assets, automation
+    from etl_assets.systems.turbines import assets, automation, checks
 
     return dg.Definitions(
         assets=assets.ASSETS,
-        asset_checks=assets.CHECKS,
+        asset_checks=checks.CHECKS,
         jobs=[automation.turbines_job],
         schedules=[automation.turbines_every_day],
         sensors=[automation.late_turbine_signals],

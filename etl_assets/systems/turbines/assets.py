@@ -1,12 +1,8 @@
-"""The assets of the turbines system: wiring, the metadata of what they have stored, and their checks.
-
-Those of the statistics are made by the asset itself: Dagster skips what follows an asset of which a day is not materialised,
-which is when `no_gaps` has something to report.
-"""
+"""The assets of the turbines system: wiring, and the metadata of what they have stored."""
 
 import json
 from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
@@ -14,24 +10,23 @@ import pyarrow as pa
 from pydantic import Field, PrivateAttr
 
 from etl_assets.core.contracts import ByPartition
-from etl_assets.core.dagster.checks import evaluated, has_rows
 from etl_assets.core.dagster.contract_types import classified, effect, loads, stored
 from etl_assets.core.database.connections import Database
 from etl_assets.core.prefetch import prefetched
 from etl_assets.errors import PermanentError
+from etl_assets.systems.turbines.checks import OF_STATISTICS
 from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS, Data, RawTurbineSignals
-from etl_assets.systems.turbines.databases import StoredDay, days_with_bins, store_days, turbines_target
+from etl_assets.systems.turbines.databases import StoredDay, store_days, turbines_target
 from etl_assets.systems.turbines.page import DAYS_DRAWN, DayPage, as_markdown, write_day_page
 from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.source import TurbinesApi, fetched_days
 from etl_assets.systems.turbines.statistics import summary
-from etl_assets.systems.turbines.transform import DAY, Statistics, midnight, rows_of_day, statistics_of
+from etl_assets.systems.turbines.transform import Statistics, rows_of_day, statistics_of
 
 # How many steps may call the API at once is set by `dagster instance concurrency set turbines_api N`.
 API_POOL = "turbines_api"
 # A picture is some 28 kB in the event log, where it stays.
 PICTURES = 3
-NAMED_AT_MOST = 31
 STATISTICS_KEY = dg.AssetKey(["turbines", "ten_minute_statistics"])
 
 
@@ -79,43 +74,6 @@ class Columns(dg.Config):
     """Options of one run: the signals to ask for."""
 
     columns: list[str] = Field(list(DEFAULT_COLUMNS), description="Signals to ask for")
-
-
-# Checks of the statistics
-
-
-def no_gaps(target: Database) -> dg.AssetCheckResult:
-    """Every day from the first to the last that is over has statistics."""
-    settings = TurbinesSettings.load()
-    first = settings.turbines_start_date
-    last = min(datetime.now(UTC).date() - DAY, settings.turbines_end_date or date.max)
-    bins = days_with_bins(target, first=first, last=last)
-    days = (first + number * DAY for number in range((last - first).days + 1))
-    missing = [day for day in days if day not in bins]
-    named = ", ".join(map(str, missing[:NAMED_AT_MOST])) + (", …" if len(missing) > NAMED_AT_MOST else "")
-    return evaluated(not missing, sum(bins.values()), missing_days=len(missing), missing=named or "none")
-
-
-def statistics_are_in_order(target: Database) -> dg.AssetCheckResult:
-    """On the newest day each mean lies between the least and the greatest value; of directions there is no such order."""
-    with target.connect() as connection:
-        (newest,) = connection.execute("SELECT max(timestamp) FROM public.bin").fetchone() or (None,)
-        day = newest.astimezone(UTC).date() if newest else date.min
-        # The bounds as values: one that a query of its own finds does not reach the tables below the view.
-        row = connection.execute(
-            "SELECT count(*), count(*) FILTER (WHERE NOT (min <= mean AND mean <= max)) FROM public.ten_minute"
-            " WHERE timestamp >= %s AND timestamp < %s AND source_signal <> 'wind_direction'",
-            (midnight(day), midnight(day + DAY)),
-        ).fetchone()
-    rows, disordered = row or (0, 0)
-    return evaluated(disordered == 0, rows, disordered=disordered)
-
-
-OF_STATISTICS = {check.__name__: check for check in (no_gaps, statistics_are_in_order)}
-CHECKS = [has_rows(RawTurbineSignals)]
-
-
-# Assets
 
 
 @dg.asset(**stored(RawTurbineSignals, mode="partition"), partitions_def=DAYS, pool=API_POOL)

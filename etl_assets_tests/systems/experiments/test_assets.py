@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from etl_assets.core.dagster.database import PostgresResource
-from etl_assets.systems.experiments.assets import (
+from etl_assets.systems.experiments.checks import (
     compounds_are_known,
     every_user_has_features,
     experiments_belong_to_users,

@@ -21,7 +21,7 @@ from etl_assets.core.slices.writing import write
 from etl_assets.errors import TransientError
 from etl_assets.systems import experiments
 from etl_assets.systems.experiments import source, transform
-from etl_assets.systems.experiments.assets import every_user_has_features
+from etl_assets.systems.experiments.checks import every_user_has_features
 from etl_assets.systems.experiments.source import ExperimentFolder, RejectedFile
 from etl_assets_tests.systems.experiments.test_assets import judged
 from etl_assets_tests.systems.experiments.test_automation import Sensor

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 import pytest
 
 from etl_assets.systems.turbines import assets
-from etl_assets.systems.turbines.assets import no_gaps, statistics_are_in_order
+from etl_assets.systems.turbines.checks import no_gaps, statistics_are_in_order
 from etl_assets.systems.turbines.transform import DAY
 from etl_assets_tests.systems.turbines.world import FIRST, World
 
