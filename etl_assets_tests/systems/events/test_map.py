@@ -123,6 +123,19 @@ def test_classes_at_one_place_share_a_circle_by_their_numbers() -> None:
     assert [fill for fill, *_ in drawn.arcs[:2]] == [COLOURS["q0"], COLOURS["q3"]]
 
 
+def test_circles_of_the_key_are_as_large_as_those_of_the_map() -> None:
+    drawn = Picture(table(*[event()] * 9))
+    symbols = [
+        path
+        for group in drawn.root.iter(f"{SVG}g")
+        if "mark-symbol" in group.get("class", "")
+        for path in group.iter(f"{SVG}path")
+    ]
+    of_key = {radius_of(path.get("d", "")) for path in symbols if path.get("stroke") == COLOURS["quiet"]}
+    ((_, largest),) = drawn.circles
+    assert max(of_key) == pytest.approx(largest, abs=0.01)
+
+
 def test_a_crowd_makes_all_circles_smaller_and_no_one_invisible() -> None:
     drawn = Picture(table(*[event()] * 10_000, event(at=MIAMI)))
     assert [radius for _, radius in drawn.circles] == [picture.LARGE_RADII[1], 0.8]

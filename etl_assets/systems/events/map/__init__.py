@@ -99,7 +99,8 @@ class Drawing:
 
     def dot(self, x: float, y: float, radius: float, *, fill: str = "", stroke: str = "") -> None:
         """A circle."""
-        self._dots.append({"x": x, "y": y, "area": math.pi * radius * radius, **_look(fill, stroke)})
+        # Vega takes the area of the square around a circle for its size.
+        self._dots.append({"x": x, "y": y, "area": 4 * radius * radius, **_look(fill, stroke)})
 
     def box(self, x: float, y: float, width: float, height: float, *, fill: str = "", stroke: str = "") -> None:
         """A rectangle by its upper left corner."""
