@@ -4,6 +4,7 @@ Nothing is fetched and no browser is needed. Altair and its engine are imported 
 second of CPU and 90 MB; each picture some 60 ms then), so whoever only imports this module does not pay for it.
 """
 
+import base64
 import html
 import re
 from collections.abc import Mapping, Sequence
@@ -80,6 +81,11 @@ def figure(wide: str, narrow: str | None = None, *, caption: str = "", kind: str
     content = wide if narrow is None else f'<div class="wide">{wide}</div>\n<div class="narrow">{narrow}</div>'
     words = f"\n<figcaption>{_escaped(caption)}</figcaption>" if caption else ""
     return f'<figure class="{_escaped(kind)}">\n{content}{words}\n</figure>'
+
+
+def in_markdown(picture: str, alternative: str) -> str:
+    """A whole picture within Markdown, for `MetadataValue.md`; `alternative` is its text for who does not see it."""
+    return f"![{alternative}](data:image/svg+xml;base64,{base64.b64encode(picture.encode()).decode()})"
 
 
 def _harmless(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from etl_assets.core.charts.pictures import in_markdown
 from etl_assets.core.dagster.contract_types import classified, effect
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.database.connections import Database
@@ -19,7 +20,7 @@ from etl_assets.core.sources.http.client import Limits
 from etl_assets.systems.events.contracts import RawEvents, UsEventData
 from etl_assets.systems.events.files import quarters
 from etl_assets.systems.events.manifest import DAY, Entry, entries, midnight
-from etl_assets.systems.events.map import as_markdown, us_map_svg
+from etl_assets.systems.events.map import ALTERNATIVE, us_map_svg
 from etl_assets.systems.events.raw_layer import Stores, Taken, take
 from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.source import EventsFeed, all_listed, newest
@@ -146,7 +147,7 @@ def us_metadata(database: Database, day: str, stored: Sequence[StoredIntervals])
         "dagster/partition_row_count": rows.num_rows,
         **{f"left_out, {reason}": count for reason, count in left_out.items()},
         "map": dg.MetadataValue.md(
-            as_markdown(us_map_svg(rows, title="Events in the United States", label=f"{day}, UTC"))
+            in_markdown(us_map_svg(rows, title="Events in the United States", label=f"{day}, UTC"), ALTERNATIVE)
         ),
     }
 

@@ -9,6 +9,7 @@ import dagster as dg
 import pyarrow as pa
 from pydantic import Field, PrivateAttr
 
+from etl_assets.core.charts.pictures import in_markdown
 from etl_assets.core.contracts import ByPartition
 from etl_assets.core.dagster.contract_types import classified, effect, loads, stored
 from etl_assets.core.database.connections import Database
@@ -17,7 +18,7 @@ from etl_assets.errors import PermanentError
 from etl_assets.systems.turbines.checks import OF_STATISTICS
 from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS, Data, RawTurbineSignals
 from etl_assets.systems.turbines.databases import StoredDay, store_days, turbines_target
-from etl_assets.systems.turbines.page import DAYS_DRAWN, DayPage, as_markdown, write_day_page
+from etl_assets.systems.turbines.page import ALTERNATIVE, DAYS_DRAWN, DayPage, write_day_page
 from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.source import TurbinesApi, fetched_days
 from etl_assets.systems.turbines.statistics import summary
@@ -183,7 +184,7 @@ def metadata_of_page(day: date, page: DayPage | None) -> dict[str, Any]:
     if page is None:
         return {"page": f"a run of many days draws none: etl-assets turbines page {day}"}
     files = list(page.svg.values())
-    pictures = [as_markdown(path.read_text(encoding="utf-8")) for path in files[:PICTURES]]
+    pictures = [in_markdown(path.read_text(encoding="utf-8"), ALTERNATIVE) for path in files[:PICTURES]]
     more = [f"{len(files) - PICTURES} more turbines are on the page."] if len(files) > PICTURES else []
     return {"page": dg.MetadataValue.path(str(page.html)), "plot": dg.MetadataValue.md("\n\n".join([*pictures, *more]))}
 

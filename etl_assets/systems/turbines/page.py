@@ -7,7 +7,6 @@ All are self-contained: they fetch nothing and run no script. A chart has bands,
 is `chart.json.j2`, in Vega-Lite.
 """
 
-import base64
 import functools
 import itertools
 import json
@@ -222,11 +221,6 @@ def write_page(
     html = here / "day.html"
     write_text(html, _page(rows, drawn, day, columns, generated_at))
     return DayPage(html, pictures, rows.num_rows)
-
-
-def as_markdown(picture: str) -> str:
-    """A picture as Markdown that holds all of it, for `MetadataValue.md`."""
-    return f"![{ALTERNATIVE}](data:image/svg+xml;base64,{base64.b64encode(picture.encode()).decode()})"
 
 
 def _drawn(frame: pd.DataFrame, turbine: str, columns: Sequence[str], number: int) -> list[tuple[Chart, str]]:

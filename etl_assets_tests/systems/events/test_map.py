@@ -13,11 +13,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
+from etl_assets.core.charts.pictures import in_markdown
 from etl_assets.core.charts.theme import palette
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.systems.events import map as picture
 from etl_assets.systems.events.contracts import UsEventData
-from etl_assets.systems.events.map import as_markdown, us_map_svg
+from etl_assets.systems.events.map import ALTERNATIVE, us_map_svg
 from etl_assets.systems.events.map import places as map_marks
 from etl_assets.systems.events.map.places import QUAD_CLASSES, REGIONS, located, marks, notes
 from etl_assets.systems.events.transform import ROOT_CLASSES
@@ -333,7 +334,7 @@ def test_the_picture_needs_nothing_beside_it_has_words_and_is_all_of_it_in_the_m
     assert not [name for element in root.iter() for name in element.attrib if name.endswith("href")]
     assert root.get("role") == "img"
     assert set((root.get("aria-labelledby") or "").split()) <= {element.get("id") for element in root.iter()}
-    found = re.fullmatch(r"!\[([^]]+)\]\(data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)\)", as_markdown(svg))
+    found = re.fullmatch(r"!\[([^]]+)\]\(data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)\)", in_markdown(svg, ALTERNATIVE))
     assert found and found[1] == "Map of the events in the United States by CAMEO root code"
     assert base64.b64decode(found[2]).decode() == svg
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.systems.events.map import as_markdown, us_map_svg
+from etl_assets.core.charts.pictures import in_markdown
+from etl_assets.systems.events.map import ALTERNATIVE, us_map_svg
 from etl_assets_tests.chromium import Browser, chromium, running
 from etl_assets_tests.systems.events.test_map import event, scattered, table
 
@@ -64,7 +65,7 @@ def test_no_word_is_cut_off_or_lies_over_another(
 def test_the_picture_of_the_metadata_is_shown_as_an_image(
     browser: Browser, pictures: dict[str, str], scheme: str, width: int, tmp_path: Path
 ) -> None:
-    source = as_markdown(pictures["full"]).partition("](")[2].removesuffix(")")
+    source = in_markdown(pictures["full"], ALTERNATIVE).partition("](")[2].removesuffix(")")
     (tmp_path / "page.html").write_text(
         f"<!DOCTYPE html><html lang=en><title>Picture</title><img src='{source}'></html>"
     )

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from etl_assets.core.charts.pictures import in_markdown
 from etl_assets.errors import PermanentError
 from etl_assets.systems.turbines.contracts import FLAGS, SIGNALS
-from etl_assets.systems.turbines.page import MISSING, Chart, as_markdown, chart_of, day_series, write_page
+from etl_assets.systems.turbines.page import ALTERNATIVE, MISSING, Chart, chart_of, day_series, write_page
 from etl_assets.systems.turbines.simulator import SIGNALS as SIMULATED
 from etl_assets.systems.turbines.statistics import OUTPUT, summary
 from etl_assets_tests.outline import Outline
@@ -451,7 +452,7 @@ def test_the_wildest_day_is_a_small_picture_too(tmp_path: Path) -> None:
 def test_markdown_holds_the_whole_picture() -> None:
     svg = '<svg xmlns="http://www.w3.org/2000/svg"><text>é</text></svg>'
     found = re.fullmatch(
-        r"!\[Ten-minute statistics of the day\]\(data:image/svg\+xml;base64,([\w+/=]+)\)", as_markdown(svg)
+        r"!\[Ten-minute statistics of the day\]\(data:image/svg\+xml;base64,([\w+/=]+)\)", in_markdown(svg, ALTERNATIVE)
     )
     assert found
     assert base64.b64decode(found[1]).decode() == svg

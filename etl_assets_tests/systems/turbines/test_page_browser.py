@@ -7,8 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from etl_assets.core.charts.pictures import in_markdown
 from etl_assets.systems.turbines.contracts import FLAGS
-from etl_assets.systems.turbines.page import as_markdown, write_page
+from etl_assets.systems.turbines.page import ALTERNATIVE, write_page
 from etl_assets.systems.turbines.simulator import SIGNALS
 from etl_assets.systems.turbines.statistics import OUTPUT
 from etl_assets_tests.chromium import CONTRAST, CUT_OFF, OPEN_ALL, OVERFLOW, Browser, chromium, running
@@ -144,7 +145,7 @@ def test_no_letters_of_a_chart_are_overprinted(browser: Browser, real: str, widt
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_picture_of_the_metadata_is_shown_as_an_image(browser: Browser, scheme: str, tmp_path: Path) -> None:
     files = write_page(tmp_path, simulated_bins(["T06"]), day=DAY, columns=SIGNALS, generated_at=MADE)
-    source = as_markdown(files.svg["T06"].read_text()).partition("](")[2].removesuffix(")")
+    source = in_markdown(files.svg["T06"].read_text(), ALTERNATIVE).partition("](")[2].removesuffix(")")
     (tmp_path / "page.html").write_text(
         f"<!DOCTYPE html><html lang=en><title>Picture</title><img src='{source}'></html>"
     )

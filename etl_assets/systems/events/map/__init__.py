@@ -8,7 +8,6 @@ All is one layered chart of Vega-Lite, with places in pixels from its upper left
 projections say. It is written as a specification: through Altair's objects its eighty layers take twenty times as long.
 """
 
-import base64
 import functools
 import json
 import math
@@ -38,7 +37,7 @@ from etl_assets.systems.events.map.places import (
     with_share,
 )
 
-__all__ = ["as_markdown", "us_map_svg"]
+__all__ = ["ALTERNATIVE", "us_map_svg"]
 
 ALTERNATIVE = "Map of the events in the United States by CAMEO root code"
 LONGEST_TITLE = 100
@@ -192,11 +191,6 @@ def us_map_svg(events: pa.Table, *, title: str, label: str) -> str:
     spoken = description(found, [*paragraphs, SOURCE])
     picture = svg(drawing.chart(height), name="map", colours=_colours(), title=_short(title), description=spoken)
     return standalone(PLACES.sub(lambda found: DECIMALS.sub(r"\1", found[0]), picture), _colours())
-
-
-def as_markdown(picture: str) -> str:
-    """The picture as Markdown that holds all of it, for `MetadataValue.md`."""
-    return f"![{ALTERNATIVE}](data:image/svg+xml;base64,{base64.b64encode(picture.encode()).decode()})"
 
 
 @functools.cache
