@@ -48,7 +48,7 @@ test: install-dev ## the everyday tests, under two minutes
 
 prove: install-dev ## the long proofs: faulty runs and kills
 	"$(BIN)/python" -m pytest -m long -n 3 --ignore=etl_assets_tests/prove
-	"$(BIN)/python" -m pytest -m long -p no:randomly -s etl_assets_tests/prove
+	"$(BIN)/python" -m pytest -m long -p no:randomly -n 2 --dist loadfile -rP etl_assets_tests/prove
 
 check: install-dev ## format, lint, types, import layers, migrations, docs
 	"$(BIN)/ruff" format --check .

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from etl_assets.systems.turbines import assets
+from etl_assets.systems.turbines import checks
 from etl_assets.systems.turbines.checks import no_gaps, statistics_are_in_order
 from etl_assets.systems.turbines.transform import DAY
 from etl_assets_tests.systems.turbines.world import FIRST, World
@@ -33,7 +33,7 @@ def test_no_gaps_ends_with_the_day_that_is_over(world: World, monkeypatch: pytes
         def now(cls, zone: object = None) -> datetime:  # type: ignore[override]
             return datetime(2024, 5, 21, 0, 0, 1, tzinfo=UTC)
 
-    monkeypatch.setattr(assets, "datetime", Clock)
+    monkeypatch.setattr(checks, "datetime", Clock)
     assert no_gaps(world.target).passed
     monkeypatch.undo()
 
