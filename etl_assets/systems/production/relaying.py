@@ -339,8 +339,10 @@ class Lines:
     def feed(self, chunk: bytes) -> list[Batch]:
         """Take in a chunk; the full batches that are complete with it."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
-        # Without the heartbeats.
-        self._lines += [line for line in lines if line.strip()]
+        # Without the heartbeats: no record fits into a line of one byte.
+        if min(map(len, lines), default=2) < 2:
+            lines = [line for line in lines if line.strip()]
+        self._lines += lines
         self._size += len(chunk)
         if self._size > MAX_BATCH_BYTES:
             if not self._lines and self.fault is None:
