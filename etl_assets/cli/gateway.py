@@ -38,7 +38,8 @@ def gateway(
 ) -> None:
     """Serve the HTTP API until Ctrl-C: trigger and follow runs, read features and US events."""
     from etl_assets.gateway.access import require_loopback
-    from etl_assets.gateway.server import OwnDagster, run
+    from etl_assets.gateway.own_dagster import OwnDagster
+    from etl_assets.gateway.server import run
 
     settings = load_settings() if port is None else load_settings(etl_gateway_port=port)
     require_loopback(host, settings)

@@ -1,9 +1,4 @@
-"""The gateway as a server: its socket, its limits on clients, its start, its graceful end; and a Dagster of its own.
-
-That is a supervised webserver which ends with the gateway, also with one that was killed, where no Dagster is given by URL. It
-starts runs at once and by itself: there is no queue, so no daemon is needed. (With `make dev` there is a whole Dagster, and the
-gateway is told its URL.)
-"""
+"""The gateway as a server: its socket, its limits on clients, its start, its graceful end."""
 
 import asyncio
 import contextlib
@@ -11,25 +6,18 @@ import json
 import logging
 import signal
 import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Self
 
 import h11
-import requests
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
-from etl_assets.core.embedded.supervisor import child
 from etl_assets.core.servers import platform_database
 from etl_assets.errors import ConfigurationError
 from etl_assets.gateway.access import TOKEN_VARIABLE, require_loopback, token_of
 from etl_assets.gateway.app import REQUEST_ID, create_app, new_request_id
 from etl_assets.gateway.orchestrator import Orchestrator
+from etl_assets.gateway.own_dagster import OwnDagster
 from etl_assets.gateway.problems import MEDIA_TYPE, Problem, document_of
 from etl_assets.gateway.store import Store
 from etl_assets.settings import Settings
@@ -41,87 +29,8 @@ UNREAD_S = 20
 # What is left of the ten seconds that a supervisor gives is for the gateway's own Dagster.
 GRACE_S = 3
 BACKLOG = 512
-POLL_S = 0.1
-ANSWER_TIMEOUT_S = 1.0
-# A webserver that ends again and again does not start: it is tried on, but no longer reported as loading.
-FAILED_STARTS = 3
-LONGEST_BACKOFF_S = 30.0
 
 log = logging.getLogger(__name__)
-
-
-class OwnDagster:
-    """A `dagster-webserver` on a free loopback port while the context is open; started again when it ends too early.
-
-    Args:
-        home: its DAGSTER_HOME; its log goes there.
-        environment: of its process, and so of the runs that it starts.
-        target: what it serves, as its command line says it.
-    """
-
-    def __init__(
-        self, home: Path, environment: Mapping[str, str], *, target: Sequence[str] = ("-m", "etl_assets")
-    ) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        self._home = home
-        self._environment = {**environment, "DAGSTER_HOME": str(home)}
-        self._target = tuple(target)
-        self._stopping = threading.Event()
-        self._answered = threading.Event()
-        self._failed_starts = 0
-        self._thread = threading.Thread(target=self._supervise, name="own dagster", daemon=True)
-
-    @property
-    def url(self) -> str:
-        """Where it answers as soon as it is up."""
-        return f"http://127.0.0.1:{self._port}"
-
-    @property
-    def log_path(self) -> Path:
-        """What it has printed since it was last started."""
-        return self._home / "webserver.log"
-
-    def starting(self) -> bool:
-        """Whether it is on its way to answer."""
-        return not self._answered.is_set() and self._failed_starts < FAILED_STARTS
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _supervise(self) -> None:
-        """Start it again and again until it is to stop, with exponential backoff while it does not come to answer."""
-        webserver = [str(Path(sys.executable).parent / "dagster-webserver"), *self._target]
-        command = [*webserver, "-h", "127.0.0.1", "-p", str(self._port)]
-        while not self._stopping.is_set():
-            with (
-                self.log_path.open("wb") as output,
-                child(
-                    command, cwd=self._home, env=self._environment, stdout=output, stderr=subprocess.STDOUT
-                ) as process,
-            ):
-                while process.poll() is None and not self._stopping.wait(POLL_S):
-                    if not self._answered.is_set() and self._answers():
-                        self._failed_starts = 0
-                        self._answered.set()
-            if self._stopping.is_set():
-                break
-            self._failed_starts = 1 if self._answered.is_set() else self._failed_starts + 1
-            self._answered.clear()
-            log.error("the gateway's own Dagster has ended (exit code %s): see %s", process.returncode, self.log_path)
-            self._stopping.wait(min(2.0 ** (self._failed_starts - 1), LONGEST_BACKOFF_S))
-
-    def _answers(self) -> bool:
-        try:
-            return requests.get(f"{self.url}/server_info", timeout=ANSWER_TIMEOUT_S).ok
-        except requests.RequestException:
-            return False
 
 
 class Connection(H11Protocol):

@@ -28,7 +28,8 @@ from etl_assets.core.database.connections import Database
 from etl_assets.gateway import app as gateway_app
 from etl_assets.gateway import server
 from etl_assets.gateway.orchestrator import LONGEST_RUN_S, CancelPolicy, CancelRefused, Orchestrator
-from etl_assets.gateway.server import OwnDagster, Server, _listener
+from etl_assets.gateway.own_dagster import OwnDagster
+from etl_assets.gateway.server import Server, _listener
 from etl_assets.settings import load_settings
 from etl_assets.systems.experiments.contracts import UserFeatures
 from etl_assets_tests.core.slices.proxy import proxied

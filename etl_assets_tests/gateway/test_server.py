@@ -21,7 +21,8 @@ from etl_assets.cli.gateway import gateway, prepare_gateway_home
 from etl_assets.core.embedded import EmbeddedPostgres, supervisor
 from etl_assets.errors import ConfigurationError
 from etl_assets.gateway.orchestrator import LaunchRefused, Orchestrator
-from etl_assets.gateway.server import OwnDagster, run
+from etl_assets.gateway.own_dagster import OwnDagster
+from etl_assets.gateway.server import run
 from etl_assets.settings import Settings, load_settings
 from etl_assets_tests.gateway.conftest import Client
 from etl_assets_tests.gateway.conftest import gateway as gateway_before
@@ -94,7 +95,7 @@ def test_the_supervisor_ends_with_its_command() -> None:
 def test_a_dagster_that_never_starts_is_at_last_not_reported_as_loading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("etl_assets.gateway.server.LONGEST_BACKOFF_S", 0.01)
+    monkeypatch.setattr("etl_assets.gateway.own_dagster.LONGEST_BACKOFF_S", 0.01)
     monkeypatch.setattr("sys.executable", "/bin/false")
     own = OwnDagster(tmp_path, {})
     assert own.starting()
