@@ -1,7 +1,10 @@
-"""`etl-assets quarantine …`: look at rows that broke their contract, and replay them."""
+"""`etl-assets quarantine …`: look at rows that broke their contract; replay, accept or forget them."""
 
+import getpass
 import json
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -10,23 +13,40 @@ from etl_assets.errors import ConfigurationError
 from etl_assets.settings import load_settings
 
 if TYPE_CHECKING:
-    from etl_assets.core.slices.quarantine import Entry
+    from etl_assets.core.database.connections import Database
+    from etl_assets.core.slices.entries import Entry, Filter
+    from etl_assets.core.slices.replay import Replayed
 
 app = typer.Typer(no_args_is_help=True)
+STATUSES = ("open", "replayed", "superseded", "accepted", "gone", "all")
+IDS = typer.Argument(None, help="Ids, or their beginnings; without them all that the options choose.", metavar="ID...")
+ASSET = typer.Option(None, help="Only of this table, schema.table.")
+PARTITION = typer.Option(None, help="Only of this partition.")
+COLUMN = typer.Option(None, help="Only with a fault of this column.")
+RULE = typer.Option(None, help="Only with a fault of this rule.")
+CONTAINING = typer.Option(None, help="Only those whose raw row has this text.")
+STATUS = typer.Option("open", help=f"Only of this status: {', '.join(STATUSES)}.")
+OLDER_THAN = typer.Option(None, "--older-than", metavar="DAYS", min=0, help="Only those last seen so many days ago.")
+REASON = typer.Option(..., help="Why, for those who come after you.")
 
 
 @app.command("list")
 def list_command(
-    asset: str | None = typer.Option(None, help="Only this table, schema.table."),
-    status: Literal["open", "replayed", "gone", "all"] = typer.Option("open", help="Only entries of this status."),
+    asset: str | None = ASSET,
+    partition: str | None = PARTITION,
+    status: str = STATUS,
+    column: str | None = COLUMN,
+    rule: str | None = RULE,
+    containing: str | None = CONTAINING,
+    older_than: int | None = OLDER_THAN,
     limit: int = typer.Option(100, min=1, help="At most so many, the newest first."),
     as_json: bool = typer.Option(False, "--json", help="As JSON lines."),
 ) -> None:
     """What is in quarantine, the newest first."""
-    from etl_assets.core.servers import platform_database
-    from etl_assets.core.slices.quarantine import list_entries
+    from etl_assets.core.slices.entries import list_entries
 
-    entries, total = list_entries(platform_database(load_settings()), asset=asset, status=status, limit=limit)
+    chosen = _filter(asset, partition, status, column, rule, containing, older_than)
+    entries, total = list_entries(_database(), chosen, limit=limit)
     if as_json:
         for entry in entries:
             print(json.dumps(entry.as_dict()))
@@ -38,52 +58,142 @@ def list_command(
 @app.command()
 def show(entry: str = typer.Argument(help="The entry's id, or its beginning.")) -> None:
     """One entry with all its faults and the raw row."""
-    from etl_assets.core.servers import platform_database
-    from etl_assets.core.slices.quarantine import find_entry
+    from etl_assets.core.slices.entries import find_entry
 
-    print(json.dumps(find_entry(platform_database(load_settings()), entry).as_dict(), indent=2))
+    print(json.dumps(find_entry(_database(), entry).as_dict(), indent=2))
 
 
 @app.command("replay")
 def replay_command(
-    entries: list[str] = typer.Argument(help="Ids, or their beginnings.", metavar="ID..."),
+    entries: list[str] = IDS,
     corrections: list[str] = typer.Option(
         [],
         "--set",
         help="field=value: replace a field of the raw row; value is JSON, or else text.",
         metavar="FIELD=VALUE",
     ),
+    asset: str | None = ASSET,
+    partition: str | None = PARTITION,
+    column: str | None = COLUMN,
+    rule: str | None = RULE,
+    containing: str | None = CONTAINING,
+    reason: str | None = typer.Option(None, help="Why, for those who come after you."),
 ) -> None:
-    """Judge rows anew, after a correction of the contract or of the row, and store those that pass."""
-    from etl_assets.core.servers import platform_database
-    from etl_assets.core.slices.quarantine import Replay, find_entry, replay
+    """Judge rows anew, after a correction of the contract or of the row, and store those that pass; each once."""
+    from etl_assets.core.slices.files import ParquetRoot
+    from etl_assets.core.slices.replay import replay
 
-    replays: dict[str, Replay] = {}
-    for system in registry.systems():
-        replays |= system.part("replay", "REPLAYS", {})
-    settings = load_settings()
-    database = platform_database(settings)
+    database, root = _database(), ParquetRoot(load_settings().storage_url)
     corrected = dict(_correction(text) for text in corrections)
     still_bad = 0
-    for identity in entries:
-        entry = find_entry(database, identity)
-        how = replays.get(entry.asset, Replay())
-        how.require(entry, corrected)
-        with how.locked(database, entry) as storing:
-            faults = replay(
-                database,
-                settings.storage_url,
-                # As it is now that nobody else changes its slice.
-                find_entry(database, entry.id),
-                contract=registry.contract_of(entry.asset),
-                read_raw=how.read_raw,
-                corrections=corrected,
-                storing=storing,
-            )
-        still_bad += bool(faults)
-        print(f"{entry.id}: " + ("; ".join(faults) if faults else f"stored in {entry.asset}"))
+    for entry in _chosen(database, entries, asset, partition, "open", column, rule, containing, None):
+        done = replay(
+            database,
+            root,
+            entry.id,
+            contract=registry.contract_of(entry.asset),
+            corrections=corrected,
+            who=getpass.getuser(),
+            reason=reason,
+        )
+        still_bad += done.outcome == "rejected"
+        print(f"{entry.id}: {_said(done)}")
     if still_bad:
         raise typer.Exit(1)
+
+
+@app.command()
+def accept(
+    entries: list[str] = IDS,
+    reason: str = REASON,
+    asset: str | None = ASSET,
+    partition: str | None = PARTITION,
+    column: str | None = COLUMN,
+    rule: str | None = RULE,
+    containing: str | None = CONTAINING,
+    older_than: int | None = OLDER_THAN,
+) -> None:
+    """Close open entries that nobody will mend; they are kept, with the reason."""
+    from etl_assets.core.slices.entries import accept as close
+
+    database = _database()
+    chosen = _chosen(database, entries, asset, partition, "open", column, rule, containing, older_than)
+    count = close(database, chosen, registry.contract_of, who=getpass.getuser(), reason=_given(reason))
+    print(f"{count} entries accepted: {reason.strip()}")
+
+
+@app.command()
+def forget(
+    entries: list[str] = IDS,
+    reason: str = REASON,
+    asset: str | None = ASSET,
+    partition: str | None = PARTITION,
+    status: str = typer.Option("all", help=f"Only of this status: {', '.join(STATUSES)}."),
+    column: str | None = COLUMN,
+    rule: str | None = RULE,
+    containing: str | None = CONTAINING,
+    older_than: int | None = OLDER_THAN,
+) -> None:
+    """Delete entries for good, with the corrections of their rows: raw rows may hold names and addresses."""
+    from etl_assets.core.slices.entries import forget as delete
+
+    database = _database()
+    chosen = _chosen(database, entries, asset, partition, status, column, rule, containing, older_than)
+    count = delete(database, chosen, registry.contract_of, who=getpass.getuser(), reason=_given(reason))
+    print(f"{count} entries forgotten: {reason.strip()}")
+
+
+def _database() -> "Database":
+    from etl_assets.core.servers import platform_database
+
+    return platform_database(load_settings())
+
+
+def _filter(
+    asset: str | None,
+    partition: str | None,
+    status: str,
+    column: str | None,
+    rule: str | None,
+    containing: str | None,
+    older_than: int | None,
+) -> "Filter":
+    from etl_assets.core.slices.entries import Filter
+
+    if status not in STATUSES:
+        raise typer.BadParameter(f"--status {status!r} is none of {', '.join(STATUSES)}")
+    age = None if older_than is None else timedelta(days=older_than)
+    return Filter(asset, partition, status, column, rule, age, containing)
+
+
+def _chosen(database: "Database", ids: Sequence[str], *options: str | int | None) -> "list[Entry]":
+    """The entries of these ids, or those that the options choose; to choose all takes an option."""
+    from etl_assets.core.slices.entries import find_entry, list_entries
+
+    if ids:
+        return [find_entry(database, identity) for identity in ids]
+    asset, partition, status, *others = options
+    if not any(option is not None for option in (asset, partition, *others)):
+        raise typer.BadParameter("give ids, or say which entries: --asset, --partition, --column, --rule, --containing")
+    entries, _ = list_entries(database, _filter(asset, partition, status, *others), limit=None)  # type: ignore[arg-type]
+    return entries
+
+
+def _given(reason: str) -> str:
+    if not reason.strip():
+        raise typer.BadParameter("--reason is empty: say why")
+    return reason.strip()
+
+
+def _said(done: "Replayed") -> str:
+    """What a replay did, for people."""
+    if done.outcome == "rejected":
+        return "; ".join(done.faults)
+    if done.outcome == "done":
+        return f"was {done.entry.status} before, nothing was changed"
+    if done.outcome == "superseded":
+        return f"superseded: {done.entry.asset} has a later record of the same key, which stays"
+    return f"stored in {done.entry.asset}"
 
 
 def _correction(text: str) -> tuple[str, object]:

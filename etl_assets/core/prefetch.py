@@ -1,6 +1,6 @@
 """Prefetching: the next element is made while the current one is used."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -8,7 +8,7 @@ Made = TypeVar("Made")
 END = object()
 
 
-def prefetched(made: Iterator[Made]) -> Iterator[Made]:
+def prefetched(made: Iterator[Made]) -> Generator[Made]:
     """The elements of an iterator, each made in a thread while the one before is used; never more than one before it is wanted.
 
     What the iterator raises is raised in its place, after the elements before it. Whoever closes this waits for the element

@@ -165,6 +165,12 @@ def contract_of(table: str) -> "type[Contract]":
     return known[table]
 
 
+def owner_of(table: str) -> System | None:
+    """Who owns a table, `schema.table`; None if nobody does."""
+    owned = (owner for owner in owners() if any(contract.config.table == table for contract in owner.contracts))
+    return next(owned, None)
+
+
 def databases() -> Mapping[str, Callable[[], Any]]:
     """By name, what gives a database of the systems beside the platform's, by the settings of this process."""
     return {name: make for known in systems() for name, make in known.part("databases", "DATABASES", {}).items()}

@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 from etl_assets.core import registry
 from etl_assets.core.contracts.dictionary import page
 from etl_assets.core.dagster.contract_types import quiet
-from etl_assets.core.slices.ledger import Ledger, Quarantine
+from etl_assets.core.slices.tables import CORE_TABLES
 from etl_assets.definitions import platform_definitions
 from etl_assets.local.new_system import CHECKOUT
 from etl_assets.settings import Settings
@@ -29,7 +29,7 @@ SNAPSHOT = "definitions.txt"
 def generated() -> Mapping[Path, str]:
     """By path, the text of each generated file of the systems in this checkout, and of the core."""
     own = [system for system in registry.systems() if system.folder.is_relative_to(CHECKOUT)]
-    files = {DICTIONARY / "core.md": page("core", (Ledger, Quarantine)) + settings_table(Settings.model_fields)}
+    files = {DICTIONARY / "core.md": page("core", CORE_TABLES) + settings_table(Settings.model_fields)}
     for owner in registry.owners():
         if owner.name == "gateway" or owner in own:
             kind: type[Settings] = owner.part("settings", "SETTINGS", Settings)

@@ -84,9 +84,9 @@ def check_command() -> None:
 
 def all_contracts(database: str) -> "tuple[type[Contract], ...]":
     """The contracts of all tables of a database, ledger and quarantine first."""
-    from etl_assets.core.slices.ledger import Ledger, Quarantine
+    from etl_assets.core.slices.tables import CORE_TABLES
 
-    return (Ledger, Quarantine, *contracts(database))
+    return (*CORE_TABLES, *contracts(database))
 
 
 def missing() -> list[str]:

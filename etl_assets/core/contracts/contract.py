@@ -119,6 +119,7 @@ class TableConfig:
         first_stored: columns in which a row that says the same otherwise keeps what it was first stored with.
         partial_loads: a partition may be written with a part of what its source has: such a write says nothing of rows in quarantine
             that it does not meet.
+        versions_kept: of a table in files, how many versions of a slice can be read; an older one is deleted a day after it was given up.
     """
 
     table: str
@@ -131,6 +132,7 @@ class TableConfig:
     indexes: tuple[tuple[str, ...], ...] = field(default=())
     first_stored: tuple[str, ...] = ()
     partial_loads: bool = False
+    versions_kept: int = 1
 
 
 class Contract:
@@ -234,6 +236,8 @@ def _faults_of_table(cls: type[Contract]) -> Iterator[str]:
     for role, names in (("is in the key", config.key), ("says to which partition a row belongs", partition)):
         for nullable in [n for n in names if columns[n].nullable]:
             yield f"{name}.{nullable} {role} and cannot be NULL"
+    if config.versions_kept < 1 or (config.versions_kept > 1 and config.store != "parquet"):
+        yield f"{name}: versions_kept is of a table in files, at least 1"
     if config.first_stored and (not config.key or set(config.first_stored) & {*config.key, *partition}):
         yield f"{name}: first_stored are columns beside the key and the partition, of rows that have a key"
     if not (vars(cls).get("__doc__") or "").strip():

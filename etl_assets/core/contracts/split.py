@@ -61,9 +61,12 @@ class ByPartition(Generic[Frame]):
 
     Attributes:
         parts: name of the partition and its rows, in any form that can be stored.
+        locked: who makes them takes the lock of each before its source is asked, and gives it as a third; else all are locked before the
+            first is made.
     """
 
-    parts: Iterable[tuple[str, "Frame | Split[Frame]"]]
+    parts: Iterable[tuple[str, "Frame | Split[Frame]"] | tuple[str, "Frame | Split[Frame]", Any]]
+    locked: bool = False
 
 
 def as_json(record: Record) -> tuple[list[dict[str, Any]], dict[str, Any]]:

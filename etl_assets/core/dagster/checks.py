@@ -4,9 +4,10 @@ import dagster as dg
 from psycopg import sql
 
 from etl_assets.core.contracts import Contract
-from etl_assets.core.dagster.contract_types import asset_key, classified
+from etl_assets.core.dagster.bodies import classified
+from etl_assets.core.dagster.contract_types import asset_key
 from etl_assets.core.dagster.database import PostgresResource
-from etl_assets.core.slices.parquet import rows_stored
+from etl_assets.core.slices.parquet import ParquetRoot, rows_stored
 from etl_assets.core.slices.transaction import relation
 from etl_assets.settings import load_settings
 
@@ -37,7 +38,7 @@ def has_rows(contract: type[Contract]) -> dg.AssetChecksDefinition:
     @classified
     def check(postgres: PostgresResource) -> dg.AssetCheckResult:
         if contract.config.store == "parquet":
-            rows = rows_stored(load_settings().storage_url, contract)
+            rows = rows_stored(postgres.database, ParquetRoot(load_settings().storage_url), contract)
         else:
             with postgres.database.connect() as connection:
                 query = sql.SQL("SELECT count(*) FROM {}").format(relation(contract))

@@ -5,10 +5,9 @@ The only module of `contracts` that imports Dagster; transforms never import it.
 
 import contextlib
 import functools
-import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -28,9 +27,6 @@ NO_CONTRACT = "etl/no_contract"
 PERMANENT = "etl/permanent"
 # A step that met something transient is tried again; what is permanent raises Failure(allow_retries=False).
 RETRIES = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class ContractType(dg.DagsterType):
@@ -258,22 +254,3 @@ def permanent_failures_stop() -> Iterator[None]:
         yield
     except PermanentError as error:
         raise dg.Failure(description=str(error), metadata={PERMANENT: True}, allow_retries=False) from error
-
-
-def classified(body: Callable[P, R]) -> Callable[P, R]:
-    """Decorate the body of an asset or check: permanent failures stop the retries, others are tried again."""
-    if inspect.isgeneratorfunction(body):
-
-        @functools.wraps(body)
-        def events(*args: P.args, **kwargs: P.kwargs) -> Any:
-            with permanent_failures_stop():
-                yield from body(*args, **kwargs)
-
-        return events
-
-    @functools.wraps(body)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with permanent_failures_stop():
-            return body(*args, **kwargs)
-
-    return run

@@ -3,7 +3,9 @@
 Partition keys become slices here. Tables in Postgres, parquet layers, and tables in Postgres of which people want a copy in parquet files.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
@@ -18,8 +20,13 @@ from etl_assets.core.contracts.validation import to_frame
 from etl_assets.core.dagster.contract_types import COLUMNS, FORMS, MODE, ORDERED, ContractType, permanent_failures_stop
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.dagster.materialisation import report
+from etl_assets.core.dagster.steps import batch_of, inputs_of_load, step_of
+from etl_assets.core.database.connections import Database
 from etl_assets.core.slices import reading
-from etl_assets.core.slices.parquet import ParquetRoot, mirror, read_parquet, stream_parquet, write_parquet
+from etl_assets.core.slices.copies import mirror, write_manifest
+from etl_assets.core.slices.inputs import Inputs
+from etl_assets.core.slices.lock import Lock, locked
+from etl_assets.core.slices.parquet import ParquetRoot, read_parquet, stream_parquet, write_parquet
 from etl_assets.core.slices.slice import Slice, Span, Value
 from etl_assets.core.slices.transaction import relation
 from etl_assets.core.slices.writing import Outcome, Write, write
@@ -39,22 +46,38 @@ class StoreIOManager(dg.ConfigurableIOManager):
     postgres: dg.ResourceDependency[PostgresResource]
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Write the slices of this run and report what became of the rows."""
+        """Write the slices of this run, each in a commit, and report what became of the rows."""
         with permanent_failures_stop():
             contract, mode = stored_contract(context)
-            how = Write(mode=mode, run_id=context.run_id, source=f"asset {contract.table_name()}")
-            outcomes, first_rows = store(
-                obj, slices_of(context, contract), lambda data, slices: self._write(data, slices, how)
+            step = step_of(context)
+            how = Write(
+                mode=mode,
+                run_id=context.run_id,
+                source=f"asset {contract.table_name()}",
+                lock=step.lock,
+                inputs=step.inputs if step.inputs.slices else None,
             )
+
+            def write(data: Any, slices: Sequence[Slice], lock: Lock | None) -> list[Outcome]:
+                part = ",".join(slice_.name for slice_ in slices)
+                batch = batch_of(context, part) if mode == "append" else None
+                return self._write(data, slices, replace(how, lock=lock or how.lock, batch=batch))
+
+            outcomes, first_rows = store(obj, slices_of(context, contract), write, asked=self._asked(how))
             location, rows = self._location_and_rows(contract, outcomes)
-            report(context, contract, outcomes, first_rows, table_rows=rows, location=location)
+            report(context, contract, outcomes, first_rows, table_rows=rows, location=location, inputs=step.inputs)
+
+    def _asked(self, how: Write) -> Database | None:
+        """Where the locks of partitions are taken that are made one after another: none where they are derived, or not ordered."""
+        return None if how.inputs or how.lock or how.mode == "append" else self.postgres.database
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Read the partitions that the consumer depends on, only the columns that it needs, in key order if it says so."""
         with permanent_failures_stop():
             wanted = wanted_type(context)
             ordered = bool((context.definition_metadata or {}).get(ORDERED))
-            return self._read(slices_of(context, wanted.contract), wanted, ordered=ordered)
+            inputs = inputs_of_load(context)
+            return self._read(slices_of(context, wanted.contract), wanted, ordered=ordered, inputs=inputs)
 
     def _write(self, data: Any, slices: Sequence[Slice], how: Write) -> list[Outcome]:
         raise NotImplementedError
@@ -62,7 +85,7 @@ class StoreIOManager(dg.ConfigurableIOManager):
     def _location_and_rows(self, contract: type[Contract], outcomes: Sequence[Outcome]) -> tuple[str, int]:
         raise NotImplementedError
 
-    def _read(self, slices: Sequence[Slice], wanted: ContractType, *, ordered: bool) -> Any:
+    def _read(self, slices: Sequence[Slice], wanted: ContractType, *, ordered: bool, inputs: Inputs) -> Any:
         raise NotImplementedError
 
 
@@ -72,11 +95,11 @@ class PostgresIOManager(StoreIOManager):
     def _write(self, data: Any, slices: Sequence[Slice], how: Write) -> list[Outcome]:
         return write(self.postgres.database, data, slices, how)
 
-    def _read(self, slices: Sequence[Slice], wanted: ContractType, *, ordered: bool) -> Any:
+    def _read(self, slices: Sequence[Slice], wanted: ContractType, *, ordered: bool, inputs: Inputs) -> Any:
         database = self.postgres.database
         if wanted.form is pa.RecordBatchReader:
-            return reading.stream(database, slices, wanted.chosen, ordered=ordered)
-        return in_form(reading.read(database, slices, wanted.chosen, ordered=ordered), wanted.form)
+            return reading.stream(database, slices, wanted.chosen, ordered=ordered, inputs=inputs)
+        return in_form(reading.read(database, slices, wanted.chosen, ordered=ordered, inputs=inputs), wanted.form)
 
     def _location_and_rows(self, contract: type[Contract], _: Sequence[Outcome]) -> tuple[str, int]:
         """The table, and its rows: counted where that is quick, the planner's figure for a large one."""
@@ -103,15 +126,18 @@ class ParquetIOManager(StoreIOManager):
     def _write(self, data: Any, slices: Sequence[Slice], how: Write) -> list[Outcome]:
         return write_parquet(root_at(self.url), self.postgres.database, data, slices, how)
 
-    def _read(self, slices: Sequence[Slice], wanted: ContractType, *, ordered: bool) -> Any:
+    def _read(self, slices: Sequence[Slice], wanted: ContractType, *, ordered: bool, inputs: Inputs) -> Any:
         assert not ordered, "`loads` takes no order of files"
+        root, database = root_at(self.url), self.postgres.database
         if wanted.form is pa.RecordBatchReader:
-            return stream_parquet(root_at(self.url), slices, wanted.chosen)
-        return in_form(read_parquet(root_at(self.url), slices, wanted.chosen), wanted.form)
+            return stream_parquet(root, database, slices, wanted.chosen, inputs=inputs)
+        return in_form(read_parquet(root, database, slices, wanted.chosen, inputs=inputs), wanted.form)
 
     def _location_and_rows(self, contract: type[Contract], outcomes: Sequence[Outcome]) -> tuple[str, int]:
+        root = root_at(self.url)
+        write_manifest(root, self.postgres.database, contract)
         rows = sum(outcome.loaded + outcome.change.unchanged for outcome in outcomes)
-        return root_at(self.url).folder(Slice(contract)), rows
+        return root.folder(Slice(contract)), rows
 
 
 class MirroredIOManager(PostgresIOManager):
@@ -143,9 +169,16 @@ def root_at(url: str) -> ParquetRoot:
 
 
 def store(
-    obj: Any, slices: Sequence[Slice], write_slices: Callable[[Any, Sequence[Slice]], list[Outcome]]
+    obj: Any,
+    slices: Sequence[Slice],
+    write_slices: Callable[[Any, Sequence[Slice], Lock | None], list[Outcome]],
+    *,
+    asked: Database | None = None,
 ) -> tuple[list[Outcome], pd.DataFrame | None]:
     """Store what an asset returned: all slices at once, or partition by partition as they are made.
+
+    Args:
+        asked: where the locks of the slices are taken before the first partition is made, unless who makes them takes them.
 
     Returns:
         What became of the rows, by slice, and the first rows of what was stored (last).
@@ -154,15 +187,18 @@ def store(
         ContractError: for a partition that the run does not write, that came twice, or that did not come.
     """
     if not isinstance(obj, ByPartition):
-        return write_slices(obj, slices), preview(obj)
+        return write_slices(obj, slices, None), preview(obj)
     waiting = {slice_.name: slice_ for slice_ in slices}
     outcomes: list[Outcome] = []
     first_rows = None
-    for name, data in obj.parts:
-        if name not in waiting:
-            raise ContractError(f"partition {name} came twice, or is none of this run: {', '.join(waiting) or 'none'}")
-        outcomes += write_slices(data, [waiting.pop(name)])
-        first_rows = preview(data)
+    with contextlib.nullcontext() if asked is None or obj.locked else locked(asked, slices) as lock:
+        for name, data, *own in obj.parts:
+            if name not in waiting:
+                raise ContractError(
+                    f"partition {name} came twice, or is none of this run: {', '.join(waiting) or 'none'}"
+                )
+            outcomes += write_slices(data, [waiting.pop(name)], own[0] if own else lock)
+            first_rows = preview(data)
     if waiting:
         raise ContractError(f"{slices[0].contract.config.table}: nothing came for partition {', '.join(waiting)}")
     return outcomes, first_rows

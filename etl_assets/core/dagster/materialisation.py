@@ -1,15 +1,19 @@
 """What the UI shows of a materialisation: what became of the rows, how long it took, where they are."""
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 import pandas as pd
 
 from etl_assets.core.contracts import Contract
 from etl_assets.core.dagster.contract_types import MODE
+from etl_assets.core.slices.inputs import Inputs
 from etl_assets.core.slices.writing import Outcome
 
 COUNTS = ("received", "inserted", "updated", "deleted", "unchanged", "deduplicated", "quarantined", "flagged")
+SHOWN_COMMITS = 10
 
 
 def report(
@@ -20,6 +24,7 @@ def report(
     *,
     table_rows: int,
     location: str,
+    inputs: Inputs,
 ) -> None:
     """Attach the counts to the materialisation, those of each partition to its own where a run has several.
 
@@ -27,6 +32,7 @@ def report(
         preview: the first rows of what was stored; none for a stream.
         table_rows: rows in the whole table after the write.
         location: where the table is.
+        inputs: what the rows are derived from.
     """
     total = {name: sum(outcome.counts()[name] for outcome in outcomes) for name in COUNTS}
     seconds = sum(outcome.seconds for outcome in outcomes)
@@ -37,6 +43,7 @@ def report(
             "seconds": round(seconds, 3),
             "bytes": sum(outcome.size for outcome in outcomes),
             "relation": location,
+            **commits_of_write(outcomes, inputs),
             **({"preview": dg.MetadataValue.md(as_markdown(preview))} if preview is not None else {}),
         }
     )
@@ -50,6 +57,7 @@ def report(
             context.step_context.add_asset_metadata(
                 metadata={
                     **outcome.counts(),
+                    "commit": outcome.commit_id,
                     "seconds": round(outcome.seconds, 3),
                     "bytes": outcome.size,
                     **({"dagster/partition_row_count": _rows(outcome)} if partitioned else {}),
@@ -57,6 +65,17 @@ def report(
                 asset_key=context.asset_key,
                 partition_key=outcome.slice.name,
             )
+
+
+def commits_of_write(outcomes: Sequence[Outcome], inputs: Inputs) -> dict[str, Any]:
+    """The commits of a write, and those that it was derived from: what `etl-assets ledger show` has more of."""
+    shown = [outcome.commit_id for outcome in outcomes[:SHOWN_COMMITS]]
+    more = [f"and {len(outcomes) - SHOWN_COMMITS} more"] if len(outcomes) > SHOWN_COMMITS else []
+    derived = inputs.as_json()
+    return {
+        "commit": ", ".join([*shown, *more]) or "none",
+        **({"derived_from": dg.MetadataValue.json(json.loads(derived))} if derived else {}),
+    }
 
 
 def _rows(outcome: Outcome) -> int:

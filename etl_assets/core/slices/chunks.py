@@ -1,7 +1,7 @@
 """Load record batches of any number in constant memory: judged, staged or appended, and merged in the server."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -9,31 +9,15 @@ from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.contracts.validation import split_arrow
 from etl_assets.core.slices import merging
 from etl_assets.core.slices import native_partitions as native
+from etl_assets.core.slices.commit import Loaded
+from etl_assets.core.slices.corrections import Corrector
 from etl_assets.core.slices.difference import Rows, in_key_order
-from etl_assets.core.slices.ledger import store_records
 from etl_assets.core.slices.merging import CHUNK, Change
+from etl_assets.core.slices.quarantine import store_records
 from etl_assets.core.slices.slice import Slice, divide
 from etl_assets.core.slices.transaction import Transaction
 
 CHUNK_ROWS = 250_000
-
-
-@dataclass(frozen=True)
-class Load:
-    """What loading the rows of a slice did.
-
-    Attributes:
-        received: rows, those that were rejected while they were loaded included.
-        quarantined: how many of them were rejected.
-        size: bytes of the valid ones in Arrow.
-        content_hash: of the valid ones; none of batches.
-    """
-
-    change: Change
-    received: int
-    quarantined: int
-    size: int
-    content_hash: str | None = None
 
 
 class Chunks:
@@ -63,23 +47,47 @@ class Chunks:
 
 
 def load_chunks(
-    transaction: Transaction, slice_: Slice, chunks: Iterable[pa.Table], *, mode: str, source: str, run_id: str
-) -> Load:
-    """Store all chunks within the open transaction."""
+    transaction: Transaction,
+    slice_: Slice,
+    chunks: Iterable[pa.Table],
+    *,
+    mode: str,
+    source: str,
+    run_id: str,
+    commit_id: str,
+    corrector: Corrector,
+    first: pa.Table | None,
+) -> Loaded:
+    """Store all chunks within the open transaction.
+
+    Args:
+        first: rows that keep the contract, to be stored before those of the chunks.
+    """
     key = slice_.contract.config.key
     merged = mode != "append" and bool(key)
     stage = None
     received = quarantined = size = appended = duplicates = deleted = 0
     if mode in ("replace", "partition") and not merged:
         deleted = merging.write_anew(transaction, slice_, Rows(_nothing(slice_), ())).deleted
-    for number, chunk in enumerate(chunks):
-        judged = split_arrow(slice_.contract, chunk, source=source, first_row=received)
-        divide(judged.valid, [slice_])
-        store_records(transaction, slice_, judged.records, run_id=run_id)
-        received += chunk.num_rows
-        quarantined += len(judged.records)
-        size += judged.valid.nbytes
-        rows = Rows(judged.valid, key)
+
+    def judged() -> Iterator[pa.Table]:
+        nonlocal received, quarantined, duplicates
+        if first is not None:
+            received += first.num_rows
+            yield first
+        for chunk in chunks:
+            found = split_arrow(slice_.contract, chunk, source=source, first_row=received)
+            divide(found.valid, [slice_])
+            fixed = corrector.applied(transaction, found.records, beside=found.valid)
+            store_records(transaction, slice_, fixed.records, run_id=run_id, commit_id=commit_id)
+            received += chunk.num_rows
+            quarantined += len(fixed.records)
+            duplicates += fixed.repeated
+            yield found.valid if fixed.rows is None else pa.concat_tables([found.valid, fixed.rows])
+
+    for number, table in enumerate(judged()):
+        size += table.nbytes
+        rows = Rows(table, key)
         duplicates += rows.duplicates
         if not merged:
             appended += merging.append(transaction, slice_, rows).inserted
@@ -91,13 +99,15 @@ def load_chunks(
         else:
             transaction.extend(stage, numbered)
     if not merged:
-        return Load(Change(inserted=appended, deleted=deleted, deduplicated=duplicates), received, quarantined, size)
+        change = Change(inserted=appended, deleted=deleted, deduplicated=duplicates)
+        return Loaded(change, received, quarantined, size=size)
     stage = stage or transaction.stage(_numbered(_nothing(slice_), 0))
     transaction.analyse(stage)
     change = merging.merge_stage(
         transaction, slice_, stage, rows=received - quarantined - duplicates, delete=mode != "upsert"
     )
-    return Load(replace(change, deduplicated=change.deduplicated + duplicates), received, quarantined, size)
+    change = replace(change, deduplicated=change.deduplicated + duplicates)
+    return Loaded(change, received, quarantined, size=size)
 
 
 def _nothing(slice_: Slice) -> pa.Table:

@@ -1,376 +1,348 @@
-"""Slices of a table as parquet files under a root URL: replaced as a whole, never seen half-written.
+"""Slices as parquet files below a root: written under the name of their commit, and read through the heads.
 
-    <root>/<system>/<asset>/data.parquet                          a whole table
-    <root>/<system>/<asset>/partition=<name>/data.parquet          a partition
-    <root>/<system>/<asset>/snapshot=<UTC instant>/data.parquet    a snapshot of each write; the newest counts
-
-A file is written under a temporary name and renamed, within the transaction that records it in the ledger and its rejected rows
-into quarantine. Killed between the rename and the commit, the file is there without its ledger row, and the next run
-writes both again.
+What a commit is stands in `commit.py`: a file is complete, and on the disk, before the transaction commits that says that it counts. Killed before that, it
+is a file that nobody knows, and is swept (`sweeping.py`).
 """
 
 import contextlib
-import os
-import time
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import IO, Any, Final
-from urllib.parse import quote
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from psycopg import sql
 
 from etl_assets.core.contracts import Contract, Record, Split
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.contracts.validation import split_arrow
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices import reading
+from etl_assets.core.slices.chunks import Chunks
+from etl_assets.core.slices.commit import Loaded, Outcome, Part, Write, commit
+from etl_assets.core.slices.copies import publish
+from etl_assets.core.slices.corrections import Corrector
 from etl_assets.core.slices.difference import Rows
-from etl_assets.core.slices.ledger import store_records
-from etl_assets.core.slices.merging import Change
-from etl_assets.core.slices.session import retried
-from etl_assets.core.slices.slice import Slice, divide
-from etl_assets.core.slices.transaction import Transaction
-from etl_assets.core.slices.writing import (
-    WHOLE,
-    Data,
-    Load,
-    Outcome,
-    Part,
-    Write,
-    commit,
-    finish,
-    hash_of,
-    parts_of,
-    settle_quarantine,
+from etl_assets.core.slices.files import (
+    PARTITION,
+    WRITTEN,
+    DamagedFile,
+    ParquetRoot,
+    before_heads,
+    is_whole,
+    names_in,
+    new_file,
+    readable,
+    remove,
+    rows_and_hash,
+    standing_file,
+    write_table,
 )
-from etl_assets.errors import ConfigurationError, ContractError, PermanentError
+from etl_assets.core.slices.heads import Head, heads_of, key_of
+from etl_assets.core.slices.inputs import Inputs
+from etl_assets.core.slices.lock import locked
+from etl_assets.core.slices.merging import Change
+from etl_assets.core.slices.session import Session
+from etl_assets.core.slices.slice import Slice, divide
+from etl_assets.core.slices.sweeping import give_up
+from etl_assets.core.slices.transaction import Transaction
+from etl_assets.core.slices.writing import WHOLE, Data, Given, given_parts, hash_of, settling
+from etl_assets.errors import ContractError, PermanentError
 
-SNAPSHOTS_KEPT = 100
-HASH = b"etl_assets.content_hash"
-# Without a checksum per page a byte that a disk returns wrong is mostly a wrong value, and no error: of 400 single flipped bits in a
-# file of 2,000 rows 373 changed values silently; with them none did, for no time that can be measured.
-WRITTEN: Final[dict[str, Any]] = {"compression": "zstd", "write_page_checksum": True}
-# What a page or a footer that is another can look like to Arrow.
-UNREADABLE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError)
+__all__ = [
+    "DamagedFile",
+    "NothingStored",
+    "ParquetRoot",
+    "is_stored",
+    "read_parquet",
+    "stream_parquet",
+    "write_parquet",
+]
 
 
 class NothingStored(PermanentError):
     """Of none of some slices there is a file."""
 
 
-class DamagedFile(PermanentError):
-    """A parquet file does not hold what was written to it."""
-
-
-@dataclass(frozen=True)
-class ParquetRoot:
-    """Where the parquet layers are.
-
-    Attributes:
-        url: a folder, or an fsspec URL (`s3://bucket/prefix`).
-    """
-
-    url: str
-
-    def filesystem(self) -> tuple[Any, str]:
-        """The file system and the path of the root in it.
-
-        Raises:
-            ConfigurationError: for a scheme that is not known, or whose package is not installed.
-        """
-        try:
-            found: tuple[Any, str] = fsspec.core.url_to_fs(self.url)
-        except (ImportError, ValueError) as error:
-            raise ConfigurationError(f"ETL_STORAGE_URL cannot be used: {error}") from error
-        return found
-
-    def folder(self, slice_: Slice) -> str:
-        """The folder of a slice, below the root."""
-        _, root = self.filesystem()
-        parts = [root, slice_.contract.schema_name(), slice_.contract.table_name()]
-        if slice_.name:
-            parts.append(f"partition={quote(slice_.name, safe='')}")
-        return "/".join(parts)
-
-
 def write_parquet(
     root: ParquetRoot, database: Database, data: Data | Split[Any], slices: Sequence[Slice], how: Write
 ) -> list[Outcome]:
-    """Store rows as one file per slice.
+    """Store rows as one file per slice, each in one commit.
 
     Args:
-        database: keeps the ledger and the rejected rows.
+        database: keeps the heads, the ledger and the rejected rows.
         data: as for `writing.write`; record batches are written as they come and go to a single slice. Of these rows with
             equal keys all stay: to see them would take the memory of all keys.
-        how: mode `replace`, `partition` or `snapshot`.
+        how: mode `replace`, `partition` or `snapshot`; of a snapshot the rows before are not said to be deleted.
 
     Raises:
         ContractError: for data that do not have the contract's shape, before any file is touched.
+        Outdated, TransientError, PermanentError: as `commit`; and for a disk that is full, or a folder that may not be written.
     """
     if how.mode not in WHOLE:
         raise ContractError(
             f"{slices[0].contract.config.table}: parquet knows replace, partition and snapshot, not {how.mode!r}"
         )
-    return [_store(root, database, part, how) for part in parts_of(data, slices, source=how.source)]
+    given = given_parts(data, slices, source=how.source)
+    # The generation is counted before a file is begun: whoever sweeps knows of each folder by its head.
+    held = contextlib.nullcontext(how.lock) if how.lock else locked(database, slices)
+    with held as lock, Session(database) as session:
+        how = replace(how, lock=lock)
+        return [outcome for one in given for outcome in store_files(session, root, [FileLoad(root, one, how)], how)]
 
 
-def _store(root: ParquetRoot, database: Database, part: Part, how: Write) -> Outcome:
-    started = time.perf_counter()
-    filesystem, _ = root.filesystem()
-    folder = root.folder(part.slice)
-    target = f"{folder}/snapshot={datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}" if how.mode == "snapshot" else folder
-    with _new_file(filesystem, target) as temporary:
-        load, found = _write_file(filesystem, temporary, part, how)
-        with database.adbc() as connection:
-            transaction = Transaction(connection)
-            transaction.lock(part.slice)
-            rows_before, hash_before = _rows_and_hash(filesystem, f"{target}/data.parquet")
-            if load.content_hash is not None and load.content_hash == hash_before:
-                load = replace(load, change=replace(load.change, inserted=0, unchanged=load.change.inserted))
-            else:
-                load = replace(load, change=replace(load.change, deleted=rows_before))
-            outcome = part.outcome(load, started)
-            store_records(transaction, part.slice, [*part.records, *found], run_id=how.run_id)
-            settle_quarantine(transaction, part.slice, how)
-            finish(transaction, outcome, how)
-            if not (outcome.change.unchanged and is_whole(filesystem, f"{target}/data.parquet")):
-                publish(filesystem, temporary, f"{target}/data.parquet")
-            commit(database, connection, outcome.commit_id)
-    if how.mode == "snapshot":
-        _forget_old_snapshots(filesystem, folder)
-    return outcome
+def store_files(
+    session: Session, root: ParquetRoot, loads: "Sequence[FileLoad]", how: Write, *, beside: Sequence[Part] = ()
+) -> list[Outcome]:
+    """Store slices in files, in one commit, under a lock that covers them.
 
-
-def mirror(root: ParquetRoot, database: Database, slice_: Slice) -> int:
-    """Make the parquet file of a slice hold what is in Postgres, in key order and constant memory.
-
-    Under the lock of the slice, so that of two writers none can leave a copy of the other's earlier rows. The copy has no
-    ledger row of its own: its rows were received once.
+    Args:
+        beside: what is written in the same commit.
 
     Returns:
-        The number of rows.
-
-    Raises:
-        TransientError: if the database stays unavailable or busy; the earlier copy is as it was.
+        What became of the rows, those of the files first.
     """
-    filesystem, _ = root.filesystem()
-    folder = root.folder(slice_)
-
-    def attempt() -> int:
-        with database.adbc() as connection:
-            Transaction(connection).lock(slice_)
-            batches = reading.stream_within(connection, [slice_], ordered=bool(slice_.contract.config.key))
-            rows = 0
-            with _new_file(filesystem, folder) as temporary:
-                with (
-                    filesystem.open(temporary, "wb") as file,
-                    pq.ParquetWriter(file, batches.schema, **WRITTEN) as writer,
-                ):
-                    for batch in batches:
-                        writer.write_batch(batch)
-                        rows += batch.num_rows
-                publish(filesystem, temporary, f"{folder}/data.parquet")
-            return rows
-
-    return retried(attempt)
+    parts = [load.part for load in loads]
+    outcomes = commit(session, [*parts, *beside], how, repeatable=lambda: all(load.repeatable for load in loads))
+    for load in loads:
+        for name in load.given_up:
+            remove(root.filesystem()[0], f"{root.folder(load.slice)}/{name}")
+        publish(root, session.database, load.slice)
+    return outcomes
 
 
-@contextlib.contextmanager
-def _new_file(filesystem: Any, folder: str) -> Iterator[str]:
-    """The name of a file to be written in a folder, which is made; unless it is published, it goes at the end.
+class FileLoad:
+    """Writes the file of a slice, within the transaction that makes it count.
 
-    Raises:
-        PermanentError: if the folder cannot be made.
+    Attributes:
+        loaded: what that did, once it has.
+        given_up: names of files that are older than the contract keeps, to be deleted once that is committed.
     """
-    try:
-        filesystem.makedirs(folder, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise PermanentError(
-            f"{folder} cannot be made ({error.strerror}): let ETL_STORAGE_URL name a folder that this process may write to"
-        ) from error
-    temporary = f"{folder}/.{uuid.uuid4().hex}.tmp"
-    try:
-        yield temporary
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            filesystem.rm(temporary)
 
+    def __init__(self, root: ParquetRoot, given: Given, how: Write) -> None:
+        self.slice = given.slice
+        self.loaded = Loaded(Change(), 0)
+        self._root = root
+        self._given = given
+        self._how = how
+        self._corrector = Corrector(given.slice)
+        self._commit_id = uuid.uuid4().hex
+        self._written: Loaded | None = None
+        self.given_up: Sequence[str] = ()
 
-def _write_file(filesystem: Any, path: str, part: Part, how: Write) -> tuple[Load, list[Record]]:
-    """Write the rows of a slice to a new file, those of batches judged as they come; gives the records of these."""
-    contract = part.slice.contract
-    if isinstance(part.data, pa.Table):
-        rows = Rows(part.data, contract.config.key)
+    @property
+    def part(self) -> Part:
+        """The slice as a part of a commit."""
+        settle = settling(self._given.slice, self._how, self._corrector, self._commit_id)
+        return Part(self._given.slice, self._how.mode, self, settle, self._commit_id)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it can be loaded again: record batches only once they are in their file."""
+        data = self._given.data
+        return not isinstance(data, Chunks) or not data.begun or self._written is not None
+
+    def __call__(self, transaction: Transaction, head: Head) -> Loaded:
+        """Write the file unless the one that stands has these rows; what is older than the contract keeps is given up."""
+        self.loaded = self._loaded(transaction, head)
+        self.given_up = give_up(transaction, self.slice, standing=head.file)
+        return self.loaded
+
+    def _loaded(self, transaction: Transaction, head: Head) -> Loaded:
+        filesystem, _ = self._root.filesystem()
+        slice_ = self._given.slice
+        standing = standing_file(self._root, slice_, head)
+        rows_before, hash_before = (head.rows, head.content_hash) if head.file else rows_and_hash(filesystem, standing)
+        if self._how.mode == "snapshot":
+            rows_before, hash_before = 0, None
+        if isinstance(self._given.data, Chunks):
+            loaded = self._written or self._stream(transaction, self._given.data)
+            self._written = loaded
+            return replace(loaded, change=replace(loaded.change, deleted=rows_before or 0))
+        return self._table(transaction, self._given.data, head, standing, (rows_before or 0, hash_before))
+
+    def _table(
+        self,
+        transaction: Transaction,
+        table: pa.Table,
+        head: Head,
+        standing: str | None,
+        before: tuple[int, str | None],
+    ) -> Loaded:
+        filesystem, _ = self._root.filesystem()
+        self._corrector.ids.clear()
+        found = self._corrector.applied(transaction, self._given.records, beside=table)
+        whole = table if found.rows is None else pa.concat_tables([table, found.rows])
+        rows = Rows(whole, self._given.slice.contract.config.key)
         content_hash = hash_of(rows.table)
-        with filesystem.open(path, "wb") as file:
-            pq.write_table(rows.table.replace_schema_metadata({HASH: content_hash.encode()}), file, **WRITTEN)
-        change = Change(inserted=rows.table.num_rows, deduplicated=rows.duplicates)
-        return Load(change, part.data.num_rows, 0, part.data.nbytes, content_hash), []
-    loaded = received = size = 0
-    records: list[Record] = []
-    with filesystem.open(path, "wb") as file, pq.ParquetWriter(file, arrow_schema(contract), **WRITTEN) as writer:
-        for chunk in part.data:
-            judged = split_arrow(contract, chunk, source=how.source, first_row=received)
-            divide(judged.valid, [part.slice])
-            writer.write_table(judged.valid)
-            received += chunk.num_rows
-            loaded += judged.valid.num_rows
-            size += judged.valid.nbytes
-            records += judged.records
-    return Load(Change(inserted=loaded), received, len(records), size), records
+        count = rows.table.num_rows
+        same = content_hash == before[1]
+        if same and head.file and standing and is_whole(filesystem, standing):
+            file = head.file
+        else:
+            file = f"{self._commit_id}.parquet"
+            write_table(filesystem, f"{self._root.folder(self._given.slice)}/{file}", rows.table, content_hash)
+        left_out = rows.duplicates + found.repeated + self._given.deduplicated
+        return Loaded(
+            Change(unchanged=count, deduplicated=left_out)
+            if same
+            else Change(inserted=count, deleted=before[0], deduplicated=left_out),
+            received=table.num_rows + self._given.rejected + self._given.deduplicated,
+            quarantined=sum(record.outcome != "flagged" for record in found.records),
+            records=found.records,
+            size=whole.nbytes,
+            content_hash=content_hash,
+            file=file,
+            rows=count,
+        )
+
+    def _stream(self, transaction: Transaction, chunks: Chunks) -> Loaded:
+        """Write batches as they come, each judged."""
+        filesystem, _ = self._root.filesystem()
+        slice_, file = self._given.slice, f"{self._commit_id}.parquet"
+        loaded = received = size = 0
+        records: list[Record] = []
+        with (
+            new_file(filesystem, f"{self._root.folder(slice_)}/{file}") as opened,
+            pq.ParquetWriter(opened, arrow_schema(slice_.contract), **WRITTEN) as writer,
+        ):
+            for chunk in chunks:
+                judged = split_arrow(slice_.contract, chunk, source=self._how.source, first_row=received)
+                divide(judged.valid, [slice_])
+                writer.write_table(judged.valid)
+                received += chunk.num_rows
+                loaded += judged.valid.num_rows
+                size += judged.valid.nbytes
+                records += judged.records
+            found = self._corrector.applied(transaction, [*self._given.records, *records], beside=None)
+            if found.rows is not None:
+                writer.write_table(found.rows)
+                loaded += found.rows.num_rows
+        left_out = found.repeated + self._given.deduplicated
+        return Loaded(
+            Change(inserted=loaded, deduplicated=left_out),
+            received=received + self._given.rejected + self._given.deduplicated,
+            quarantined=sum(record.outcome != "flagged" for record in found.records),
+            records=found.records,
+            size=size,
+            file=file,
+            rows=loaded,
+        )
 
 
-def publish(filesystem: Any, temporary: str, final: str) -> None:
-    """Give a complete file its name: at once on a local disk, by the store's own atomic put elsewhere."""
-    if "file" in (filesystem.protocol if isinstance(filesystem.protocol, tuple) else (filesystem.protocol,)):
-        with Path(temporary).open("rb+") as file:
-            os.fsync(file.fileno())
-        Path(temporary).replace(final)
-    else:
-        filesystem.mv(temporary, final)
-
-
-def _rows_and_hash(filesystem: Any, path: str) -> tuple[int, str | None]:
-    """Rows and content hash by the footer; 0 and None where there is no file or a damaged one, None for one that was written in batches."""
-    try:
-        with filesystem.open(path, "rb") as file:
-            stored = _opened(file)
-            content_hash = (stored.schema_arrow.metadata or {}).get(HASH) or b""
-            return int(stored.metadata.num_rows), content_hash.decode() or None
-    except (OSError, *UNREADABLE) as error:
-        if not (isinstance(error, FileNotFoundError) or _is_damage(error)):
-            raise
-        return 0, None
-
-
-def _opened(file: IO[bytes]) -> pq.ParquetFile:
-    """A file that is read with its checksums."""
-    return pq.ParquetFile(file, page_checksum_verification=True)
-
-
-def is_whole(filesystem: Any, path: str) -> bool:
-    """Whether each page of a file can be read."""
-    try:
-        with _damage_named(path), filesystem.open(path, "rb") as file:
-            for _ in _opened(file).iter_batches():
-                pass
-    except (FileNotFoundError, DamagedFile):
-        return False
-    return True
-
-
-def is_stored(root: ParquetRoot, slice_: Slice) -> bool:
-    """Whether a slice that has no snapshots has a file, as far as that can be told by its end."""
+def is_stored(root: ParquetRoot, database: Database, slices: Sequence[Slice]) -> list[bool]:
+    """For each slice whether it has a file, as far as that can be told by its end; one query for all."""
     filesystem, _ = root.filesystem()
-    path = f"{root.folder(slice_)}/data.parquet"
-    try:
-        with _damage_named(path), filesystem.open(path, "rb") as file:
-            _opened(file)
-    except (FileNotFoundError, DamagedFile):
-        return False
-    return True
+    heads = heads_of(database, slices)
+    found = []
+    for slice_ in slices:
+        path = standing_file(root, slice_, heads.get(key_of(slice_), Head()))
+        try:
+            with contextlib.ExitStack() as stack:
+                if path is not None:
+                    stack.enter_context(readable(filesystem, path))
+            found.append(path is not None)
+        except DamagedFile:
+            found.append(False)
+    return found
 
 
-def _is_damage(error: Exception) -> bool:
-    """To Arrow what cannot be read or unpacked is an OSError too, but none of the system's."""
-    return isinstance(error, UNREADABLE) or (isinstance(error, OSError) and error.errno is None)
-
-
-@contextlib.contextmanager
-def _damage_named(path: str) -> Iterator[None]:
-    """Say which file it is that cannot be read.
-
-    Raises:
-        DamagedFile: if it does not hold what was written.
-        PermanentError: if this process may not read it.
-    """
-    try:
-        yield
-    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        raise PermanentError(
-            f"{path} cannot be read ({error.strerror}): make it a file that this process may read"
-        ) from error
-    except (*UNREADABLE, OSError) as error:
-        if not _is_damage(error):
-            raise
-        text = " ".join(str(error).split())
-        raise DamagedFile(f"{path} is damaged, or no parquet file ({text}): materialise it again") from error
-
-
-def _snapshots(filesystem: Any, folder: str) -> list[str]:
-    """Folders of complete snapshots, oldest first."""
-    found = filesystem.glob(f"{folder}/snapshot=*/data.parquet")
-    return sorted(path.rsplit("/", 1)[0] for path in found)
-
-
-def stored_mode(root: ParquetRoot, slice_: Slice) -> str:
-    """The mode by which a slice that is there was written."""
-    filesystem, _ = root.filesystem()
-    if _snapshots(filesystem, root.folder(slice_)):
-        return "snapshot"
-    return "partition" if slice_.name else "replace"
-
-
-def _forget_old_snapshots(filesystem: Any, folder: str) -> None:
-    """Keep the newest complete snapshots; what is older goes, also what a killed writer left unfinished."""
-    kept = _snapshots(filesystem, folder)[-SNAPSHOTS_KEPT:]
-    for old in filesystem.glob(f"{folder}/snapshot=*"):
-        if old < kept[0]:
-            filesystem.rm(old, recursive=True)
-
-
-def _newest(filesystem: Any, folder: str) -> str:
-    """The file of a slice: that of its newest snapshot, if it has any."""
-    return f"{[folder, *_snapshots(filesystem, folder)][-1]}/data.parquet"
-
-
-def read_parquet(root: ParquetRoot, slices: Sequence[Slice], columns: Sequence[str] = ()) -> pa.Table:
+def read_parquet(
+    root: ParquetRoot,
+    database: Database,
+    slices: Sequence[Slice],
+    columns: Sequence[str] = (),
+    *,
+    inputs: Inputs | None = None,
+    heads: Mapping[tuple[str, str], Head] | None = None,
+    as_of: str | None = None,
+) -> pa.Table:
     """The rows of some slices; those that were never stored are left out.
+
+    Args:
+        columns: those that are wanted; all by default. One that came to the contract later is NULL in older files.
+        inputs: is told by which commits they are as they are.
+        heads: those of the slices, where they are known already.
+        as_of: a commit of the one slice that is read: as that commit left it.
 
     Raises:
         NothingStored: if none of them was ever stored.
-        DamagedFile, PermanentError: if a file is damaged, or cannot be read.
+        DamagedFile, PermanentError: if a file is damaged, or cannot be read; if a version is not kept any more.
         ContractError: if a file does not have the contract's columns.
     """
-    return stream_parquet(root, slices, columns).read_all()
+    return stream_parquet(root, database, slices, columns, inputs=inputs, heads=heads, as_of=as_of).read_all()
 
 
-def stream_parquet(root: ParquetRoot, slices: Sequence[Slice], columns: Sequence[str] = ()) -> pa.RecordBatchReader:
+def stream_parquet(
+    root: ParquetRoot,
+    database: Database,
+    slices: Sequence[Slice],
+    columns: Sequence[str] = (),
+    *,
+    inputs: Inputs | None = None,
+    heads: Mapping[tuple[str, str], Head] | None = None,
+    as_of: str | None = None,
+) -> pa.RecordBatchReader:
     """As `read_parquet`, in batches."""
     if not slices:
         raise ContractError("no partition is asked for: a range begins with the earlier one")
     filesystem, _ = root.filesystem()
-    schema = arrow_schema(slices[0].contract, tuple(columns))
-    files = [_newest(filesystem, root.folder(slice_)) for slice_ in slices]
-    files = [path for path in files if filesystem.exists(path)]
+    contract = slices[0].contract
+    schema = arrow_schema(contract, tuple(columns))
+    if as_of is None:
+        heads = heads_of(database, slices) if heads is None else heads
+        found = [standing_file(root, slice_, heads.get(key_of(slice_), Head())) for slice_ in slices]
+        if inputs is not None:
+            inputs.read(database, slices, heads)
+    else:
+        found = [_file_as_of(root, database, slices, as_of)]
+    files = [path for path in found if path is not None]
     if not files:
         names = ", ".join(str(slice_) for slice_ in slices[:3])
         raise NothingStored(f"{names}: nothing is stored under {root.url} yet: materialise it first")
 
     def batches() -> Iterator[pa.RecordBatch]:
         for path in files:
-            with _damage_named(path), filesystem.open(path, "rb") as file:
-                stored = _opened(file)
-                missing = [name for name in schema.names if name not in stored.schema_arrow.names]
-                if missing:
-                    raise ContractError(f"{path} has no column {', '.join(missing)}: materialise it again")
-                for batch in stored.iter_batches(columns=schema.names):
-                    yield from pa.Table.from_batches([batch]).select(schema.names).cast(schema).to_batches()
+            with readable(filesystem, path) as stored:
+                there = [name for name in schema.names if name in stored.schema_arrow.names]
+                missing = [name for name in schema.names if name not in there]
+                if required := [name for name in missing if not contract.columns[name].nullable]:
+                    raise ContractError(f"{path} has no column {', '.join(required)}: materialise it again")
+                for batch in stored.iter_batches(columns=there):
+                    table = pa.Table.from_batches([batch])
+                    for name in missing:
+                        table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
+                    yield from table.select(schema.names).cast(schema).to_batches()
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
-def rows_stored(url: str, contract: type[Contract]) -> int:
-    """Rows of a table under a root, over all partitions; of snapshots those of the newest."""
-    root = ParquetRoot(url)
+def _file_as_of(root: ParquetRoot, database: Database, slices: Sequence[Slice], commit_id: str) -> str:
+    """The file of a slice as a commit left it."""
+    if len(slices) != 1:
+        raise ContractError(f"a commit is of one slice: {len(slices)} are asked for as of {commit_id}")
+    table, partition = key_of(slices[0])
+    query = sql.SQL("SELECT file FROM etl.ledger WHERE commit_id = %s AND asset = %s AND partition = %s")
+    with database.connect() as connection:
+        found = connection.execute(query, (commit_id, table, partition)).fetchone()
+    if found is None:
+        raise PermanentError(f"{slices[0]} has no commit {commit_id}: see `etl-assets ledger show {table} {partition}`")
+    if found[0] is None:
+        raise PermanentError(
+            f"{slices[0]} as of {commit_id} is not kept any more: its contract says how many versions are"
+        )
+    return f"{root.folder(slices[0])}/{found[0]}"
+
+
+def rows_stored(database: Database, root: ParquetRoot, contract: type[Contract]) -> int:
+    """Rows of a table in files, over all its partitions."""
     filesystem, _ = root.filesystem()
-    folder = root.folder(Slice(contract))
-    files = [_newest(filesystem, folder)]
-    if not _snapshots(filesystem, folder):
-        files += filesystem.glob(f"{folder}/partition=*/data.parquet")
-    return sum(_rows_and_hash(filesystem, path)[0] for path in files)
+    table = Slice(contract)
+    heads = heads_of(database, [table])
+    counted = sum(head.rows or 0 for head in heads.values())
+    committed = {root.folder(Slice(contract, partition)) for (_, partition), head in heads.items() if head.commit_id}
+    # Slices that nobody has written since there were heads.
+    names = (name for name in names_in(filesystem, root.folder(table)) if name.startswith(PARTITION))
+    folders = [root.folder(table), *(f"{root.folder(table)}/{name}" for name in names)]
+    older = (before_heads(filesystem, folder) for folder in folders if folder not in committed)
+    return counted + sum(rows_and_hash(filesystem, path)[0] for path in older)

@@ -1,208 +1,137 @@
 """Rows that are not in their table, or are there with a remark: kept with the reason until somebody has looked.
 
-Stored by the writers in the transaction that stores the rest of the slice; listed, looked up and replayed from here.
+Stored by the one commit in the transaction that stores the rest of the slice (`commit.py`); how they are looked at, replayed and closed is in `entries.py`.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from collections.abc import Collection, Sequence
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
-from psycopg.rows import dict_row
+from psycopg import sql
 
-from etl_assets.core.contracts import Contract, Record, Split
-from etl_assets.core.contracts.arrow import arrow_schema
-from etl_assets.core.contracts.validation import split, split_arrow, to_frame
-from etl_assets.core.database.connections import Database
-from etl_assets.core.slices.ledger import Quarantine, entry_of
-from etl_assets.core.slices.parquet import ParquetRoot, read_parquet, stored_mode, write_parquet
+from etl_assets.core.contracts import Contract, Record, Timestamp, column
+from etl_assets.core.contracts.split import as_json
+from etl_assets.core.slices.difference import in_key_order
 from etl_assets.core.slices.slice import Slice
-from etl_assets.core.slices.writing import Write, write
-from etl_assets.errors import ConfigurationError, PermanentError
-
-# Makes rows of a contract from raw rows whose fields have other names; gets the rows that are stored already.
-RawReader = Callable[[Sequence[Mapping[str, Any]], pd.DataFrame], Split[pd.DataFrame]]
-COLUMNS = ", ".join(Quarantine.columns)
+from etl_assets.core.slices.transaction import Transaction, names
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One entry of the quarantine; the fields are those of its contract."""
+class Quarantine(Contract):
+    """Rows that are not in their table, or are there with a remark: the raw row, all its faults, and where it came from."""
 
-    id: str
-    asset: str
-    partition: str
-    outcome: str
-    status: str
-    faults: list[dict[str, Any]]
-    raw: dict[str, Any]
-    source: str
-    run_id: str
-    seen: int
-    first_seen: datetime
-    last_seen: datetime
-
-    def as_dict(self) -> dict[str, Any]:
-        """The entry as JSON can hold it."""
-        return {
-            **asdict(self),
-            "first_seen": self.first_seen.isoformat(),
-            "last_seen": self.last_seen.isoformat(),
-        }
-
-
-def _entry(row: dict[str, Any]) -> Entry:
-    return Entry(**{**row, "faults": json.loads(row["faults"]), "raw": json.loads(row["raw"])})
-
-
-def list_entries(
-    database: Database, *, asset: str | None = None, status: str = "open", limit: int = 100
-) -> tuple[list[Entry], int]:
-    """Entries, the newest first, and how many there are in all.
-
-    Args:
-        asset: only those of this table.
-        status: `open`, `replayed`, `gone` or `all`.
-    """
-    condition = "(%(asset)s::text IS NULL OR asset = %(asset)s) AND (%(status)s = 'all' OR status = %(status)s)"
-    values = {"asset": asset, "status": status, "limit": limit}
-    with database.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(
-            f"SELECT {COLUMNS} FROM etl.quarantine WHERE {condition} ORDER BY last_seen DESC, id LIMIT %(limit)s",
-            values,
-        ).fetchall()
-        total = cursor.execute(f"SELECT count(*) AS n FROM etl.quarantine WHERE {condition}", values).fetchone()
-    return [_entry(row) for row in rows], total["n"] if total else 0
-
-
-def find_entry(database: Database, prefix: str) -> Entry:
-    """The entry whose id begins so.
-
-    Raises:
-        PermanentError: if there is none, or more than one.
-    """
-    with database.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(
-            f"SELECT {COLUMNS} FROM etl.quarantine WHERE starts_with(id, %s) LIMIT 2", (prefix,)
-        ).fetchall()
-    if len(rows) != 1:
-        raise PermanentError(
-            f"{'no entry' if not rows else 'more than one entry'} of the quarantine begins with {prefix!r}"
-        )
-    return _entry(rows[0])
-
-
-def replay(
-    database: Database,
-    storage_url: str,
-    entry: Entry,
-    *,
-    contract: type[Contract],
-    read_raw: RawReader | None = None,
-    corrections: Mapping[str, Any] | None = None,
-    storing: Callable[[], None] | None = None,
-) -> list[str]:
-    """Judge an entry's raw row anew and store it if it passes; a second time changes nothing.
-
-    Args:
-        storage_url: root of the parquet layers, for tables that live there.
-        contract: the contract of the entry's table, as it is now.
-        read_raw: for a table whose raw rows are not named as its columns are.
-        corrections: fields of the raw row to replace.
-        storing: called once it is clear that the row will be stored, before it is.
-
-    Returns:
-        The faults that the row still has; none if it was stored.
-
-    Raises:
-        PermanentError: if the entry was only flagged: its row is in the table already; or is gone from its source.
-    """
-    if entry.status == "gone":
-        raise PermanentError(
-            f"{entry.id} is gone: its source ({entry.source}) was read again without it, so there is nothing to store"
-        )
-    if entry.outcome != "rejected":
-        raise PermanentError(f"{entry.id} was {entry.outcome}, not rejected: there is nothing to store")
-    raw = [{**entry.raw, **(corrections or {})}]
-    root, slice_ = ParquetRoot(storage_url), Slice(contract, entry.partition)
-    in_parquet = contract.config.store == "parquet"
-    there = read_parquet(root, [slice_]) if in_parquet else arrow_schema(contract).empty_table()
-    judged = (
-        read_raw(raw, to_frame(there))
-        if read_raw
-        else split(contract, _frame(contract, raw), raw=raw, source=entry.source)
+    id: str = column("Identity: the same record of the same slice has the same one in every run", max_length=64)
+    asset: str = column("Table that the row was meant for, schema.table")
+    partition: str = column("Partition that was written; empty for a whole table")
+    outcome: str = column("What became of the row", isin=("rejected", "flagged", "superseded"))
+    status: str = column(
+        "open: somebody has to look; replayed: its row was stored after a correction; superseded: a later record of its key counts;"
+        " accepted: nobody will mend it; gone: its source was read again, whole, without it, or was given up",
+        isin=("open", "replayed", "superseded", "accepted", "gone"),
     )
-    source = f"replay of {entry.id}"
-    # A reader of raw rows judges their form; the contract has the last word.
-    by_contract = split_arrow(contract, judged.valid, source=source)
-    rejected = [*judged.rejected, *by_contract.rejected]
-    if rejected:
-        return [
-            f"{fault.column}: {fault.rule}" if fault.column else fault.rule
-            for record in rejected
-            for fault in record.faults
-        ]
-    if storing:
-        storing()
-    if in_parquet:
-        rows = pa.concat_tables([there, by_contract.valid])
-        write_parquet(root, database, rows, [slice_], Write(stored_mode(root, slice_), source=source, is_replay=True))
-    else:
-        mode = "upsert" if contract.config.key else "append"
-        write(database, by_contract.valid, [Slice(contract)], Write(mode, source=source))
-    with database.connect() as connection:
-        connection.execute("UPDATE etl.quarantine SET status = 'replayed' WHERE id = %s", (entry.id,))
-    return []
+    faults: str = column("All faults as JSON: column, rule, raw value")
+    raw: str = column("The row as it was received, as JSON")
+    source: str = column("Where it came from")
+    run_id: str = column("Run that met it last")
+    seen: int = column("How often it was met", unit="rows", ge=1)
+    first_seen: Timestamp = column("When it was met first")
+    last_seen: Timestamp = column("When it was met last")
+    commit_id: str | None = column("Commit that met it last; NULL before that was kept")
+    remark: str | None = column("Why it was accepted, and by whom")
+
+    class Config:
+        table = "etl.quarantine"
+        key = ("id",)
+        indexes = (("asset", "status"),)
 
 
-def not_replayed(database: Database, slice_: Slice, records: Sequence[Record]) -> list[Record]:
-    """The records of a slice but for those whose rows were stored by a replay."""
-    identities = [entry_of(slice_, record)["id"] for record in records]
-    with database.connect() as connection:
-        found = connection.execute(
-            "SELECT id FROM etl.quarantine WHERE status = 'replayed' AND id = ANY(%s)", (identities,)
-        ).fetchall()
-    replayed = {identity for (identity,) in found}
-    return [record for identity, record in zip(identities, records, strict=True) if identity not in replayed]
+def store_records(
+    transaction: Transaction, slice_: Slice, records: Sequence[Record], *, run_id: str, commit_id: str
+) -> None:
+    """Put records into quarantine; one that is there already is counted, not repeated, and open again if it was gone or superseded."""
+    if not records:
+        return
+    rows: dict[str, dict[str, Any]] = {}
+    for record in records:
+        entry: dict[str, Any] = {
+            **entry_of(slice_, record),
+            "source": record.source.replace("\x00", "\\0"),
+            "run_id": run_id,
+            "commit_id": commit_id,
+            "seen": 0,
+        }
+        rows.setdefault(entry["id"], entry)["seen"] += 1
+    stage = transaction.stage(in_key_order(pa.Table.from_pylist(list(rows.values())), ("id",)))
+    columns = list(next(iter(rows.values())))
+    transaction.run(
+        sql.SQL(
+            "INSERT INTO etl.quarantine AS q ({c}, status, first_seen, last_seen)"
+            " SELECT {c}, 'open', clock_timestamp(), clock_timestamp() FROM {s} ORDER BY id"
+            " ON CONFLICT (id) DO UPDATE SET seen = q.seen + excluded.seen, last_seen = excluded.last_seen,"
+            " run_id = excluded.run_id, source = excluded.source, commit_id = excluded.commit_id,"
+            " status = CASE WHEN q.status IN ('gone', 'superseded') THEN 'open' ELSE q.status END"
+        ).format(c=names(columns), s=stage)
+    )
 
 
-def _frame(contract: type[Contract], raw: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    columns = {name: pd.Series([row.get(name) for row in raw], dtype=object) for name in contract.columns}
-    return pd.DataFrame(columns)
+def settle_entries(
+    transaction: Transaction, slice_: Slice, *, commit_id: str, corrected: Collection[str], partial: bool
+) -> None:
+    """Bring the entries of a slice up to a commit that has replaced all of it.
 
+    What it has not met is gone from the source, with its correction. What it has met although its row was stored by a replay is open again: that
+    row has just been taken away.
 
-@dataclass(frozen=True)
-class Replay:
-    """How rows of a table are replayed.
-
-    Attributes:
-        read_raw: makes a row of the table of the raw record; None where the raw record is the row.
-        reload: why a row is not replayed but its source loaded again, with `{entry}` for the entry; None where it is replayed.
-        fixed: fields that cannot be corrected, with the reason.
-        lock: holds what has to be held while a row is judged and stored; gives what is called before it is stored.
+    Args:
+        corrected: entries that it has met and stored as they were corrected.
+        partial: it was not told all that the source has of the slice, so that what it has not met tells nothing.
     """
+    gone = sql.SQL("FALSE" if partial else "status = 'open' AND commit_id IS DISTINCT FROM {}").format(
+        sql.Literal(commit_id)
+    )
+    again = sql.SQL("status = 'replayed' AND commit_id = {}").format(sql.Literal(commit_id))
+    transaction.run(
+        sql.SQL(
+            "WITH closed AS (UPDATE etl.corrections SET closed_at = clock_timestamp()"
+            " WHERE closed_at IS NULL AND {unmet} AND {slice} AND NOT id = ANY({corrected}::text[]))"
+            " UPDATE etl.quarantine SET status = CASE status WHEN 'open' THEN 'gone' ELSE 'open' END"
+            " WHERE {slice} AND (({gone}) OR ({again}))"
+        ).format(
+            unmet=sql.SQL("FALSE" if partial else "TRUE"),
+            slice=entries_of(slice_),
+            corrected=sql.Literal(sorted(corrected)),
+            gone=gone,
+            again=again,
+        )
+    )
 
-    read_raw: RawReader | None = None
-    reload: str | None = None
-    fixed: Mapping[str, str] = field(default_factory=dict)
-    lock: Callable[[Database, Entry], AbstractContextManager[Callable[[], None] | None]] | None = None
 
-    def require(self, entry: Entry, corrections: Mapping[str, object]) -> None:
-        """Refuse what the next load of its source would take away again, and a correction of what is fixed.
+def give_up_entries(transaction: Transaction, slice_: Slice) -> None:
+    """Close all entries of a slice, with their corrections, whose source was given up."""
+    transaction.run(
+        sql.SQL(
+            "WITH closed AS (UPDATE etl.corrections SET closed_at = clock_timestamp() WHERE closed_at IS NULL AND {slice})"
+            " UPDATE etl.quarantine SET status = 'gone' WHERE status <> 'gone' AND {slice}"
+        ).format(slice=entries_of(slice_))
+    )
 
-        Raises:
-            ConfigurationError: says what to do instead.
-        """
-        if self.reload is not None:
-            raise ConfigurationError(f"{entry.id} {self.reload.format(entry=entry)}")
-        for name, reason in self.fixed.items():
-            if name in corrections:
-                raise ConfigurationError(f"{entry.id} {reason.format(entry=entry)}")
 
-    def locked(self, database: Database, entry: Entry) -> AbstractContextManager[Callable[[], None] | None]:
-        """What is held meanwhile, beside the lock of the slice."""
-        return self.lock(database, entry) if self.lock else nullcontext()
+def entries_of(slice_: Slice) -> sql.Composed:
+    """The entries of a slice."""
+    return sql.SQL("asset = {} AND partition = {}").format(
+        sql.Literal(slice_.contract.config.table), sql.Literal(slice_.name)
+    )
+
+
+def entry_of(slice_: Slice, record: Record) -> dict[str, str]:
+    """A record of a slice as it is stored: its identity says what it is and why, not when or where it was met."""
+    faults, raw = (json.dumps(part, sort_keys=True) for part in as_json(record))
+    entry = {
+        "asset": slice_.contract.config.table,
+        "partition": slice_.name,
+        "outcome": record.outcome,
+        "faults": faults,
+        "raw": raw,
+    }
+    return {"id": hashlib.sha256("\n".join(entry.values()).encode()).hexdigest()[:16], **entry}

@@ -8,13 +8,20 @@ from psycopg import sql
 
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.database.connections import Database, translated
+from etl_assets.core.slices.heads import as_heads, heads_of, heads_query
+from etl_assets.core.slices.inputs import Inputs
 from etl_assets.core.slices.slice import Slice, Span
-from etl_assets.core.slices.transaction import names, relation
+from etl_assets.core.slices.transaction import Transaction, names, relation
 from etl_assets.errors import ContractError
 
 
 def read(
-    database: Database, slices: Sequence[Slice], columns: Sequence[str] = (), *, ordered: bool = False
+    database: Database,
+    slices: Sequence[Slice],
+    columns: Sequence[str] = (),
+    *,
+    ordered: bool = False,
+    inputs: Inputs | None = None,
 ) -> pa.Table:
     """The rows of some slices of one table, in no particular order unless that of the key is asked for.
 
@@ -22,34 +29,46 @@ def read(
         slices: the whole table, or the partitions that are wanted.
         columns: the columns that are wanted; all by default.
         ordered: in the order of the table's key, over all slices; the server sorts.
+        inputs: is told by which commits the rows are as they are.
 
     Raises:
         ContractError: if an order is asked for and the table has no key.
     """
+    statement = query(slices, columns, ordered=ordered)
     with database.adbc() as connection, connection.cursor() as cursor:
-        cursor.execute(query(slices, columns, ordered=ordered).as_string(None))
+        _note(connection, database, slices, inputs)
+        cursor.execute(statement.as_string(None))
         found = cursor.fetch_arrow_table()
     return found.cast(arrow_schema(slices[0].contract, tuple(columns)))
 
 
 def stream(
-    database: Database, slices: Sequence[Slice], columns: Sequence[str] = (), *, ordered: bool = False
+    database: Database,
+    slices: Sequence[Slice],
+    columns: Sequence[str] = (),
+    *,
+    ordered: bool = False,
+    inputs: Inputs | None = None,
 ) -> pa.RecordBatchReader:
     """As `read`, in batches: constant memory. The connection closes when the last batch is read."""
     schema = arrow_schema(slices[0].contract, tuple(columns))
     statement = query(slices, columns, ordered=ordered)
+    if inputs is not None:
+        # Of one that is never read.
+        inputs.read(database, slices, heads_of(database, slices))
 
     def batches() -> Iterator[pa.RecordBatch]:
         with database.adbc() as connection:
+            _note(connection, database, slices, inputs)
             yield from _batches(connection, statement, schema)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
-def stream_within(connection: Any, slices: Sequence[Slice], *, ordered: bool = False) -> pa.RecordBatchReader:
-    """As `stream`, all columns, as the open transaction of an ADBC connection sees them."""
-    schema = arrow_schema(slices[0].contract)
-    return pa.RecordBatchReader.from_batches(schema, _batches(connection, query(slices, (), ordered=ordered), schema))
+def _note(connection: Any, database: Database, slices: Sequence[Slice], inputs: Inputs | None) -> None:
+    """Tell by which commits slices are as they are, before they are read: one that moves on meanwhile is found at the commit."""
+    if inputs is not None:
+        inputs.read(database, slices, as_heads(Transaction(connection).rows(heads_query(slices)).to_pylist()))
 
 
 def _batches(connection: Any, statement: sql.Composable, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -20,11 +20,15 @@ PROBE_LOCK_TIMEOUT_S = 30
 Result = TypeVar("Result")
 
 
+class Outdated(TransientError):
+    """Somebody has looked, or written, since what is to be stored was looked at: only a new look can be stored."""
+
+
 class Session:
     """One ADBC connection, opened in the background (it takes longer than a small write) and again after a failure."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
         self._worker = ThreadPoolExecutor(1)
         self._stack = contextlib.ExitStack()
         self._opening: Future[Any] | None = self._worker.submit(self._open)
@@ -37,21 +41,25 @@ class Session:
         self._worker.shutdown()
 
     def _open(self) -> Any:
-        return self._stack.enter_context(self._database.adbc())
+        return self._stack.enter_context(self.database.adbc())
 
     def background(self, work: Callable[[], Result]) -> "Future[Result]":
         """Run something beside the server's work."""
         return self._worker.submit(work)
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        """An open transaction, which the caller commits; when an exception passes, it and its connection are gone."""
+    def transaction(self, **settings: str) -> Iterator[Transaction]:
+        """An open transaction, which the caller commits; when an exception passes, it and its connection are gone.
+
+        Args:
+            settings: of the session, until its end.
+        """
         if self._opening is None:
             self._opening = self._worker.submit(self._open)
         try:
             connection = self._opening.result()
-            with self._database.translated("use the {} database"):
-                yield Transaction(connection)
+            with self.database.translated("use the {} database"):
+                yield Transaction(connection, settings=settings)
         except BaseException:
             self.close()
             raise
@@ -64,7 +72,7 @@ class Session:
     def commit(self, commit_id: str) -> None:
         """Commit the open transaction; see `commit`."""
         assert self._opening is not None
-        commit(self._database, self._opening.result(), commit_id)
+        commit(self.database, self._opening.result(), commit_id)
 
     def close(self) -> None:
         """Give up the connection and what is not committed."""
@@ -79,14 +87,34 @@ def retried(attempt: Callable[[], Result], *, while_: Callable[[], bool] = lambd
 
     Args:
         while_: whether it still can be run again.
+
+    Raises:
+        Outdated: at once: the same rows cannot be stored any more.
     """
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(lambda error: isinstance(error, TransientError) and while_()),
+        retry=tenacity.retry_if_exception(
+            lambda error: isinstance(error, TransientError) and not isinstance(error, Outdated) and while_()
+        ),
         stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_after_delay(LOCK_TIMEOUT),
         wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
         reraise=True,
     )
     return retrying(attempt)
+
+
+def looked_again(work: Callable[[], Result]) -> Result:
+    """Look and write, and again from the look when somebody else has looked or written meanwhile.
+
+    Raises:
+        Outdated: if that happens time and again.
+    """
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(Outdated),
+        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
+        reraise=True,
+    )
+    return retrying(work)
 
 
 def commit(database: Database, connection: Any, commit_id: str) -> None:

@@ -1,7 +1,6 @@
 """One slice, one connection, one transaction: what all writers of a slice do with an ADBC connection."""
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -9,8 +8,7 @@ from psycopg import sql
 
 from etl_assets.core.contracts import Contract
 from etl_assets.core.contracts.arrow import arrow_schema
-from etl_assets.core.database.locks import KEPT_WHILE_IDLE, LOCK_TIMEOUT
-from etl_assets.core.slices.slice import Slice
+from etl_assets.core.database.locks import LOCK_TIMEOUT
 from etl_assets.errors import ContractError
 
 POSTGRES_NAMES = {
@@ -23,22 +21,33 @@ POSTGRES_NAMES = {
 }
 
 
+# The session's zone decides how literals and casts of times are read. Whoever has a lock works on between the statements of a
+# transaction, and must not lose the one with the other.
+SETTINGS = {
+    "timezone": "UTC",
+    "lock_timeout": f"{int(LOCK_TIMEOUT.total_seconds() * 1000)}",
+    "idle_in_transaction_session_timeout": "0",
+}
+
+
 class Transaction:
     """Statements and bulk loads of one transaction. The connection's owner commits.
 
-    Attributes:
-        locked_at: when the last lock was granted, by the database's clock: what is later in what is locked is this transaction's own.
+    Args:
+        connection: of ADBC, whose transaction has not begun to read.
+        settings: of the session, until the end of the transaction.
     """
 
-    locked_at: datetime
-
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, *, settings: Mapping[str, str] = {}) -> None:
         self._connection = connection
         self._stages = 0
-        # Each statement must see what was committed before the lock was granted, whatever the database's default is.
+        # Each statement must see what was committed before a lock was granted, whatever the database's default is.
         self.run(sql.SQL("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"))
-        # The session's zone decides how literals and casts of times are read.
-        self.run(sql.SQL("SET LOCAL timezone = 'UTC'"))
+        each = [
+            sql.SQL("set_config({}, {}, true)").format(*map(sql.Literal, pair))
+            for pair in {**SETTINGS, **settings}.items()
+        ]
+        self.row(sql.SQL("SELECT {}").format(sql.SQL(", ").join(each)))
 
     def run(self, statement: sql.Composable) -> None:
         """Run a statement that gives no rows."""
@@ -59,11 +68,15 @@ class Transaction:
 
     def row(self, statement: sql.Composable) -> dict[str, Any]:
         """The single row of any statement that gives one; what changes rows or explains cannot be copied."""
+        (found,) = self.returned(statement).to_pylist()
+        return found
+
+    def returned(self, statement: sql.Composable) -> pa.Table:
+        """The rows that a statement gives which changes rows."""
         with self._connection.cursor() as cursor:
             cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
             cursor.execute(statement.as_string(None))
-            (found,) = cursor.fetch_arrow_table().to_pylist()
-            return found
+            return cursor.fetch_arrow_table()
 
     def value(self, statement: sql.Composable) -> Any:
         """The single value of any statement that gives one."""
@@ -117,27 +130,6 @@ class Transaction:
             cursor.adbc_ingest(
                 into or contract.table_name(), data, mode="append", db_schema_name=contract.schema_name()
             )
-
-    def lock(self, slice_: Slice, *, anywhere: bool = False) -> None:
-        """Wait until no other writer has this slice, or the whole table.
-
-        A writer of a whole table excludes those of its slices; writers of two slices do not wait for each other.
-
-        Args:
-            anywhere: whether rows of other slices are written too, as an upsert does. Such writers of a table exclude each other: they
-                would meet at rows, in an order that is the server's.
-        """
-        table = slice_.contract.config.table
-        self.run(sql.SQL("SET LOCAL lock_timeout = {}").format(int(LOCK_TIMEOUT.total_seconds() * 1000)))
-        self.run(KEPT_WHILE_IDLE)
-        whole = "pg_advisory_xact_lock_shared" if slice_.name else "pg_advisory_xact_lock"
-        self.row(sql.SQL("SELECT {}(hashtextextended({}, 0))").format(sql.SQL(whole), sql.Literal(table)))
-        if anywhere:
-            # Before the slice: who holds this lock may wait for slices, and who waits for it holds none.
-            self.row(sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 6))").format(sql.Literal(table)))
-        if slice_.name:
-            self.row(sql.SQL("SELECT pg_advisory_xact_lock(hashtextextended({}, 1))").format(sql.Literal(str(slice_))))
-        self.locked_at = self.value(sql.SQL("SELECT clock_timestamp()"))
 
 
 def relation(contract: type[Contract], table: str | None = None) -> sql.Identifier:

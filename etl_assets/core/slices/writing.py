@@ -1,24 +1,20 @@
-"""The one write path: valid rows, rejected rows and the ledger row of a slice in one transaction.
+"""Rows into tables of Postgres, each slice in one commit: judged, compared with what is there, and only what differs is written.
 
-At any kill point a reader sees the old slice or the new one. Free of Dagster: scripts write through it as the IO manager does.
+Free of Dagster: scripts write through it as the IO manager does. What a commit is stands in `commit.py`.
 """
 
 import contextlib
 import hashlib
 import io
 import itertools
-import json
-import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from psycopg import sql
 
 from etl_assets.core.contracts import Record, Split
 from etl_assets.core.contracts.arrow import ARROW_TYPES
@@ -26,29 +22,20 @@ from etl_assets.core.contracts.validation import split_arrow
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices import merging
 from etl_assets.core.slices import native_partitions as native
-from etl_assets.core.slices.chunks import Chunks, Load, load_chunks
+from etl_assets.core.slices.chunks import Chunks, load_chunks
+from etl_assets.core.slices.commit import BY_KEY, Loaded, Outcome, Part, Write, commit
+from etl_assets.core.slices.corrections import Corrector
 from etl_assets.core.slices.difference import Rows
-from etl_assets.core.slices.ledger import close_entries, insert_ledger, reopen_entries, store_records
+from etl_assets.core.slices.heads import Head
+from etl_assets.core.slices.lock import locked
 from etl_assets.core.slices.merging import Change
-from etl_assets.core.slices.session import Session, commit, retried
+from etl_assets.core.slices.quarantine import settle_entries
+from etl_assets.core.slices.session import Session
 from etl_assets.core.slices.slice import OneOf, Slice, assign, divide
-from etl_assets.core.slices.transaction import Transaction, names, refuse_drift
+from etl_assets.core.slices.transaction import Transaction, refuse_drift
 from etl_assets.errors import ContractError, PermanentError, TransientError
 
-__all__ = [
-    "Data",
-    "Load",
-    "Outcome",
-    "Part",
-    "Write",
-    "commit",
-    "finish",
-    "hash_of",
-    "parts_of",
-    "settle_quarantine",
-    "write",
-    "write_together",
-]
+__all__ = ["Data", "Given", "Outcome", "Write", "given_parts", "hash_of", "settling", "write", "write_together"]
 
 Data: TypeAlias = pd.DataFrame | pa.Table | pa.RecordBatchReader
 WRITERS: Mapping[str, Callable[[Transaction, Slice, Rows], Change]] = {
@@ -59,7 +46,6 @@ WRITERS: Mapping[str, Callable[[Transaction, Slice, Rows], Change]] = {
 }
 # These replace all of a slice by what is given.
 WHOLE = ("replace", "partition", "snapshot")
-COUNTS = ("received", *(count.name for count in fields(Change)), "quarantined", "flagged")
 # What takes the place of NULL under a hash, where its absence has a column of its own.
 NOTHING: Mapping[pa.DataType, Any] = {
     kind: False if pa.types.is_boolean(kind) else "" if pa.types.is_string(kind) else 0 for kind in ARROW_TYPES.values()
@@ -67,54 +53,8 @@ NOTHING: Mapping[pa.DataType, Any] = {
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of the rows of one slice; every received row is in exactly one of the counts.
-
-    received = inserted + updated + unchanged + deduplicated + quarantined. Flagged rows are loaded, with a remark in quarantine.
-    """
-
-    slice: Slice
-    commit_id: str
-    change: Change
-    received: int
-    quarantined: int
-    flagged: int
-    size: int
-    content_hash: str | None
-    seconds: float
-
-    @property
-    def loaded(self) -> int:
-        """Rows that the write put into the table, new or with new values."""
-        return self.change.inserted + self.change.updated
-
-    def counts(self) -> dict[str, int]:
-        """All counts by name, as the ledger has them."""
-        return {name: getattr(self if hasattr(self, name) else self.change, name) for name in COUNTS}
-
-
-@dataclass(frozen=True)
-class Write:
-    """How to write: everything about a write beside its rows.
-
-    Attributes:
-        mode: one of those of the store.
-        run_id: who writes.
-        source: where the rows come from.
-        source_position: where the source stands after them.
-        is_replay: the rows are those that are there, with some from quarantine: of what their source says now they tell nothing.
-    """
-
-    mode: str
-    run_id: str = "script"
-    source: str = ""
-    source_position: Mapping[str, Any] | None = None
-    is_replay: bool = False
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows and records of one slice, ready to be stored, and the identity under which the ledger will know them.
+class Given:
+    """The rows and records of one slice, ready to be stored.
 
     Attributes:
         data: rows that keep the contract, or batches that are judged as they are read.
@@ -126,27 +66,15 @@ class Part:
     data: pa.Table | Chunks
     records: Sequence[Record] = field(default=())
     deduplicated: int = 0
-    commit_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def outcome(self, load: Load, started: float) -> Outcome:
-        """What became of the rows once they are loaded."""
-        flagged = sum(record.outcome == "flagged" for record in self.records)
-        rejected = len(self.records) - flagged
-        return Outcome(
-            slice=self.slice,
-            commit_id=self.commit_id,
-            change=replace(load.change, deduplicated=load.change.deduplicated + self.deduplicated),
-            received=load.received + rejected + self.deduplicated,
-            quarantined=load.quarantined + rejected,
-            flagged=flagged,
-            size=load.size,
-            content_hash=load.content_hash,
-            seconds=time.perf_counter() - started,
-        )
+    @property
+    def rejected(self) -> int:
+        """How many of the records are of rows that were received and are in no table."""
+        return sum(record.outcome != "flagged" for record in self.records)
 
 
 def write(database: Database, data: Data | Split[Any], slices: Sequence[Slice], how: Write) -> list[Outcome]:
-    """Store rows, each slice in one transaction.
+    """Store rows, each slice in one commit.
 
     Args:
         database: where to.
@@ -160,19 +88,23 @@ def write(database: Database, data: Data | Split[Any], slices: Sequence[Slice], 
 
     Raises:
         ContractError: for data or a table that do not have the contract's shape, before anything is changed.
-        TransientError: if the database stays unavailable or busy.
-        PermanentError: for what the database refuses.
+        Outdated, TransientError, PermanentError: as `commit`.
     """
     _require(slices, how)
     with Session(database) as session:
-        parts = parts_of(data, slices, source=how.source)
+        parts = given_parts(data, slices, source=how.source)
+        if isinstance(parts[0].data, Chunks) and how.lock is None:
+            # They may come slowly: the lock shows the life of this process meanwhile.
+            whole = [slices[0].contract.config.table] if how.mode in BY_KEY else []
+            with locked(database, slices, whole=whole) as lock:
+                return _write_parts(session, parts, replace(how, lock=lock))
         return [outcome for part in parts for outcome in _write_parts(session, [part], how)]
 
 
 def write_together(
     database: Database, given: Sequence[tuple[pd.DataFrame | pa.Table | Split[Any], Slice]], how: Write
 ) -> list[Outcome]:
-    """Store slices, of several tables too, in one transaction: a reader sees all of them as they were, or as they are.
+    """Store slices, of several tables too, in one commit: a reader sees all of them as they were, or as they are.
 
     Args:
         given: rows and the slice that they are, each slice once.
@@ -183,6 +115,16 @@ def write_together(
     Raises:
         ContractError, TransientError, PermanentError: as `write`; then nothing was changed.
     """
+    with Session(database) as session:
+        return _write_parts(session, together(given, how), how)
+
+
+def together(given: Sequence[tuple[pd.DataFrame | pa.Table | Split[Any], Slice]], how: Write) -> list[Given]:
+    """Rows judged, by slice.
+
+    Raises:
+        ContractError: as `write`.
+    """
     for _, slice_ in given:
         _require([slice_], how)
     splits = [data if isinstance(data, Split) else Split(data) for data, _ in given]
@@ -190,9 +132,8 @@ def write_together(
     parts = []
     for split, found, (_, slice_) in zip(splits, judged, given, strict=True):
         (rows,) = divide(found.valid, [slice_])
-        parts.append(Part(slice_, rows, [*split.records, *found.records], split.deduplicated))
-    with Session(database) as session:
-        return _write_parts(session, parts, how)
+        parts.append(Given(slice_, rows, [*split.records, *found.records], split.deduplicated))
+    return parts
 
 
 def _require(slices: Sequence[Slice], how: Write) -> None:
@@ -207,7 +148,7 @@ def _require(slices: Sequence[Slice], how: Write) -> None:
         raise ContractError(f"{contract.config.table}: mode partition needs a partition to write; state partition_by")
 
 
-def parts_of(data: Data | Split[Any], slices: Sequence[Slice], *, source: str) -> list[Part]:
+def given_parts(data: Data | Split[Any], slices: Sequence[Slice], *, source: str) -> list[Given]:
     """Rows judged by their contract and divided among slices; batches as they are, for a single slice.
 
     Raises:
@@ -218,13 +159,13 @@ def parts_of(data: Data | Split[Any], slices: Sequence[Slice], *, source: str) -
     if isinstance(given.valid, pa.RecordBatchReader):
         if len(slices) != 1:
             raise ContractError(f"{contract.config.table}: record batches go to a single partition, not {len(slices)}")
-        return [Part(slices[0], Chunks(given.valid), given.records, given.deduplicated)]
+        return [Given(slices[0], Chunks(given.valid), given.records, given.deduplicated)]
     judged = split_arrow(contract, given.valid, source=source)
     tables = divide(judged.valid, slices)
     homes = assign([*given.records, *judged.records], slices)
     # Nobody can tell to which slice a row belongs that was left out: the first counts them.
     left_out = [given.deduplicated, *(0 for _ in slices[1:])]
-    return [Part(*part) for part in zip(slices, tables, homes, left_out, strict=True)]
+    return [Given(*part) for part in zip(slices, tables, homes, left_out, strict=True)]
 
 
 def _judged(given: Sequence[pd.DataFrame | pa.Table], slices: Sequence[Slice], *, source: str) -> list[Split[pa.Table]]:
@@ -247,90 +188,105 @@ def _judged(given: Sequence[pd.DataFrame | pa.Table], slices: Sequence[Slice], *
     return [judged[i] for i in range(len(slices))]
 
 
-def _write_parts(session: Session, parts: Sequence[Part], how: Write) -> list[Outcome]:
-    """Store parts in one transaction; once the reading of batches has begun, a lost one cannot be repeated."""
-    began = time.perf_counter()
-    loads = [_loading(session, part, how) for part in parts]
-    attempts = itertools.count()
+def _write_parts(session: Session, given: Sequence[Given], how: Write) -> list[Outcome]:
+    """Store parts in one commit; once the reading of batches has begun, it cannot be repeated."""
+    parts = [as_part(session, one, how) for one in given]
 
-    def attempt() -> list[Outcome]:
-        with session.transaction() as transaction:
-            # In one order for all writers, or two of them could wait for each other.
-            for slice_ in sorted((part.slice for part in parts), key=str):
-                transaction.lock(slice_, anywhere=how.mode == "upsert")
-            earlier = _committed_before(transaction, parts) if next(attempts) else None
-            if earlier is not None:
-                return earlier
-            # Each table is looked at once: it stays as it is until the end of the transaction.
-            for contract, table in dict.fromkeys(_table_to_check(transaction, part, how) for part in parts):
-                refuse_drift(transaction, contract, table)
-            outcomes: list[Outcome] = []
-            for part, load in zip(parts, loads, strict=True):
-                started = time.perf_counter() if outcomes else began
-                outcomes.append(_stored(transaction, part, load, how, started))
-                finish(transaction, outcomes[-1], how)
-            session.commit(outcomes[-1].commit_id)
-        return outcomes
+    def prepare(transaction: Transaction) -> None:
+        # Each table is looked at once: it stays as it is until the end of the transaction.
+        for contract, table in dict.fromkeys(_table_to_check(transaction, one, how) for one in given):
+            refuse_drift(transaction, contract, table)
 
-    return retried(attempt, while_=lambda: not any(isinstance(p.data, Chunks) and p.data.begun for p in parts))
+    chunks = [one.data for one in given if isinstance(one.data, Chunks)]
+    return commit(session, parts, how, prepare=prepare, repeatable=lambda: not any(data.begun for data in chunks))
 
 
-Loading: TypeAlias = Callable[[Transaction], Load]
+def as_part(session: Session, given: Given, how: Write) -> Part:
+    """A slice of Postgres as a part of a commit; what does not need the server is begun beside it."""
+    corrector = Corrector(given.slice)
+    part = Part(given.slice, how.mode, lambda *_: Loaded(Change(), 0))
+    if isinstance(given.data, Chunks):
+        load = _chunks_loading(given, given.data, corrector, how, part.commit_id)
+    else:
+        load = _table_loading(session, given, given.data, corrector, how)
+    return replace(part, load=load, settle=settling(given.slice, how, corrector, part.commit_id))
 
 
-def _loading(session: Session, part: Part, how: Write) -> Loading:
-    """How the rows of a part are loaded; what does not need the server is begun beside it."""
-    slice_, data = part.slice, part.data
-    if isinstance(data, Chunks):
-        return lambda transaction: load_chunks(
-            transaction, slice_, data, mode=how.mode, source=how.source, run_id=how.run_id
+def _chunks_loading(
+    given: Given, data: Chunks, corrector: Corrector, how: Write, commit_id: str
+) -> Callable[[Transaction, Head], Loaded]:
+    def load(transaction: Transaction, _: Head) -> Loaded:
+        corrector.ids.clear()
+        found = corrector.applied(transaction, given.records, beside=None)
+        loaded = load_chunks(
+            transaction,
+            given.slice,
+            data,
+            mode=how.mode,
+            source=how.source,
+            run_id=how.run_id,
+            commit_id=commit_id,
+            corrector=corrector,
+            first=found.rows,
         )
-    rows = Rows(data, slice_.contract.config.key)
-    content_hash = session.background(lambda: hash_of(rows.table))
-    if how.mode != "append":
-        session.background(rows.in_key_order)
-
-    def load(transaction: Transaction) -> Load:
-        if _already_appended(transaction, slice_, how, content_hash):
-            change = Change(unchanged=rows.table.num_rows)
-        else:
-            change = WRITERS[how.mode](transaction, slice_, rows)
-        change = replace(change, deduplicated=change.deduplicated + rows.duplicates)
-        return Load(change, data.num_rows, 0, data.nbytes, content_hash.result())
+        left_out = given.deduplicated + found.repeated
+        rejected = sum(record.outcome != "flagged" for record in found.records)
+        return replace(
+            loaded,
+            change=replace(loaded.change, deduplicated=loaded.change.deduplicated + left_out),
+            received=loaded.received + rejected + left_out,
+            quarantined=loaded.quarantined + rejected,
+            records=found.records,
+        )
 
     return load
 
 
-def _stored(transaction: Transaction, part: Part, load: Loading, how: Write, started: float) -> Outcome:
-    with _conflicts_named(part.slice, how):
-        loaded = load(transaction)
-    store_records(transaction, part.slice, part.records, run_id=how.run_id)
-    settle_quarantine(transaction, part.slice, how)
-    return part.outcome(loaded, started)
+def _table_loading(
+    session: Session, given: Given, table: pa.Table, corrector: Corrector, how: Write
+) -> Callable[[Transaction, Head], Loaded]:
+    slice_ = given.slice
+    prepared = _Prepared(session, table, slice_, how)
 
-
-def _table_to_check(transaction: Transaction, part: Part, how: Write) -> tuple[Any, str | None]:
-    """The contract, and the native partition that mode partition may swap: a lock on the table would be in the way."""
-    contract = part.slice.contract
-    swappable = how.mode == "partition" and isinstance(part.data, pa.Table)
-    leaf = native.leaf_of(part.slice) if swappable else None
-    return contract, leaf if leaf and native.exists(transaction, contract, leaf) else None
-
-
-def _committed_before(transaction: Transaction, parts: Sequence[Part]) -> list[Outcome] | None:
-    """The outcomes of an earlier attempt that was committed although its answer was lost."""
-    outcomes = []
-    for part in parts:
-        query = sql.SQL("SELECT {} FROM etl.ledger WHERE commit_id = {}").format(
-            names((*COUNTS, "size", "content_hash", "seconds")), sql.Literal(part.commit_id)
+    def load(transaction: Transaction, _: Head) -> Loaded:
+        corrector.ids.clear()
+        found = corrector.applied(transaction, given.records, beside=table)
+        ready = prepared
+        if found.rows is not None:
+            ready = _Prepared(session, pa.concat_tables([table, found.rows]), slice_, how)
+        with _conflicts_named(slice_, how):
+            change = WRITERS[how.mode](transaction, slice_, ready.rows)
+        rejected = sum(record.outcome != "flagged" for record in found.records)
+        left_out = change.deduplicated + ready.rows.duplicates + given.deduplicated + found.repeated
+        return Loaded(
+            replace(change, deduplicated=left_out),
+            received=table.num_rows + given.rejected + given.deduplicated,
+            quarantined=rejected,
+            records=found.records,
+            size=ready.size,
+            content_hash=ready.content_hash.result(),
         )
-        found = transaction.rows(query).to_pylist()
-        if not found:
-            return None
-        row = found[0]
-        change = Change(**{count.name: row.pop(count.name) for count in fields(Change)})
-        outcomes.append(Outcome(slice=part.slice, commit_id=part.commit_id, change=change, **row))
-    return outcomes
+
+    return load
+
+
+class _Prepared:
+    """Rows of which no two have the same key, in the making of what else is needed of them beside the server's work."""
+
+    def __init__(self, session: Session, table: pa.Table, slice_: Slice, how: Write) -> None:
+        self.rows = Rows(table, slice_.contract.config.key)
+        self.size: int = table.nbytes
+        self.content_hash: Future[str] = session.background(lambda: hash_of(self.rows.table))
+        if how.mode != "append":
+            session.background(self.rows.in_key_order)
+
+
+def _table_to_check(transaction: Transaction, given: Given, how: Write) -> tuple[Any, str | None]:
+    """The contract, and the native partition that mode partition may swap: a lock on the table would be in the way."""
+    contract = given.slice.contract
+    swappable = how.mode == "partition" and isinstance(given.data, pa.Table)
+    leaf = native.leaf_of(given.slice) if swappable else None
+    return contract, leaf if leaf and native.exists(transaction, contract, leaf) else None
 
 
 @contextlib.contextmanager
@@ -353,51 +309,17 @@ def _conflicts_named(slice_: Slice, how: Write) -> Iterator[None]:
         ) from error
 
 
-def _already_appended(transaction: Transaction, slice_: Slice, how: Write, content_hash: "Future[str]") -> bool:
-    """Whether this very run has appended these very rows: its first attempt was committed and then lost."""
-    if how.mode != "append" or how.run_id == "script":
-        return False
-    query = sql.SQL(
-        "SELECT count(*) FROM etl.ledger WHERE asset = {} AND partition = {} AND run_id = {} AND content_hash = {}"
-    ).format(*map(sql.Literal, (slice_.contract.config.table, slice_.name, how.run_id, content_hash.result())))
-    return bool(transaction.value(query))
-
-
-def settle_quarantine(transaction: Transaction, slice_: Slice, how: Write) -> None:
-    """Bring the entries of a slice up to what its source says now, once the records of the write are stored.
+def settling(slice_: Slice, how: Write, corrector: Corrector, commit_id: str) -> Callable[[Transaction], None]:
+    """What brings the entries of a slice up to what its source says now, once the records of the write are stored.
 
     Only where all of the slice is replaced: a write that adds to it says nothing of what it does not meet.
     """
     part_of_it = any(isinstance(bound, OneOf) for bound in slice_.bounds.values())
-    if how.mode in WHOLE and not (part_of_it or how.is_replay):
-        if not slice_.contract.config.partial_loads:
-            close_entries(transaction, slice_)
-        reopen_entries(transaction, slice_)
-
-
-def finish(transaction: Transaction, outcome: Outcome, how: Write) -> None:
-    """Balance the counts and record the write in the ledger.
-
-    Raises:
-        AssertionError: if a received row is in no count or in two: a fault of the write path itself.
-    """
-    counts = outcome.counts()
-    parts = ("inserted", "updated", "unchanged", "deduplicated", "quarantined")
-    if counts["received"] != sum(counts[name] for name in parts):
-        raise AssertionError(f"the counts of {outcome.slice} do not balance: {counts}")
-    insert_ledger(
-        transaction,
-        outcome.slice,
-        {
-            "commit_id": outcome.commit_id,
-            "run_id": how.run_id,
-            "mode": how.mode,
-            **counts,
-            "size": outcome.size,
-            "content_hash": outcome.content_hash,
-            "source_position": None if how.source_position is None else json.dumps(how.source_position),
-            "seconds": outcome.seconds,
-        },
+    if how.mode not in WHOLE or part_of_it:
+        return lambda _: None
+    partial = slice_.contract.config.partial_loads
+    return lambda transaction: settle_entries(
+        transaction, slice_, commit_id=commit_id, corrected=corrector.ids, partial=partial
     )
 
 

@@ -9,7 +9,8 @@ import dagster as dg
 from pydantic import Field
 
 from etl_assets.core.charts.pictures import in_markdown
-from etl_assets.core.dagster.contract_types import classified, effect
+from etl_assets.core.dagster.bodies import classified
+from etl_assets.core.dagster.contract_types import effect
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.parquet import ParquetRoot

@@ -1,19 +1,23 @@
 """The manifest of intervals: what became of each quarter of an hour, as rows of `events.intervals`."""
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import pyarrow as pa
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.database.connections import Database
-from etl_assets.core.database.locks import advisory_lock, limit_waits
+from etl_assets.core.slices import merging
+from etl_assets.core.slices.commit import Loaded, Part
+from etl_assets.core.slices.difference import Rows
+from etl_assets.core.slices.heads import Head
+from etl_assets.core.slices.lock import Lock, locked
 from etl_assets.core.slices.slice import Slice
+from etl_assets.core.slices.transaction import Transaction, names, refuse_drift
 from etl_assets.core.slices.writing import Write, write
 from etl_assets.errors import ConfigurationError
 from etl_assets.systems.events.contracts import Intervals
@@ -65,31 +69,22 @@ def midnight(day: date) -> datetime:
 def entries(database: Database, first: datetime, last: datetime) -> dict[datetime, Entry]:
     """What the manifest says of the intervals in [first, last), in their order."""
     with database.connect() as connection:
-        limit_waits(connection)
         return _read(connection, b"interval >= %s AND interval < %s", first, last)
 
 
-def with_repeated(connection: Connection[Any], *, beside: Sequence[datetime]) -> list[Entry]:
+def with_repeated(database: Database, *, beside: Sequence[datetime]) -> list[Entry]:
     """The intervals with rows of events that are stored with another interval, but for some intervals, in their order."""
     condition = b"rows_repeated > 0 AND rows_raw IS NOT NULL AND NOT interval = ANY(%s)"
-    return [*_read(connection, condition, list(beside)).values()]
+    with database.connect() as connection:
+        return [*_read(connection, condition, list(beside)).values()]
 
 
 def unsettled(database: Database) -> list[Entry]:
     """The intervals, in their order, of which rows are to be derived, or the file is sought."""
     condition = b"state = 'fetched' OR accepted IS NULL AND state IN ('missing', 'loaded') AND " + LOST
     with database.connect() as connection:
-        limit_waits(connection)
         left = _read(connection, condition)
     return [entry for entry in left.values() if entry.state == "fetched" or entry.sought]
-
-
-@contextlib.contextmanager
-def locked(database: Database) -> Iterator[Connection[Any]]:
-    """Read the manifest and write it, the raw layer or US events as the only one who does; gives the connection that holds the lock."""
-    with database.connect() as connection:
-        advisory_lock(connection, "events.intervals")
-        yield connection
 
 
 def entry_of(connection: Connection[Any], interval: datetime) -> Entry | None:
@@ -97,10 +92,35 @@ def entry_of(connection: Connection[Any], interval: datetime) -> Entry | None:
     return _read(connection, b"interval = %s", interval).get(interval)
 
 
-def record(database: Database, changed: Sequence[Entry], *, run_id: str) -> None:
-    """Store what became of intervals, for one who holds the lock; entries that are as they were stay untouched."""
+def record(database: Database, changed: Sequence[Entry], *, run_id: str, lock: Lock) -> None:
+    """Store what became of intervals; entries that are as they were stay untouched.
+
+    Args:
+        lock: of the manifest, held since it was read.
+    """
     if changed:
-        write(database, as_table(changed), [Slice(Intervals)], Write("upsert", run_id=run_id, source="events feed"))
+        how = Write("upsert", run_id=run_id, source="events feed", lock=lock)
+        write(database, as_table(changed), [Slice(Intervals)], how)
+
+
+def part(interval: datetime, change: Callable[[Entry], Entry]) -> Part:
+    """A change of what the manifest says of an interval, in the commit of what it is about.
+
+    Args:
+        change: from what it says in that transaction to what it is to say.
+    """
+
+    def load(transaction: Transaction, _: Head) -> Loaded:
+        refuse_drift(transaction, Intervals)
+        query = sql.SQL("SELECT {} FROM events.intervals WHERE interval = {}").format(
+            names(Intervals.columns), sql.Literal(interval)
+        )
+        found = transaction.rows(query).to_pylist()
+        current = Entry(**{name: _in_utc(value) for name, value in found[0].items()}) if found else Entry(interval)
+        rows = Rows(as_table([change(current)]), Intervals.config.key)
+        return Loaded(merging.upsert(transaction, Slice(Intervals), rows), 1, size=rows.table.nbytes)
+
+    return Part(Slice(Intervals), "upsert", load)
 
 
 def record_unless_changed(
@@ -114,10 +134,10 @@ def record_unless_changed(
     """
     if not changed:
         return
-    with locked(database) as connection:
+    with locked(database, [Slice(Intervals)]) as lock, database.connect() as connection:
         now = _read(connection, b"interval = ANY(%s)", [entry.interval for entry in changed])
         same = [entry for entry in changed if now.get(entry.interval) == since.get(entry.interval)]
-        record(database, same, run_id=run_id)
+        record(database, same, run_id=run_id, lock=lock)
 
 
 def accept(database: Database, first: datetime, last: datetime, *, reason: str) -> list[Entry]:
@@ -129,7 +149,7 @@ def accept(database: Database, first: datetime, last: datetime, *, reason: str) 
     Raises:
         ConfigurationError: if nothing of that stretch is lost.
     """
-    with locked(database) as connection:
+    with locked(database, [Slice(Intervals)]) as lock, database.connect() as connection:
         lost = _read(connection, b"interval >= %s AND interval < %s AND accepted IS NULL AND " + LOST, first, last)
         if not lost:
             raise ConfigurationError(
@@ -139,7 +159,7 @@ def accept(database: Database, first: datetime, last: datetime, *, reason: str) 
             replace(entry, state="absent" if entry.state == "missing" else entry.state, accepted=reason)
             for entry in lost.values()
         ]
-        record(database, accepted, run_id="script")
+        record(database, accepted, run_id="script", lock=lock)
     return accepted
 
 

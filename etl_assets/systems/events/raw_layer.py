@@ -1,35 +1,29 @@
 """From the feed to the raw layer: each file fetched, verified, read, stored as one slice, and recorded in the manifest."""
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from etl_assets.core.contracts import Split
 from etl_assets.core.database.connections import Database
 from etl_assets.core.prefetch import prefetched
-from etl_assets.core.slices.parquet import (
-    DamagedFile,
-    NothingStored,
-    ParquetRoot,
-    is_stored,
-    read_parquet,
-    write_parquet,
-)
-from etl_assets.core.slices.quarantine import not_replayed
+from etl_assets.core.slices.lock import Lock
+from etl_assets.core.slices.parquet import FileLoad, ParquetRoot, is_stored, store_files
+from etl_assets.core.slices.session import Session
 from etl_assets.core.slices.slice import Slice
-from etl_assets.core.slices.writing import Outcome, Write
+from etl_assets.core.slices.writing import Outcome, Write, given_parts
 from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable
 from etl_assets.core.sources.http.files import temporary_folder
 from etl_assets.errors import PermanentError
 from etl_assets.systems.events.contracts import RawEvents
 from etl_assets.systems.events.files import INTERVAL, FileRejected, file_name, verified
 from etl_assets.systems.events.format import valid_events
-from etl_assets.systems.events.manifest import Entry, entries, entry_of, locked, record, record_unless_changed
+from etl_assets.systems.events.manifest import Entry, entries, entry_of, part, record_unless_changed
 from etl_assets.systems.events.source import EventsFeed, FeedFile, FileMissing, Listing
 
 Clock = Callable[[], datetime]
@@ -143,7 +137,8 @@ def take(
     if not intervals:
         return
     manifest = entries(stores.database, min(intervals), max(intervals) + INTERVAL)
-    stored = {at for at, entry in manifest.items() if entry.stored and _is_stored(stores.root, at)}
+    had = [at for at, entry in manifest.items() if entry.stored]
+    stored = {at for at, there in zip(had, _are_stored(stores, had), strict=True) if there}
     outcomes = [
         replace(entry, reason=None, refused_md5=None, accepted=None)
         for at, entry in manifest.items()
@@ -159,18 +154,25 @@ def take(
     expected = {at for at in wanted if at in known and not (at in manifest and manifest[at].accepted)}
     failed = away = 0
     try:
-        with temporary_folder() as folder:
-            fetched = (
-                (at, _fetched(feed, known.get(at, ()), folder, manifest.get(at), stored=at in stored)) for at in wanted
-            )
-            for at, found in prefetched(fetched):
+        with (
+            contextlib.closing(_asked(feed, stores, wanted, known, manifest, stored)) as asked,
+            contextlib.closing(prefetched(asked)) as coming,
+        ):
+            for at, found, since, lock in coming:
                 now = clock()
-                entry = _attempted(manifest.get(at), at, now)
                 if isinstance(found, ReadFile):
                     away = 0
-                    yield _store(stores, entry, found, since=manifest.get(at))
+                    assert lock
+                    with contextlib.closing(lock):
+                        yield store_raw(stores, at, found, lock=lock, now=now)
                     continue
-                entry = _not_taken(entry, found, now=now, late=late)
+                if lock:
+                    lock.close()
+                if found is None:
+                    yield Taken(since or Entry(at))
+                    continue
+                manifest |= {at: since} if since else {}
+                entry = _not_taken(_attempted(since, at, now), found, now=now, late=late)
                 outcomes.append(entry)
                 if at in expected:
                     failed += found.failure is not None
@@ -185,60 +187,71 @@ def take(
         record_unless_changed(stores.database, outcomes, run_id=stores.run_id, since=manifest)
 
 
-def _store(stores: Stores, entry: Entry, file: ReadFile, *, since: Entry | None) -> Taken:
-    """Store a file and record that, unless somebody has stored another version since the work on it began."""
-    with locked(stores.database) as connection:
-        current = entry_of(connection, entry.interval)
-        if current and current != since:
-            # Of two versions nobody can tell here which is the newer one, the feed will.
-            if current.stored and current.md5 not in (None, since.md5 if since else None):
-                return Taken(current)
-            entry = _attempted(current, entry.interval, entry.last_asked_at)
-        taken = store_raw(stores, entry, file)
-        record(stores.database, [taken.entry], run_id=stores.run_id)
-    return taken
+Asked: TypeAlias = tuple[datetime, ReadFile | NotTaken | None, Entry | None, Lock | None]
 
 
-def store_raw(stores: Stores, entry: Entry, file: ReadFile) -> Taken:
-    """Store the rows of a file as the slice of its interval, for one who holds the lock.
+def _asked(
+    feed: EventsFeed,
+    stores: Stores,
+    wanted: Sequence[datetime],
+    known: Listing,
+    manifest: Mapping[datetime, Entry],
+    stored: Collection[datetime],
+) -> Generator[Asked]:
+    """What the feed gives of intervals, with what the manifest says of each, and its lock, held since before the feed was asked.
 
-    Lines that were replayed from quarantine stay, as long as the file is the same.
+    Nothing is given where somebody else has stored meanwhile what the feed lists.
     """
-    if entry.stored and entry.md5 != file.md5:
-        # Rows and manifest are two commits: ended between them, the manifest must not take these rows for those of the file before.
-        record(stores.database, [replace(entry, state="fetched", md5=None)], run_id=stores.run_id)
-    slice_ = interval_slice(entry.interval)
-    rows = _with_replayed(stores, slice_, file.rows) if entry.md5 == file.md5 else file.rows
-    how = Write("partition", run_id=stores.run_id, source=file_name(entry.interval))
-    (outcome,) = write_parquet(stores.root, stores.database, rows, [slice_], how)
-    count = outcome.change.inserted + outcome.change.unchanged
-    taken = replace(entry, state="fetched", size=file.size, md5=file.md5, rows_raw=count)
-    return Taken(replace(taken, reason=None, refused_md5=None, accepted=None), outcome)
-
-
-def _with_replayed(stores: Stores, slice_: Slice, rows: Split[pa.Table]) -> Split[pa.Table]:
-    """The rows of a file with those that were replayed into what is stored of it, which count once: no more among its bad lines."""
+    lock: Lock | None = None
     try:
-        stored = read_parquet(stores.root, [slice_])
-    except (DamagedFile, NothingStored):
-        return rows
-    ids = rows.valid["global_event_id"]
-    replayed = stored.filter(pc.invert(pc.is_in(stored["global_event_id"], value_set=ids)))
-    if not replayed.num_rows:
-        return rows
-    records = not_replayed(stores.database, slice_, rows.records)
-    if len(rows.records) - len(records) != replayed.num_rows:
-        # Not all that was replayed is there: then all of it is to be looked at again.
-        records = list(rows.records)
-    return Split(pa.concat_tables([rows.valid, replayed]), records, rows.deduplicated)
+        with temporary_folder() as folder, stores.database.connect(autocommit=True) as connection:
+            for at in wanted:
+                files, entry = known.get(at, ()), manifest.get(at)
+                if not files:
+                    yield at, NotTaken("the feed does not list it", listed=False), entry, None
+                    continue
+                lock = Lock(stores.database, [interval_slice(at)])
+                lock.begin()
+                now = entry_of(connection, at)
+                if now != entry and not _is_news(now, files, stored=bool(now and now.stored)):
+                    yield at, None, now, lock
+                    continue
+                yield at, _fetched(feed, files, folder, now, stored=at in stored or now != entry), now, lock
+    finally:
+        if lock:
+            lock.close()
 
 
-def _is_stored(root: ParquetRoot, interval: datetime) -> bool:
-    """Whether the raw layer has a file of the interval; who derives it says so of one that this process may not read."""
+def store_raw(stores: Stores, interval: datetime, file: ReadFile, *, lock: Lock, now: datetime | None = None) -> Taken:
+    """Store the rows of a file as the slice of its interval, and in the same commit what the manifest says of that.
+
+    Args:
+        lock: of the slice, held since before the feed was asked.
+        now: when the feed was asked; None for a file that somebody has.
+    """
+    slice_ = interval_slice(interval)
+    how = Write("partition", run_id=stores.run_id, source=file_name(interval), lock=lock)
+    (given,) = given_parts(file.rows, [slice_], source=how.source)
+    recorded: list[Entry] = []
+
+    def taken(entry: Entry) -> Entry:
+        asked = _attempted(entry, interval, now) if now else entry
+        fetched = replace(asked, state="fetched", size=file.size, md5=file.md5, rows_raw=rows.loaded.rows)
+        recorded.append(replace(fetched, reason=None, refused_md5=None, accepted=None))
+        return recorded[-1]
+
+    rows = FileLoad(stores.root, given, how)
+    with Session(stores.database) as session:
+        outcome, _ = store_files(session, stores.root, [rows], how, beside=[part(interval, taken)])
+    return Taken(recorded[-1], outcome)
+
+
+def _are_stored(stores: Stores, intervals: Sequence[datetime]) -> list[bool]:
+    """Whether the raw layer has a file of each interval; who derives one says so of what this process may not read."""
     try:
-        return is_stored(root, interval_slice(interval))
+        return is_stored(stores.root, stores.database, [interval_slice(at) for at in intervals])
     except PermanentError:
-        return True
+        return [True for _ in intervals]
 
 
 def _is_news(entry: Entry | None, files: Sequence[FeedFile], *, stored: bool) -> bool:

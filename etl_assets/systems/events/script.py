@@ -7,10 +7,11 @@ from pathlib import Path
 
 from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_database
+from etl_assets.core.slices.lock import locked
 from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.systems.events.files import INTERVAL, FileRejected, interval_of, quarters
-from etl_assets.systems.events.manifest import Entry, entries, entry_of, locked, record
-from etl_assets.systems.events.raw_layer import Stores, Taken, read_file, store_raw, take
+from etl_assets.systems.events.manifest import Entry, entries
+from etl_assets.systems.events.raw_layer import Stores, Taken, interval_slice, read_file, store_raw, take
 from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.source import EventsFeed, all_listed, listed_alone, newest
 from etl_assets.systems.events.transform import us_rule
@@ -94,9 +95,8 @@ def load_file(
     this = _Load(settings or EventsSettings.load(), database, now)
     stores, interval = this.stores, interval_of(path.name)
     file = read_file(path, interval)
-    with locked(stores.database) as connection:
-        taken = store_raw(stores, entry_of(connection, interval) or Entry(interval), file)
-        record(stores.database, [taken.entry], run_id=stores.run_id)
+    with locked(stores.database, [interval_slice(interval)]) as lock:
+        taken = store_raw(stores, interval, file, lock=lock)
     return this.result([taken], [interval])
 
 

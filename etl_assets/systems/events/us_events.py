@@ -10,22 +10,26 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import pyarrow as pa
-from psycopg import Connection
 from psycopg.rows import dict_row
 
 from etl_assets.core.contracts import Split
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.database.connections import Database
+from etl_assets.core.slices.heads import heads_of
+from etl_assets.core.slices.inputs import Inputs
+from etl_assets.core.slices.lock import Lock, locked
 from etl_assets.core.slices.parquet import DamagedFile, NothingStored, read_parquet
+from etl_assets.core.slices.session import looked_again
 from etl_assets.core.slices.slice import OneOf, Slice
 from etl_assets.core.slices.writing import Outcome, Write, write_together
 from etl_assets.errors import PermanentError, PlatformError, combined
 from etl_assets.systems.events.contracts import Intervals, UsEventData
 from etl_assets.systems.events.files import INTERVAL
-from etl_assets.systems.events.manifest import Entry, as_table, entries, locked, record, with_repeated
+from etl_assets.systems.events.manifest import Entry, as_table, entries, record, with_repeated
 from etl_assets.systems.events.raw_layer import Clock, Stores, interval_slice
 from etl_assets.systems.events.transform import TAKEN_OVER, UsEvents, UsRule, deduplicated_events, us_events
 
@@ -119,7 +123,7 @@ def store_us_events(
     while waiting:
         again: set[datetime] = set()
         for batch in _batches(sorted(waiting)):
-            stored, given_up = _store(batch, stores, rule, clock, failures)
+            stored, given_up = looked_again(partial(_store, batch, stores, rule, clock, failures))
             again = again.difference(batch).union(given_up)
             if stored:
                 yield stored
@@ -147,20 +151,21 @@ def _store(
     batch: Sequence[datetime], stores: Stores, rule: UsRule, clock: Clock, failures: list[PlatformError]
 ) -> tuple[StoredIntervals | None, list[datetime]]:
     """Store some intervals of a day; gives what became of them, and the intervals that are to be derived again."""
-    with locked(stores.database) as connection:
-        now = clock()
+    with locked(stores.database, [Slice(Intervals)]) as lock:
+        now, inputs = clock(), Inputs()
         manifest = entries(stores.database, batch[0], batch[-1] + INTERVAL)
+        raw = _Raw(stores, [at for at in batch if at in manifest and manifest[at].stored], inputs)
         derived = [
-            one for at in batch if at in manifest and (one := _derived(manifest[at], stores, rule, now, failures))
+            one for at in raw.intervals if (one := _derived(manifest[at], raw, lock, stores, rule, now, failures))
         ]
         if not derived:
             return None, []
         rows = pa.concat_tables([one.events.rows for one in derived])
         intervals = tuple(one.entry.interval for one in derived)
-        stored = _stored_events(connection, rows["global_event_id"], intervals)
+        stored = _stored_events(stores.database, rows["global_event_id"], intervals)
         known_ids = pa.chunked_array([chunk for one in derived for chunk in one.known_ids.chunks], pa.int64())
         kept = deduplicated_events(rows, stored, intervals, known_ids=known_ids)
-        again = with_repeated(connection, beside=intervals) if kept.given_up else []
+        again = with_repeated(stores.database, beside=intervals) if kept.given_up else []
         day = f"{batch[0].astimezone(UTC):%Y-%m-%d}"
         loaded = _loaded(derived, kept.rows, now)
         changed = [*loaded, *(replace(entry, state="fetched") for entry in again)]
@@ -174,7 +179,7 @@ def _store(
                 ),
                 (as_table(changed), Slice(Intervals, day, as_they_are)),
             ],
-            Write("partition", run_id=stores.run_id, source="raw_events"),
+            Write("partition", run_id=stores.run_id, source="raw_events", lock=lock, inputs=inputs),
         )
     counted = {
         entry.interval: Counted(one.events.rows.num_rows, entry.rows_repeated or 0, one.events.left_out)
@@ -183,11 +188,33 @@ def _store(
     return StoredIntervals(date.fromisoformat(day), counted, outcome), [entry.interval for entry in again]
 
 
+class _Raw:
+    """Intervals of the raw layer, whose heads are looked up together."""
+
+    def __init__(self, stores: Stores, intervals: Sequence[datetime], inputs: Inputs) -> None:
+        self.intervals = intervals
+        self._stores = stores
+        slices = [interval_slice(at) for at in intervals]
+        self._heads = heads_of(stores.database, slices) if slices else {}
+        inputs.read(stores.database, slices, self._heads)
+
+    def rows(self, interval: datetime) -> pa.Table:
+        """What is taken over of the rows of one; raises as `read_parquet`."""
+        stores = self._stores
+        return read_parquet(stores.root, stores.database, [interval_slice(interval)], TAKEN_OVER, heads=self._heads)
+
+
 def _derived(
-    entry: Entry, stores: Stores, rule: UsRule, now: datetime, failures: list[PlatformError]
+    entry: Entry,
+    of: _Raw,
+    lock: Lock,
+    stores: Stores,
+    rule: UsRule,
+    now: datetime,
+    failures: list[PlatformError],
 ) -> _Derived | None:
     try:
-        raw = read_parquet(stores.root, [interval_slice(entry.interval)], TAKEN_OVER)
+        raw = of.rows(entry.interval)
     except PermanentError as error:
         if not isinstance(error, (DamagedFile, NothingStored)):
             failures.append(error)
@@ -196,7 +223,7 @@ def _derived(
             lost = replace(
                 entry, state="missing", md5=None, refused_md5=None, rows_raw=None, reason=str(error), accepted=None
             )
-            record(stores.database, [lost], run_id=stores.run_id)
+            record(stores.database, [lost], run_id=stores.run_id, lock=lock)
             failures.append(PermanentError(f"{error}, {_how_to_fetch(entry)}"))
         return None
     return _Derived(entry, raw["global_event_id"], us_events(raw, rule=rule, uploaded_at=now))
@@ -207,9 +234,9 @@ def _how_to_fetch(entry: Entry) -> str:
     return f"by a run of raw_events for {at:%Y-%m-%d} or `etl-assets events load --interval {at:%Y-%m-%dT%H:%MZ}`"
 
 
-def _stored_events(connection: Connection[Any], ids: pa.ChunkedArray, intervals: Sequence[datetime]) -> pa.Table:
+def _stored_events(database: Database, ids: pa.ChunkedArray, intervals: Sequence[datetime]) -> pa.Table:
     """What is stored of intervals, and of these events in others."""
-    with connection.cursor(row_factory=dict_row) as cursor:
+    with database.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
         found = cursor.execute(
             "SELECT global_event_id, file_interval FROM events.us_event_data"
             " WHERE file_interval = ANY(%(intervals)s) OR global_event_id = ANY(%(ids)s)",

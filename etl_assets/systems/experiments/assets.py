@@ -8,7 +8,8 @@ import dagster as dg
 import pyarrow as pa
 
 from etl_assets.core.contracts import ByPartition
-from etl_assets.core.dagster.contract_types import RETRIES, classified, loads, single_run, stored, stored_out
+from etl_assets.core.dagster.bodies import classified
+from etl_assets.core.dagster.contract_types import RETRIES, loads, single_run, stored, stored_out
 from etl_assets.systems.experiments.contracts import (
     Compounds,
     ExperimentCompounds,

@@ -2,8 +2,9 @@
 
 import dagster as dg
 
+from etl_assets.core.dagster.bodies import classified
 from etl_assets.core.dagster.checks import evaluated, has_rows
-from etl_assets.core.dagster.contract_types import asset_key, classified
+from etl_assets.core.dagster.contract_types import asset_key
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.systems.experiments.contracts import CONTRACTS, ExperimentCompounds, UserExperiments, UserFeatures
 

@@ -1,6 +1,6 @@
 """How rows of the experiments system are replayed: with their file."""
 
-from etl_assets.core.slices.quarantine import Replay
+from etl_assets.core.slices.raw_rows import Replay
 from etl_assets.systems.experiments.contracts import CONTRACTS
 
 FROM_A_FILE = Replay(reload="is from a file: correct {entry.source} and load the folder again")

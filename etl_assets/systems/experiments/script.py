@@ -11,6 +11,8 @@ import pyarrow as pa
 from etl_assets.core.contracts import Contract, Split
 from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_database
+from etl_assets.core.slices.inputs import standing_inputs
+from etl_assets.core.slices.lock import locked
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Outcome, Write, write
 from etl_assets.systems.experiments.contracts import (
@@ -69,24 +71,27 @@ def load(
     database = database or platform_database(settings)
     as_of = as_of or datetime.now(UTC).date()
     where = folder_at(Path(folder or settings.required("experiments_dir")))
-    rows, _ = where.read()
-    database.prepare()
     source = f"files in {where.path}"
+    tables = [Slice(contract) for contract in (Users, Compounds, ExperimentCompounds, UserExperiments)]
+    database.prepare()
+    with locked(database, tables) as lock:
+        rows, _ = where.read()
 
-    def store(contract: type[Contract], split: Split[pa.Table]) -> Outcome:
-        (outcome,) = write(database, split, [Slice(contract)], Write("replace", source=source))
-        return outcome
+        def store(contract: type[Contract], split: Split[pa.Table]) -> Outcome:
+            (outcome,) = write(database, split, [Slice(contract)], Write("replace", source=source, lock=lock))
+            return outcome
 
-    stored = [store(Users, rows.users), store(Compounds, rows.compounds)]
-    # The two large tables side by side, and beside them the features: the server works in a process per connection.
-    with ThreadPoolExecutor(2) as beside:
-        large = [
-            beside.submit(store, ExperimentCompounds, rows.experiment_compounds),
-            beside.submit(store, UserExperiments, rows.user_experiments),
-        ]
-        known = experience(rows.users.valid, rows.user_experiments.valid, rows.experiment_compounds.valid)
-        features = user_features(known, as_of=as_of)
-        stored += [outcome.result() for outcome in reversed(large)]
-    day = Slice(UserFeatures, as_of.isoformat(), {"as_of": as_of})
-    stored += write(database, features, [day], Write("partition", source=source))
+        stored = [store(Users, rows.users), store(Compounds, rows.compounds)]
+        # The two large tables side by side, and beside them the features: the server works in a process per connection.
+        with ThreadPoolExecutor(2) as beside:
+            large = [
+                beside.submit(store, ExperimentCompounds, rows.experiment_compounds),
+                beside.submit(store, UserExperiments, rows.user_experiments),
+            ]
+            known = experience(rows.users.valid, rows.user_experiments.valid, rows.experiment_compounds.valid)
+            features = user_features(known, as_of=as_of)
+            stored += [outcome.result() for outcome in reversed(large)]
+        inputs = standing_inputs(database, [(one.slice, one.content_hash) for one in stored])
+        day = Slice(UserFeatures, as_of.isoformat(), {"as_of": as_of})
+        stored += write(database, features, [day], Write("partition", source=source, inputs=inputs))
     return LoadResult(as_of, stored, rows.repeated_compound_ids)

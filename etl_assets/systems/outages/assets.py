@@ -7,7 +7,8 @@ import dagster as dg
 import pandas as pd
 
 from etl_assets.core.contracts import Split
-from etl_assets.core.dagster.contract_types import classified, effect, loads, stored
+from etl_assets.core.dagster.bodies import classified
+from etl_assets.core.dagster.contract_types import effect, loads, stored
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.errors import PermanentError, PlatformError, combined
 from etl_assets.systems.outages import delivery as outbox

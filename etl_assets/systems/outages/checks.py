@@ -5,8 +5,8 @@ from typing import LiteralString
 
 import dagster as dg
 
+from etl_assets.core.dagster.bodies import classified
 from etl_assets.core.dagster.checks import evaluated, has_rows
-from etl_assets.core.dagster.contract_types import classified
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.systems.outages.assets import delivered_site_outages, site_outages
 from etl_assets.systems.outages.contracts import CONTRACTS, DeliveryBatches

@@ -22,6 +22,7 @@ class RawOutages(Contract):
     class Config:
         table = "outages.raw_outages"
         store = "parquet"
+        versions_kept = 100
         key = ("position",)
         may_be_empty = True
 
@@ -37,6 +38,7 @@ class RawSiteInfo(Contract):
     class Config:
         table = "outages.raw_site_info"
         store = "parquet"
+        versions_kept = 10
         key = ("site_id",)
         partition_by = "site_id"
 

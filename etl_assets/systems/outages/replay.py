@@ -1,6 +1,6 @@
 """How rows of the outages system are replayed."""
 
-from etl_assets.core.slices.quarantine import Replay
+from etl_assets.core.slices.raw_rows import Replay
 from etl_assets.systems.outages.contracts import RawOutages
 from etl_assets.systems.outages.transform import corrected_outages
 

@@ -1,16 +1,21 @@
 """The outages system without an orchestrator: for the command line, a cloud function, a cron job."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import pandas as pd
 
+from etl_assets.core.contracts import Contract
+from etl_assets.core.contracts.validation import to_frame
 from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_database
-from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
+from etl_assets.core.slices.inputs import Inputs
+from etl_assets.core.slices.lock import Lock, locked
+from etl_assets.core.slices.parquet import ParquetRoot, read_parquet, write_parquet
+from etl_assets.core.slices.session import looked_again
 from etl_assets.core.slices.slice import Slice
-from etl_assets.core.slices.writing import Outcome, Write, write
+from etl_assets.core.slices.writing import Outcome, Write, write_together
 from etl_assets.errors import PlatformError, combined
 from etl_assets.systems.outages import delivery as outbox
 from etl_assets.systems.outages.contracts import RawOutages, RawSiteInfo, SiteDevices, SiteOutages
@@ -73,47 +78,78 @@ def sync_sites(
     api = api or OutagesApi.from_settings(settings)
     database = database or platform_database(settings)
     root, began_from = ParquetRoot(settings.storage_url), since or CUTOFF
-    fetched_at = datetime.now(UTC)
-    raw = raw_outages_frame(api.outages(), fetched_at=fetched_at)
-    snapshot: list[Outcome] = []
+    wanted = list(dict.fromkeys(sites))
     failures: list[PlatformError] = []
-    for site in dict.fromkeys(sites):
-        try:
-            infos = site_info_frame({site: api.site_info(site)}, fetched_at=datetime.now(UTC))
-            new: list[Outcome] = []
-            if not snapshot:
-                # Nothing is stored before both answers are there.
-                how = Write("snapshot", source="GET /outages")
-                snapshot = new = write_parquet(root, database, raw, [Slice(RawOutages)], how)
-            stored = _store(site, raw.valid, infos, began_from, root, database)
-            result = _result(outbox.deliver(database, api, site), stored[-1], [*new, *stored])
-        except PlatformError as failure:
-            failures.append(failure)
-        else:
-            yield result
+    # From the first question to the last POST: of two syncs of a site the second asks after the first has delivered.
+    with locked(database, [site_slice(SiteOutages, site) for site in wanted]) as lock:
+        snapshot, infos = _fetch(wanted, api, root, database, failures)
+        for site in infos:
+            try:
+                stored = _derive(site, began_from, root, database, lock)
+                result = _result(outbox.deliver(database, api, site), stored[-1], [*snapshot, infos[site], *stored])
+                snapshot = []
+            except PlatformError as failure:
+                failures.append(failure)
+            else:
+                yield result
     if failures:
         raise combined(failures)
 
 
-def _store(
-    site: str,
-    raw_outages: pd.DataFrame,
-    infos: pd.DataFrame,
-    began_from: datetime,
-    root: ParquetRoot,
-    database: Database,
-) -> list[Outcome]:
-    """Map and store what was fetched for one site; its outages come last."""
-    place = {"site_id": site}
-    devices = devices_of_sites(infos)
-    # The rows as they will be in the table: of a device that is named twice the last counts.
-    known = devices.valid.drop_duplicates(["site_id", "device_id"], keep="last")
-    outages = outages_of_sites(raw_outages, known, began_from=began_from)
-    return [
-        *write_parquet(root, database, infos, [Slice(RawSiteInfo, site, place)], Write("partition")),
-        *write(database, devices, [Slice(SiteDevices, site, place)], Write("partition")),
-        *write(database, outages, [Slice(SiteOutages, site, place)], Write("partition")),
-    ]
+def site_slice(contract: type[Contract], site: str) -> Slice:
+    """What a table has of a site."""
+    return Slice(contract, site, {"site_id": site})
+
+
+def _fetch(
+    sites: Sequence[str], api: OutagesApi, root: ParquetRoot, database: Database, failures: list[PlatformError]
+) -> tuple[list[Outcome], dict[str, Outcome]]:
+    """Ask for the outages and for each site, and store the answers; gives what became of them. Nothing is stored before both are there.
+
+    Args:
+        failures: gets those of sites.
+    """
+    slices = [Slice(RawOutages), *(site_slice(RawSiteInfo, site) for site in sites)]
+    with locked(database, slices) as asked:
+        raw = raw_outages_frame(api.outages(), fetched_at=datetime.now(UTC))
+        infos: dict[str, pd.DataFrame] = {}
+        for site in sites:
+            try:
+                infos[site] = site_info_frame({site: api.site_info(site)}, fetched_at=datetime.now(UTC))
+            except PlatformError as failure:
+                failures.append(failure)
+        if not infos:
+            return [], {}
+        how = Write("snapshot", source="GET /outages", lock=asked)
+        snapshot = write_parquet(root, database, raw, [Slice(RawOutages)], how)
+        parts, how = (
+            [site_slice(RawSiteInfo, site) for site in infos],
+            replace(how, mode="partition", source="GET /site-info"),
+        )
+        stored = write_parquet(root, database, pd.concat(infos.values()), parts, how)
+        return snapshot, dict(zip(infos, stored, strict=True))
+
+
+def _derive(site: str, began_from: datetime, root: ParquetRoot, database: Database, lock: Lock) -> list[Outcome]:
+    """Map and store what stands of one site; its outages come last.
+
+    Another sync may have fetched the outages meanwhile, for another site: then it is their newer answer that counts.
+    """
+
+    def derived() -> list[Outcome]:
+        inputs = Inputs()
+        outages = to_frame(read_parquet(root, database, [Slice(RawOutages)], inputs=inputs))
+        infos = to_frame(read_parquet(root, database, [site_slice(RawSiteInfo, site)], inputs=inputs))
+        devices = devices_of_sites(infos)
+        # The rows as they will be in the table: of a device that is named twice the last counts.
+        known = devices.valid.drop_duplicates(["site_id", "device_id"], keep="last")
+        given = [
+            (devices, site_slice(SiteDevices, site)),
+            (outages_of_sites(outages, known, began_from=began_from), site_slice(SiteOutages, site)),
+        ]
+        return write_together(database, given, Write("partition", lock=lock, inputs=inputs))
+
+    return looked_again(derived)
 
 
 def _result(delivery: outbox.Delivery, outages: Outcome, outcomes: Sequence[Outcome]) -> SyncResult:

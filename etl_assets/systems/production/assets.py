@@ -8,10 +8,12 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import Field
 
+from etl_assets.core.dagster.bodies import classified
 from etl_assets.core.dagster.broker import BrokerResource
-from etl_assets.core.dagster.contract_types import NO_CONTRACT, RETRIES, classified, effect, loads, stored
+from etl_assets.core.dagster.contract_types import NO_CONTRACT, RETRIES, effect, loads, stored
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.dagster.materialisation import as_markdown
+from etl_assets.core.dagster.steps import inputs_of
 from etl_assets.systems.production.contracts import (
     METRICS,
     WORKORDERS,
@@ -150,6 +152,7 @@ def aligned_work_orders(
 )
 @classified
 def product_correlations(
+    context: dg.AssetExecutionContext,
     production_method: ReportMethod,
     postgres: PostgresResource,
     aligned_work_orders: pa.Table,
@@ -160,7 +163,7 @@ def product_correlations(
         aligned_work_orders,
         production_method.statistics(),
         products=workorders["product_id"].unique().tolist(),
-        parameters=parameter_ids(postgres.database),
+        parameters=parameter_ids(postgres.database, inputs_of(context)),
     )
 
 

@@ -6,8 +6,6 @@ was committed is not stored again, what was not is still in the broker. There it
 
 import dataclasses
 import functools
-import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,18 +17,18 @@ import pyarrow.compute as pc
 from etl_assets.core.contracts import Fault, Record
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices.ledger import store_records
+from etl_assets.core.slices.commit import Loaded, Part, Write, commit
+from etl_assets.core.slices.heads import Head
 from etl_assets.core.slices.merging import Change
-from etl_assets.core.slices.session import Session, retried
+from etl_assets.core.slices.session import Session
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.superseding import SUPERSEDED_BY, KeysThere, store_latest
 from etl_assets.core.slices.transaction import Transaction, refuse_drift
-from etl_assets.core.slices.writing import Outcome, Write, finish
 from etl_assets.core.sources.streams.broker import Batch, Broker, Foreign, Lag, Position
 from etl_assets.errors import PermanentError
 from etl_assets.systems.production.contracts import Stream
 from etl_assets.systems.production.relaying import begins_anew
-from etl_assets.systems.production.tables import BEGINNING, committed_position, emptied, is_committed, read_position
+from etl_assets.systems.production.tables import BEGINNING, committed_position, emptied, read_position
 from etl_assets.systems.production.transform import SEQUENCE, parsed
 
 # About a hundred thousand records per transaction: more gains nothing, and is in memory twice.
@@ -120,25 +118,16 @@ def standing(database: Database, broker: Broker, stream: Stream) -> tuple[Positi
 def reset(database: Database, broker: Broker, stream: Stream, *, run_id: str = "script") -> None:
     """Empty the table and the broker's stream; both begin again from the first record of whatever the API streams then.
 
-    Quarantine stays; what was replayed from there into the table is open again.
+    What of their source is in quarantine is closed.
     """
-    table, started, commit_id = Slice(stream.contract), time.perf_counter(), uuid.uuid4().hex
 
-    def attempt() -> None:
-        with session.transaction() as transaction:
-            transaction.lock(table)
-            if is_committed(transaction, commit_id):
-                return
-            read_position(transaction, stream)
-            change = Change(deleted=emptied(transaction, stream))
-            outcome = Outcome(table, commit_id, change, 0, 0, 0, 0, None, time.perf_counter() - started)
-            position = dataclasses.asdict(BEGINNING)
-            finish(transaction, outcome, Write("replace", run_id=run_id, source_position=position))
-            broker.delete(stream.name)
-            session.commit(commit_id)
+    def load(transaction: Transaction, _: Head) -> Loaded:
+        deleted = emptied(transaction, stream)
+        broker.delete(stream.name)
+        return Loaded(Change(deleted=deleted), 0, source_position=dataclasses.asdict(BEGINNING))
 
     with Session(database) as session:
-        retried(attempt)
+        commit(session, [Part(Slice(stream.contract), "replace", load)], Write("replace", run_id=run_id))
     # A relay may have gone on from the old position meanwhile.
     broker.delete(stream.name)
 
@@ -194,6 +183,14 @@ class _Moved(Exception):
     def __init__(self, after: int) -> None:
         super().__init__(after)
         self.after = after
+
+
+class _KnownAlready(Exception):
+    """All records were stored before: there is nothing to commit."""
+
+    def __init__(self, position: Position) -> None:
+        super().__init__(position)
+        self.position = position
 
 
 class _Drain:
@@ -258,33 +255,34 @@ class _Drain:
         Raises:
             _Moved: if they do not, and others may.
         """
-        commit_id, earlier = uuid.uuid4().hex, list[_Stored]()
+        stored: list[_Stored] = []
 
-        def attempt() -> _Stored:
-            with self._session.transaction() as transaction:
-                transaction.lock(self._slice)
-                if earlier and is_committed(transaction, commit_id):
-                    return earlier[-1]
-                refuse_drift(transaction, self._stream.contract)
-                current = read_position(transaction, self._stream)
-                begin = self._begin(current, fetched)
-                new = fetched.beyond(begin.sequence)
-                if new.is_empty:
-                    return _Stored(current)
-                anew = current.sequence and begin.source != current.source
-                deleted = emptied(transaction, self._stream) if anew else 0
-                earlier.append(self._write(transaction, new, begin, deleted, commit_id))
-                self._session.commit(commit_id)
-            return earlier[-1]
+        def load(transaction: Transaction, _: Head) -> Loaded:
+            current = read_position(transaction, self._stream)
+            begin = self._begin(current, fetched)
+            new = fetched.beyond(begin.sequence)
+            if new.is_empty:
+                raise _KnownAlready(current)
+            anew = current.sequence and begin.source != current.source
+            deleted = emptied(transaction, self._stream) if anew else 0
+            one, loaded = self._load(transaction, new, begin, deleted)
+            stored.append(one)
+            return loaded
 
+        how = Write("upsert", run_id=self._run_id)
         while True:
             try:
-                stored = retried(attempt)
+                commit(self._session, [Part(self._slice, "upsert", load)], how, prepare=self._require_table)
             except KeysThere:
                 self._look_first = True
+            except _KnownAlready as known:
+                return _Stored(known.position)
             else:
-                self._look_first = stored.met
-                return stored
+                self._look_first = stored[-1].met
+                return stored[-1]
+
+    def _require_table(self, transaction: Transaction) -> None:
+        refuse_drift(transaction, self._stream.contract)
 
     def _begin(self, current: Position, fetched: _Fetched) -> Position:
         """From where the records count.
@@ -316,31 +314,23 @@ class _Drain:
             f" those before, the broker those after, nothing was written beyond the hole: {AGAIN}"
         )
 
-    def _write(self, transaction: Transaction, new: _Fetched, begin: Position, deleted: int, commit_id: str) -> _Stored:
-        started = time.perf_counter()
+    def _load(self, transaction: Transaction, new: _Fetched, begin: Position, deleted: int) -> tuple[_Stored, Loaded]:
         stored = store_latest(transaction, self._slice, new.rows, sequence=SEQUENCE, look_first=self._look_first)
         gave_way = [*_superseded(self._stream, stored.gave_way), *_superseded(self._stream, stored.taken_out)]
         rejected = [*new.rejected, *(_unknown(self._stream, entry) for entry in new.unknown)]
         position = Position(begin.source, new.last) if new.count else begin
-        records = [_from_source(record, position.source) for record in (*rejected, *gave_way)]
-        store_records(transaction, self._slice, records, run_id=self._run_id)
         # A row that was taken out of the table was received in an earlier write.
-        received, quarantined = new.count + len(new.unknown), len(rejected) + stored.gave_way.num_rows
-        change, seconds = dataclasses.replace(stored.change, deleted=deleted), time.perf_counter() - started
-        outcome = Outcome(
-            self._slice,
-            commit_id,
-            change,
-            received,
-            quarantined,
-            0,
-            new.rows.nbytes,
-            content_hash=None,
-            seconds=seconds,
+        loaded = Loaded(
+            dataclasses.replace(stored.change, deleted=deleted),
+            received=new.count + len(new.unknown),
+            quarantined=len(rejected) + stored.gave_way.num_rows,
+            records=[_from_source(record, position.source) for record in (*rejected, *gave_way)],
+            size=new.rows.nbytes,
+            source_position=dataclasses.asdict(position),
         )
-        finish(transaction, outcome, Write("upsert", run_id=self._run_id, source_position=dataclasses.asdict(position)))
-        counts = {**outcome.counts(), "superseded": len(gave_way), "rejected": len(rejected)}
-        return _Stored(position, counts, stored.met)
+        counts = {"received": loaded.received, **dataclasses.asdict(loaded.change)}
+        counts |= {"quarantined": loaded.quarantined, "superseded": len(gave_way), "rejected": len(rejected)}
+        return _Stored(position, counts, stored.met), loaded
 
 
 def _lines_after(stream: Stream, batch: Batch, sequence: int) -> bytes:

@@ -3,14 +3,21 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+
+import pandas as pd
+import pyarrow as pa
 
 from etl_assets.core.contracts.validation import to_frame
 from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_broker, platform_database
 from etl_assets.core.slices import reading
-from etl_assets.core.slices.parquet import ParquetRoot, mirror
+from etl_assets.core.slices.copies import mirror
+from etl_assets.core.slices.inputs import Inputs
+from etl_assets.core.slices.parquet import ParquetRoot
+from etl_assets.core.slices.session import looked_again
 from etl_assets.core.slices.slice import Slice
-from etl_assets.core.slices.writing import Data, Write, write
+from etl_assets.core.slices.writing import Write, write
 from etl_assets.core.sources.streams.broker import Broker
 from etl_assets.systems.production.contracts import (
     STREAMS,
@@ -95,24 +102,10 @@ def write_findings(
 ) -> ReportFiles:
     """Align, correlate and report what is in the tables."""
     root = ParquetRoot(settings.storage_url)
-    workorders = to_frame(reading.read(database, [Slice(Workorders)]))
-    orders, _ = outputs(workorders)
-    columns = ("parameter_id", "measured_at", "value")
-    metrics = reading.stream(database, [Slice(Metrics)], columns, ordered=True)
-
-    def store(contract: type[AlignedWorkOrders] | type[ProductCorrelations], data: Data) -> None:
-        write(database, data, [Slice(contract)], Write("replace"))
-        mirror(root, database, Slice(contract))
-
-    store(AlignedWorkOrders, aligned(metrics, orders, rules))
-    together = reading.read(database, [Slice(AlignedWorkOrders)])
-    ranked = correlations(
-        together,
-        method,
-        products=workorders["product_id"].unique().tolist(),
-        parameters=parameter_ids(database),
-    )
-    store(ProductCorrelations, ranked)
+    looked_again(partial(_align, database, rules))
+    mirror(root, database, Slice(AlignedWorkOrders))
+    workorders, together, ranked = looked_again(partial(_correlate, database, method))
+    mirror(root, database, Slice(ProductCorrelations))
     found = read_findings(
         database,
         correlations=ranked,
@@ -123,3 +116,27 @@ def write_findings(
         run_id=f"script-{uuid.uuid4().hex[:12]}",
     )
     return write_report(settings.reports_dir / Metrics.schema_name(), found)
+
+
+def _align(database: Database, rules: AlignmentRules) -> None:
+    """Store what each parameter was while each work order ran."""
+    inputs = Inputs()
+    orders, _ = outputs(to_frame(reading.read(database, [Slice(Workorders)], inputs=inputs)))
+    columns = ("parameter_id", "measured_at", "value")
+    metrics = reading.stream(database, [Slice(Metrics)], columns, ordered=True, inputs=inputs)
+    write(database, aligned(metrics, orders, rules), [Slice(AlignedWorkOrders)], Write("replace", inputs=inputs))
+
+
+def _correlate(database: Database, method: Method) -> tuple[pd.DataFrame, pa.Table, pd.DataFrame]:
+    """Store the correlations; gives the work orders and what is aligned with them, too."""
+    inputs = Inputs()
+    workorders = to_frame(reading.read(database, [Slice(Workorders)], inputs=inputs))
+    together = reading.read(database, [Slice(AlignedWorkOrders)], inputs=inputs)
+    ranked = correlations(
+        together,
+        method,
+        products=workorders["product_id"].unique().tolist(),
+        parameters=parameter_ids(database, inputs),
+    )
+    write(database, ranked, [Slice(ProductCorrelations)], Write("replace", inputs=inputs))
+    return workorders, together, ranked

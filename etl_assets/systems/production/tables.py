@@ -11,9 +11,12 @@ from psycopg import sql
 
 from etl_assets.core.contracts import Contract
 from etl_assets.core.database.connections import Database
+from etl_assets.core.slices.heads import heads_of
+from etl_assets.core.slices.inputs import Inputs
+from etl_assets.core.slices.quarantine import give_up_entries
+from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.transaction import Transaction, relation
 from etl_assets.core.sources.streams.broker import Position
-from etl_assets.errors import TransientError
 from etl_assets.systems.production.contracts import Metrics, Stream, Workorders
 
 BEGINNING = Position("", 0)
@@ -24,8 +27,13 @@ def rows_stored(database: Database, contract: type[Contract]) -> int:
     return _number(database, "SELECT count(*) FROM {}", contract)
 
 
-def parameter_ids(database: Database) -> Sequence[int]:
-    """The parameters that have readings, in order; one step of the key's index for each."""
+def parameter_ids(database: Database, inputs: Inputs) -> Sequence[int]:
+    """The parameters that have readings, in order; one step of the key's index for each.
+
+    Args:
+        inputs: is told by which commits the readings are as they are.
+    """
+    inputs.read(database, [Slice(Metrics)], heads_of(database, [Slice(Metrics)]))
     with database.connect() as connection:
         rows = connection.execute(
             "WITH RECURSIVE known AS ("
@@ -44,23 +52,11 @@ def readings_without_value(database: Database) -> int:
 
 
 def quarantined(database: Database) -> Mapping[tuple[str, str], int]:
-    """Records in quarantine by table and outcome, of those that were read from the source that is in the table now.
-
-    Quarantine keeps what earlier sources left there; what counts was met after the last write of another source, or reset. A
-    source that was read twice has its records there a single time.
-    """
+    """Open records in quarantine by table and outcome: those of the source that is in the table, for those of another went with it."""
     with database.connect() as connection:
         rows = connection.execute(
-            "WITH written AS (SELECT asset, committed_at, source_position::json ->> 'source' AS source,"
-            " source_position::json ->> 'sequence' AS sequence FROM etl.ledger"
-            " WHERE asset = ANY(%(assets)s) AND partition = '' AND source_position IS NOT NULL),"
-            " newest AS (SELECT DISTINCT ON (asset) asset, source FROM written ORDER BY asset, committed_at DESC),"
-            " earlier AS (SELECT asset, max(committed_at) AS ended FROM written JOIN newest USING (asset)"
-            " WHERE written.source <> newest.source OR sequence = '0' GROUP BY asset)"
-            " SELECT asset, outcome, count(*) FROM etl.quarantine LEFT JOIN earlier USING (asset)"
-            " WHERE asset = ANY(%(assets)s) AND status = 'open' AND (ended IS NULL OR last_seen > ended)"
-            " GROUP BY asset, outcome",
-            {"assets": [Metrics.config.table, Workorders.config.table]},
+            "SELECT asset, outcome, count(*) FROM etl.quarantine WHERE asset = ANY(%s) AND status = 'open' GROUP BY 1, 2",
+            ([Metrics.config.table, Workorders.config.table],),
         ).fetchall()
     return {(asset, outcome): count for asset, outcome, count in rows}
 
@@ -85,35 +81,17 @@ def committed_position(database: Database, stream: Stream) -> Position:
 
 
 def read_position(transaction: Transaction, stream: Stream) -> Position:
-    """The same within a transaction that holds the lock of the table, and is going to move it.
-
-    Raises:
-        TransientError: if the database's clock is behind the newest row, which the next one would then not follow.
-    """
-    found = transaction.rows(
-        _newest(stream, "source_position, committed_at >= clock_timestamp() AS is_later")
-    ).to_pylist()
-    if found and found[0]["is_later"]:
-        raise TransientError(
-            f"the database's clock is behind the last write to {stream.contract.config.table}, nothing was written: set"
-            " the clock of its server, or wait until it has caught up"
-        )
+    """The same within a transaction that holds the lock of the table, and is going to move it."""
+    found = transaction.rows(_newest(stream, "source_position")).to_pylist()
     return _position(found[0]["source_position"] if found else None)
 
 
-def is_committed(transaction: Transaction, commit_id: str) -> bool:
-    """Whether the ledger has a commit."""
-    query = sql.SQL("SELECT count(*) FROM etl.ledger WHERE commit_id = {}").format(sql.Literal(commit_id))
-    return bool(transaction.value(query))
-
-
 def emptied(transaction: Transaction, stream: Stream) -> int:
-    """Delete all rows and say how many; quarantined records that were replayed into the table are open again, for they went with it."""
+    """Delete all rows and say how many; what of their source is in quarantine is closed, for nothing of it is to come into the table any more."""
     contract = stream.contract
     # TRUNCATE would take the rows from readers who began before as well.
     deleted = transaction.changed(sql.SQL("DELETE FROM {}").format(relation(contract)))
-    reopen = sql.SQL("UPDATE etl.quarantine SET status = 'open' WHERE asset = {} AND status = 'replayed'")
-    transaction.changed(reopen.format(sql.Literal(contract.config.table)))
+    give_up_entries(transaction, Slice(contract))
     return deleted
 
 
@@ -121,7 +99,7 @@ def _newest(stream: Stream, columns: str) -> sql.Composed:
     # Replays are in the ledger too, but move no position.
     return sql.SQL(
         "SELECT {} FROM etl.ledger WHERE asset = {} AND partition = '' AND source_position IS NOT NULL"
-        " ORDER BY committed_at DESC LIMIT 1"
+        " ORDER BY generation DESC, committed_at DESC LIMIT 1"
     ).format(sql.SQL(columns), sql.Literal(stream.contract.config.table))
 
 

@@ -10,19 +10,23 @@ import pyarrow as pa
 from pydantic import Field, PrivateAttr
 
 from etl_assets.core.charts.pictures import in_markdown
-from etl_assets.core.contracts import ByPartition
-from etl_assets.core.dagster.contract_types import classified, effect, loads, stored
+from etl_assets.core.contracts import ByPartition, Split
+from etl_assets.core.dagster.bodies import classified
+from etl_assets.core.dagster.contract_types import effect, loads, stored
+from etl_assets.core.dagster.database import PostgresResource
+from etl_assets.core.dagster.steps import inputs_of
 from etl_assets.core.database.connections import Database
 from etl_assets.core.prefetch import prefetched
+from etl_assets.core.slices.lock import Lock
 from etl_assets.errors import PermanentError
 from etl_assets.systems.turbines.checks import OF_STATISTICS
 from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS, Data, RawTurbineSignals
 from etl_assets.systems.turbines.databases import StoredDay, store_days, turbines_target
 from etl_assets.systems.turbines.page import ALTERNATIVE, DAYS_DRAWN, DayPage, write_day_page
 from etl_assets.systems.turbines.settings import TurbinesSettings
-from etl_assets.systems.turbines.source import TurbinesApi, fetched_days
+from etl_assets.systems.turbines.source import TurbinesApi, locked_days
 from etl_assets.systems.turbines.statistics import summary
-from etl_assets.systems.turbines.transform import Statistics, rows_of_day, statistics_of
+from etl_assets.systems.turbines.transform import Statistics, day_slice, rows_of_day, statistics_of
 
 # How many steps may call the API at once is set by `dagster instance concurrency set turbines_api N`.
 API_POOL = "turbines_api"
@@ -80,19 +84,23 @@ class Columns(dg.Config):
 @dg.asset(**stored(RawTurbineSignals, mode="partition"), partitions_def=DAYS, pool=API_POOL)
 @classified
 def raw_turbine_signals(
-    context: dg.AssetExecutionContext, config: Columns, turbines_api: TurbinesApiResource
+    context: dg.AssetExecutionContext,
+    config: Columns,
+    turbines_api: TurbinesApiResource,
+    postgres: PostgresResource,
 ) -> ByPartition[pa.Table]:
     """What the source answered for each day of the run, every turbine asked; a day without signals has no rows."""
     days = [date.fromisoformat(day) for day in context.partition_keys]
     turbines = TurbinesSettings.load().turbines
 
-    def parts() -> Iterator[tuple[str, Any]]:
-        for fetched in fetched_days(turbines_api.connect(), days, turbines=turbines, columns=config.columns):
+    def parts() -> Iterator[tuple[str, Split[pa.Table], Lock]]:
+        api, database = turbines_api.connect(), postgres.database
+        for fetched, lock in locked_days(api, database, days, turbines=turbines, columns=config.columns):
             if fetched.outside:
                 context.log.info(f"{fetched.day}: {fetched.outside} rows lie outside of what was asked for, left out")
-            yield fetched.day.isoformat(), fetched.rows
+            yield fetched.day.isoformat(), fetched.rows, lock
 
-    return ByPartition(parts())
+    return ByPartition(parts(), locked=True)
 
 
 @dg.asset(
@@ -121,13 +129,15 @@ def ten_minute_statistics(
     A day of which the source has no value is not materialised. A run of few days draws the page of each.
     """
     settings, target = TurbinesSettings.load(), turbines_target.database
+    inputs = inputs_of(context)
     draws = len(context.partition_keys) <= DAYS_DRAWN
     missing = dict.fromkeys(context.partition_keys)
 
     def stored_days() -> Iterator[tuple[Statistics, list[StoredDay]]]:
         for some in statistics_of(raw_turbine_signals):
             require_columns_of_run(context, some)
-            yield some, store_days(target, some, run_id=context.run.run_id)
+            of_days = inputs.only([day_slice(RawTurbineSignals, day) for day in some.turbines])
+            yield some, store_days(target, some, run_id=context.run.run_id, inputs=of_days)
 
     # Dagster takes as long to record that a day is materialised as the database to store it.
     for some, days in prefetched(stored_days()):

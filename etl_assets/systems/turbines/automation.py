@@ -7,6 +7,8 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 
 from etl_assets.core.dagster.automation import earlier_runs, reason_to_wait
+from etl_assets.core.dagster.database import PostgresResource
+from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.slices.writing import hash_of
 from etl_assets.errors import PermanentError, PlatformError
@@ -44,7 +46,7 @@ def turbines_every_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest |
 
 @dg.sensor(job=turbines_job, minimum_interval_seconds=900, default_status=dg.DefaultSensorStatus.STOPPED)
 def late_turbine_signals(
-    context: dg.SensorEvaluationContext, turbines_api: TurbinesApiResource
+    context: dg.SensorEvaluationContext, turbines_api: TurbinesApiResource, postgres: PostgresResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Requests each of the last days of which the source has something that there are no statistics of yet."""
     settings, instance = TurbinesSettings.load(), context.instance
@@ -52,7 +54,7 @@ def late_turbine_signals(
     reasons: list[str] = []
     try:
         for day in last_days(settings, today=datetime.now(UTC).date()):
-            changed = changed_signals(settings, turbines_api.connect(), instance, day)
+            changed = changed_signals(settings, turbines_api.connect(), postgres.database, instance, day)
             if changed is None:
                 continue
             columns, digest = changed
@@ -84,11 +86,11 @@ def last_days(settings: TurbinesSettings, *, today: date) -> Sequence[date]:
 
 
 def changed_signals(
-    settings: TurbinesSettings, api: TurbinesApi, instance: dg.DagsterInstance, day: date
+    settings: TurbinesSettings, api: TurbinesApi, database: Database, instance: dg.DagsterInstance, day: date
 ) -> tuple[Sequence[str], str] | None:
     """The columns of a day and the digest of its rows in the source now; None if they are empty, or the statistics are made of them."""
     try:
-        stored = read_parquet(ParquetRoot(settings.storage_url), [day_slice(RawTurbineSignals, day)])
+        stored = read_parquet(ParquetRoot(settings.storage_url), database, [day_slice(RawTurbineSignals, day)])
     except PermanentError:
         stored = None
     columns: Sequence[str] = DEFAULT_COLUMNS

@@ -65,6 +65,7 @@ class RawTurbineSignals(Contract):
     class Config:
         table = "turbines.raw_turbine_signals"
         store = "parquet"
+        versions_kept = 3
         key = ("turbine", "timestamp", "position")
         partition_by = "timestamp"
         # A run asks for some columns, of some turbines.

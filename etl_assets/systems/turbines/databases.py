@@ -9,23 +9,18 @@ import pyarrow.compute as pc
 
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.database.connections import Database
-from etl_assets.core.database.locks import advisory_lock, limit_waits
 from etl_assets.core.servers import beside_platform
+from etl_assets.core.slices.inputs import Inputs
+from etl_assets.core.slices.lock import locked
+from etl_assets.core.slices.reading import read
 from etl_assets.core.slices.slice import OneOf, Slice
-from etl_assets.core.slices.writing import Outcome, Write, write_together
+from etl_assets.core.slices.writing import Outcome, Write, write, write_together
 from etl_assets.systems.turbines.contracts import STATISTICS, Bin, Data, Signal
 from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.transform import DAY, Statistics, day_slice, midnight, rows_of_day
 
 TARGET = "alvo"
 SignalIds = Mapping[tuple[str, str, str], int]
-KNOWN_SIGNALS = "SELECT id, name, turbine FROM public.signal WHERE turbine = ANY(%s)"
-NEW_SIGNALS = """
-    INSERT INTO public.signal (id, name, turbine)
-    SELECT (SELECT coalesce(max(id), 0) FROM public.signal) + row_number() OVER (ORDER BY place), name, turbine
-    FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS wanted (name, turbine, place)
-    WHERE NOT EXISTS (SELECT FROM public.signal AS s WHERE s.name = wanted.name AND s.turbine = wanted.turbine)
-"""
 
 
 def turbines_target(settings: TurbinesSettings | None = None) -> Database:
@@ -56,11 +51,14 @@ class StoredDay:
 
 
 def store_days(
-    database: Database, statistics: Statistics, *, run_id: str = "script", source: str = ""
+    database: Database, statistics: Statistics, *, inputs: Inputs, run_id: str = "script", source: str = ""
 ) -> list[StoredDay]:
     """Replace the statistics of days, for the turbines and signals that the source has something of; all or none.
 
     What is of others stays: a turbine that the source has nothing of on a day, and signals that this run did not ask for.
+
+    Args:
+        inputs: the raw signals of these days.
 
     Raises:
         TransientError, PermanentError: as `write_together`; then nothing was changed.
@@ -77,7 +75,8 @@ def store_days(
         rows = rows_of_day(bins, day)
         given += [(rows_of_day(data, day), day_slice(Data, day, signal_id=OneOf(tuple(signals)))), (rows, of_bins)]
         counts.append(rows.group_by(["timestamp", "turbine"]).aggregate([]).num_rows)
-    outcomes = write_together(database, given, Write("partition", run_id=run_id, source=source))
+    how = Write("partition", run_id=run_id, source=source, inputs=inputs)
+    outcomes = write_together(database, given, how)
     rows_of_days = zip(of_days, outcomes[::2], outcomes[1::2], counts, strict=True)
     return [StoredDay(day, in_data, in_bins, count) for (day, _), in_data, in_bins, count in rows_of_days]
 
@@ -90,15 +89,24 @@ def signal_ids(database: Database, *, turbines: Sequence[str], columns: Sequence
         for column in columns
         for what in STATISTICS
     }
-    with database.connect() as connection:
-        limit_waits(connection)
-        found = connection.execute(KNOWN_SIGNALS, (list(turbines),)).fetchall()
-        if not wanted.keys() <= {(name, turbine) for _, name, turbine in found}:
-            # Of two that add the same signal the second finds it.
-            advisory_lock(connection, Signal.config.table)
-            connection.execute(NEW_SIGNALS, tuple(map(list, zip(*wanted, strict=True))))
-            found = connection.execute(KNOWN_SIGNALS, (list(turbines),)).fetchall()
-    return {wanted[name, turbine]: number for number, name, turbine in found if (name, turbine) in wanted}
+    known = _known_signals(database)
+    if not wanted.keys() <= known.keys():
+        # Of two that add the same signal the second finds it.
+        with locked(database, [Slice(Signal)]) as lock:
+            known = _known_signals(database)
+            first = max(known.values(), default=0) + 1
+            new = [key for key in wanted if key not in known]
+            known |= {key: number for number, key in enumerate(new, first)}
+            rows = [{"id": known[name, turbine], "name": name, "turbine": turbine} for name, turbine in new]
+            table = pa.Table.from_pylist(rows, arrow_schema(Signal))
+            write(database, table, [Slice(Signal)], Write("upsert", source="signals asked for", lock=lock))
+    return {wanted[key]: number for key, number in known.items() if key in wanted}
+
+
+def _known_signals(database: Database) -> dict[tuple[str, str], int]:
+    """The ids by name and turbine."""
+    rows = read(database, [Slice(Signal)]).to_pylist()
+    return {(row["name"], row["turbine"]): row["id"] for row in rows}
 
 
 def _data(bins: pa.Table, ids: SignalIds) -> pa.Table:

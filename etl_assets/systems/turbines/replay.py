@@ -1,6 +1,6 @@
 """How rows of the turbines system are replayed: with their day."""
 
-from etl_assets.core.slices.quarantine import Replay
+from etl_assets.core.slices.raw_rows import Replay
 from etl_assets.systems.turbines.contracts import RawTurbineSignals
 
 REPLAYS = {

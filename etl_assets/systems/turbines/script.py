@@ -3,17 +3,22 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 
 import pyarrow as pa
 
 from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_database
-from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
+from etl_assets.core.slices.copies import write_manifest
+from etl_assets.core.slices.inputs import Inputs, InputsMoved, standing_inputs
+from etl_assets.core.slices.parquet import ParquetRoot, stream_parquet, write_parquet
+from etl_assets.core.slices.session import looked_again
+from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Outcome, Write
 from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS, RawTurbineSignals
 from etl_assets.systems.turbines.databases import StoredDay, store_days, turbines_target
 from etl_assets.systems.turbines.settings import TurbinesSettings
-from etl_assets.systems.turbines.source import TurbinesApi, fetched_days, require_columns
+from etl_assets.systems.turbines.source import TurbinesApi, locked_days, require_columns
 from etl_assets.systems.turbines.transform import day_slice, require_days, statistics_of
 
 SOURCE = "turbines API"
@@ -77,12 +82,28 @@ def load(
 
     def kept() -> Iterator[pa.RecordBatch]:
         """The rows of each day, after they are in their file."""
-        for fetched in fetched_days(api, days, turbines=settings.turbines, columns=columns):
+        for fetched, lock in locked_days(api, database, days, turbines=settings.turbines, columns=columns):
             outside.append(fetched.outside)
             of_day = day_slice(RawTurbineSignals, fetched.day)
-            raw.extend(write_parquet(root, database, fetched.rows, [of_day], Write("partition", source=SOURCE)))
+            how = Write("partition", source=SOURCE, lock=lock)
+            raw.extend(write_parquet(root, database, fetched.rows, [of_day], how))
             yield from fetched.rows.valid.to_batches()
 
-    stored = [done for some in statistics_of(kept()) for done in store_days(target, some, source=SOURCE)]
+    stored: list[StoredDay] = []
+    for some in statistics_of(kept()):
+        written = [(one.slice, one.content_hash) for one in raw if date.fromisoformat(one.slice.name) in some.turbines]
+        try:
+            stored += store_days(target, some, source=SOURCE, inputs=standing_inputs(database, written))
+        except InputsMoved:
+            # Somebody else has asked after this load did: their answer counts.
+            stored += looked_again(partial(_store_standing, root, database, target, [slice_ for slice_, _ in written]))
     missing = sorted({*days} - {done.day for done in stored})
+    write_manifest(root, database, RawTurbineSignals)
     return LoadResult(raw, stored, missing, sum(outside))
+
+
+def _store_standing(root: ParquetRoot, database: Database, target: Database, days: Sequence[Slice]) -> list[StoredDay]:
+    """Store the statistics of days as they stand in the raw layer."""
+    inputs = Inputs()
+    batches = stream_parquet(root, database, days, inputs=inputs)
+    return [done for some in statistics_of(batches) for done in store_days(target, some, source=SOURCE, inputs=inputs)]

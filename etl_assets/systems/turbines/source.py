@@ -25,13 +25,15 @@ from pyarrow import json as arrow_json
 from etl_assets.core.contracts import Column, Fault, Record
 from etl_assets.core.contracts.cast import Cast, cast_column
 from etl_assets.core.contracts.contract import Kind
+from etl_assets.core.database.connections import Database
 from etl_assets.core.prefetch import prefetched
+from etl_assets.core.slices.lock import Lock
 from etl_assets.core.sources.http.client import ApiClient, ApiRefused, Limits
 from etl_assets.core.sources.http.outcomes import MalformedAnswer, parse_json, refuse_page
 from etl_assets.errors import ConfigurationError, ContractError, PermanentError
-from etl_assets.systems.turbines.contracts import SIGNALS
+from etl_assets.systems.turbines.contracts import SIGNALS, RawTurbineSignals
 from etl_assets.systems.turbines.settings import TurbinesSettings
-from etl_assets.systems.turbines.transform import DAY, FetchedDay, Minutes, midnight, raw_days, stretches
+from etl_assets.systems.turbines.transform import DAY, FetchedDay, Minutes, day_slice, midnight, raw_days, stretches
 
 # A request costs more than the minutes of a day; the answer to a longer one has to be held in memory.
 LONGEST_STRETCH_DAYS = 16
@@ -156,14 +158,48 @@ class TurbinesApi(threading.local):
         return at.astimezone(self._zone).utcoffset() or timedelta()
 
 
+def locked_days(
+    api: TurbinesApi, database: Database, days: Sequence[date], *, turbines: Sequence[str], columns: Sequence[str]
+) -> Iterator[tuple[FetchedDay, Lock]]:
+    """As `fetched_days`, for who stores them: the lock of each day in the raw layer is held since before its turbines were asked.
+
+    Args:
+        database: where the raw layer has its heads.
+
+    Raises:
+        TransientError: as `locked`, and as `fetched_days`.
+    """
+    locks: list[Lock] = []
+
+    def take(stretch: Sequence[date]) -> None:
+        lock = Lock(database, [day_slice(RawTurbineSignals, day) for day in stretch])
+        locks.append(lock)
+        lock.begin()
+
+    try:
+        for fetched in fetched_days(api, days, turbines=turbines, columns=columns, before=take):
+            while not locks[0].covers(day_slice(RawTurbineSignals, fetched.day)):
+                locks.pop(0).close()
+            yield fetched, locks[0]
+    finally:
+        for lock in locks:
+            lock.close()
+
+
 def fetched_days(
-    api: TurbinesApi, days: Sequence[date], *, turbines: Sequence[str], columns: Sequence[str]
+    api: TurbinesApi,
+    days: Sequence[date],
+    *,
+    turbines: Sequence[str],
+    columns: Sequence[str],
+    before: Callable[[Sequence[date]], None] = lambda _: None,
 ) -> Iterator[FetchedDay]:
     """Each day, in order, whole: every turbine has answered for it. The next stretch is fetched while this one is stored.
 
     Args:
         turbines: their names; none for a source that has one and knows no names.
         columns: the signals to ask for; a repeated one counts as one.
+        before: is given the days of a stretch before the source is asked for them.
 
     Raises:
         ConfigurationError: for a column that no signal of ours is.
@@ -174,6 +210,7 @@ def fetched_days(
 
     def fetched(stretch: Sequence[date]) -> list[FetchedDay]:
         start, end = midnight(stretch[0]), midnight(stretch[-1] + DAY)
+        before(stretch)
         answers = {name: api.minutes(start=start, end=end, columns=columns, turbine=name) for name in turbines or ("",)}
         return raw_days(answers, stretch, columns=columns)
 

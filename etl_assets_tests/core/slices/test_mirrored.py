@@ -17,8 +17,9 @@ from etl_assets.core.dagster.contract_types import stored
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.dagster.io_managers import MirroredIOManager, PostgresIOManager
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices import parquet, reading
-from etl_assets.core.slices.parquet import ParquetRoot, mirror
+from etl_assets.core.slices import copies, reading
+from etl_assets.core.slices.copies import mirror
+from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.core.slices.slice import Slice
 from etl_assets.errors import ContractError, PermanentError, TransientError
 from etl_assets_tests.core.slices.conformance import IOManagerConformance, rows
@@ -91,7 +92,7 @@ class TestMirroredIOManager(IOManagerConformance):
     ) -> None:
         self.run([self.asset(self.whole, rows(1.0), mode="replace")], resources)
         with monkeypatch.context() as patched:
-            patched.setattr(parquet, "publish", fail)
+            patched.setattr(copies.pq, "ParquetWriter", fail)
             assert not self.run([self.asset(self.whole, rows(7.0, 8.0), mode="replace")], resources).success
         found = execute(resources["postgres"].database, "SELECT value FROM plant.postgres_whole ORDER BY value")
         assert found == [(7.0,), (8.0,)]
