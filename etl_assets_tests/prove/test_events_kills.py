@@ -94,7 +94,9 @@ class World:
     def empty(self) -> None:
         """Nothing was ever loaded."""
         with self.database.connect() as connection:
-            connection.execute("TRUNCATE events.us_event_data, events.intervals, etl.ledger, etl.quarantine")
+            connection.execute(
+                "TRUNCATE events.us_event_data, events.intervals, etl.ledger, etl.heads, etl.quarantine, etl.corrections"
+            )
         shutil.rmtree(self.root, ignore_errors=True)
         self.there, self.rejected = {}, {}
 

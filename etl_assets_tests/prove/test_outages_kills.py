@@ -121,7 +121,7 @@ class Bench:
         """Nothing is stored, nothing was delivered."""
         self.world.execute(
             "TRUNCATE outages.site_devices, outages.site_outages, outages.delivered_site_outages,"
-            " outages.delivery_batches, etl.ledger, etl.quarantine"
+            " outages.delivery_batches, etl.ledger, etl.heads, etl.quarantine, etl.corrections"
         )
         shutil.rmtree(OutagesSettings.load().storage_url, ignore_errors=True)
         self.world.simulator.reset()
@@ -133,7 +133,7 @@ class Bench:
         root = ParquetRoot(OutagesSettings.load().storage_url)
         for contract, piece in ((RawOutages, Slice(RawOutages)), (RawSiteInfo, Slice(RawSiteInfo, SITE))):
             try:
-                rows = read_parquet(root, [piece]).drop_columns(["fetched_at"]).to_pylist()
+                rows = read_parquet(root, self.world.database, [piece]).drop_columns(["fetched_at"]).to_pylist()
             except PermanentError:
                 rows = []
             state[contract.table_name()] = rows

@@ -116,9 +116,9 @@ def change(world: World, number: int) -> None:
 
 def empty(world: World) -> None:
     """Nothing was ever loaded."""
-    world.execute("TRUNCATE data, bin, signal, etl.ledger")
+    world.execute("TRUNCATE data, bin, signal, etl.ledger, etl.heads")
     with world.database.connect() as connection:
-        connection.execute("TRUNCATE etl.ledger")
+        connection.execute("TRUNCATE etl.ledger, etl.heads")
     shutil.rmtree(TurbinesSettings.load().storage_url, ignore_errors=True)
 
 

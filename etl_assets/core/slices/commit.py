@@ -22,7 +22,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
 from psycopg import sql
@@ -268,7 +268,9 @@ def _written(transaction: Transaction, part: Part, head: Head, how: Write, start
         AssertionError: if a received row is in no count or in two: a fault of the write path itself.
     """
     if how.batch is not None and (appended := _recorded(transaction, part, "batch", how.batch)):
-        return appended
+        # All of it is there: this time nothing is written.
+        change = Change(unchanged=appended.loaded, deduplicated=appended.change.deduplicated)
+        return replace(appended, change=change)
     loaded = part.load(transaction, head)
     store_records(transaction, part.slice, loaded.records, run_id=how.run_id, commit_id=part.commit_id)
     part.settle(transaction)

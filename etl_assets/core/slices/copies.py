@@ -9,6 +9,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -103,7 +104,10 @@ def _replaced(filesystem: Any, folder: str, name: str) -> Iterator[str]:
             filesystem.makedirs(folder, exist_ok=True)
             yield temporary
             # Where nothing is renamed, the store's own copy puts the whole in place.
-            (filesystem.mv_file if is_local(filesystem) else filesystem.mv)(temporary, f"{folder}/{name}")
+            if is_local(filesystem):
+                Path(temporary).replace(f"{folder}/{name}")
+            else:
+                filesystem.mv(temporary, f"{folder}/{name}")
         finally:
             remove(filesystem, temporary)
 

@@ -218,17 +218,18 @@ def _chunks_loading(
     def load(transaction: Transaction, _: Head) -> Loaded:
         corrector.ids.clear()
         found = corrector.applied(transaction, given.records, beside=None)
-        loaded = load_chunks(
-            transaction,
-            given.slice,
-            data,
-            mode=how.mode,
-            source=how.source,
-            run_id=how.run_id,
-            commit_id=commit_id,
-            corrector=corrector,
-            first=found.rows,
-        )
+        with _conflicts_named(given.slice, how):
+            loaded = load_chunks(
+                transaction,
+                given.slice,
+                data,
+                mode=how.mode,
+                source=how.source,
+                run_id=how.run_id,
+                commit_id=commit_id,
+                corrector=corrector,
+                first=found.rows,
+            )
         left_out = given.deduplicated + found.repeated
         rejected = sum(record.outcome != "flagged" for record in found.records)
         return replace(

@@ -37,4 +37,6 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     shared = request.getfixturevalue("database_of_module")
     yield shared
     with shared.connect() as connection:
-        connection.execute("DROP SCHEMA IF EXISTS plant CASCADE; TRUNCATE etl.ledger, etl.quarantine")
+        connection.execute(
+            "DROP SCHEMA IF EXISTS plant CASCADE; TRUNCATE etl.ledger, etl.heads, etl.quarantine, etl.corrections"
+        )

@@ -117,9 +117,9 @@ def as_reader(contract: type[Contract], frame: pd.DataFrame, *, batch: int = 2) 
     return pa.RecordBatchReader.from_batches(table.schema, table.to_batches(max_chunksize=batch))
 
 
-def store(database: Database, data: Any, mode: str, *slices: Slice, run_id: str = "script") -> Outcome:
+def store(database: Database, data: Any, mode: str, *slices: Slice, **how: Any) -> Outcome:
     """Write to one slice, by default the whole table of readings."""
-    (outcome,) = write(database, data, slices or [Slice(Readings)], Write(mode, run_id=run_id))
+    (outcome,) = write(database, data, slices or [Slice(Readings)], Write(mode, **how))
     return outcome
 
 

@@ -10,6 +10,7 @@ from etl_assets.core.contracts import Contract
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.dagster.io_managers import ParquetIOManager, PostgresIOManager
 from etl_assets.core.database.connections import Database
+from etl_assets.core.slices.files import OF_COMMIT
 from etl_assets_tests.core.slices.conformance import (
     ContextConformance,
     IOManagerConformance,
@@ -51,7 +52,7 @@ class ParquetWorld(IOManagerWorld):
     def stored_values(self, resources: dict[str, Any], contract: type[Contract]) -> list[float]:
         folder = Path(resources["parquet_io"].url) / contract.config.table.replace(".", "/")
         values: list[float] = []
-        for file in folder.rglob("*.parquet"):
+        for file in folder.rglob("data.parquet"):
             values += pyarrow.dataset.dataset(file).to_table()["value"].to_pylist()
         return sorted(values)
 
@@ -60,8 +61,9 @@ class TestParquetIOManager(ParquetWorld, StoreConformance):
     def test_nothing_but_whole_files_is_left_in_the_store(self, resources: dict[str, Any]) -> None:
         self.run([self.asset(self.whole, rows(1.0), mode="replace")], resources)
         self.run([self.asset(self.whole, rows(2.0).assign(extra=1), mode="replace")], resources)
-        files = [path.name for path in Path(resources["parquet_io"].url).rglob("*") if path.is_file()]
-        assert files == ["data.parquet"]
+        files = {path.name for path in Path(resources["parquet_io"].url).rglob("*") if path.is_file()}
+        (of_commit,) = files - {"data.parquet", "manifest.json"}
+        assert OF_COMMIT.fullmatch(of_commit)
 
 
 @pytest.mark.long  # the code is that of the manager above, which is tested every day

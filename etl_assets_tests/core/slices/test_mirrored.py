@@ -2,12 +2,10 @@
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -114,21 +112,6 @@ def fail(*_: object) -> None:
     raise PermanentError("no room on the disk")
 
 
-def test_a_copy_waits_for_a_writer_and_has_its_rows(database: Database, tmp_path: Path) -> None:
-    create(database, Whole)
-    store(database, as_table(Whole, rows(1.0)), "replace", Slice(Whole))
-    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-    with ThreadPoolExecutor(1) as worker, psycopg.connect(database.url) as writer:
-        writer.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (Whole.config.table,))
-        copying = worker.submit(mirror, ParquetRoot(str(tmp_path)), database, Slice(Whole))
-        while not copying.done() and execute(database, waiting) == [(0,)]:
-            pass
-        writer.execute("UPDATE plant.postgres_whole SET value = 2")
-        writer.commit()
-        assert copying.result() == 1
-    assert pq.read_table(tmp_path / "plant/postgres_whole/data.parquet")["value"].to_pylist() == [2.0]
-
-
 @pytest.mark.long
 def test_a_copy_that_loses_the_database_is_made_again(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -136,7 +119,7 @@ def test_a_copy_that_loses_the_database_is_made_again(
     create(database, Whole)
     store(database, as_table(Whole, rows(1.0, 2.0)), "replace", Slice(Whole))
     lost = threading.Event()
-    stream = reading.stream_within
+    stream = reading.stream
 
     def cut(*args: Any, **options: Any) -> pa.RecordBatchReader:
         whole = stream(*args, **options)
@@ -149,7 +132,7 @@ def test_a_copy_that_loses_the_database_is_made_again(
 
         return pa.RecordBatchReader.from_batches(whole.schema, batches())
 
-    monkeypatch.setattr(reading, "stream_within", cut)
+    monkeypatch.setattr(reading, "stream", cut)
     assert mirror(ParquetRoot(str(tmp_path)), database, Slice(Whole)) == 2
     assert lost.is_set()
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["data.parquet"]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices import parquet as parquet_files
+from etl_assets.core.slices import files
+from etl_assets.core.slices.heads import heads_of
 from etl_assets.core.slices.parquet import ParquetRoot, is_stored, read_parquet, stream_parquet, write_parquet
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Write
@@ -21,35 +22,15 @@ def snapshot(root: ParquetRoot, database: Database, value: float) -> None:
     write_parquet(root, database, rows(value), [Slice(Snapshots)], Write("snapshot"))
 
 
-def test_the_newest_snapshot_is_read_and_the_oldest_is_forgotten(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parquet_files, "SNAPSHOTS_KEPT", 2)
-    root = ParquetRoot(str(tmp_path))
-    for value in (1.0, 2.0, 3.0):
-        snapshot(root, database, value)
-    assert read_parquet(root, [Slice(Snapshots)])["value"].to_pylist() == [3.0]
-    assert len(list(tmp_path.glob("plant/snapshots/snapshot=*"))) == 2
-
-
-def test_what_a_killed_writer_left_is_not_read_and_goes_with_its_time(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = ParquetRoot(str(tmp_path))
-    snapshot(root, database, 1.0)
-    left = tmp_path / "plant/snapshots/snapshot=99990101T000000.000000Z"
-    left.mkdir()
-    (left / ".half.tmp").write_bytes(b"PAR1")
-    assert read_parquet(root, [Slice(Snapshots)])["value"].to_pylist() == [1.0]
-    older = left.rename(left.with_name("snapshot=20000101T000000.000000Z"))
-    snapshot(root, database, 2.0)
-    assert not older.exists()
-    assert read_parquet(root, [Slice(Snapshots)])["value"].to_pylist() == [2.0]
-
-
-def test_no_partition_at_all_is_refused(tmp_path: Path) -> None:
+def test_no_partition_at_all_is_refused(database: Database, tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="a range begins with the earlier one"):
-        stream_parquet(ParquetRoot(f"{tmp_path}"), [])
+        stream_parquet(ParquetRoot(f"{tmp_path}"), database, [])
+
+
+def the_file(folder: Path) -> Path:
+    """The one file of a commit in a folder."""
+    (found,) = (path for path in folder.iterdir() if files.OF_COMMIT.fullmatch(path.name))
+    return found
 
 
 def damaged_end(data: bytes) -> bytes:
@@ -73,14 +54,14 @@ def test_a_damaged_file_is_named_with_what_to_do_and_is_replaced_by_the_next_wri
 ) -> None:
     root, table = ParquetRoot(str(tmp_path)), Slice(readings("parquet", "wholes"))
     write_parquet(root, database, rows(1.0), [table], Write("replace"))
-    path = tmp_path / "plant/wholes/data.parquet"
-    assert parquet_files.is_stored(root, table)
+    path = the_file(tmp_path / "plant/wholes")
+    assert is_stored(root, database, [table]) == [True]
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
-    with pytest.raises(PermanentError, match=r"data\.parquet is damaged, or no parquet file.*: materialise it again"):
-        read_parquet(root, [table])
-    assert parquet_files.is_stored(root, table) == (damage == "middle")
+    with pytest.raises(PermanentError, match=r"\.parquet is damaged, or no parquet file.*: materialise it again"):
+        read_parquet(root, database, [table])
+    assert is_stored(root, database, [table]) == [damage == "middle"]
     write_parquet(root, database, rows(2.0), [table], Write("replace"))
-    assert read_parquet(root, [table])["value"].to_pylist() == [2.0]
+    assert read_parquet(root, database, [table])["value"].to_pylist() == [2.0]
 
 
 def test_a_file_that_may_not_be_read_is_no_damage(
@@ -92,9 +73,9 @@ def test_a_file_that_may_not_be_read_is_no_damage(
     def forbidden(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(parquet_files.pq, "ParquetFile", forbidden)
-    for use in (lambda: read_parquet(root, [table]), lambda: parquet_files.is_stored(root, table)):
-        with pytest.raises(PermanentError, match="cannot be read \\(Permission denied\\): make it"):
+    monkeypatch.setattr(files.pq, "ParquetFile", forbidden)
+    for use in (lambda: read_parquet(root, database, [table]), lambda: is_stored(root, database, [table])):
+        with pytest.raises(PermanentError, match="cannot be used \\(Permission denied\\): let ETL_STORAGE_URL"):
             use()
 
 
@@ -105,39 +86,38 @@ def flipped(data: bytes, at: int) -> bytes:
 def test_a_single_bit_that_is_another_is_damage_and_never_another_value(database: Database, tmp_path: Path) -> None:
     root, table = ParquetRoot(str(tmp_path)), Slice(readings("parquet", "wholes"))
     write_parquet(root, database, rows(*range(500)), [table], Write("replace"))
-    path = tmp_path / "plant/wholes/data.parquet"
-    there, data = read_parquet(root, [table]), path.read_bytes()
+    path = the_file(tmp_path / "plant/wholes")
+    there, data = read_parquet(root, database, [table]), path.read_bytes()
     end = len(data) - int.from_bytes(data[-8:-4], "little") - 8
     damaged = 0
     for at in random.Random(1).sample(range(4, end), 60):
         path.write_bytes(flipped(data, at))
-        if parquet_files.is_whole(root.filesystem()[0], f"{path}"):
-            assert read_parquet(root, [table]).equals(there)
+        if files.is_whole(root.filesystem()[0], f"{path}"):
+            assert read_parquet(root, database, [table]).equals(there)
         else:
             damaged += 1
-            with pytest.raises(parquet_files.DamagedFile, match=r"data\.parquet is damaged"):
-                read_parquet(root, [table])
+            with pytest.raises(files.DamagedFile, match=r"\.parquet is damaged"):
+                read_parquet(root, database, [table])
     assert damaged > 50
 
 
 def test_a_damaged_file_is_replaced_by_the_very_rows_that_it_had(database: Database, tmp_path: Path) -> None:
     root, table = ParquetRoot(str(tmp_path)), Slice(readings("parquet", "wholes"))
     write_parquet(root, database, rows(1.0), [table], Write("replace"))
-    path = tmp_path / "plant/wholes/data.parquet"
+    path = the_file(tmp_path / "plant/wholes")
     path.write_bytes(DAMAGE["middle"](path.read_bytes()))
     (outcome,) = write_parquet(root, database, rows(1.0), [table], Write("replace"))
     assert outcome.change.unchanged == 1
-    assert read_parquet(root, [table])["value"].to_pylist() == [1.0]
+    assert read_parquet(root, database, [table])["value"].to_pylist() == [1.0]
 
 
-def test_a_file_that_is_as_it_should_be_is_left_alone(database: Database, tmp_path: Path) -> None:
+def test_a_write_of_the_same_rows_keeps_the_file_and_its_commit(database: Database, tmp_path: Path) -> None:
     root, table = ParquetRoot(str(tmp_path)), Slice(readings("parquet", "wholes"))
-    path = tmp_path / "plant/wholes/data.parquet"
-    inodes = []
+    found = []
     for _ in range(2):
         write_parquet(root, database, rows(1.0), [table], Write("replace"))
-        inodes.append(path.stat().st_ino)
-    assert inodes[0] == inodes[1]
+        found.append((the_file(tmp_path / "plant/wholes"), heads_of(database, [table])))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +131,7 @@ def test_a_root_that_cannot_be_used_is_named_by_its_variable(url: str, said: str
 
 def test_a_file_in_the_place_of_the_root_is_named_with_what_to_do(database: Database, tmp_path: Path) -> None:
     (tmp_path / "lake").write_text("a file")
-    with pytest.raises(PermanentError, match=r"lake/plant/\S+ cannot be made \(Not a directory\): let ETL_STORAGE_URL"):
+    with pytest.raises(PermanentError, match=r"lake/plant/\S+ cannot be used \(Not a directory\): let ETL_STORAGE_URL"):
         snapshot(ParquetRoot(str(tmp_path / "lake")), database, 1.0)
-    with pytest.raises(PermanentError, match=r"lake/plant/snapshots/data.parquet cannot be read \(Not a directory\)"):
-        is_stored(ParquetRoot(str(tmp_path / "lake")), Slice(Snapshots))
+    with pytest.raises(PermanentError, match=r"lake/plant/snapshots cannot be used \(Not a directory\)"):
+        is_stored(ParquetRoot(str(tmp_path / "lake")), database, [Slice(Snapshots)])

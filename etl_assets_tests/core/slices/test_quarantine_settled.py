@@ -1,24 +1,20 @@
 """What becomes of entries in quarantine when their slice is written again: gone from the source, there again, replayed and taken away."""
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices.ledger import store_records
+from etl_assets.core.slices.entries import Filter, list_entries
 from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
-from etl_assets.core.slices.quarantine import list_entries, replay
+from etl_assets.core.slices.replay import replay
 from etl_assets.core.slices.slice import OneOf, Slice
-from etl_assets.core.slices.transaction import Transaction
 from etl_assets.core.slices.writing import Write, write
 from etl_assets.errors import PermanentError
 from etl_assets_tests.core.slices.readings import readings as in_store
-from etl_assets_tests.core.slices.tables import Readings, as_reader, create, quarantined, readings, rejected, site_slice
+from etl_assets_tests.core.slices.tables import Readings, as_reader, create, readings
 
 BAD, WORSE, GOOD = ("4", 2000.0), ("5", 3000.0), ("6", 1.0)
 Store = Callable[..., None]
@@ -46,7 +42,7 @@ def store(request: pytest.FixtureRequest, database: Database, tmp_path: Path) ->
 
 
 def statuses(database: Database) -> dict[str, str]:
-    entries, _ = list_entries(database, status="all")
+    entries, _ = list_entries(database, Filter(status="all"))
     return {f"{entry.raw['id']}@{entry.raw['site']}": entry.status for entry in entries}
 
 
@@ -81,14 +77,6 @@ def test_a_replayed_row_that_is_met_again_is_open_again_for_its_row_was_taken_aw
     set_replayed(database)
     store(BAD)
     assert statuses(database) == {"4@a": "open", "5@a": "replayed"}
-
-
-def test_a_replay_says_nothing_of_what_it_does_not_bring(store: Store, database: Database) -> None:
-    store(BAD)
-    set_replayed(database)
-    store(WORSE, is_replay=True)
-    store(BAD, is_replay=True)
-    assert statuses(database) == {"4@a": "replayed", "5@a": "open"}
 
 
 def test_rows_that_are_merged_say_nothing_of_those_that_do_not_come(database: Database) -> None:
@@ -144,35 +132,13 @@ def in_partial(*rows: tuple[str, float]) -> pd.DataFrame:
     return readings(*rows).astype({"id": "int64"})
 
 
-def test_a_writer_that_waited_for_another_knows_what_it_has_not_met(database: Database) -> None:
-    create(database, Readings)
-    waiting = threading.Event()
-    lock = Transaction.lock
-
-    def locked(self: Transaction, slice_: Slice, **options: Any) -> None:
-        waiting.set()
-        lock(self, slice_, **options)
-
-    with database.adbc() as connection, ThreadPoolExecutor(1) as pool:
-        first = Transaction(connection)
-        first.lock(site_slice("a"))
-        with pytest.MonkeyPatch.context() as watched:
-            watched.setattr(Transaction, "lock", locked)
-            second = pool.submit(write, database, readings(GOOD), [site_slice("a")], Write("partition"))
-            waiting.wait(10)
-        store_records(first, site_slice("a"), [rejected("4")], run_id="first")
-        connection.commit()
-        second.result()
-    assert [entry["status"] for entry in quarantined(database)] == ["gone"]
-
-
 def test_a_row_that_is_gone_from_its_source_is_not_replayed(database: Database, tmp_path: Path) -> None:
     create(database, Readings)
     for row in (BAD, GOOD):
         write(database, readings(row), [Slice(Readings)], Write("replace", source="a file"))
-    ((entry,), _) = list_entries(database, status="gone")
+    ((entry,), _) = list_entries(database, Filter(status="gone"))
     with pytest.raises(
         PermanentError,
-        match="is gone: its source .a file, row 0. was read again without it, so there is nothing to store",
+        match="is gone: its source .a file, row 0. was read again without it, or given up, so there is",
     ):
-        replay(database, f"{tmp_path}", entry, contract=Readings, corrections={"value": 1.0})
+        replay(database, ParquetRoot(f"{tmp_path}"), entry.id, contract=Readings, corrections={"value": 1.0})

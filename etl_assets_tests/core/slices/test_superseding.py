@@ -53,7 +53,6 @@ def plain(found: pa.Table) -> list[Any]:
 
 def put(database: Database, *rows: Row, look_first: bool = False) -> Superseding:
     with Session(database) as session, session.transaction() as transaction:
-        transaction.lock(Slice(Levels))
         done = store_latest(transaction, Slice(Levels), table(rows), sequence="number", look_first=look_first)
         session._opening.result().commit()  # type: ignore[union-attr]
     return done
@@ -176,7 +175,6 @@ def test_rows_are_found_by_their_key_however_many_the_table_has(plant: Database)
     )
     execute(plant, "ANALYZE plant.levels")
     with Session(plant) as session, session.transaction() as transaction:
-        transaction.lock(Slice(Levels))
         rows = table([("g", minute, 2.0, 20_000 + minute) for minute in range(1, 5001)])
         done = store_latest(transaction, Slice(Levels), rows, sequence="number", look_first=True)
         scans = transaction.value(sql.SQL("SELECT pg_stat_get_xact_numscans('plant.levels'::regclass)"))

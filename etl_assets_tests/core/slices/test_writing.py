@@ -284,13 +284,20 @@ def test_hostile_text_is_stored_and_compared_as_it_is(database: Database, name: 
     assert {entry["partition"] for entry in ledger(database)} == {f"p {name}"}
 
 
-def test_the_same_rows_appended_twice_by_one_run_are_stored_once(database: Database) -> None:
-    create(database, Readings, Events)
-    frame = pd.DataFrame({"at": [NOON], "text": ["x"]})
-    first, again = (store(database, frame, "append", Slice(Events), run_id="run 1") for _ in range(2))
-    assert (counts(first), counts(again)) == ({"received": 1, "inserted": 1}, {"received": 1, "unchanged": 1})
-    store(database, frame, "append", Slice(Events), run_id="run 2")
-    assert len(stored(database, Events)) == 2
+@pytest.mark.parametrize("form", ["frame", "batches"])
+def test_a_batch_is_appended_once_whatever_its_rows_are(database: Database, form: str) -> None:
+    create(database, Events)
+
+    def append(text: str, batch: str) -> dict[str, int]:
+        frame = pd.DataFrame({"at": [NOON], "text": [text]})
+        data = frame if form == "frame" else as_reader(Events, frame)
+        return counts(store(database, data, "append", Slice(Events), batch=batch))
+
+    assert append("x", "run 1/step/") == {"received": 1, "inserted": 1}
+    assert append("the source has moved on", "run 1/step/") == {"received": 1, "unchanged": 1}
+    assert append("x", "run 2/step/") == {"received": 1, "inserted": 1}
+    assert [text for _, text in stored(database, Events)] == ["x", "x"]
+    assert len(ledger(database)) == 2
 
 
 def test_the_same_keys_appended_by_another_run_are_an_error_that_names_them(database: Database) -> None:

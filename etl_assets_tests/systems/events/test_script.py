@@ -8,12 +8,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from etl_assets.core.slices import quarantine
+from etl_assets.core.slices.entries import Filter, list_entries
 from etl_assets.core.slices.parquet import ParquetRoot
+from etl_assets.core.slices.replay import replay
 from etl_assets.errors import ConfigurationError, PermanentError, PlatformError, TransientError
 from etl_assets.systems.events.contracts import RawEvents
 from etl_assets.systems.events.files import INTERVAL, FileRejected, file_name, quarters
-from etl_assets.systems.events.format import corrected_events
 from etl_assets.systems.events.raw_layer import Stores
 from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.simulator.files import BAD_LINES, DEFECTS
@@ -586,15 +586,9 @@ def test_a_raw_file_that_is_damaged_is_replaced_when_its_interval_is_fetched_aga
 
 def replayed(world: World, **corrections: Any) -> list[str]:
     """The faults that the one row in quarantine still has when it is replayed."""
-    (entry,), _ = quarantine.list_entries(world.database, asset="events.raw_events", status="all")
-    return quarantine.replay(
-        world.database,
-        EventsSettings.load().storage_url,
-        entry,
-        contract=RawEvents,
-        read_raw=corrected_events,
-        corrections=corrections,
-    )
+    (entry,), _ = list_entries(world.database, Filter(asset="events.raw_events", status="all"))
+    root = ParquetRoot(EventsSettings.load().storage_url)
+    return list(replay(world.database, root, entry.id, contract=RawEvents, corrections=corrections).faults)
 
 
 @pytest.mark.long
@@ -611,7 +605,7 @@ def test_a_row_in_quarantine_is_stored_once_it_is_corrected_and_derived_by_the_n
     world: World, fields: dict[str, str], corrections: dict[str, Any]
 ) -> None:
     world.load_own(0, 0, {"global_event_id": "7", **fields}, 1)
-    (entry,), _ = quarantine.list_entries(world.database, asset="events.raw_events")
+    (entry,), _ = list_entries(world.database, Filter(asset="events.raw_events"))
     assert entry.source.startswith("20190121000000.export.CSV.zip, ")
 
     (column,) = corrections
@@ -661,7 +655,7 @@ def test_a_row_that_was_replayed_stays_when_the_same_file_is_loaded_again(world:
 def test_a_row_that_the_feed_has_corrected_is_not_replaced_by_a_replayed_one(world: World) -> None:
     world.load_own(0, 0, {"global_event_id": "7", "action_geo_lat": "95"}, 1)
     world.load_own(0, 0, {"global_event_id": "7", "action_geo_lat": "45"}, 1)
-    assert quarantine.list_entries(world.database) == ([], 0)
+    assert list_entries(world.database) == ([], 0)
     with pytest.raises(PermanentError, match="is gone: its source"):
         replayed(world, action_geo_lat=61.2)
     assert world.us()[7][7] == 45
@@ -676,15 +670,17 @@ def test_a_row_that_is_in_its_file_a_second_time_and_right_is_not_replayed(world
 
 
 @pytest.mark.long
-def test_a_replayed_row_that_a_republished_file_has_wrong_again_is_open_again(world: World) -> None:
+def test_a_replayed_row_that_a_republished_file_has_wrong_again_is_corrected_again(world: World) -> None:
     wrong = {"global_event_id": "7", "action_geo_lat": "95"}
     world.load_own(0, 0, wrong)
     assert replayed(world, action_geo_lat=61.2) == []
     world.load_own(0, 0, wrong)
-    assert quarantine.list_entries(world.database) == ([], 0)
+    assert list_entries(world.database) == ([], 0)
     world.load_own(0, 0, wrong, 1)
+    assert world.us().keys() == {7, 817930293, 817930294}
+    world.load_own(0, 0, 1)
     assert world.us().keys() == {817930293, 817930294}
-    assert quarantine.list_entries(world.database)[1] == 1
+    assert list_entries(world.database) == ([], 0)
 
 
 def damage(path: Path) -> None:
@@ -711,15 +707,15 @@ def test_a_raw_file_that_is_damaged_in_its_middle_is_fetched_again_by_the_next_r
 
 
 @pytest.mark.long
-def test_a_replayed_row_of_a_raw_file_that_was_damaged_is_open_again(world: World) -> None:
+def test_a_replayed_row_outlives_damage_of_the_raw_file(world: World) -> None:
     events = (0, {"global_event_id": "7", "action_geo_lat": "95"}, 1)
     world.load_own(0, *events)
     assert replayed(world, action_geo_lat=61.2) == []
     world.load_own(0, *events)
     damage(world.raw_file(0))
     world.load_own(0, *events)
-    assert world.us().keys() == {817930293, 817930294}
-    assert quarantine.list_entries(world.database)[1] == 1
+    assert world.us().keys() == {7, 817930293, 817930294}
+    assert list_entries(world.database) == ([], 0)
 
 
 @pytest.mark.long

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 
 from etl_assets.core.database.connections import Database
+from etl_assets.core.slices.lock import locked
 from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.errors import PermanentError
 from etl_assets.systems.events import us_events as us_store
-from etl_assets.systems.events.manifest import Entry, locked, record
-from etl_assets.systems.events.raw_layer import Stores, read_file, store_raw
+from etl_assets.systems.events.manifest import Entry
+from etl_assets.systems.events.raw_layer import ReadFile, Stores, interval_slice, read_file, store_raw
 from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.transform import InBox, UsRule, us_rule
 from etl_assets.systems.events.us_events import StoredIntervals, store_us_events, totals
+from etl_assets_tests.systems.events.manifests import record
 from etl_assets_tests.systems.events.world import World, quarter
 
 ID = 817930293
@@ -31,7 +33,12 @@ def stores(world: World) -> Stores:
 def raw(world: World, number: int, *events: dict[str, str] | int) -> None:
     """An interval in the raw layer, noted in the manifest."""
     file = read_file(world.own(number, *events), quarter(number))
-    record(world.database, [store_raw(stores(world), Entry(quarter(number)), file).entry], run_id="a run")
+    stored(world, number, file)
+
+
+def stored(world: World, number: int, file: ReadFile) -> None:
+    with locked(world.database, [interval_slice(quarter(number))]) as lock:
+        store_raw(stores(world), quarter(number), file, lock=lock)
 
 
 def derived(
@@ -54,7 +61,7 @@ def ids(world: World) -> dict[int, list[int]]:
 @pytest.mark.long
 def test_only_intervals_with_rows_in_the_raw_layer_are_derived(world: World) -> None:
     raw(world, 1, 0)
-    record(world.database, [Entry(quarter(0), "missing"), Entry(quarter(2), "refused")], run_id="a run")
+    record(world.database, Entry(quarter(0), "missing"), Entry(quarter(2), "refused"))
     assert [(one.day, len(one.intervals)) for one in derived(world, 0, 1, 2, 3)] == [(date(2019, 1, 21), 1)]
     assert derived(world) == derived(world, 0, 2, 3) == []
     assert world.states() == {0: "missing", 1: "loaded", 2: "refused"}
@@ -271,9 +278,7 @@ def test_a_file_that_comes_while_its_interval_is_derived_is_derived_next(
     threads: list[threading.Thread] = []
 
     def take() -> None:
-        entry = world.manifest()[0]
-        with locked(world.database):
-            record(world.database, [store_raw(stores(world), entry, newer).entry], run_id="another run")
+        stored(world, 0, newer)
 
     def derive(*args: Any, **options: Any) -> Any:
         if not threads:

@@ -25,6 +25,7 @@ from etl_assets.systems.events.script import LoadResult, load, load_file
 from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.simulator import FILES, EventsSimulator
 from etl_assets.systems.events.source import EventsFeed
+from etl_assets_tests.core.slices.files import the_file
 from etl_assets_tests.systems.events.event_files import archive, row
 from etl_assets_tests.systems.events.raw_rows import PARSERS
 
@@ -159,12 +160,13 @@ class World:
 
     def raw(self, number: int) -> pa.Table:
         """The raw layer of an interval."""
-        return read_parquet(ParquetRoot(EventsSettings.load().storage_url), [interval_slice(quarter(number))])
+        return read_parquet(
+            ParquetRoot(EventsSettings.load().storage_url), self.database, [interval_slice(quarter(number))]
+        )
 
     def raw_file(self, number: int) -> Path:
         """The file of the raw layer of an interval."""
-        folder = ParquetRoot(EventsSettings.load().storage_url).folder(interval_slice(quarter(number)))
-        return Path(folder) / "data.parquet"
+        return the_file(self.database, EventsSettings.load().storage_url, interval_slice(quarter(number)))
 
     def raw_versions(self) -> dict[int, int]:
         """When the file of each interval in the raw layer was written, as the disk says it."""

@@ -83,11 +83,11 @@ def test_a_run_stores_and_delivers(small: World, runs: Runs) -> None:
         {"id": "d1", "name": "One", "begin": CUTOFF, "end": END},
     ]
     root = ParquetRoot(OutagesSettings.load().storage_url)
-    raw = read_parquet(root, [Slice(RawOutages)]).to_pylist()
+    raw = read_parquet(root, small.database, [Slice(RawOutages)]).to_pylist()
     assert [(row["position"], row["device_id"], row["begin_text"]) for row in raw] == [
         (0, "d1", EARLY), (1, "d2", LATER), (2, "d1", CUTOFF), (3, "stranger", LATER), (4, "d2", LATER)
     ]  # fmt: skip
-    [site] = read_parquet(root, [Slice(RawSiteInfo, SITE)]).to_pylist()
+    [site] = read_parquet(root, small.database, [Slice(RawSiteInfo, SITE)]).to_pylist()
     assert json.loads(site["body"]) == small.simulator.site_info(SITE)
     small.assert_delivered_once()
     small.assert_books_balance()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from etl_assets.core.slices.files import OF_COMMIT
 from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable
 from etl_assets.errors import ConfigurationError, TransientError
 from etl_assets.systems import outages
@@ -107,7 +108,8 @@ def test_the_rows_of_one_answer_are_counted_once_however_many_sites_it_is_for(wo
 def test_a_sync_of_many_sites_keeps_the_snapshots_of_earlier_ones(world: World) -> None:
     world.serve(GOOD, *(info(f"s{number}") for number in range(3)))
     world.sync("s0", "s1", "s2")
-    found = list(Path(OutagesSettings.load().storage_url).glob("outages/raw_outages/snapshot=*/data.parquet"))
+    folder = Path(OutagesSettings.load().storage_url) / "outages/raw_outages"
+    found = [path for path in folder.iterdir() if OF_COMMIT.fullmatch(path.name)]
     assert len(found) == 1
 
 

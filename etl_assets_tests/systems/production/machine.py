@@ -57,7 +57,7 @@ class Production(RuleBasedStateMachine):
         """An empty table and a broker of its own."""
         self.database.prepare()
         with self.database.connect() as connection:
-            connection.execute("TRUNCATE production.metrics, etl.ledger, etl.quarantine")
+            connection.execute("TRUNCATE production.metrics, etl.ledger, etl.heads, etl.quarantine, etl.corrections")
         self.url = self.server.acquire()
         self.line = Line(self.database, Broker(lambda: self.url, prefix=f"machine-{next(numbers)}:"))
         self.batches, module.BATCHES = module.BATCHES, batches

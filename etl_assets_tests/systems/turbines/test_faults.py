@@ -272,8 +272,8 @@ def test_a_load_that_is_ended_leaves_whole_days_and_the_next_one_does_the_rest(
     world: World, one_by_one: None, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, end: type[BaseException]
 ) -> None:
     with monkeypatch.context() as patched:
-        # The second table of the second day, and the statistics of the second.
-        patched.setattr(place, name, ended(getattr(place, name), since=4 if name == "append" else 2, end=end))
+        # After the signals the second table of the second day, and the statistics of the second.
+        patched.setattr(place, name, ended(getattr(place, name), since=5 if name == "append" else 2, end=end))
         with pytest.raises(end):
             world.load(FIRST, SECOND, THIRD)
     assert_whole(world, FIRST)
@@ -292,7 +292,7 @@ def test_a_run_that_is_cancelled_leaves_whole_days_and_another_run_does_the_rest
     statistics = dg.AssetKey(["turbines", "ten_minute_statistics"])
     run = {"instance": instance, "tags": days, "run_config": QUIET, "raise_on_error": False}
     with monkeypatch.context() as patched:
-        stop = ended(Transaction.append, since=4, end=dg.DagsterExecutionInterruptedError)
+        stop = ended(Transaction.append, since=5, end=dg.DagsterExecutionInterruptedError)
         patched.setattr(Transaction, "append", stop)
         assert failed_steps(job.execute_in_process(**run)) == ["ten_minute_statistics"]
     assert_whole(world, FIRST)

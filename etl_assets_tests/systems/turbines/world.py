@@ -21,6 +21,7 @@ from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.simulator import Quirks, TurbinesSimulator
 from etl_assets.systems.turbines.source import TurbinesApi
 from etl_assets.systems.turbines.transform import DAY, day_slice
+from etl_assets_tests.core.slices.files import the_file
 
 FIRST = date(2024, 5, 20)
 DEFAULT = ("wind_speed", "power")
@@ -135,12 +136,13 @@ class World:
 
     def raw(self, day: date = FIRST) -> pa.Table:
         """The raw layer of a day."""
-        return read_parquet(ParquetRoot(TurbinesSettings.load().storage_url), [day_slice(RawTurbineSignals, day)])
+        return read_parquet(
+            ParquetRoot(TurbinesSettings.load().storage_url), self.database, [day_slice(RawTurbineSignals, day)]
+        )
 
     def raw_file(self, day: date = FIRST) -> Path:
         """The file of the raw layer of a day."""
-        folder = ParquetRoot(TurbinesSettings.load().storage_url).folder(day_slice(RawTurbineSignals, day))
-        return Path(folder) / "data.parquet"
+        return the_file(self.database, TurbinesSettings.load().storage_url, day_slice(RawTurbineSignals, day))
 
     def written(self) -> bool:
         """Whether anything was ever stored, in one database or the other."""
