@@ -10,6 +10,7 @@ import dagster as dg
 from etl_assets.core import registry
 from etl_assets.core.dagster.alerts import alert_sensors
 from etl_assets.core.dagster.broker import BrokerResource
+from etl_assets.core.dagster.checks import checks_of_derived
 from etl_assets.core.dagster.contract_types import quiet
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.dagster.housekeeping import housekeeping_definitions
@@ -45,13 +46,14 @@ def platform_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Defin
     settings = load_settings()
     with quiet():
         merged = dg.Definitions.merge(*_of_systems(), housekeeping_definitions())
+        assets = [asset for asset in merged.assets or () if isinstance(asset, dg.AssetsDefinition)]
         return dg.Definitions(
             assets=with_policies(
-                (asset for asset in merged.assets or () if isinstance(asset, dg.AssetsDefinition)),
+                assets,
                 repository_url=settings.etl_repository_url or "",
                 revision=settings.etl_repository_revision,
             ),
-            asset_checks=merged.asset_checks,
+            asset_checks=[*(merged.asset_checks or ()), *checks_of_derived(assets)],
             jobs=merged.jobs,
             schedules=merged.schedules,
             sensors=[*(merged.sensors or ()), *alert_sensors()],

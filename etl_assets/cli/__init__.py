@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 import typer
 
-from etl_assets.cli import gateway, quarantine
+from etl_assets.cli import gateway, ledger, quarantine
 from etl_assets.core import registry
 from etl_assets.errors import ConfigurationError, PlatformError
 from etl_assets.local import background, demo, doctor, migrations, new_system
@@ -36,6 +36,7 @@ app.add_typer(migrations.migrations, name="migrations")
 app.command("new-system")(new_system.new_system)
 app.command("gateway")(gateway.gateway)
 app.add_typer(quarantine.app, name="quarantine", help="Rows that broke their contract, and rows with a remark.")
+app.add_typer(ledger.app, name="ledger", help="What was written when, from what, by whom.")
 app.add_typer(simulate, name="simulate")
 for system in registry.systems():
     if commands := system.part("commands", "app"):

@@ -28,7 +28,7 @@ SYSTEMS = "etl_assets.systems"
 # What is no system and has tables, settings and migrations of its own.
 CORE, GATEWAY = "etl_assets.core", "etl_assets.gateway"
 PLATFORM = "platform"
-RESERVED = ("core", "gateway", "etl", "public", "simulate", "quarantine", "migrations")
+RESERVED = ("core", "gateway", "etl", "public", "simulate", "quarantine", "ledger", "migrations")
 
 
 @dataclass(frozen=True)

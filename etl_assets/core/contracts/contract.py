@@ -119,6 +119,7 @@ class TableConfig:
         first_stored: columns in which a row that says the same otherwise keeps what it was first stored with.
         partial_loads: a partition may be written with a part of what its source has: such a write says nothing of rows in quarantine
             that it does not meet.
+        current_within_h: so many hours a derived table may be behind an input that has changed.
         versions_kept: of a table in files, how many versions of a slice can be read; an older one is deleted a day after it was given up.
     """
 
@@ -132,6 +133,7 @@ class TableConfig:
     indexes: tuple[tuple[str, ...], ...] = field(default=())
     first_stored: tuple[str, ...] = ()
     partial_loads: bool = False
+    current_within_h: float = 24.0
     versions_kept: int = 1
 
 

@@ -1,6 +1,7 @@
-"""Housekeeping: Dagster never prunes its event log (8 rows, some 9 kB a step), so a job deletes runs that are old.
+"""Housekeeping: jobs that delete what nobody needs any more.
 
-It touches Dagster's own records only, never a table of the platform.
+Dagster never prunes its event log (8 rows, some 9 kB a step): `purge_old_runs`. Files of versions that are not kept, and those that killed writers left,
+are in the way of nobody, and stay: `sweep_files`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,14 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from pydantic import Field
+
+from etl_assets.core.dagster.database import PostgresResource
+from etl_assets.core.registry import PLATFORM, contract_of, contracts
+from etl_assets.core.slices.copies import mend
+from etl_assets.core.slices.entries import Filter, forget, list_entries
+from etl_assets.core.slices.files import ParquetRoot
+from etl_assets.core.slices.sweeping import sweep
+from etl_assets.settings import load_settings
 
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 PAGE = 500
@@ -96,8 +105,41 @@ def purge_old_runs() -> None:
     delete_old_runs()
 
 
+class SweepOptions(dg.Config):
+    """Options of one run of `sweep_files`."""
+
+    forget_after_days: int | None = Field(
+        None, ge=1, description="Entries of the quarantine that were met last so many days ago are deleted for good."
+    )
+
+
+@dg.op(description="Deletes files that nobody needs any more, and puts the copies for readers from outside right.")
+def sweep_layers(context: dg.OpExecutionContext, config: SweepOptions, postgres: PostgresResource) -> None:
+    root, database = ParquetRoot(load_settings().storage_url), postgres.database
+    tables = [contract for contract in contracts(PLATFORM) if contract.config.store == "parquet"]
+    done = sweep(database, root, tables)
+    mended = sum(mend(root, database, contract) for contract in tables)
+    forgotten = 0
+    if config.forget_after_days is not None:
+        old = Filter(status="all", older_than=timedelta(days=config.forget_after_days))
+        entries, _ = list_entries(database, old, limit=None)
+        reason = f"not met for {config.forget_after_days} days"
+        forgotten = forget(database, entries, contract_of, who="sweep_files", reason=reason)
+    context.add_output_metadata(
+        {"files": done.files, "slices": done.slices, "copies": mended, "quarantine_forgotten": forgotten}
+    )
+
+
+@dg.job(
+    executor_def=dg.in_process_executor,
+    description="Deletes files of versions that are not kept, and those that killed writers left; forgets old quarantine if told to.",
+)
+def sweep_files() -> None:
+    sweep_layers()
+
+
 def housekeeping_definitions() -> dg.Definitions:
-    """The job and its daily schedule, which is off by default."""
+    """The jobs and their daily schedules, which are off by default."""
     daily = dg.ScheduleDefinition(
         name="purge_old_runs_daily",
         job=purge_old_runs,
@@ -105,4 +147,11 @@ def housekeeping_definitions() -> dg.Definitions:
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
     )
-    return dg.Definitions(jobs=[purge_old_runs], schedules=[daily])
+    sweeping = dg.ScheduleDefinition(
+        name="sweep_files_daily",
+        job=sweep_files,
+        cron_schedule="45 3 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+    )
+    return dg.Definitions(jobs=[purge_old_runs, sweep_files], schedules=[daily, sweeping])

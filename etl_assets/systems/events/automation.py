@@ -12,6 +12,7 @@ from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.sources.http.client import Limits
 from etl_assets.errors import PlatformError
 from etl_assets.systems.events.assets import EventsFeedResource, raw_events, us_event_data
+from etl_assets.systems.events.contracts import RawEvents
 from etl_assets.systems.events.files import INTERVAL, quarters
 from etl_assets.systems.events.manifest import DAY, Entry, entries, midnight, unsettled
 from etl_assets.systems.events.settings import EventsSettings
@@ -26,6 +27,9 @@ CAUGHT_UP = timedelta(days=7)
 # A tick that takes longer than a minute is ended by Dagster, without a word of the feed.
 IN_A_TICK = Limits(connect_timeout_s=5, read_timeout_s=10, deadline_s=20, max_attempts=3)
 DAYS_AT_ONCE = 7
+
+# An interval of the raw layer is stored by its begin; the asset is partitioned by days.
+PARTITIONS_OF_SLICES = {RawEvents.config.table: lambda name: f"{name[:4]}-{name[4:6]}-{name[6:8]}"}
 
 events_job = dg.define_asset_job(
     "events_job",
