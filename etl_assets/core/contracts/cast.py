@@ -178,11 +178,13 @@ def _to_int(array: pa.Array, _column: Column) -> Cast | None:
         return _then(whole, Cast(exact.values.cast(pa.int64()), exact.faults))
     if pa.types.is_decimal(array.type):
         numbers: list[decimal.Decimal | None] = array.to_pylist()
-        whole = [None if n is None else n == n.to_integral_value() for n in numbers]
-        fits = [None if n is None else -(2**63) <= n < 2**63 for n in numbers]
-        integers = [int(n) if a and b else None for n, a, b in zip(numbers, whole, fits, strict=True)]
-        fitting = _masked(pa.array(integers, pa.int64()), pa.array(fits, pa.bool_()), "not an integer of 64 bits")
-        return _then(_masked(fitting.values, pa.array(whole, pa.bool_()), "not a whole number"), fitting)
+        of_whole = [None if n is None else n == n.to_integral_value() for n in numbers]
+        fitting = [None if n is None else -(2**63) <= n < 2**63 for n in numbers]
+        good = [
+            None if n is None or not (a and b) else int(n) for n, a, b in zip(numbers, of_whole, fitting, strict=True)
+        ]
+        large = _masked(pa.array(good, pa.int64()), pa.array(fitting, pa.bool_()), "not an integer of 64 bits")
+        return _then(_masked(large.values, pa.array(of_whole, pa.bool_()), "not a whole number"), large)
     if pa.types.is_string(array.type):
         plain = pc.and_(pc.ascii_is_decimal(array), pc.less_equal(pc.binary_length(array), SAFE_DIGITS))
         if pc.all(plain, min_count=0).as_py():  # most columns, at a tenth of the cost
