@@ -420,7 +420,8 @@ def assert_settings_are_read(broker: EmbeddedBroker, url: str) -> None:
         "dir": os.fsencode(broker.location()).decode(errors="replace"),  # as the client reads it
         "protected-mode": "yes",
     }
-    with redis.Redis(port=urlsplit(url).port) as stranger, pytest.raises(redis.AuthenticationError):
+    at_once = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
+    with redis.Redis(port=urlsplit(url).port, retry=at_once) as stranger, pytest.raises(redis.AuthenticationError):
         stranger.ping()
 
 
