@@ -208,6 +208,20 @@ def test_doctor_names_what_is_missing(
     assert re.search(r"ok      target database: PostgreSQL \S+, database alvo \(beside the platform's\)", output)
 
 
+@pytest.mark.long
+def test_a_path_that_dagster_would_cut_is_refused_before_anything_is_written_elsewhere(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    data_dir = tmp_path / "data?x"
+    ran = run("up", ETL_DATA_DIR=str(data_dir))
+    assert ran.returncode == 1
+    assert (
+        f"cuts the path of its SQLite files, {data_dir / 'dagster'}, at the question mark: set ETL_DATA_DIR"
+        in ran.stderr
+    )
+    assert list(tmp_path.iterdir()) == [data_dir]
+    assert not (data_dir / "postgres.log").exists()
+
+
 STORAGE_URL = "memory2://user:hidden%2Fword@host/lake?token=hidden-token"
 
 
