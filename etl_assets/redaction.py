@@ -14,7 +14,7 @@ _URL = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://?)(?P<rest>.*?)(?=::[A-Za-z][\
 _URL_IN_TEXT = re.compile(r"[A-Za-z][\w+.-]*://\S+")
 _QUERY = re.compile(r"[?&#].*", re.DOTALL)
 _PARAMETER = re.compile(r"(?P<begin>[?&;#])(?P<name>[^=?&;#]*=)?(?P<value>[^?&;#]*)")
-_OF_THIS_MACHINE = ("file:", "local:", "memory:")
+_OF_THIS_MACHINE = ("file:", "local:")
 # A shorter value of a query hides nothing, and may stand anywhere in a text.
 _SHORTEST_VALUE = 4
 
