@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 from etl_assets import cli
+from etl_assets.errors import PlatformError
 from etl_assets.settings import LOCAL_LOCK, read_local_env
 
 BIN = Path(sys.executable).parent
@@ -205,6 +206,60 @@ def test_doctor_names_what_is_missing(
     assert "failed  turbines API: TURBINES_API_URL is not set" in output
     assert "failed  events feed: events API, GET /lastupdate.txt: tried 2 times" in output
     assert re.search(r"ok      target database: PostgreSQL \S+, database alvo \(beside the platform's\)", output)
+
+
+@pytest.mark.long
+def test_a_path_that_dagster_would_cut_is_refused_before_anything_is_written_elsewhere(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    data_dir = tmp_path / "data?x"
+    ran = run("up", ETL_DATA_DIR=str(data_dir))
+    assert ran.returncode == 1
+    assert (
+        f"cuts the path of its SQLite files, {data_dir / 'dagster'}, at the question mark: set ETL_DATA_DIR"
+        in ran.stderr
+    )
+    assert list(tmp_path.iterdir()) == [data_dir]
+    assert not (data_dir / "postgres.log").exists()
+
+
+STORAGE_URL = "memory2://user:hidden%2Fword@host/lake?token=hidden-token"
+
+
+def test_doctor_shows_where_the_parquet_layers_are_without_what_is_secret(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EVENTS_FEED_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("ETL_STORAGE_URL", STORAGE_URL)
+    cli.run(["doctor"])
+    output = capsys.readouterr()
+    assert "parquet in memory2://***@host/lake?token=***\n" in output.out
+    assert "hidden" not in output.out + output.err
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (STORAGE_URL, "memory2://***@host/lake?token=***"),
+        ("user:hidden%2Fword@host/lake/x is gone (hidden/word)", "***@host/lake/x is gone (***)"),
+        ("PUT https://key:hidden@elsewhere/?sig=hidden failed", "PUT https://***@elsewhere/?sig=*** failed"),
+    ],
+)
+@pytest.mark.parametrize("kind", [PlatformError, ValueError])
+def test_no_failure_shows_what_is_secret_in_a_setting(
+    data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    said: str,
+    shown: str,
+    kind: type[Exception],
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise kind(said)
+
+    monkeypatch.setenv("ETL_STORAGE_URL", STORAGE_URL)
+    monkeypatch.setattr(cli, "app", failing)
+    assert cli.run(["doctor"]) == 1
+    assert shown in capsys.readouterr().err
 
 
 @pytest.mark.long

@@ -4,6 +4,7 @@ Exit codes: 0 done (also with rows in quarantine, which one line on stderr says)
 input. No traceback without `--debug`.
 """
 
+import contextlib
 import logging
 import sys
 from collections.abc import Callable
@@ -16,6 +17,10 @@ from etl_assets.cli import gateway, ledger, quarantine
 from etl_assets.core import registry
 from etl_assets.errors import ConfigurationError, PlatformError
 from etl_assets.local import background, demo, doctor, migrations, new_system
+from etl_assets.redaction import hidden, public_urls
+from etl_assets.settings import load_settings
+
+SHORTEST_SECRET = 8
 
 app = typer.Typer(
     name="etl-assets",
@@ -73,14 +78,23 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     except PlatformError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_public(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError) else 1
     except Exception as error:
         if debug:
             raise
-        print(f"error: unexpected {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
+        print(f"error: unexpected {type(error).__name__}: {_public(str(error))} (--debug shows where)", file=sys.stderr)
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _public(text: str) -> str:
+    """A failure's text as others may see it: libraries quote the URLs and keys that the settings gave them."""
+    with contextlib.suppress(PlatformError):  # of settings that cannot be read the failure speaks itself
+        secrets = registry.secrets(load_settings())
+        # A short one may be any word of a message: whoever has used it hides it.
+        text = hidden(text, (secret for secret in secrets if len(secret) >= SHORTEST_SECRET))
+    return public_urls(text)
 
 
 def _expanded(arguments: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from etl_assets.errors import ConfigurationError, ContractError
+from etl_assets.redaction import secrets_of
 from etl_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -137,10 +138,14 @@ def system(name: str) -> System:
 
 
 def secrets(settings: Settings) -> list[str]:
-    """The values that nobody may be shown: those of these settings, and those of the settings of all systems."""
-    every = (settings, *(known.settings(settings) for known in systems()))
-    values = (value for each in every for value in vars(each).values())
-    return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+    """What nobody may be shown of these settings, and of those of all systems: keys, and what may be secret in a URL."""
+    found: list[str] = []
+    for each in (settings, *(known.settings(settings) for known in systems())):
+        for name, value in vars(each).items():
+            text = value.get_secret_value() if isinstance(value, SecretStr) else value
+            found += [text] if isinstance(value, SecretStr) else []
+            found += secrets_of(text) if name.endswith("_url") and text else []
+    return found
 
 
 def owners() -> tuple[System, ...]:

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import json
 import logging
-import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -18,11 +17,11 @@ from etl_assets.core.sources.http.address import without_credentials
 from etl_assets.core.sources.http.client import ApiClient, ApiRefused, ApiUnavailable, Limits
 from etl_assets.core.sources.http.outcomes import MalformedAnswer
 from etl_assets.gateway.problems import Problem
+from etl_assets.redaction import public_urls
 
 RETRY_AFTER_S = 5
 MAX_MESSAGE_CHARS = 500
 ENDPOINT = "graphql"
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 
 RUN = "fragment run on Run { runId jobName status creationTime startTime endTime tags { key value } }"
 LOCATIONS = """query { workspaceOrError { __typename ... on PythonError { message }
@@ -183,7 +182,7 @@ def expected(answer: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 
 
 def first_line(text: str) -> str:
-    """The first line of a message, shortened, and without user and password of a URL in it."""
+    """The first line of a message, shortened, and its URLs without what may be secret in them."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    line = _CREDENTIALS.sub("***", line)
+    line = public_urls(line)
     return line if len(line) <= MAX_MESSAGE_CHARS else f"{line[: MAX_MESSAGE_CHARS - 1]}…"

@@ -8,6 +8,7 @@ ended like an embedded server: it ends after its last user, also when that one w
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -22,7 +23,7 @@ import typer
 from etl_assets.core import registry
 from etl_assets.core.embedded.files import add_reference
 from etl_assets.core.embedded.server import EmbeddedServer, Launch
-from etl_assets.errors import PlatformError
+from etl_assets.errors import ConfigurationError, PlatformError
 from etl_assets.settings import LOCAL_ENV, LOCAL_LOCK, Settings, load_settings, local_servers_live, read_local_env
 
 # A look at the lock takes no time; a process that is stopped in the midst of one may take some.
@@ -79,7 +80,7 @@ def up() -> None:
     print("started" if started else "already running", f"(data in {settings.etl_data_dir}, stop with `make down`)")
     for name in read_local_env(settings.etl_data_dir):
         print(f"  {name} is in {settings.etl_data_dir / LOCAL_ENV}")
-    print(f'\n  export DAGSTER_HOME="{dagster_home(settings)}"')
+    print(f"\n  export DAGSTER_HOME={shlex.quote(str(dagster_home(settings)))}")
 
 
 def down(
@@ -97,8 +98,17 @@ def down(
 
 
 def dagster_home(settings: Settings) -> Path:
-    """The DAGSTER_HOME of every local command."""
-    return settings.etl_data_dir / "dagster"
+    """The DAGSTER_HOME of every local command.
+
+    Raises:
+        ConfigurationError: if Dagster would keep its runs somewhere else.
+    """
+    home = settings.etl_data_dir / "dagster"
+    if "?" in str(home):
+        raise ConfigurationError(
+            f"Dagster cuts the path of its SQLite files, {home}, at the question mark: set ETL_DATA_DIR to a path without one"
+        )
+    return home
 
 
 def prepare_home(settings: Settings) -> Path:
@@ -129,8 +139,10 @@ def supervise(
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    with _only_process(settings.etl_data_dir), _servers(settings) as offered:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_only_process(settings.etl_data_dir))
         prepare_home(settings)
+        offered = stack.enter_context(_servers(settings))
         register_partitions(settings)
         _offer(settings.etl_data_dir / LOCAL_ENV, offered)
         try:

@@ -7,6 +7,7 @@ import typer
 
 from etl_assets.core import registry
 from etl_assets.errors import PlatformError
+from etl_assets.redaction import public_url
 from etl_assets.settings import Settings, load_settings
 
 
@@ -14,7 +15,7 @@ def doctor() -> None:
     """Look whether everything that the platform needs is there, and say what to do where it is not."""
     settings = load_settings()
     checks: dict[str, Callable[[Settings], str]] = {
-        "settings": lambda s: f"data in {s.etl_data_dir}, parquet in {s.storage_url}",
+        "settings": lambda s: f"data in {s.etl_data_dir}, parquet in {public_url(s.storage_url)}",
         "systems": lambda _: _systems(),
         "database": _database,
         "broker": _broker,

@@ -146,4 +146,6 @@ def test_a_token_that_no_header_can_carry_is_a_configuration_error(token: str) -
 def test_every_secret_of_the_settings_is_known_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTAGES_API_KEY", "key")
     settings = Settings(etl_gateway_token=TOKEN, etl_postgres_url="postgresql://u:p@h/d")
-    assert {TOKEN, "postgresql://u:p@h/d", "key"} <= set(registry.secrets(settings))
+    assert {TOKEN, "postgresql://u:p@h/d", "p", "key"} <= set(registry.secrets(settings))
+    in_urls = Settings(etl_storage_url="s3://u:a%2Fb@h/d?t=token", dagster_graphql_url="https://u:pw@h")
+    assert {"a%2Fb", "a/b", "token", "pw"} <= set(registry.secrets(in_urls))

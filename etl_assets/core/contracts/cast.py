@@ -31,7 +31,8 @@ ISO_TIME = (
 )
 TIME = rf"^\s*{ISO_DATE}(?:[Tt ]{ISO_TIME})?\s*$"
 DATE = r"^\s*(?P<year>[0-9]{4})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})\s*$"
-EXACT_IN_FLOAT = 2**53
+# From here on, by its bits, a float is that of several integers: 2**53 + 1 arrives as 2**53 does.
+INEXACT_FROM = {16: 2**11, 32: 2**24, 64: 2**53}
 SAFE_DIGITS = 18  # so many always fit into 64 bits
 SECOND_US = 1_000_000
 # What Python, and so every driver, can hold; Arrow and Postgres go on for longer.
@@ -66,7 +67,7 @@ def cast_column(values: pd.Series | pa.ChunkedArray | pa.Array, column: Column) 
         ContractError: if the column's declared type is of another kind; names the column and both types.
     """
     untyped = isinstance(values, pd.Series) and values.dtype == object
-    array = _as_arrow(values)
+    array = _as_arrow(values, column.kind)
     if array is not None:
         cast = _cast(array, column)
         if cast is not None:
@@ -84,11 +85,11 @@ def cast_column(values: pd.Series | pa.ChunkedArray | pa.Array, column: Column) 
     )
 
 
-def _as_arrow(values: pd.Series | pa.ChunkedArray | pa.Array) -> pa.Array | None:
+def _as_arrow(values: pd.Series | pa.ChunkedArray | pa.Array, kind: Kind) -> pa.Array | None:
     """The values as one plain Arrow array of whatever type they have; None where its cells are not of one type."""
     array: Any = values
     if isinstance(values, pd.Series):
-        if values.dtype == object and not _of_one_type(values):
+        if values.dtype == object and not _of_one_type(values, kind):
             return None
         if isinstance(values.dtype, pd.SparseDtype):
             values = pd.Series(np.asarray(values))
@@ -109,7 +110,7 @@ def _as_arrow(values: pd.Series | pa.ChunkedArray | pa.Array) -> pa.Array | None
     return array
 
 
-def _of_one_type(values: pd.Series) -> bool:
+def _of_one_type(values: pd.Series, wanted: Kind) -> bool:
     try:
         kind = pd.api.types.infer_dtype(values, skipna=True)
     except ArithmeticError:  # by a decimal that is a signalling NaN, of which Arrow can die
@@ -120,6 +121,8 @@ def _of_one_type(values: pd.Series) -> bool:
     if kind == "date":
         # A datetime is a date too: behind one Arrow would drop its time of day.
         return not any(isinstance(value, datetime.datetime) for value in values[values.notna()])
+    if kind == "mixed-integer-float" and wanted is Kind.INT:
+        return False  # beside a float Arrow makes floats of the integers
     return kind in READ_WHOLE
 
 
@@ -168,17 +171,20 @@ def _to_int(array: pa.Array, _column: Column) -> Cast | None:
     if pa.types.is_integer(array.type):
         return Cast(array.cast(pa.int64()))
     if pa.types.is_floating(array.type):
+        inexact_from = INEXACT_FROM[array.type.bit_width]
         array = _without_nan(array.cast(pa.float64()))
         whole = _masked(array, pc.and_(pc.equal(pc.floor(array), array), pc.is_finite(array)), "not a whole number")
-        exact = _masked(
-            whole.values, pc.less_equal(pc.abs(whole.values), EXACT_IN_FLOAT), "beyond what a float holds exactly"
-        )
+        exact = _masked(whole.values, pc.less(pc.abs(whole.values), inexact_from), "beyond what a float holds exactly")
         return _then(whole, Cast(exact.values.cast(pa.int64()), exact.faults))
     if pa.types.is_decimal(array.type):
-        numbers = array.to_pylist()
-        good = [None if n is None else n == n.to_integral_value() and -(2**63) <= n < 2**63 for n in numbers]
-        integers = [int(n) if ok else None for n, ok in zip(numbers, good, strict=True)]
-        return _masked(pa.array(integers, pa.int64()), pa.array(good, pa.bool_()), "not a whole number")
+        numbers: list[decimal.Decimal | None] = array.to_pylist()
+        of_whole = [None if n is None else n == n.to_integral_value() for n in numbers]
+        fitting = [None if n is None else -(2**63) <= n < 2**63 for n in numbers]
+        good = [
+            None if n is None or not (a and b) else int(n) for n, a, b in zip(numbers, of_whole, fitting, strict=True)
+        ]
+        large = _masked(pa.array(good, pa.int64()), pa.array(fitting, pa.bool_()), "not an integer of 64 bits")
+        return _then(_masked(large.values, pa.array(of_whole, pa.bool_()), "not a whole number"), large)
     if pa.types.is_string(array.type):
         plain = pc.and_(pc.ascii_is_decimal(array), pc.less_equal(pc.binary_length(array), SAFE_DIGITS))
         if pc.all(plain, min_count=0).as_py():  # most columns, at a tenth of the cost
@@ -397,7 +403,7 @@ def _cast_alike(cells: Sequence[Any], column: Column) -> Cast:
         alone = [_cast_alike([cell], column) for cell in cells]
         faults = {row: cast.faults[0] for row, cast in enumerate(alone) if cast.faults}
         return Cast(pa.concat_arrays([cast.values for cast in alone]), faults)
-    cast = _cast(_as_arrow(array), column)
+    cast = _cast(_as_arrow(array, column.kind), column)
     if cast is not None:
         return cast
     naive = column.kind is Kind.TIMESTAMP and pa.types.is_timestamp(array.type)

@@ -9,9 +9,9 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 from etl_assets.errors import PermanentError, PlatformError, TransientError
+from etl_assets.redaction import without_secrets
 
 if TYPE_CHECKING:
     import psycopg
@@ -170,7 +170,7 @@ def translated(doing: str, *, secret: Callable[[], str] = str) -> Iterator[None]
         driver = getattr(error, "orig", None) or error
         state = getattr(driver, "sqlstate", None)
         said = " ".join(str(driver).split())
-        text = without_secret(said, secret())
+        text = without_secrets(said, secret())
         # Dagster and tracebacks show causes as well.
         cause = error if text == said else None
         reason = transient_reason(state, text)
@@ -179,15 +179,6 @@ def translated(doing: str, *, secret: Callable[[], str] = str) -> Iterator[None]
         if state is None:
             raise PermanentError(f"could not {doing}: {text}") from cause
         raise PermanentError(f"could not {doing} (SQLSTATE {state}): {text}") from cause
-
-
-def without_secret(text: str, url: str) -> str:
-    """A text in which neither the URL nor its password stands, in whichever spelling."""
-    text = text.replace(url, "its URL") if url else text
-    credentials = url.rpartition("@")[0].partition("://")[2].partition(":")[2]
-    for password in {credentials, unquote(credentials)}:
-        text = text.replace(password, "***") if password else text
-    return text
 
 
 def transient_reason(state: str | None, text: str) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from etl_assets.core.embedded.binaries import version_of, wheel
-from etl_assets.core.embedded.files import EmbeddedServerError, write_private
+from etl_assets.core.embedded.files import write_private
 from etl_assets.core.embedded.server import HOST, EmbeddedServer, Launch
 from etl_assets.errors import ConfigurationError
 
@@ -56,10 +56,8 @@ class EmbeddedBroker(EmbeddedServer):
         except OSError:
             return False
         if answer and not answer.startswith(b"+OK"):
-            # One that has not read its settings lets everybody in. The caller's reference goes, and so does the server.
-            raise EmbeddedServerError(
-                f"the broker in {self.location()} does not know its password ({answer.decode(errors='replace').strip()})"
-            )
+            said = answer.decode(errors="replace").strip()
+            raise self._without_settings(f"it does not know its password ({said})")
         return answer.startswith(b"+OK\r\n+PONG")  # it may still be loading
 
     def _prepare(self) -> Launch:
@@ -72,6 +70,7 @@ class EmbeddedBroker(EmbeddedServer):
             # Its settings by standard input: the path of a file it would take for a pattern, where it has a bracket. The
             # address as arguments too, so that it is never open to others.
             argv=[str(broker_binary()), "-", "--bind", HOST, "--port", f"{port}"],
+            # The password comes last: a server that knows it has read all of them.
             input=f"{CONFIGURATION.read_text()}requirepass {self._password()}\n",
             cwd=self.location(),
             port=port,

@@ -31,8 +31,17 @@ OUTSIDE_ROOT = Path("/var/tmp")
 BUILTIN_LOCALE_MAJOR = 17
 CONFIGURATION = Path(__file__).with_name("postgresql.conf")
 ACCESS = f"host all all {HOST}/32 scram-sha-256\n"
-# Against what the environment may ask for: the embedded server has neither encryption.
-CONNECTION: dict[str, Any] = {"autocommit": True, "connect_timeout": 5, "sslmode": "disable", "gssencmode": "disable"}
+# Against what the environment may ask for: the embedded server has neither encryption. By its way to ask for the password the
+# server proves that it knows it.
+CONNECTION: dict[str, Any] = {
+    "autocommit": True,
+    "connect_timeout": 5,
+    "sslmode": "disable",
+    "gssencmode": "disable",
+    "require_auth": "scram-sha-256",
+}
+# PostgreSQL cuts the paths of its files at 1,024 bytes; below the cluster they go on by less than the difference.
+LONGEST_PATH_BYTES = 950
 
 
 class EmbeddedPostgres(EmbeddedServer):
@@ -87,6 +96,8 @@ class EmbeddedPostgres(EmbeddedServer):
         except FileNotFoundError:
             return False  # no password yet
         except psycopg.OperationalError as error:
+            if "authentication method requirement" in str(error):
+                raise self._without_settings("it asks nobody for the password") from None
             # A server without a free connection is a live one; whoever needs one will be told so.
             return "too many clients" in str(error)
 
@@ -149,6 +160,11 @@ class EmbeddedPostgres(EmbeddedServer):
         if not self._password_file().exists():
             write_private(self._password_file(), secrets.token_hex(24), uid=account.pw_uid if account else -1)
         temporary = data.with_name(f"data.new-{secrets.token_hex(4)}")
+        if (length := len(os.fsencode(temporary))) > LONGEST_PATH_BYTES:
+            raise EmbeddedServerError(
+                f"the path of the cluster has {length} bytes and PostgreSQL takes {LONGEST_PATH_BYTES} ({data}): set"
+                " ETL_DATA_DIR to a shorter path"
+            )
         command = [str(programs / "initdb"), "-D", str(temporary), "--locale=C", "--encoding=UTF8", "--no-instructions"]
         command += [f"--username={USER}", f"--pwfile={self._password_file()}", "--auth=scram-sha-256"]
         if major >= BUILTIN_LOCALE_MAJOR:

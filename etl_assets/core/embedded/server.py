@@ -145,7 +145,11 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def _answers(self) -> bool:
-        """Whether the server at the recorded port lets us in with our password and is ready for use."""
+        """Whether the server at the recorded port lets us in with our password and is ready for use.
+
+        Raises:
+            EmbeddedServerError: if it lets others in, too: it has not read its settings.
+        """
 
     @abstractmethod
     def _prepare(self) -> Launch:
@@ -262,6 +266,13 @@ class EmbeddedServer(ABC):
                 if process.cwd() == wanted:
                     found.add(process.pid)
         return found
+
+    def _without_settings(self, how: str) -> EmbeddedServerError:
+        """The failure of a server that has not read its settings; the caller's reference goes with it, and so does the server."""
+        return EmbeddedServerError(
+            f"the {self.name} in {self.location()} has not read its settings: {how}. It is stopped; look into"
+            f" {self._file('log')}"
+        )
 
     # --- files
 

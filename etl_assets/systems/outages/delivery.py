@@ -2,7 +2,7 @@
 
 | happens | the batch | next run |
 |---|---|---|
-| 200 | delivered | sends what is new |
+| 2xx, whatever becomes of the body behind it | delivered | sends what is new |
 | refused (400, 422, …), nothing of it can have arrived | refused, its outages are free again | maps and freezes anew |
 | refused after an attempt whose answer was lost | disputed: it may have been taken, so nothing more goes to this site until somebody settles it | stops, naming the command |
 | 401, 403, 404 | stays frozen | posts the same batch |

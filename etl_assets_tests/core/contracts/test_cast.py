@@ -1,13 +1,16 @@
 """Casting one column: what each kind takes, what it refuses, and how it says so."""
 
+import json
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from pyarrow import csv as pa_csv
 
 from etl_assets.core.contracts import Column
 from etl_assets.core.contracts.arrow import ARROW_TYPES
@@ -85,19 +88,63 @@ def test_unsigned_integers_beyond_64_bits_are_faults() -> None:
 
 
 def test_only_floats_that_are_whole_and_exact_become_integers() -> None:
-    values = pd.Series([1.0, 2.5, np.nan, np.inf, -np.inf, 2.0**53, 2.0**53 + 2, -(2.0**63)])
+    values = pd.Series([1.0, 2.5, np.nan, np.inf, -np.inf, 2.0**53 - 1, 2.0**53, 2.0**53 + 2, -(2.0**63)])
 
     assert cast(values, Kind.INT) == (
-        [1, None, None, None, None, 2**53, None, None],
-        {1: WHOLE, 3: WHOLE, 4: WHOLE, 6: INEXACT, 7: INEXACT},
+        [1, None, None, None, None, 2**53 - 1, None, None, None],
+        {1: WHOLE, 3: WHOLE, 4: WHOLE, 6: INEXACT, 7: INEXACT, 8: INEXACT},
     )
+
+
+ROUNDED = [
+    pytest.param(cells(json.loads("9007199254740993.0")), id="JSON"),
+    pytest.param(cells(json.loads("1e16")), id="JSON with an exponent"),
+    pytest.param(cells(9007199254740993.0, 1), id="beside an integer"),
+    pytest.param(cells(np.float64(2**53 + 1)), id="numpy"),
+    pytest.param(cells(np.float32(2**24 + 1)), id="numpy of 32 bits"),
+    pytest.param(pd.Series([2**53 + 1, None]), id="integers of a frame that has NULLs"),
+    pytest.param(pd.Series([-(2**53) - 1, None]), id="negative"),
+    pytest.param(pd.Series([2**24 + 1], dtype="float32"), id="32 bits"),
+    pytest.param(pd.Series([2049], dtype="float16"), id="16 bits"),
+    pytest.param(pa.array([2**53 + 1, None], pa.int64()).cast(pa.float64(), safe=False), id="Arrow"),
+    pytest.param(pa_csv.read_csv(BytesIO(b"a\n9007199254740993.0\n"))["a"], id="CSV by Arrow"),
+    pytest.param(pd.read_csv(BytesIO(b"a,b\n9007199254740993,x\n,y\n"))["a"], id="CSV by pandas"),
+]
+
+
+@pytest.mark.parametrize("values", ROUNDED)
+def test_a_float_that_may_have_been_another_integer_is_a_fault(values: Any) -> None:
+    found, faults = cast(values, Kind.INT)
+    assert (found[0], faults) == (None, {0: INEXACT})
+
+
+EXACT = [
+    pytest.param(lambda n: cells(n), id="alone"),
+    pytest.param(lambda n: cells(n, 1.0), id="beside a float"),
+    pytest.param(lambda n: cells(n, None, float("nan")), id="beside nothing"),
+    pytest.param(lambda n: cells(str(n), 1.0), id="text"),
+    pytest.param(lambda n: cells(json.loads(str(n)), json.loads("1.0")), id="JSON"),
+    pytest.param(lambda n: cells(np.int64(n), 1.0), id="numpy"),
+    pytest.param(lambda n: cells(Decimal(f"{n}.0")), id="decimal"),
+    pytest.param(lambda n: pa.array([Decimal(n), Decimal("1.0")]), id="decimals in Arrow"),
+    pytest.param(lambda n: pd.Series([n, None], dtype="Int64"), id="nullable"),
+    pytest.param(lambda n: pa.array([n, None]), id="Arrow"),
+    pytest.param(lambda n: pa_csv.read_csv(BytesIO(b"a\n%d\n" % n))["a"], id="CSV"),
+]
+
+
+@pytest.mark.parametrize("form", EXACT)
+@pytest.mark.parametrize("number", [2**53, 2**53 + 1, -(2**53) - 1, LARGE, -LARGE - 1])
+def test_an_integer_and_its_text_stay_exact_to_64_bits(form: Any, number: int) -> None:
+    found, faults = cast(form(number), Kind.INT)
+    assert (found[0], faults) == (number, {})
 
 
 def test_whole_decimals_become_integers() -> None:
     values = [Decimal("2.0"), Decimal("2.5"), None, Decimal(10) ** 20]
 
-    assert cast(pa.array(values), Kind.INT) == ([2, None, None, None], {1: WHOLE, 3: WHOLE})
-    assert cast(cells(*values), Kind.INT) == ([2, None, None, None], {1: WHOLE, 3: WHOLE})
+    assert cast(pa.array(values), Kind.INT) == ([2, None, None, None], {1: WHOLE, 3: SIXTY_FOUR})
+    assert cast(cells(*values), Kind.INT) == ([2, None, None, None], {1: WHOLE, 3: SIXTY_FOUR})
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from etl_assets.core.database.connections import Database, without_secret
+from etl_assets.core.database.connections import Database
 from etl_assets.errors import PermanentError, PlatformError
 
 PASSWORD = "s3cr:t@word"
@@ -52,13 +52,3 @@ def test_a_login_that_is_refused_is_not_tried_again(database: Database, change: 
     url = urlunsplit(parts._replace(**{name: value.format(host=host) for name, value in change.items()}))
     with pytest.raises(PermanentError, match=said):
         Database(url, name="target").prepare()
-
-
-def test_a_text_without_the_url_stays_as_it_is() -> None:
-    assert without_secret("the server is away", "") == "the server is away"
-    assert without_secret("role etl may not", "postgresql://etl:pw@host/etl") == "role etl may not"
-
-
-def test_the_whole_url_is_hidden_before_its_password() -> None:
-    url = "postgresql://etl:pw@host/etl"
-    assert without_secret(f'cannot read "{url}" (pw)', url) == 'cannot read "its URL" (***)'

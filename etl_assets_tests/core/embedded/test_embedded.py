@@ -24,6 +24,7 @@ import pytest
 import redis
 
 from etl_assets.core.embedded import EmbeddedBroker, EmbeddedPostgres, EmbeddedServerError
+from etl_assets.core.embedded.postgres import LONGEST_PATH_BYTES
 
 # For user processes, whichever interpreter runs them.
 IMPORT_PATH = f"{Path(__file__).parents[3]}{os.pathsep}{Path(psycopg.__file__).parents[1]}"
@@ -403,22 +404,80 @@ def test_a_data_folder_that_was_deleted_under_its_user_can_be_used_anew(data_dir
             assert client.ping() and anew != url
 
 
-def test_both_servers_work_in_a_path_with_spaces_quotes_and_brackets(folder):
-    data_dir = folder / 'it\'s a "data" [folder]*?'
-    with EmbeddedPostgres(data_dir) as url, EmbeddedBroker(data_dir) as broker_url:
+HOSTILE = [
+    "data [24]", "*?", "{a,b}", "#100% %s", "it's \"quoted\"", "back\\slash", "$HOME `id`", "ünï – 日本", " --port 1 ", "-rf",
+    "a:b;c&d|e=@", os.fsdecode(b"\xff\xfe"), "x" * 255,
+]  # fmt: skip
+
+
+def assert_settings_are_read(broker: EmbeddedBroker, url: str) -> None:
+    with redis.Redis.from_url(url) as client:
+        kept = client.config_get("appendonly", "bind", "port", "dir", "protected-mode")
+    assert kept == {
+        "appendonly": "yes",
+        "bind": "127.0.0.1",
+        "port": f"{urlsplit(url).port}",
+        "dir": os.fsencode(broker.location()).decode(errors="replace"),  # as the client reads it
+        "protected-mode": "yes",
+    }
+    at_once = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
+    with redis.Redis(port=urlsplit(url).port, retry=at_once) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_broker_has_read_its_settings_in_any_path(folder, name):
+    broker = EmbeddedBroker(folder / name)
+    with broker as url:
+        assert_settings_are_read(broker, url)
+
+
+def test_both_servers_work_in_a_path_with_all_of_this(folder):
+    data_dir = folder / "".join(HOSTILE[:-2])
+    broker = EmbeddedBroker(data_dir)
+    with EmbeddedPostgres(data_dir) as url, broker as broker_url:
         assert rows_of_one(url) == (1,)
-        with redis.Redis.from_url(broker_url) as client:
-            assert client.ping()
-            kept = client.config_get("appendonly", "bind", "port")
-        assert kept == {"appendonly": "yes", "bind": "127.0.0.1", "port": f"{urlsplit(broker_url).port}"}
+        assert_settings_are_read(broker, broker_url)
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            psycopg.connect(url.replace(urlsplit(url).password, "wrong"))
+
+
+def long_path(folder: Path, length: int) -> Path:
+    """A path of so many bytes, in folders with the longest names that there are."""
+    while (missing := length - len(f"{folder}/")) > 0:
+        folder /= "d" * min(missing, 200 if missing > 255 else missing)
+    return folder
+
+
+def test_a_path_that_is_too_long_for_a_cluster_is_refused_and_the_longest_is_not(folder):
+    longest = LONGEST_PATH_BYTES - len("/postgres/data.new-01234567")
+    with EmbeddedPostgres(long_path(folder / "a", longest)) as url:
+        assert rows_of_one(url) == (1,)
+    longer = long_path(folder / "b", longest + 1)
+    with pytest.raises(EmbeddedServerError, match="has 951 bytes and PostgreSQL takes 950 .*: set ETL_DATA_DIR"):
+        EmbeddedPostgres(longer).acquire()
+    broker = EmbeddedBroker(longer)
+    with broker as url:
+        assert_settings_are_read(broker, url)
 
 
 def test_a_broker_that_has_not_read_its_settings_is_not_left_running(used_dir, monkeypatch):
     broker = EmbeddedBroker(used_dir)
     launched = broker._prepare
     monkeypatch.setattr(broker, "_prepare", lambda: dataclasses.replace(launched(), input=""))
-    with pytest.raises(EmbeddedServerError, match="does not know its password"):
+    with pytest.raises(
+        EmbeddedServerError, match="broker in .* has not read its settings: it does not know its password"
+    ):
         broker.acquire()
+    eventually(lambda: not processes_of(used_dir), "it is stopped")
+
+
+def test_a_postgres_that_has_not_read_its_settings_is_not_left_running(used_dir, monkeypatch):
+    monkeypatch.setattr("etl_assets.core.embedded.postgres.ACCESS", "host all all 127.0.0.1/32 trust\n")
+    with pytest.raises(
+        EmbeddedServerError, match="postgres in .* has not read its settings: it asks nobody for the pass"
+    ):
+        EmbeddedPostgres(used_dir).acquire()
     eventually(lambda: not processes_of(used_dir), "it is stopped")
 
 

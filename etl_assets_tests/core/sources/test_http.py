@@ -1,14 +1,10 @@
 """The client against real sockets: what it retries, what it refuses, what it says, and what it never says."""
 
 import gzip
-import json
 import logging
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -29,113 +25,22 @@ from etl_assets.core.sources.http.client import (
 from etl_assets.core.sources.http.outcomes import Action, MalformedAnswer, parse_json, retry_after_s
 from etl_assets.core.sources.http.transport import rule_for_failure
 from etl_assets.errors import ConfigurationError, PermanentError, TransientError
+from etl_assets_tests.core.sources.scripted import (
+    ScriptedServer,
+    Step,
+    answer,
+    answer_with,
+    drip,
+    reset,
+    reset_in_headers,
+    reset_in_mid_body,
+    serving,
+    silence,
+    stall_in_mid_body,
+)
 from etl_assets_tests.limits import IMPATIENT, QUICK
 
 KEY = "s3cret/key+1"
-
-Step = bytes | Callable[[socket.socket], None]
-
-
-class ScriptedServer:
-    """Answers each connection with the next step of a script, the last one again and again; keeps the requests."""
-
-    def __init__(self, steps: tuple[Step, ...]) -> None:
-        self.requests: list[bytes] = []
-        self._steps = list(steps)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def stop(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(timeout=5)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            step = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
-            self._threads.append(threading.Thread(target=self._answer, args=(connection, step)))
-            self._threads[-1].start()
-
-    def _answer(self, connection: socket.socket, step: Step) -> None:
-        with connection:
-            connection.settimeout(2)
-            try:
-                self.requests.append(_request(connection))
-                if callable(step):
-                    step(connection)
-                else:
-                    connection.sendall(step)
-            except OSError:
-                # The client has gone, as some of the tests want it to.
-                return
-
-
-def _request(connection: socket.socket) -> bytes:
-    data = b""
-    while b"\r\n\r\n" not in data:
-        chunk = connection.recv(65536)
-        # A TLS greeting has no end of a head to wait for.
-        if not chunk or chunk.startswith(b"\x16"):
-            return data
-        data += chunk
-    head, _, body = data.partition(b"\r\n\r\n")
-    length = next((int(x.split(b":")[1]) for x in head.split(b"\r\n") if x.lower().startswith(b"content-length:")), 0)
-    while len(body) < length:
-        body += connection.recv(65536)
-    return head + b"\r\n\r\n" + body
-
-
-@contextmanager
-def serving(*steps: Step) -> Iterator[ScriptedServer]:
-    server = ScriptedServer(steps)
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-def answer(status: int, body: bytes = b"", *, content_type: str = "application/json", **headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status} X", f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
-
-
-def answer_with(status: int, message: str, **headers: str) -> bytes:
-    return answer(status, json.dumps({"message": message}).encode(), **headers)
-
-
-def reset(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-    connection.close()
-
-
-def reset_in_mid_body(connection: socket.socket) -> None:
-    connection.sendall(answer(200, b"[1, 2, 3]")[:-4])
-    time.sleep(0.02)
-    reset(connection)
-
-
-def silence(connection: socket.socket) -> None:
-    connection.recv(1)
-
-
-def drip(head: bytes, body: bytes) -> Callable[[socket.socket], None]:
-    def step(connection: socket.socket) -> None:
-        connection.sendall(head)
-        for i in range(len(body)):
-            connection.sendall(body[i : i + 1])
-            time.sleep(0.05)
-
-    return step
-
 
 OK = answer(200, b'[{"id": 1}]')
 
@@ -625,9 +530,6 @@ def test_a_retried_payload_is_the_same_to_the_byte() -> None:
         pytest.param(answer_with(500, "x"), id="500"),
         pytest.param(answer_with(504, "x"), id="504"),
         pytest.param(answer_with(408, "x"), id="408"),
-        pytest.param(answer(200, b'{"accepted": 1}')[:-4], id="body lost"),
-        pytest.param(answer(200, b"<html>login</html>"), id="a page"),
-        pytest.param(reset_in_mid_body, id="reset in mid-body"),
     ],
 )
 def test_a_payload_that_may_have_been_taken_says_so(fault: Step) -> None:
@@ -636,6 +538,41 @@ def test_a_payload_that_may_have_been_taken_says_so(fault: Step) -> None:
         post(server, limits=limits)
     assert (caught.value.attempts, caught.value.outcome_unknown) == (3, True)
     assert str(caught.value).endswith("; it is not known whether the server has taken the payload")
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        pytest.param(answer(200, b'{"accepted": 1}')[:-4], '{"accepted"', id="shorter than its length"),
+        pytest.param(reset_in_mid_body, "[1, 2", id="reset in mid-body"),
+        pytest.param(stall_in_mid_body, "[1, 2", id="stall in mid-body"),
+        pytest.param(answer(200, b"<html>login</html>", content_type="text/html"), "<html>login</html>", id="a page"),
+        pytest.param(answer(200, b"\xff"), "\N{REPLACEMENT CHARACTER}", id="not UTF-8"),
+        pytest.param(answer(200, b"no gzip", Content_Encoding="gzip"), "", id="not gzip"),
+        pytest.param(answer(200, b"[1]", Content_Length="7, 8"), "", id="two lengths"),
+        pytest.param(answer(204, Content_Length="-7"), "", id="negative length"),
+        pytest.param(
+            b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n-5\r\n", "[]", id="negative chunk"
+        ),
+        pytest.param(b"HTTP/1.1 200 X\r\n", "", id="no headers"),
+        pytest.param(reset_in_headers, "", id="reset in the headers"),
+        pytest.param(b"HTTP/1.1 201 X\r\n" + b"X-A: b\r\n" * 200 + b"\r\n", "", id="too many headers"),
+        pytest.param(b"HTTP/1.1 201 X\r\nX-A: " + b"b" * 70_000, "", id="a header that is too long"),
+    ],
+)
+def test_a_payload_whose_status_of_success_has_come_is_not_sent_again(fault: Step, text: str) -> None:
+    with serving(fault) as server:
+        taken = post(server, limits=IMPATIENT)
+    assert (taken.status // 100, taken.text, taken.attempts) == (2, text, 1)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.long
+def test_a_text_without_end_behind_a_success_takes_one_read_timeout() -> None:
+    with serving(drip(b"HTTP/1.1 200 X\r\n\r\n", b"x" * 60)) as server:
+        began = time.monotonic()
+        assert set(post(server, limits=IMPATIENT).text) == {"x"}
+    assert time.monotonic() - began < 2
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 422, 425, 429, 501])

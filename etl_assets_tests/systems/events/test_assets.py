@@ -9,6 +9,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
+from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.systems.events import assets
 from etl_assets.systems.events import raw_layer as intake
 from etl_assets.systems.events.checks import CHECKS
@@ -67,6 +68,11 @@ def counts(found: dict[str, Any]) -> dict[str, int]:
 def left_out(found: dict[str, Any]) -> dict[str, int]:
     """How many events a materialisation left out, by reason."""
     return {name.removeprefix("left_out, "): value for name, value in found.items() if name.startswith("left_out, ")}
+
+
+def test_where_the_raw_layer_is_is_shown_without_what_is_secret() -> None:
+    root = ParquetRoot("memory://user:hidden@host/lake")
+    assert assets.raw_metadata(DAY, [], {}, root=root)["relation"] == "/***@host/lake/events/raw_events"
 
 
 def test_a_run_stores_the_intervals_of_its_day_and_says_what_became_of_them(job: Job, world: World) -> None:

@@ -177,7 +177,7 @@ def test_sites_do_not_hold_each_other_up(world: World) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize(
     "faults",
-    [NOT_COMMITTED, NEVER_ARRIVED, LOST, ["timeout", "504", "408"], ["html"] * 3, ["short-body", "500", "500"]],
+    [NOT_COMMITTED, NEVER_ARRIVED, LOST, ["timeout", "504", "408"], ["response-lost", "500", "500"]],
 )
 def test_without_an_answer_the_same_batch_goes_out_again(two: World, faults: list[str]) -> None:
     error = fail(two, faults)
@@ -191,6 +191,17 @@ def test_without_an_answer_the_same_batch_goes_out_again(two: World, faults: lis
     [sent] = two.batches()
     assert (sent["batch_key"], sent["body"], sent["attempts"]) == (frozen["batch_key"], frozen["body"], 2)
     two.assert_delivered_once()
+
+
+@pytest.mark.parametrize("fault", ["short-body", "reset-mid-body", "truncated-json", "html", "empty"])
+def test_a_success_is_its_status_whatever_becomes_of_the_body(two: World, fault: str) -> None:
+    two.simulator.conflict_on_replay = True
+    two.simulator.faults.script("site-outages", [fault])
+    assert two.deliver().delivered == 2
+    assert two.simulator.faults.counts()["site-outages"] == {fault: 1}
+    assert [(batch["state"], batch["attempts"], batch["http_status"]) for batch in two.batches()] == [
+        ("delivered", 1, 200)
+    ]
 
 
 @pytest.mark.long

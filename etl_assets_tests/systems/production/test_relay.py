@@ -82,6 +82,11 @@ class Exchange:
         self._transport.abort()
         await self.stall()
 
+    async def negative_chunk(self) -> None:
+        self._transport.write(b"-5\r\n")
+        self._transport.close()
+        await self.stall()
+
     async def stall(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
@@ -130,11 +135,11 @@ def status(code: int, **headers: str) -> Step:
     return step
 
 
-def body(*parts: bytes, then: str = "end") -> Step:
+def body(*parts: bytes, then: str = "end", code: int = 200) -> Step:
     """Exactly these bytes, then the end, a reset or nothing at all."""
 
     async def step(api: Api, exchange: Exchange) -> None:
-        await exchange.start(X_Stream_Source=api.source)
+        await exchange.start(status=code, X_Stream_Source=api.source)
         for part in parts:
             await exchange.write(part)
         await getattr(exchange, then)()
@@ -295,6 +300,8 @@ def test_an_api_without_a_source_has_the_source_without_a_name(api: Api, source:
         pytest.param(body(lines(1, 1700)[:-9], then="reset"), {0, 1000, 1699}, id="reset in the middle of a line"),
         pytest.param(body(lines(1, 1700), then="reset"), {0, 1000, 1700}, id="reset between two lines"),
         pytest.param(body(lines(1, 1700)[:-9]), {1699}, id="half a last line"),
+        pytest.param(body(lines(1, 1700)[:-9], then="negative_chunk"), {1699}, id="a chunk of a negative size"),
+        pytest.param(body(b"{", then="negative_chunk", code=503), {0}, id="503 with a chunk of a negative size"),
         pytest.param(
             body(lines(1, 1700)[:-9], then="stall"),
             {1699},

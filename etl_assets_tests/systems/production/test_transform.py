@@ -157,7 +157,9 @@ def test_an_id_keeps_all_its_digits(given_id: str, stored: int) -> None:
     assert only(spelled(id=given_id))[0] == stored
 
 
-@pytest.mark.parametrize("given_id", ["-1", "1.5", "null", "true", '"x"', str(2**63), "NaN"])
+@pytest.mark.parametrize(
+    "given_id", ["-1", "1.5", "null", "true", '"x"', str(2**63), "NaN", "9007199254740993.0", "1e16"]
+)
 def test_an_id_that_is_none_rejects_the_record(given_id: str) -> None:
     record = refused(spelled(id=given_id))
     assert record.raw["record"] == spelled(id=given_id)

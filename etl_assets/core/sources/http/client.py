@@ -24,12 +24,11 @@ from etl_assets.core.sources.http.outcomes import (
     Redactor,
     Rule,
     parse_json,
-    refuse_page,
     retry_after_s,
     rule_for_status,
     server_message,
 )
-from etl_assets.errors import PermanentError, TransientError
+from etl_assets.errors import PermanentError, PlatformError, TransientError
 
 if TYPE_CHECKING:
     import requests
@@ -229,8 +228,9 @@ class ApiClient:
     def post_json(self, path: str, body: bytes, *, headers: Mapping[str, str] | None = None) -> ApiResponse:
         """Sends a payload, the same bytes and headers at each attempt.
 
-        An attempt whose answer is lost may have taken effect and is repeated all the same: give an `Idempotency-Key`.
-        A page instead of an answer is no success: a proxy that answers for the API has delivered nothing.
+        A success is its status line: with a status of 2xx the call is done, and the text is what one read time-out brings
+        of the body, which may break off or be anything. An attempt without a status may have taken effect and is repeated
+        all the same: give an `Idempotency-Key`.
 
         Raises:
             ApiUnavailable: no usable answer within the limits.
@@ -286,15 +286,18 @@ class ApiClient:
             raise
 
     def _failing(self, action: "Callable[[], Answer]") -> "Answer":
-        """What an action gives; whatever the HTTP library raises is a Failed.
+        """What an action that reads what the server sends gives; what it raises is a Failed, or a failure of the platform.
 
-        Raised outside of the handler: what the library raised can quote headers, so it must not hang on to this.
+        Nobody can list what the libraries and parsers below raise at what a server can send, so that nothing is let
+        through. Raised outside of the handler: the exception can quote headers, so it must not hang on to this.
         """
         try:
             return action()
         except Failed as error:
             failure = error
-        except self._transport.NETWORK_ERRORS as error:
+        except PlatformError:
+            raise
+        except Exception as error:
             failure = Failed(*self._transport.rule_for_failure(error))
         raise failure from None
 
@@ -330,29 +333,32 @@ class ApiClient:
     def _document(self, response: "requests.Response", parse: Callable[[str, bytes], Answer]) -> Answer:
         if response.status_code not in _GET_SUCCESSES:
             raise self._refusal(response)
-        body, cut = self._transport.read_body(response, max_bytes=self._limits.max_body_bytes)
-        if cut:
+        body = bytearray()
+        self._transport.read_body(response, body, max_bytes=self._limits.max_body_bytes)
+        if len(body) > self._limits.max_body_bytes:
             what = f"the body is longer than {self._limits.max_body_bytes} bytes"
             raise Failed(what, TOO_LONG_RULE, status=response.status_code)
-        return parse(response.headers.get("Content-Type", ""), body)
+        return parse(response.headers.get("Content-Type", ""), bytes(body))
 
     def _acknowledgement(self, call: Call, response: "requests.Response") -> ApiResponse:
         if response.status_code // 100 != 2:
             raise self._refusal(response)
-        # It has succeeded: of a text without end, the beginning is enough.
-        body, _ = self._transport.read_body(response, max_bytes=self._limits.max_body_bytes)
-        refuse_page(body)
+        body = self._beginning(response, max_bytes=self._limits.max_body_bytes)
         return ApiResponse(response.status_code, self._redact(body.decode("utf-8", "replace")), call.attempts)
 
     def _refusal(self, response: "requests.Response") -> Failed:
-        """The failure that an answer without success is; its body is worth no more than one read time-out."""
-        self._read_until = min(self._ends_at, self._clock() + self._limits.read_timeout_s)
-        message = ""
-        with suppress(*self._transport.NETWORK_ERRORS):
-            body, _ = self._transport.read_body(response, max_bytes=_ERROR_BODY_BYTES)
-            message = self._redact.shorten(server_message(body))
+        """The failure that an answer without success is."""
+        message = self._redact.shorten(server_message(self._beginning(response, max_bytes=_ERROR_BODY_BYTES)))
         what = f"answered {response.status_code}" + (f" (“{message}”)" if message else "")
         return self._failed_status(response.status_code, what=what, wait_s=retry_after_s(response.headers))
+
+    def _beginning(self, response: "requests.Response", *, max_bytes: int) -> bytes:
+        """What comes of the body of an answer whose status has decided: it is worth no more than one read time-out."""
+        self._read_until = min(self._ends_at, self._clock() + self._limits.read_timeout_s)
+        body = bytearray()
+        with suppress(Failed):
+            self._failing(lambda: self._transport.read_body(response, body, max_bytes=max_bytes))
+        return bytes(body[:max_bytes])
 
     def _failed_status(self, status: int, *, what: str, wait_s: float | None = None) -> Failed:
         return Failed(what, rule_for_status(status), status=status, wait_s=wait_s)

@@ -13,6 +13,8 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
 
+from etl_assets.redaction import hidden
+
 MAX_MESSAGE_CHARS = 200
 _SECONDS = re.compile(r"\d+(\.\d+)?")
 
@@ -186,13 +188,10 @@ class Redactor:
     """Replaces secrets in text by `***`; its own repr does not show them."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        # The longest first: a secret that contains another must not leave its rest behind.
-        self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+        self._secrets = set(secrets)
 
     def __call__(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+        return hidden(text, self._secrets)
 
     def shorten(self, text: str) -> str:
         """The text without secrets, then cut: a cut first could leave half a secret."""

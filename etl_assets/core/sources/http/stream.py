@@ -3,7 +3,6 @@
 Connection, redirects, classification and redaction are those of `ApiClient`.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -65,7 +64,6 @@ class StreamClient(ApiClient):
         call = Call("GET", self._url(path), asked, params=params, headers=headers)
         self._ends_at = self._read_until = self._clock() + self._limits.deadline_s
         response = self._classified(call, lambda: self._opened(call))
-        self._read_until = math.inf
         with response:
             yield ByteStream(response.headers, self._chunks(call, response))
 
@@ -80,6 +78,8 @@ class StreamClient(ApiClient):
         begun = False
 
         def read() -> bytes:
+            # Silence is that of the body: what only frames or compresses it does not count.
+            self._read_until = self._clock() + self._limits.read_timeout_s
             chunk: bytes = response.raw.read1(CHUNK_BYTES, decode_content=True)
             try:
                 if not begun:

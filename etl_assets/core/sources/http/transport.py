@@ -7,10 +7,13 @@ deadline. Kept apart from `client` because importing the HTTP library costs a te
 
 import http.client
 import io
+import re
 import ssl
+import traceback
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +26,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from etl_assets.core.sources.http.outcomes import Action, Rule
 
 _CHUNK_BYTES = 64 * 1024
+_LENGTH = re.compile("[0-9]{1,18}")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _REACH = "check that {address} is right and that {base_url} can be reached from here"
@@ -51,25 +55,26 @@ FAILURE_RULES: tuple[tuple[type[BaseException], str, Rule], ...] = (
     (requests.exceptions.InvalidSchema, "the URL is invalid", Rule(Action.FAIL, False, _URL)),
     (urllib3.exceptions.LocationValueError, "the URL is invalid", Rule(Action.FAIL, False, _URL)),
     (requests.exceptions.InvalidHeader, "a header is invalid", Rule(Action.FAIL, False, "correct the headers given")),
+    (OSError, "the connection failed", Rule(Action.RETRY, True, _NETWORK)),
+    (requests.exceptions.RequestException, "the connection failed", Rule(Action.RETRY, True, _NETWORK)),
+    (urllib3.exceptions.HTTPError, "the connection failed", Rule(Action.RETRY, True, _NETWORK)),
 )
-_OTHER_FAILURE = ("the connection failed", Rule(Action.RETRY, True, _NETWORK))
-
-# What a request can raise; anything else is a mistake in the code and passes through.
-NETWORK_ERRORS = (
-    requests.exceptions.RequestException,
-    urllib3.exceptions.HTTPError,
-    http.client.HTTPException,
-    OSError,
-)
+_OTHER = Rule(Action.RETRY, True, "if it lasts, check that {base_url} is the API; else it is a mistake in this code")
 
 
 def rule_for_failure(error: BaseException) -> tuple[str, Rule]:
-    """What happened, without the exception's own text (it may quote headers and URLs), and the rule."""
+    """What happened, without the exception's own text (it may quote headers and URLs), and the rule.
+
+    What no row has was raised by a library, or a parser, that does not expect what the server sent; nobody can list
+    all of that, so it is told by its type and its place.
+    """
     chain = list(_causes(error))
     for kind, text, rule in FAILURE_RULES:
         if any(isinstance(cause, kind) for cause in chain):
             return text, rule
-    return _OTHER_FAILURE
+    *_, last = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(last.filename).name}, line {last.lineno}"
+    return f"the answer could not be read ({type(error).__name__} in {place})", _OTHER
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -121,9 +126,45 @@ class _BoundedReads(io.RawIOBase):
 class _BoundedAnswer(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, remaining_s: Callable[[], float], **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
+        self._is_post = kwargs.get("method") == "POST"
+        self._end_is_known = True
         # The file object that http.client made keeps the socket open until the body is read, so it is kept inside.
         raw = self.fp.detach()
         self.fp = io.BufferedReader(_BoundedReads(raw, sock, remaining_s))
+
+    def begin(self) -> None:
+        """Reads the status and the headers.
+
+        A POST has succeeded with its status line: headers that do not arrive behind one are none, and so is the body.
+        """
+        try:
+            super().begin()
+        except Exception:
+            if not self._is_post or not isinstance(self.version, int) or self.status // 100 != 2:
+                raise
+            self.headers = self.msg = http.client.HTTPMessage()
+            self.chunked, self.length, self.will_close = False, 0, True
+        codings = [value.strip().lower() for value in self.headers.get_all("Transfer-Encoding", [])]
+        lengths = {value.strip() for text in self.headers.get_all("Content-Length", []) for value in text.split(",")}
+        self._end_is_known = codings == ["chunked"] or (
+            not codings and len(lengths) <= 1 and all(map(_LENGTH.fullmatch, lengths))
+        )
+        if not self._end_is_known:
+            # The library above would refuse the whole answer for some of them, also where the status alone matters.
+            del self.headers["Content-Length"]
+
+    def read1(self, n: int = -1) -> bytes:
+        """A part of the body; of one of which nobody knows where it ends, none: cut off anywhere it would count as whole."""
+        if not self._end_is_known:
+            raise http.client.HTTPException("the headers do not say where the body ends")
+        return super().read1(n)
+
+    def _read_next_chunk_size(self) -> int:
+        # The standard library takes a negative one too, and then reads whatever there is.
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+        if size < 0:
+            raise http.client.HTTPException("a negative chunk size")
+        return size
 
 
 class BoundedAdapter(HTTPAdapter):
@@ -183,12 +224,10 @@ def open_session(
     return session
 
 
-def read_body(response: requests.Response, *, max_bytes: int) -> tuple[bytes, bool]:
-    """The body, and whether it was cut off after `max_bytes`, counted decompressed: a small one can unfold to gigabytes."""
-    data = bytearray()
-    while len(data) <= max_bytes:
-        chunk = response.raw.read(_CHUNK_BYTES, decode_content=True)
-        if not chunk:
-            return bytes(data), False
-        data += chunk
-    return bytes(data[:max_bytes]), True
+def read_body(response: requests.Response, body: bytearray, *, max_bytes: int) -> None:
+    """Appends the body as it arrives, to its end or until there is more than `max_bytes`.
+
+    They are counted decompressed: a small body can unfold to gigabytes.
+    """
+    while len(body) <= max_bytes and (chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True)):
+        body += chunk

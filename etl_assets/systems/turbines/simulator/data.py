@@ -23,6 +23,7 @@ from psycopg import sql
 from sqlalchemy.pool import QueuePool
 
 from etl_assets.errors import ConfigurationError, PlatformError
+from etl_assets.redaction import without_secrets
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Connection
@@ -308,8 +309,9 @@ def _translated(database_url: str) -> Iterator[None]:
         yield
     except (Error, OSError) as error:  # the latter is what a reader raises
         # A URL that cannot be read is repeated by libpq, password included.
-        text = " ".join(str(error).replace(database_url, "the URL").split())
-        raise SourceFailed(f"the source database failed: {text}") from error
+        said = " ".join(str(error).split())
+        text = without_secrets(said, database_url)
+        raise SourceFailed(f"the source database failed: {text}") from (error if text == said else None)
 
 
 class Source:
