@@ -97,7 +97,7 @@ def _report(instance: "dg.DagsterInstance", asset: "dg.AssetsDefinition", key: "
         commits = {
             name: commit
             for name, commit in commits.items()
-            if name and partitions.has_partition_key(name, dynamic_partitions_store=instance)
+            if name and (isinstance(partitions, dg.DynamicPartitionsDefinition) or partitions.has_partition_key(name))
         }
         known = instance.get_materialized_partitions(key)
     missing = sorted(set(commits) - known)

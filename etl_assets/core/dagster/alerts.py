@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from etl_assets.core import registry
 from etl_assets.core.sources.http.outcomes import Redactor
+from etl_assets.redaction import public_urls
 from etl_assets.settings import Settings, load_settings
 
 QUIET_S = 3600.0
@@ -40,7 +41,6 @@ MAX_CAUSE_CHARS = 500
 
 _log = logging.getLogger(__name__)
 _NUMBERS = re.compile(r"\b[0-9a-f]{8}(-?[0-9a-f]{4,})*\b|\d+", re.IGNORECASE)
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
 
 
 @dataclass(frozen=True)
@@ -207,14 +207,10 @@ def due_texts(incidents: Iterable[Incident], state: State, *, now: float) -> lis
 
 def redactor(settings: Settings) -> Callable[[str], str]:
     """Takes every secret of the settings of all systems, and credentials of any URL, out of a text; then cuts it."""
-    secrets = set()
-    for secret in registry.secrets(settings):
-        password = urlsplit(secret).password or ""
-        secrets |= {secret, password, unquote(password)}
-    hide = Redactor(secrets)
+    hide = Redactor(registry.secrets(settings))
 
     def redact(text: str) -> str:
-        clean = _CREDENTIALS.sub("***@", hide(text))
+        clean = public_urls(hide(text))
         return clean if len(clean) <= MAX_CAUSE_CHARS else clean[: MAX_CAUSE_CHARS - 1] + "…"
 
     return redact

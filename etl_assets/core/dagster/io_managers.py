@@ -137,7 +137,7 @@ class ParquetIOManager(StoreIOManager):
         root = root_at(self.url)
         write_manifest(root, self.postgres.database, contract)
         rows = sum(outcome.loaded + outcome.change.unchanged for outcome in outcomes)
-        return root.folder(Slice(contract)), rows
+        return root.shown(Slice(contract)), rows
 
 
 class MirroredIOManager(PostgresIOManager):
@@ -160,7 +160,7 @@ class MirroredIOManager(PostgresIOManager):
             contract, _ = stored_contract(context)
             root = root_at(self.url)
             rows = sum(mirror(root, self.postgres.database, slice_) for slice_ in slices_of(context, contract))
-            context.add_output_metadata({"parquet": root.folder(Slice(contract)), "parquet_rows_copied": rows})
+            context.add_output_metadata({"parquet": root.shown(Slice(contract)), "parquet_rows_copied": rows})
 
 
 def root_at(url: str) -> ParquetRoot:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 from urllib.parse import quote
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from etl_assets.core.slices.heads import Head
 from etl_assets.core.slices.slice import Slice
 from etl_assets.errors import ConfigurationError, PermanentError, TransientError
+from etl_assets.redaction import without_secrets
 
 HASH = b"etl_assets.content_hash"
 # Without a checksum per page a byte that a disk returns wrong is mostly a wrong value, and no error: of 400 single flipped bits in a
@@ -53,7 +54,7 @@ class ParquetRoot:
         url: a folder, or an fsspec URL (`s3://bucket/prefix`).
     """
 
-    url: str
+    url: str = field(repr=False)
 
     def filesystem(self) -> tuple[Any, str]:
         """The file system and the path of the root in it.
@@ -64,8 +65,13 @@ class ParquetRoot:
         try:
             found: tuple[Any, str] = fsspec.core.url_to_fs(self.url)
         except (ImportError, ValueError) as error:
-            raise ConfigurationError(f"ETL_STORAGE_URL cannot be used: {error}") from error
+            said = without_secrets(f"{error}", self.url)
+            raise ConfigurationError(f"ETL_STORAGE_URL cannot be used: {said}") from None
         return found
+
+    def shown(self, slice_: Slice) -> str:
+        """The folder of a slice, for people: without what its URL carries."""
+        return without_secrets(self.folder(slice_), self.url)
 
     def folder(self, slice_: Slice) -> str:
         """The folder of a slice, below the root."""

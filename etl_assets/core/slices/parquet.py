@@ -48,6 +48,7 @@ from etl_assets.core.slices.sweeping import give_up
 from etl_assets.core.slices.transaction import Transaction
 from etl_assets.core.slices.writing import WHOLE, Data, Given, given_parts, hash_of, settling
 from etl_assets.errors import ContractError, PermanentError
+from etl_assets.redaction import public_url
 
 __all__ = [
     "DamagedFile",
@@ -299,7 +300,7 @@ def stream_parquet(
     files = [path for path in found if path is not None]
     if not files:
         names = ", ".join(str(slice_) for slice_ in slices[:3])
-        raise NothingStored(f"{names}: nothing is stored under {root.url} yet: materialise it first")
+        raise NothingStored(f"{names}: nothing is stored under {public_url(root.url)} yet: materialise it first")
 
     def batches() -> Iterator[pa.RecordBatch]:
         for path in files:

@@ -18,7 +18,6 @@ from etl_assets.core.slices.reading import read
 from etl_assets.core.slices.slice import Slice, Span
 from etl_assets.core.slices.writing import Outcome
 from etl_assets.core.sources.http.client import Limits
-from etl_assets.redaction import without_secrets
 from etl_assets.systems.events.contracts import RawEvents, UsEventData
 from etl_assets.systems.events.files import quarters
 from etl_assets.systems.events.manifest import DAY, Entry, entries, midnight
@@ -127,7 +126,7 @@ def raw_metadata(
     more = [f"- and {len(troubled) - NAMED_AT_MOST} more"] if len(troubled) > NAMED_AT_MOST else []
     return {
         **_summed(outcomes),
-        "relation": without_secrets(root.folder(Slice(RawEvents)), root.url),
+        "relation": root.shown(Slice(RawEvents)),
         "files": len(outcomes),
         "dagster/partition_row_count": sum(entry.rows_raw or 0 for entry in manifest.values()),
         **{f"intervals_{state}": count for state, count in sorted(states.items())},
