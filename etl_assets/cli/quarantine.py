@@ -217,7 +217,15 @@ def _print_table(entries: "list[Entry]") -> None:
         faults = "\n".join(f"{f['column']}: {f['rule']} ({_short(f['raw'])})" for f in entry.faults)
         seen = f"{entry.last_seen:%Y-%m-%d %H:%M}"
         table.add_row(
-            entry.id[:8], entry.asset, entry.partition, entry.outcome, entry.status, faults, entry.source, str(entry.seen), seen
+            entry.id[:8],
+            entry.asset,
+            entry.partition,
+            entry.outcome,
+            entry.status,
+            faults,
+            entry.source,
+            str(entry.seen),
+            seen,
         )
     Console(width=None if Console().is_terminal else 200).print(table)
 

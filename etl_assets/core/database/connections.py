@@ -4,6 +4,7 @@ Bulk work goes over ADBC (`adbc`), everything else over psycopg (`connect`). Nei
 """
 
 import contextlib
+import os
 import re
 import threading
 import weakref
@@ -35,6 +36,7 @@ REFUSED = re.compile(
     r"(password|\S+) authentication failed|no password supplied|no pg_hba\.conf entry|is not permitted to log in"
     r"|(database|role) \S+ does not exist|permission denied for database"
 )
+SPARES = 4
 LOST = ("server closed the connection", "connection", "terminating", "SSL SYSCALL", "no COPY in progress")
 
 
@@ -55,6 +57,8 @@ class Database:
         self._used = ""
         self._lock = threading.Lock()
         self._adbc_pool: AdbcPool | None = None
+        self._spares = Spares()
+        weakref.finalize(self, self._spares.close)
 
     def __repr__(self) -> str:
         return f"Database({self._name})"
@@ -99,14 +103,24 @@ class Database:
         Raises:
             TransientError, PermanentError: what the server said, classified by its SQLSTATE.
         """
-        import psycopg
-
         self.prepare()
-        with (
-            self.translated("use the {} database"),
-            psycopg.connect(self.url, autocommit=autocommit, connect_timeout=10) as connection,
-        ):
+        with self.translated("use the {} database"), _opened(self.url, autocommit=autocommit) as connection:
             yield connection
+
+    @contextlib.contextmanager
+    def spare(self) -> "Iterator[psycopg.Connection[Any]]":
+        """As `connect`, each statement a transaction of its own. It is kept for others unless an exception passes: opening one takes longer
+        than what locks and heads take.
+        """
+        self.prepare()
+        with self.translated("use the {} database"):
+            connection = self._spares.take() or _opened(self.url, autocommit=True)
+            try:
+                yield connection
+            except BaseException:
+                connection.close()
+                raise
+            self._spares.keep(connection)
 
     def described(self, kind: str) -> str:
         """What server this is, for people.
@@ -147,8 +161,57 @@ class Database:
             return self._adbc_pool
 
     def close(self) -> None:
-        """Close the ADBC connections that nobody uses; the next use opens new ones."""
+        """Close the connections that nobody uses; the next use opens new ones."""
         self._pool().close()
+        self._spares.close()
+
+
+def _opened(url: str, *, autocommit: bool) -> "psycopg.Connection[Any]":
+    import psycopg
+
+    # Prepared statements would not survive that a connection is made as good as new.
+    return psycopg.connect(url, autocommit=autocommit, connect_timeout=10, prepare_threshold=None)
+
+
+class Spares:
+    """Connections that nobody uses, of this process."""
+
+    def __init__(self) -> None:
+        self._idle: list[psycopg.Connection[Any]] = []
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+
+    def take(self) -> "psycopg.Connection[Any] | None":
+        """One that the server still knows; None if there is none."""
+        with self._lock:
+            if self._process != os.getpid():
+                # Those of the process that this one was forked from are not to be used, nor closed.
+                self._idle, self._process = [], os.getpid()
+            while self._idle:
+                connection = self._idle.pop()
+                with contextlib.suppress(Exception):
+                    connection.execute("SELECT 1")
+                    return connection
+                connection.close()
+        return None
+
+    def keep(self, connection: "psycopg.Connection[Any]") -> None:
+        """Make one as good as new and keep it, or close it."""
+        with self._lock:
+            if len(self._idle) < SPARES and self._process == os.getpid():
+                with contextlib.suppress(Exception):
+                    connection.execute("DISCARD ALL")
+                    self._idle.append(connection)
+                    return
+        connection.close()
+
+    def close(self) -> None:
+        """Close all."""
+        with self._lock:
+            while self._idle:
+                connection = self._idle.pop()
+                if self._process == os.getpid():
+                    connection.close()
 
 
 @contextlib.contextmanager

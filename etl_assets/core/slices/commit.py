@@ -237,9 +237,10 @@ def _entered(
             raise _Busy
         transaction.run(draw_statement(free))
     covered = [slice_ for slice_ in slices if slice_ not in free]
-    if covered:
-        # Of partitions under the lock of their whole table, that may have none.
-        transaction.run(draw_statement(covered, by=0))
+    # Of partitions under the lock of their whole table, that may have none.
+    unknown = [slice_ for slice_ in covered if not any(key_of(slice_) in lock.generations for lock in locks)]
+    if unknown:
+        transaction.run(draw_statement(unknown, by=0))
     heads = hold(transaction, slices)
     for lock in locks:
         _require_generations(transaction, lock, covered)

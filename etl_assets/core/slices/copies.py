@@ -29,6 +29,7 @@ from etl_assets.core.slices.files import (
     rows_and_hash,
 )
 from etl_assets.core.slices.heads import NO_HEAD, Head, heads_of, key_of
+from etl_assets.core.slices.lock import Lock, locked
 from etl_assets.core.slices.session import retried
 from etl_assets.core.slices.slice import Slice
 from etl_assets.errors import PlatformError
@@ -39,7 +40,7 @@ LONGEST_MANIFEST = 2_000
 ROUNDS = 5
 
 
-def publish(root: ParquetRoot, database: Database, slice_: Slice) -> None:
+def publish(root: ParquetRoot, lock: Lock, slice_: Slice) -> None:
     """Make the copy of a slice in files one of the file that counts. What goes wrong is left to housekeeping: the commit stands."""
     filesystem, _ = root.filesystem()
     folder = root.folder(slice_)
@@ -48,7 +49,7 @@ def publish(root: ParquetRoot, database: Database, slice_: Slice) -> None:
         filesystem.cp_file(f"{folder}/{head.file}", temporary)
 
     with contextlib.suppress(PlatformError, OSError):
-        _follow_head(root, database, slice_, copied)
+        _follow_head(root, slice_, lambda: lock.head(slice_), copied)
 
 
 def mirror(root: ParquetRoot, database: Database, slice_: Slice) -> int:
@@ -73,19 +74,21 @@ def mirror(root: ParquetRoot, database: Database, slice_: Slice) -> int:
                 writer.write_batch(batch)
                 rows += batch.num_rows
 
-    retried(lambda: _follow_head(root, database, slice_, dumped))
+    retried(lambda: _follow_head(root, slice_, lambda: _head(database, slice_), dumped))
     return rows
 
 
-def _follow_head(root: ParquetRoot, database: Database, slice_: Slice, make: Callable[[Head, str], None]) -> None:
+def _follow_head(
+    root: ParquetRoot, slice_: Slice, head_now: Callable[[], Head], make: Callable[[Head, str], None]
+) -> None:
     """Put a copy in its place until it is one of what stands: whoever replaced a newer one sees that the head has moved."""
     filesystem, _ = root.filesystem()
     folder = root.folder(slice_)
-    head = _head(database, slice_)
+    head = head_now()
     for _ in range(ROUNDS):
         with _replaced(filesystem, folder, COPY) as temporary:
             make(head, temporary)
-        now = _head(database, slice_)
+        now = head_now()
         if now.commit_id == head.commit_id:
             return
         head = now
@@ -151,7 +154,8 @@ def mend(root: ParquetRoot, database: Database, contract: type[Contract]) -> int
         names = names_in(filesystem, folder)
         counts = rows_and_hash(filesystem, f"{folder}/{head.file}")
         if COPY not in names or rows_and_hash(filesystem, f"{folder}/{COPY}") != counts or counts[1] is None:
-            publish(root, database, slice_)
+            with locked(database, [slice_]) as lock:
+                publish(root, lock, slice_)
             mended += 1
     write_manifest(root, database, contract, longest=10 * 365 * 96)
     return mended

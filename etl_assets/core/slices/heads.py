@@ -102,7 +102,7 @@ def heads_query(slices: Sequence[Slice]) -> sql.Composed:
 
 def heads_of(database: Database, slices: Sequence[Slice]) -> dict[tuple[str, str], Head]:
     """The heads of slices, by one query however many they are."""
-    with database.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
+    with database.spare() as connection, connection.cursor(row_factory=dict_row) as cursor:
         return as_heads(cursor.execute(heads_query(slices)).fetchall())
 
 

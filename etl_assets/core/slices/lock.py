@@ -12,10 +12,20 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from etl_assets.core.database.connections import Database
 from etl_assets.core.database.locks import LOCK_TIMEOUT
-from etl_assets.core.slices.heads import WHOLE_TABLE, draw_statement, generations_query, key_of
+from etl_assets.core.slices.heads import (
+    NO_HEAD,
+    WHOLE_TABLE,
+    Head,
+    as_heads,
+    draw_statement,
+    generations_query,
+    heads_query,
+    key_of,
+)
 from etl_assets.core.slices.slice import Slice
 from etl_assets.errors import TransientError
 
@@ -147,7 +157,7 @@ class Lock:
         if self._connection is not None and not self._connection.closed:
             return
         self._stack.close()
-        self._connection = self._stack.enter_context(self._database.connect(autocommit=True))
+        self._connection = self._stack.enter_context(self._database.spare())
         self.pid = self._connection.info.backend_pid
         with self._database.translated("lock slices of the {} database"):
             self._connection.execute("SET idle_session_timeout = 0")
@@ -170,6 +180,16 @@ class Lock:
             with contextlib.suppress(Exception):
                 if connection is not None and not connection.closed:
                     connection.execute("SELECT 1")
+
+    def head(self, slice_: Slice) -> Head:
+        """The standing commit of a slice, asked on the connection of the lock.
+
+        Raises:
+            TransientError: if that is lost.
+        """
+        assert self._connection is not None
+        with self._database.translated("use the {} database"), self._connection.cursor(row_factory=dict_row) as cursor:
+            return as_heads(cursor.execute(heads_query([slice_])).fetchall()).get(key_of(slice_), NO_HEAD)
 
     def close(self) -> None:
         """Give the locks back."""

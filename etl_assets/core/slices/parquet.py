@@ -24,6 +24,7 @@ from etl_assets.core.slices.copies import publish
 from etl_assets.core.slices.corrections import Corrector
 from etl_assets.core.slices.difference import Rows
 from etl_assets.core.slices.files import (
+    COPY,
     PARTITION,
     WRITTEN,
     DamagedFile,
@@ -95,7 +96,7 @@ def write_parquet(
 def store_files(
     session: Session, root: ParquetRoot, loads: "Sequence[FileLoad]", how: Write, *, beside: Sequence[Part] = ()
 ) -> list[Outcome]:
-    """Store slices in files, in one commit, under a lock that covers them.
+    """Store slices in files, in one commit, under the lock of the write, which covers them.
 
     Args:
         beside: what is written in the same commit.
@@ -103,12 +104,14 @@ def store_files(
     Returns:
         What became of the rows, those of the files first.
     """
+    assert how.lock is not None
     parts = [load.part for load in loads]
     outcomes = commit(session, [*parts, *beside], how, repeatable=lambda: all(load.repeatable for load in loads))
     for load in loads:
         for name in load.given_up:
             remove(root.filesystem()[0], f"{root.folder(load.slice)}/{name}")
-        publish(root, session.database, load.slice)
+        if not load.is_copied:
+            publish(root, how.lock, load.slice)
     return outcomes
 
 
@@ -129,6 +132,7 @@ class FileLoad:
         self._corrector = Corrector(given.slice)
         self._commit_id = uuid.uuid4().hex
         self._written: Loaded | None = None
+        self._standing: str | None = None
         self.given_up: Sequence[str] = ()
 
     @property
@@ -138,6 +142,12 @@ class FileLoad:
         return Part(self._given.slice, self._how.mode, self, settle, self._commit_id)
 
     @property
+    def is_copied(self) -> bool:
+        """Whether the file is the one that stood before, and there is a copy."""
+        copy = f"{self._root.folder(self.slice)}/{COPY}"
+        return self.loaded.file == self._standing and bool(self._root.filesystem()[0].exists(copy))
+
+    @property
     def repeatable(self) -> bool:
         """Whether it can be loaded again: record batches only once they are in their file."""
         data = self._given.data
@@ -145,6 +155,7 @@ class FileLoad:
 
     def __call__(self, transaction: Transaction, head: Head) -> Loaded:
         """Write the file unless the one that stands has these rows; what is older than the contract keeps is given up."""
+        self._standing = head.file
         self.loaded = self._loaded(transaction, head)
         self.given_up = give_up(transaction, self.slice, standing=head.file)
         return self.loaded

@@ -93,7 +93,7 @@ def replay(
                 locks = [slice_, *(other.slice for other in beside)]
                 with locked(database, locks) as lock:
                     commit(session, [part, *beside], replace(write, lock=lock))
-                    publish(root, database, slice_)
+                    publish(root, lock, slice_)
             else:
                 commit(session, [part, *beside], write)
     except _NothingToStore as nothing:
