@@ -292,6 +292,11 @@ async def _empty(exchange: Exchange, body: bytes) -> bool:
     return False
 
 
+async def _html(exchange: Exchange, body: bytes) -> bool:
+    await exchange.answer(HTMLResponse(HTML))
+    return False
+
+
 async def _slow(exchange: Exchange, body: bytes) -> bool:
     await exchange.begin(length=len(body))
     for i in range(len(body)):
@@ -314,7 +319,6 @@ INSTEAD: dict[str, Callable[[Exchange], Awaitable[None]]] = {
     "429-retry-after-date": _status(429, "too many requests", _date),
     "reset": Exchange.reset,
     "timeout-before-commit": _timeout_before_commit,
-    "html": lambda exchange: exchange.answer(HTMLResponse(HTML)),
 }
 # The handler runs and what it does stays done; its answer does not arrive, or damaged or late.
 AFTERWARDS: dict[str, Callable[[Exchange, bytes], Awaitable[bool]]] = {
@@ -325,6 +329,8 @@ AFTERWARDS: dict[str, Callable[[Exchange, bytes], Awaitable[bool]]] = {
     "truncated-json": _truncated_json,
     "short-body": _short_body,
     "empty": _empty,
+    # After the handler: to a POST a success is its status line.
+    "html": _html,
     "slow": _slow,
 }
 KINDS = (*INSTEAD, *AFTERWARDS)
