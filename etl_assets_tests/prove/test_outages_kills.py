@@ -20,7 +20,7 @@ import pytest
 from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.slices.slice import Slice
 from etl_assets.errors import PermanentError
-from etl_assets.systems.outages import delivery as outbox
+from etl_assets.systems.outages import delivery
 from etl_assets.systems.outages.contracts import RawOutages, RawSiteInfo
 from etl_assets.systems.outages.settings import OutagesSettings
 from etl_assets_tests.systems.outages.forker import Child, Forker, ours
@@ -163,7 +163,7 @@ class Bench:
         self.world.simulator.faults.clear()
         child = self.run()
         if "is disputed" in child.out:
-            outbox.settle_by_hand(self.world.database, self.world.batches()[-1]["batch_key"], delivered=False)
+            delivery.settle_by_hand(self.world.database, self.world.batches()[-1]["batch_key"], delivered=False)
             child = self.run()
         assert child.code == 0, f"killed {where}: the next run said {child.out}{child.err}"
         taken = self.world.simulator.delivered_rows(SITE)

@@ -12,8 +12,8 @@ from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Outcome, Write, write
 from etl_assets.errors import PlatformError, combined
-from etl_assets.systems.outages import delivery as outbox
 from etl_assets.systems.outages.contracts import RawOutages, RawSiteInfo, SiteDevices, SiteOutages
+from etl_assets.systems.outages.delivery import Delivery, deliver
 from etl_assets.systems.outages.settings import OutagesSettings
 from etl_assets.systems.outages.source import OutagesApi
 from etl_assets.systems.outages.transform import (
@@ -86,7 +86,7 @@ def sync_sites(
                 how = Write("snapshot", source="GET /outages")
                 snapshot = new = write_parquet(root, database, raw, [Slice(RawOutages)], how)
             stored = _store(site, raw.valid, infos, began_from, root, database)
-            result = _result(outbox.deliver(database, api, site), stored[-1], [*new, *stored])
+            result = _result(deliver(database, api, site), stored[-1], [*new, *stored])
         except PlatformError as failure:
             failures.append(failure)
         else:
@@ -116,7 +116,7 @@ def _store(
     ]
 
 
-def _result(delivery: outbox.Delivery, outages: Outcome, outcomes: Sequence[Outcome]) -> SyncResult:
+def _result(delivery: Delivery, outages: Outcome, outcomes: Sequence[Outcome]) -> SyncResult:
     return SyncResult(
         site=delivery.site,
         outages=outages.loaded + outages.change.unchanged,
