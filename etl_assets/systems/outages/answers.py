@@ -20,9 +20,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Meaning:
-    """What becomes of a batch with an answer.
+    """What becomes of a batch with an answer; each is one of its kind, whatever it has in common with others.
 
     Attributes:
         clear: its state if nothing of it can have arrived before.

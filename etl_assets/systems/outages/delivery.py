@@ -154,7 +154,7 @@ def send(connection: Connection[Any], api: OutagesApi, batch: Batch, *, run_id: 
     if after.state == "delivered":
         return outbox.acknowledge(connection, replace(after, response=said), run_id=run_id)
     if failure is None:
-        said = f"outages API, POST for {batch.site_id}: answered {status}, which is no success of the whole: {said}"
+        said = f"outages API, POST /site-outages/{batch.site_id}: answered {status}, no success of the whole: {said}"
     after = replace(after, response=said)
     outbox.record_outcome(connection, after)
     if after.state == "disputed":

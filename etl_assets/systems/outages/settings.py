@@ -17,7 +17,7 @@ class OutagesSettings(Settings):
     outages_api_key: SecretStr | None = Field(None, description="Key of the outage API, sent as x-api-key")
     outages_conflict_means: Literal["in_progress", "delivered"] = Field(
         "in_progress",
-        description="What a 409 to a POST says, by the API's owner: the same request is still worked on; or it was taken before",
+        description="What a 409 to a POST says, by the API's owner: the same request is still worked on; or it was taken before, whole",
     )
     outages_idempotency_keys: Literal["heeded", "ignored"] = Field(
         "heeded",

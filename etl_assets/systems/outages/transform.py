@@ -137,25 +137,26 @@ def outages_of_sites(
     identity = ["site_id", "device_id", "begin_at", "end_at"]
     first = named.groupby(identity)[["begin_text", "end_text", "position"]].transform("first")
     outages = pd.DataFrame({**{name: named[name] for name in identity}, "name": named["device_name"], **first})
-    outages["delivery_key"] = _delivery_keys(outages)
+    instants = [outages[name].dt.as_unit("us").astype("int64") for name in ("begin_at", "end_at")]
+    parts = zip(outages["site_id"], outages["device_id"], *instants, outages["name"], strict=True)
+    outages["delivery_key"] = [_delivery_key(*part) for part in parts]
     return outages[list(SiteOutages.columns)].reset_index(drop=True)
 
 
 def delivery_keys(site: str, outages: Sequence[Mapping[str, str]]) -> list[str]:
     """What is delivered once, of each outage of a payload; its times are read as those of `GET /outages` are."""
-    frame = pd.DataFrame({"name": [outage["name"] for outage in outages]}, dtype=object)
-    frame["site_id"], frame["device_id"] = site, [outage["id"] for outage in outages]
-    for name, field in (("begin_at", "begin"), ("end_at", "end")):
-        texts = pd.Series([outage[field] for outage in outages], dtype=object)
-        frame[name] = cast_column(texts, RawOutages.columns[name]).values.to_pandas()
-    return _delivery_keys(frame)
+    texts = pd.Series([outage[field] for field in ("begin", "end") for outage in outages], dtype=object)
+    instants = cast_column(texts, RawOutages.columns["begin_at"]).values.cast("int64").to_pylist()
+    begins, ends = instants[: len(outages)], instants[len(outages) :]
+    return [
+        _delivery_key(site, outage["id"], begin, end, outage["name"])
+        for outage, begin, end in zip(outages, begins, ends, strict=True)
+    ]
 
 
-def _delivery_keys(outages: pd.DataFrame) -> list[str]:
-    """Hashes of site, device, instants in microseconds since 1970, and name."""
-    instants = [outages[name].dt.as_unit("us").astype("int64") for name in ("begin_at", "end_at")]
-    columns = (outages["site_id"], outages["device_id"], *instants, outages["name"])
-    return [hashlib.sha256(json.dumps(row).encode()).hexdigest() for row in zip(*columns, strict=True)]
+def _delivery_key(site: str, device: str, begin_us: int, end_us: int, name: str) -> str:
+    """The hash of an outage, its instants in microseconds since 1970."""
+    return hashlib.sha256(json.dumps([site, device, begin_us, end_us, name]).encode()).hexdigest()
 
 
 def payload(pending: Iterable[Mapping[str, Any]]) -> str:
