@@ -171,7 +171,7 @@ class Bench:
         self.tally.lost += len(self.taken - taken)
         assert taken == self.taken, f"killed {where}"
         assert self.state() == self.after, f"killed {where}"
-        assert set(self.world.states()) <= {"delivered", "refused"}
+        assert set(self.world.states()) <= {"delivered", "refused", "thawed"}
         self.world.assert_delivered_once()
         self.world.assert_books_balance()
 
@@ -194,7 +194,7 @@ def another_time(bench: Bench) -> None:
 
 
 def left_behind(bench: Bench) -> None:
-    """A batch is frozen that certainly did not arrive, and that the data have left behind: it will be refused."""
+    """A batch is frozen that certainly did not arrive, and that the data have left behind: it will be thawed."""
     bench.empty()
     bench.world.simulator.faults.script("site-outages", ["429"] * 3)
     assert bench.run().code == 1
@@ -236,7 +236,7 @@ def test_a_run_that_is_killed_at_a_step_is_made_good_by_the_next(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("failure", ["refused", "unavailable", "transaction"])
+@pytest.mark.parametrize("failure", ["thawed", "unavailable", "transaction"])
 def test_a_run_that_is_killed_while_it_records_a_failure_is_made_good(bench: Bench, failure: str, when: str) -> None:
     prepare = another_time if failure == "unavailable" else left_behind
     step = "end of a transaction" if failure == "transaction" else "record outcome"
