@@ -329,6 +329,7 @@ AFTERWARDS: dict[str, Callable[[Exchange, bytes], Awaitable[bool]]] = {
     "truncated-json": _truncated_json,
     "short-body": _short_body,
     "empty": _empty,
+    # After the handler: to a POST a success is its status line.
     "html": _html,
     "slow": _slow,
 }

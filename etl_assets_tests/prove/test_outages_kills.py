@@ -20,7 +20,7 @@ import pytest
 from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.slices.slice import Slice
 from etl_assets.errors import PermanentError
-from etl_assets.systems.outages import delivery as outbox
+from etl_assets.systems.outages import delivery
 from etl_assets.systems.outages.contracts import RawOutages, RawSiteInfo
 from etl_assets.systems.outages.settings import OutagesSettings
 from etl_assets_tests.systems.outages.forker import Child, Forker, ours
@@ -163,7 +163,7 @@ class Bench:
         self.world.simulator.faults.clear()
         child = self.run()
         if "is disputed" in child.out:
-            outbox.settle_by_hand(self.world.database, self.world.batches()[-1]["batch_key"], delivered=False)
+            delivery.settle_by_hand(self.world.database, self.world.batches()[-1]["batch_key"], delivered=False)
             child = self.run()
         assert child.code == 0, f"killed {where}: the next run said {child.out}{child.err}"
         taken = self.world.simulator.delivered_rows(SITE)
@@ -171,7 +171,7 @@ class Bench:
         self.tally.lost += len(self.taken - taken)
         assert taken == self.taken, f"killed {where}"
         assert self.state() == self.after, f"killed {where}"
-        assert set(self.world.states()) <= {"delivered", "refused"}
+        assert set(self.world.states()) <= {"delivered", "refused", "thawed"}
         self.world.assert_delivered_once()
         self.world.assert_books_balance()
 
@@ -194,7 +194,7 @@ def another_time(bench: Bench) -> None:
 
 
 def left_behind(bench: Bench) -> None:
-    """A batch is frozen that certainly did not arrive, and that the data have left behind: it will be refused."""
+    """A batch is frozen that certainly did not arrive, and that the data have left behind: it will be thawed."""
     bench.empty()
     bench.world.simulator.faults.script("site-outages", ["429"] * 3)
     assert bench.run().code == 1
@@ -236,7 +236,7 @@ def test_a_run_that_is_killed_at_a_step_is_made_good_by_the_next(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("failure", ["refused", "unavailable", "transaction"])
+@pytest.mark.parametrize("failure", ["thawed", "unavailable", "transaction"])
 def test_a_run_that_is_killed_while_it_records_a_failure_is_made_good(bench: Bench, failure: str, when: str) -> None:
     prepare = another_time if failure == "unavailable" else left_behind
     step = "end of a transaction" if failure == "transaction" else "record outcome"

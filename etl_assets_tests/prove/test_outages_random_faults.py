@@ -12,7 +12,7 @@ from etl_assets.errors import PlatformError
 from etl_assets.simulators.faults import KINDS
 from etl_assets_tests.systems.outages import world as worlds
 from etl_assets_tests.systems.outages.runs import Runs, failed_steps, failure
-from etl_assets_tests.systems.outages.world import World, quick_api
+from etl_assets_tests.systems.outages.world import QUICK, World, quick_api
 
 RUNS, SITES, SEED = 200, 10, 20220101
 HASTY = Limits(
@@ -46,11 +46,13 @@ def test_two_hundred_runs_of_which_half_of_all_calls_fail(world: World, monkeypa
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda policy, attempt: 0.001)
     monkeypatch.setattr(worlds, "QUICK", HASTY)
     monkeypatch.setattr(worlds.quick_api, "__kwdefaults__", {"limits": HASTY})
-    dice, simulator, patient = random.Random(SEED), world.simulator, world.api
+    monkeypatch.setenv("OUTAGES_CONFLICT_MEANS", "delivered")  # as the simulator means it
+    dice, simulator = random.Random(SEED), world.simulator
+    patient = quick_api(world.url, simulator.api_key, limits=QUICK, conflict_means="delivered")
     sites = [f"site-{number}" for number in range(SITES)]
     for site in sites:
         simulator.site_info(site)
-    world.api = quick_api(world.url, simulator.api_key, limits=HASTY)
+    world.api = quick_api(world.url, simulator.api_key, limits=HASTY, conflict_means="delivered")
     faulty = dict.fromkeys(KINDS, 0.5 / len(KINDS))
     for call in ("outages", "site-info", "site-outages"):
         simulator.faults.rates(call, faulty)

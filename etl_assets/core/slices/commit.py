@@ -31,10 +31,10 @@ from etl_assets.core.contracts import Record
 from etl_assets.core.slices.heads import Head, draw_statement, generations_query, hold, key_of
 from etl_assets.core.slices.inputs import Inputs
 from etl_assets.core.slices.ledger import record
-from etl_assets.core.slices.lock import WRITES_FOR, Lock, locked, try_statement, wanted
+from etl_assets.core.slices.lock import WRITES_FOR, Lock, LookOutdated, locked, try_statement, wanted
 from etl_assets.core.slices.merging import Change
 from etl_assets.core.slices.quarantine import store_records
-from etl_assets.core.slices.session import Outdated, Session, retried
+from etl_assets.core.slices.session import Session, retried
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.transaction import Transaction, names
 
@@ -42,10 +42,6 @@ BALANCED = ("inserted", "updated", "unchanged", "deduplicated", "quarantined")
 COUNTS = ("received", *(count.name for count in fields(Change)), "quarantined", "flagged")
 # These find rows by their key, wherever in the table they are.
 BY_KEY = ("upsert", "replay")
-
-
-class LookOutdated(Outdated):
-    """Somebody else has had the lock since the source was asked, so that the answer may be older than what stands."""
 
 
 class _Busy(Exception):
@@ -203,9 +199,27 @@ def commit(
     try:
         return retried(functools.partial(attempt, mine), while_=repeatable)
     except _Busy:
-        free = _not_covered(slices, mine)
+        return _waited(session, attempt, slices, whole, mine, repeatable)
+
+
+def _waited(
+    session: Session,
+    attempt: Callable[[Sequence[Lock]], list[Outcome]],
+    slices: Sequence[Slice],
+    whole: Collection[str],
+    mine: Sequence[Lock],
+    repeatable: Callable[[], bool],
+) -> list[Outcome]:
+    """Commit once the locks that others hold are free; one that is lost meanwhile is waited for again, for nothing was looked at under it."""
+    free = _not_covered(slices, mine)
+    for last in (False, False, True):
         with locked(session.database, free, whole=whole) as lock:
-            return retried(functools.partial(attempt, [*mine, lock]), while_=repeatable)
+            try:
+                return retried(functools.partial(attempt, [*mine, lock]), while_=repeatable)
+            except LookOutdated:
+                if mine or last or not repeatable():
+                    raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def in_postgres(slice_: Slice) -> bool:
@@ -250,16 +264,8 @@ def _entered(
 def _require_generations(transaction: Transaction, lock: Lock, slices: Sequence[Slice]) -> None:
     """Raise `LookOutdated` if somebody else has had the lock of these slices since it was taken."""
     mine = [lock.covering(slice_) for slice_ in slices if lock.covers(slice_)]
-    if not mine:
-        return
-    for row in transaction.rows(generations_query(mine)).to_pylist():
-        table, partition = row["asset"], row["partition"]
-        if row["generation"] != lock.generations[table, partition]:
-            place = f"{table}[{partition}]" if partition else table
-            raise LookOutdated(
-                f"the lock of {place} was lost, and another writer has had it since: nothing was stored, the source has to be"
-                " asked again"
-            )
+    if mine:
+        lock.compare(tuple(row.values()) for row in transaction.rows(generations_query(mine)).to_pylist())
 
 
 def _written(transaction: Transaction, part: Part, head: Head, how: Write, started: float) -> Outcome:

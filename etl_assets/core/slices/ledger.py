@@ -85,11 +85,3 @@ def record(transaction: Transaction, slice_: Slice, entry: Mapping[str, Any], he
     )
     if transaction.changed(statement) != 1:
         raise AssertionError(f"{slice_} has no head: a fault of the write path itself")
-
-
-def ledger_statement(slice_: Slice, entry: Mapping[str, Any]) -> sql.Composed:
-    """The INSERT of one write, for whichever connection has the transaction; the database's clock gives the instant."""
-    row = {"asset": slice_.contract.config.table, "partition": slice_.name, "generation": 0, **entry}
-    return sql.SQL("INSERT INTO etl.ledger ({}, committed_at) VALUES ({}, clock_timestamp())").format(
-        names(row), sql.SQL(", ").join([sql.Literal(value) for value in row.values()])
-    )

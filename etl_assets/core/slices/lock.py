@@ -8,7 +8,7 @@ meets the fence (see `commit.py`).
 import contextlib
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psycopg import sql
@@ -26,6 +26,7 @@ from etl_assets.core.slices.heads import (
     heads_query,
     key_of,
 )
+from etl_assets.core.slices.session import Outdated
 from etl_assets.core.slices.slice import Slice
 from etl_assets.errors import TransientError
 
@@ -109,6 +110,10 @@ def try_statement(locks: Sequence[Wanted], *, until: str) -> sql.Composed:
     )
 
 
+class LookOutdated(Outdated):
+    """Somebody else has had the lock since the source was asked, so that the answer may be older than what stands."""
+
+
 class Lock:
     """The locks of some slices, with what their generations were when they were taken.
 
@@ -180,6 +185,31 @@ class Lock:
             with contextlib.suppress(Exception):
                 if connection is not None and not connection.closed:
                     connection.execute("SELECT 1")
+
+    def compare(self, generations: Iterable[tuple[str, str, int]]) -> None:
+        """Compare generations as they are with those that were drawn.
+
+        Raises:
+            LookOutdated: if another writer has had a lock since.
+        """
+        for table, partition, generation in generations:
+            if generation != self.generations[table, partition]:
+                place = f"{table}[{partition}]" if partition else table
+                raise LookOutdated(
+                    f"the lock of {place} was lost, and another writer has had it since: nothing was stored or sent, the source has"
+                    " to be asked again"
+                )
+
+    def require(self, connection: "psycopg.Connection[Any]", slice_: Slice) -> None:
+        """Keep the lock from being given to anybody else before the transaction of a connection ends.
+
+        Raises:
+            LookOutdated: if another writer has had it since it was taken.
+        """
+        held = self.covering(slice_)
+        keep = "SELECT 1 FROM etl.heads WHERE asset = %s AND partition = %s FOR UPDATE"
+        connection.execute(keep, key_of(held))
+        self.compare(connection.execute(generations_query([held])).fetchall())
 
     def head(self, slice_: Slice) -> Head:
         """The standing commit of a slice, asked on the connection of the lock.

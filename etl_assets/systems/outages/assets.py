@@ -11,7 +11,6 @@ from etl_assets.core.dagster.bodies import classified
 from etl_assets.core.dagster.contract_types import effect, loads, stored
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.errors import PermanentError, PlatformError, combined
-from etl_assets.systems.outages import delivery as outbox
 from etl_assets.systems.outages.contracts import (
     DeliveredSiteOutages,
     RawOutages,
@@ -19,6 +18,7 @@ from etl_assets.systems.outages.contracts import (
     SiteDevices,
     SiteOutages,
 )
+from etl_assets.systems.outages.delivery import deliver
 from etl_assets.systems.outages.source import OutagesApiResource
 from etl_assets.systems.outages.transform import (
     CUTOFF,
@@ -105,7 +105,7 @@ def delivered_site_outages(
     for site in sorted(context.partition_keys):
         started = time.perf_counter()
         try:
-            delivery = outbox.deliver(postgres.database, api, site, run_id=context.run.run_id)
+            delivery = deliver(postgres.database, api, site, run_id=context.run.run_id)
         except PlatformError as error:
             failures.append(error)
             continue

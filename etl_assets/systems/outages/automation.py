@@ -10,7 +10,7 @@ import dagster as dg
 
 from etl_assets.core.dagster.automation import FIRST_WAIT_S, LONGEST_WAIT_S, partition_range
 from etl_assets.core.dagster.database import PostgresResource
-from etl_assets.systems.outages import delivery as outbox
+from etl_assets.systems.outages.answers import ANSWERS, NOT_ABOUT_THE_PAYLOAD
 from etl_assets.systems.outages.assets import SITES, SITES_NAME, delivered_site_outages
 from etl_assets.systems.outages.contracts import RawOutages
 from etl_assets.systems.outages.settings import OutagesSettings
@@ -130,6 +130,6 @@ def _waiting(postgres: PostgresResource) -> dict[str, Pending]:
             " FROM outages.delivery_batches AS b WHERE b.site_id = o.site_id ORDER BY frozen_at DESC LIMIT 1), false)"
             " FROM outages.site_outages AS o WHERE NOT EXISTS (SELECT FROM outages.delivered_site_outages AS d"
             " WHERE d.delivery_key = o.delivery_key) GROUP BY site_id",
-            (list(outbox.NOT_ABOUT_THE_PAYLOAD),),
+            ([status for status, meaning in ANSWERS.items() if meaning is NOT_ABOUT_THE_PAYLOAD],),
         ).fetchall()
     return {site: Pending(tuple(keys), refused) for site, keys, refused in pending}

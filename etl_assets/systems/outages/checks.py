@@ -55,7 +55,7 @@ def each_delivered_once(postgres: PostgresResource) -> dg.AssetCheckResult:
     """No outage stands in two acknowledged batches, and each acknowledged batch is recorded in full."""
     in_batches, delivered = counts(
         postgres,
-        "SELECT (SELECT coalesce(sum(outages), 0)::bigint FROM outages.delivery_batches WHERE state = 'delivered'),"
+        "SELECT (SELECT coalesce(sum(outages - left_out), 0)::bigint FROM outages.delivery_batches WHERE state = 'delivered'),"
         " (SELECT count(*) FROM outages.delivered_site_outages)",
     )
     return evaluated(in_batches == delivered, delivered, may_be_empty=True, in_batches=in_batches, delivered=delivered)

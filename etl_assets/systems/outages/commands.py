@@ -56,18 +56,39 @@ def sync(
 
 
 @app.command()
+def disputed() -> None:
+    """List the disputed deliveries, with their outages by place."""
+    from etl_assets.core.servers import platform_database
+    from etl_assets.systems.outages.delivery import disputed_deliveries
+
+    for batch in disputed_deliveries(platform_database(OutagesSettings.load())):
+        print(f"{batch.batch_key[:12]} {batch.site_id}: {batch.response}")
+        for place, row in enumerate(batch.rows, start=1):
+            print(f"{place:>6}  {row['id']}  {row['name']}  {row['begin']}  {row['end']}")
+
+
+@app.command()
 def settle(
     batch: str = typer.Argument(help="Beginning of the delivery's key."),
     taken: Literal["delivered", "pending"] = typer.Option(
         ..., "--as", help="delivered: the API took it; pending: it did not, send its outages again."
     ),
+    others: list[int] = typer.Option(
+        [],
+        "--except",
+        metavar="N",
+        help="Place of an outage of which the other is true, as `disputed` lists them; repeat.",
+    ),
 ) -> None:
-    """Settle a disputed delivery as the API's owner says."""
+    """Settle a disputed delivery as the API's owner says, in whole or outage by outage."""
     from etl_assets.core.servers import platform_database
     from etl_assets.systems.outages.delivery import settle_by_hand
 
-    settled = settle_by_hand(platform_database(OutagesSettings.load()), batch, delivered=taken == "delivered")
-    print(f"{settled.outages} outages of {settled.site_id} are now {taken}")
+    database = platform_database(OutagesSettings.load())
+    settled, count = settle_by_hand(database, batch, delivered=taken == "delivered", others=others)
+    now = "1 outage" if count == 1 else f"{count} outages"
+    verb = "is" if count == 1 else "are"
+    print(f"{now} of {settled.site_id} {verb} now delivered, {settled.outages - count} pending")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The tables that the outages system owns."""
 
 from etl_assets.core.contracts import Contract, Timestamp, column
+from etl_assets.core.slices.slice import Slice
 
 DEVICE = "Device of the site, as the API names it"
 BEGIN = "Begin of the outage, the text exactly as received"
@@ -68,12 +69,14 @@ class SiteOutages(Contract):
     end_at: Timestamp = column("End of the outage")
     position: int = column("Place in the answer of the API, from 0: the order of delivery", ge=0)
     delivery_key: str = column(
-        "Hash of site, device, begin, end and name: what is delivered once", min_length=64, max_length=64
+        "Hash of site, device, name and the instants of begin and end: what is delivered once",
+        min_length=64,
+        max_length=64,
     )
 
     class Config:
         table = "outages.site_outages"
-        key = ("site_id", "device_id", "begin_text", "end_text")
+        key = ("site_id", "device_id", "begin_at", "end_at")
         partition_by = "site_id"
         may_be_empty = True
 
@@ -81,7 +84,9 @@ class SiteOutages(Contract):
 class DeliveredSiteOutages(Contract):
     """Outages that the API has acknowledged, each exactly once."""
 
-    delivery_key: str = column("Hash of site, device, begin, end and name", min_length=64, max_length=64)
+    delivery_key: str = column(
+        "Hash of site, device, name and the instants of begin and end", min_length=64, max_length=64
+    )
     site_id: str = column("Site that the outage was reported for", min_length=1)
     device_id: str = column(DEVICE, min_length=1)
     name: str = column("Name of the device, as delivered")
@@ -101,17 +106,24 @@ class DeliveredSiteOutages(Contract):
 class DeliveryBatches(Contract):
     """The outbox: payloads frozen for one POST each, with what became of them."""
 
-    batch_key: str = column("Hash of the delivery keys in their order: the Idempotency-Key of the POST")
+    batch_key: str = column("Hash of site and payload: the Idempotency-Key of the POST")
     site_id: str = column("Site that the batch is for")
     body: str = column("The payload, exactly as it is sent")
     outages: int = column("Outages in the batch", unit="rows", ge=1)
+    left_out: int = column(
+        "Outages of the batch that it does not stand for: settled as not taken, or delivered with another batch under another"
+        " spelling",
+        unit="rows",
+        ge=0,
+    )
     state: str = column(
-        "frozen: to be sent; delivered: acknowledged; refused: not taken, its outages are free again;"
-        " disputed: somebody must say whether it was taken",
-        isin=("frozen", "delivered", "refused", "disputed"),
+        "frozen: to be sent; delivered: acknowledged; refused: not taken, its outages are free again; thawed: nothing of it"
+        " arrived before the source changed; disputed: somebody must say which of its outages were taken",
+        isin=("frozen", "delivered", "refused", "thawed", "disputed"),
     )
     attempts: int = column("How often the batch was handed to the client to send", ge=0)
     may_have_arrived: bool = column("Whether an attempt ended without an answer that rules out its effect")
+    conflicts: int = column("Calls in a row that ended with a 409 for a request in progress", ge=0)
     http_status: int | None = column("Status of the last answer")
     response: str | None = column("Text of the last answer, or the failure")
     frozen_at: Timestamp = column("When the batch was frozen")
@@ -125,3 +137,8 @@ class DeliveryBatches(Contract):
 
 
 CONTRACTS = (RawOutages, RawSiteInfo, SiteDevices, SiteOutages, DeliveredSiteOutages, DeliveryBatches)
+
+
+def site_slice(contract: type[Contract], site: str) -> Slice:
+    """What a table has of a site."""
+    return Slice(contract, site, {"site_id": site})

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from etl_assets.core.contracts import Contract
 from etl_assets.core.contracts.validation import to_frame
 from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_database
@@ -17,8 +16,8 @@ from etl_assets.core.slices.session import looked_again
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Outcome, Write, write_together
 from etl_assets.errors import PlatformError, combined
-from etl_assets.systems.outages import delivery as outbox
-from etl_assets.systems.outages.contracts import RawOutages, RawSiteInfo, SiteDevices, SiteOutages
+from etl_assets.systems.outages.contracts import RawOutages, RawSiteInfo, SiteDevices, SiteOutages, site_slice
+from etl_assets.systems.outages.delivery import Delivery, deliver
 from etl_assets.systems.outages.settings import OutagesSettings
 from etl_assets.systems.outages.source import OutagesApi
 from etl_assets.systems.outages.transform import (
@@ -86,7 +85,7 @@ def sync_sites(
         for site in infos:
             try:
                 stored = _derive(site, began_from, root, database, lock)
-                result = _result(outbox.deliver(database, api, site), stored[-1], [*snapshot, infos[site], *stored])
+                result = _result(deliver(database, api, site, lock=lock), stored[-1], [*snapshot, infos[site], *stored])
                 snapshot = []
             except PlatformError as failure:
                 failures.append(failure)
@@ -94,11 +93,6 @@ def sync_sites(
                 yield result
     if failures:
         raise combined(failures)
-
-
-def site_slice(contract: type[Contract], site: str) -> Slice:
-    """What a table has of a site."""
-    return Slice(contract, site, {"site_id": site})
 
 
 def _fetch(
@@ -152,7 +146,7 @@ def _derive(site: str, began_from: datetime, root: ParquetRoot, database: Databa
     return looked_again(derived)
 
 
-def _result(delivery: outbox.Delivery, outages: Outcome, outcomes: Sequence[Outcome]) -> SyncResult:
+def _result(delivery: Delivery, outages: Outcome, outcomes: Sequence[Outcome]) -> SyncResult:
     return SyncResult(
         site=delivery.site,
         outages=outages.loaded + outages.change.unchanged,

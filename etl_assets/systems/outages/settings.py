@@ -1,6 +1,6 @@
 """The environment variables of the outages system."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
@@ -15,6 +15,14 @@ class OutagesSettings(Settings):
 
     outages_api_url: str | None = Field(None, repr=False, description="Base URL of the outage API")
     outages_api_key: SecretStr | None = Field(None, description="Key of the outage API, sent as x-api-key")
+    outages_conflict_means: Literal["in_progress", "delivered"] = Field(
+        "in_progress",
+        description="What a 409 to a POST says, by the API's owner: the same request is still worked on; or it was taken before, whole",
+    )
+    outages_idempotency_keys: Literal["heeded", "ignored"] = Field(
+        "heeded",
+        description="What the API makes of an Idempotency-Key; where it is ignored, no POST that may have arrived is sent again",
+    )
     outages_sites: Annotated[tuple[str, ...], NoDecode] = Field(
         ("norwich-pear-tree", "kingfisher"), description="Sites to follow, comma-separated"
     )

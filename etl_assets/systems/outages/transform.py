@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from etl_assets.core.contracts import Fault, Record, Split
+from etl_assets.core.contracts.cast import cast_column
 from etl_assets.core.contracts.validation import split
 from etl_assets.systems.outages.contracts import RawOutages, RawSiteInfo, SiteDevices, SiteOutages
 
@@ -120,8 +121,8 @@ def outages_of_sites(
 ) -> pd.DataFrame:
     """Outages of the sites' own devices that began at or after the cut-off, with device names.
 
-    An outage that began exactly at the cut-off is kept; its end plays no part. Exact duplicates of a row share the place of
-    the first, so that the table keeps one of them.
+    An outage that began exactly at the cut-off is kept; its end plays no part. Rows of one device with the same instants are one
+    outage, however they are spelled: they share place and text of the first, so that the table keeps one of them.
 
     Args:
         raw_outages: rows of `RawOutages`.
@@ -133,26 +134,29 @@ def outages_of_sites(
     """
     recent = raw_outages[raw_outages["begin_at"] >= began_from]
     named = recent.merge(site_devices, on="device_id", how="inner").sort_values(["site_id", "position"])
-    identity = ["site_id", "device_id", "begin_text", "end_text"]
-    outages = pd.DataFrame(
-        {
-            **{name: named[name] for name in identity},
-            "name": named["device_name"],
-            "begin_at": named["begin_at"],
-            "end_at": named["end_at"],
-            "position": named.groupby(identity)["position"].transform("min"),
-        }
-    )
-    outages["delivery_key"] = [
-        delivery_key(site, device, begin, end, name)
-        for site, device, begin, end, name in zip(*(outages[c] for c in [*identity, "name"]), strict=True)
-    ]
+    identity = ["site_id", "device_id", "begin_at", "end_at"]
+    first = named.groupby(identity)[["begin_text", "end_text", "position"]].transform("first")
+    outages = pd.DataFrame({**{name: named[name] for name in identity}, "name": named["device_name"], **first})
+    instants = [outages[name].dt.as_unit("us").astype("int64") for name in ("begin_at", "end_at")]
+    parts = zip(outages["site_id"], outages["device_id"], *instants, outages["name"], strict=True)
+    outages["delivery_key"] = [_delivery_key(*part) for part in parts]
     return outages[list(SiteOutages.columns)].reset_index(drop=True)
 
 
-def delivery_key(site: str, device: str, begin: str, end: str, name: str) -> str:
-    """What is delivered once: the hash of site, device, begin, end and name, the times as text."""
-    return hashlib.sha256(json.dumps([site, device, begin, end, name]).encode()).hexdigest()
+def delivery_keys(site: str, outages: Sequence[Mapping[str, str]]) -> list[str]:
+    """What is delivered once, of each outage of a payload; its times are read as those of `GET /outages` are."""
+    texts = pd.Series([outage[field] for field in ("begin", "end") for outage in outages], dtype=object)
+    instants = cast_column(texts, RawOutages.columns["begin_at"]).values.cast("int64").to_pylist()
+    begins, ends = instants[: len(outages)], instants[len(outages) :]
+    return [
+        _delivery_key(site, outage["id"], begin, end, outage["name"])
+        for outage, begin, end in zip(outages, begins, ends, strict=True)
+    ]
+
+
+def _delivery_key(site: str, device: str, begin_us: int, end_us: int, name: str) -> str:
+    """The hash of an outage, its instants in microseconds since 1970."""
+    return hashlib.sha256(json.dumps([site, device, begin_us, end_us, name]).encode()).hexdigest()
 
 
 def payload(pending: Iterable[Mapping[str, Any]]) -> str:
@@ -166,6 +170,6 @@ def payload(pending: Iterable[Mapping[str, Any]]) -> str:
     return json.dumps([{field: row[column] for field, column in fields.items()} for row in rows])
 
 
-def batch_key(delivery_keys: Iterable[str]) -> str:
-    """Identity of a batch: the hash of its delivery keys in their order."""
-    return hashlib.sha256("\n".join(delivery_keys).encode()).hexdigest()
+def batch_key(site: str, body: str) -> str:
+    """Identity of a batch: the hash of its site and its payload, so that a key never stands for two payloads."""
+    return hashlib.sha256(json.dumps([site, body]).encode()).hexdigest()

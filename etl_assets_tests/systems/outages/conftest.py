@@ -9,7 +9,7 @@ from etl_assets.core.database.connections import Database
 from etl_assets.simulators.server import serve
 from etl_assets.systems.outages.simulator import OutagesSimulator
 from etl_assets.systems.outages.source import OutagesApi
-from etl_assets_tests.systems.outages.forker import Forker
+from etl_assets_tests.systems.outages.forker import Command, Forker
 from etl_assets_tests.systems.outages.world import World, quick_api
 
 KEY = "the-secret-of-the-outage-api"
@@ -45,3 +45,8 @@ def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forker]:
     """Starts processes at once."""
     with Forker(tmp_path_factory.mktemp("children")) as helper:
         yield helper
+
+
+@pytest.fixture
+def etl_assets(forker: Forker) -> Command:
+    return Command(forker)

@@ -131,6 +131,27 @@ def say(**answer: Any) -> None:
     print(json.dumps(answer), flush=True)
 
 
+class Command:
+    """`etl-assets` as a process of its own, forked from one that has imported everything."""
+
+    def __init__(self, forker: Forker) -> None:
+        self.forker = forker
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: str, quick: bool = False, **environment: str) -> int:
+        """Runs a command and gives its exit code."""
+        child = self.forker.start(
+            "etl_assets_tests.systems.outages.tasks:command",
+            environment={**ours(), **environment},
+            arguments=list(arguments),
+            quick=quick,
+        )
+        code = child.wait()
+        self.out, self.err = child.out, child.err
+        assert "Traceback" not in self.err
+        return code
+
+
 def serve() -> None:
     """Forks a child for each line of input, and says its process id and then its exit code."""
     for module in PRELOADED:

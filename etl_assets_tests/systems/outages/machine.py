@@ -10,12 +10,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from etl_assets.errors import TransientError
 from etl_assets.simulators.faults import KINDS
 from etl_assets.simulators.server import serve
-from etl_assets.systems.outages import delivery as outbox
+from etl_assets.systems.outages import delivery, outbox
 from etl_assets_tests.systems.outages.world import Crash, World, crashing, quick_api
 
 # "timeout…" and "slow" cost the client its whole read time-out and are left to the other proofs.
 QUICK_KINDS = sorted(kind for kind in KINDS if not kind.startswith("timeout") and kind != "slow")
-STEPS = ("freeze", "record_attempt", "send", "acknowledge", "record_outcome", "history", "open_batch")
+STEPS = dict.fromkeys(("freeze", "record_attempt", "acknowledge", "record_outcome", "history", "open_batch"), outbox)
+STEPS["send"] = delivery
 numbers = itertools.count()
 
 
@@ -36,7 +37,7 @@ class Outbox(RuleBasedStateMachine):
         self.simulator.faults.retry_after_s = 0.0
         self.site = f"site-{next(numbers)}"
         self.simulator.site_info(self.site)
-        self.api = self.world.api
+        self.api = quick_api(self.world.url, self.simulator.api_key, conflict_means="delivered")
         self.world.store(self.site)
 
     @rule(device=st.integers(0, 2), day=st.integers(1, 28), stored=st.booleans())
@@ -56,17 +57,21 @@ class Outbox(RuleBasedStateMachine):
         with contextlib.suppress(TransientError):
             self.deliver()
 
-    @rule(step=st.sampled_from(STEPS), after=st.booleans(), faults=st.lists(st.sampled_from(QUICK_KINDS), max_size=4))
+    @rule(
+        step=st.sampled_from(sorted(STEPS)),
+        after=st.booleans(),
+        faults=st.lists(st.sampled_from(QUICK_KINDS), max_size=4),
+    )
     def a_delivery_is_killed(self, step: str, after: bool, faults: list[str]) -> None:
         self.simulator.faults.script("site-outages", faults)
-        with contextlib.suppress(TransientError, Crash), crashing(outbox, step, after=after):
+        with contextlib.suppress(TransientError, Crash), crashing(STEPS[step], step, after=after):
             self.deliver()
 
     @rule()
     def the_api_restarts(self) -> None:
         self.servers.close()
         url = self.servers.enter_context(serve(self.simulator.app))
-        self.api = quick_api(url, self.simulator.api_key)
+        self.api = quick_api(url, self.simulator.api_key, conflict_means="delivered")
 
     def deliver(self) -> Any:
         return self.world.deliver(self.site, api=self.api)

@@ -1,5 +1,6 @@
 """What children do: a command, a sync, a run of the job, each whole or killed at a step that is named by its function."""
 
+import functools
 import json
 import logging
 import os
@@ -10,18 +11,13 @@ from importlib import import_module
 from typing import Any
 
 from etl_assets.errors import PlatformError
-from etl_assets.systems.outages.settings import OutagesSettings
 from etl_assets.systems.outages.source import OutagesApi
-from etl_assets_tests.systems.outages.world import SITE, quick_api
+from etl_assets_tests.systems.outages.world import QUICK, SITE
 
 
 def be_quick() -> None:
     """Calls to the API fail after short waits."""
-
-    def from_settings(settings: OutagesSettings, **_: Any) -> OutagesApi:
-        return quick_api(settings.required("outages_api_url"), settings.required("outages_api_key"))
-
-    OutagesApi.from_settings = from_settings  # type: ignore[method-assign,assignment]
+    OutagesApi.from_settings = functools.partial(OutagesApi.from_settings, limits=QUICK)  # type: ignore[method-assign]
 
 
 def command(arguments: list[str], quick: bool = False, kill: list[Any] | None = None) -> int:
@@ -92,12 +88,12 @@ STEPS: dict[str, tuple[str, str]] = {
     "sync to disk": ("os", "fsync"),
     "publish": ("os", "replace"),
     "deliver": ("etl_assets.systems.outages.delivery", "deliver"),
-    "open batch": ("etl_assets.systems.outages.delivery", "open_batch"),
-    "pending": ("etl_assets.systems.outages.delivery", "pending"),
-    "freeze": ("etl_assets.systems.outages.delivery", "freeze"),
-    "record attempt": ("etl_assets.systems.outages.delivery", "record_attempt"),
-    "acknowledge": ("etl_assets.systems.outages.delivery", "acknowledge"),
-    "record outcome": ("etl_assets.systems.outages.delivery", "record_outcome"),
+    "open batch": ("etl_assets.systems.outages.outbox", "open_batch"),
+    "pending": ("etl_assets.systems.outages.outbox", "pending"),
+    "freeze": ("etl_assets.systems.outages.outbox", "freeze"),
+    "record attempt": ("etl_assets.systems.outages.outbox", "record_attempt"),
+    "acknowledge": ("etl_assets.systems.outages.outbox", "acknowledge"),
+    "record outcome": ("etl_assets.systems.outages.outbox", "record_outcome"),
     "SQL": ("psycopg", "Cursor.execute"),
     "SQL of many rows": ("psycopg", "Cursor.executemany"),
     "end of a transaction": ("psycopg", "Transaction.__exit__"),

@@ -18,7 +18,7 @@ from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.slices.slice import Slice
 from etl_assets.simulators.controls import Refusal
 from etl_assets.systems.outages import checks as outage_checks
-from etl_assets.systems.outages import delivery as outbox
+from etl_assets.systems.outages import delivery
 from etl_assets.systems.outages.contracts import (
     CONTRACTS,
     DeliveryBatches,
@@ -505,7 +505,7 @@ def test_a_batch_that_waits_for_long_or_is_disputed_fails_its_check(small: World
         "DELETE FROM outages.delivered_site_outages WHERE device_id = 'd1'",
         "UPDATE outages.delivery_batches SET state = 'refused'",
         "INSERT INTO outages.delivery_batches SELECT repeat('x', 64), site_id, body, outages, state, attempts,"
-        " may_have_arrived, http_status, response, frozen_at, settled_at FROM outages.delivery_batches",
+        " may_have_arrived, http_status, response, frozen_at, settled_at, conflicts, left_out FROM outages.delivery_batches",
     ],
 )
 def test_a_delivery_that_is_not_recorded_in_full_or_twice_fails_its_check(small: World, change: str) -> None:
@@ -522,7 +522,7 @@ def test_the_sender_of_a_run_meets_a_disputed_batch_and_is_not_tried_again(small
     result = runs(job="deliver_outages_job")
     assert (failed_steps(result), attempts(result, "delivered_site_outages")) == (["delivered_site_outages"], 1)
     assert "etl-assets outages settle" in failure(result, "delivered_site_outages")
-    outbox.settle_by_hand(small.database, small.batches()[0]["batch_key"], delivered=True)
+    delivery.settle_by_hand(small.database, small.batches()[0]["batch_key"], delivered=True)
     assert runs(job="deliver_outages_job").success
     assert small.posts() == 1
     assert small.column(f"SELECT count(*) FROM {SiteDevices.config.table}") == [2]

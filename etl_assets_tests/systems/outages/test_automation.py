@@ -185,7 +185,7 @@ def test_a_failed_delivery_does_not_block_the_next_request(sensor: Sensor) -> No
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("status", [400, 409, 422, 401, 403, 404])
+@pytest.mark.parametrize("status", [400, 422, 401, 403, 404])
 @pytest.mark.parametrize("faults_before", [0, 3], ids=["at once", "after a run without an answer"])
 def test_what_the_api_has_refused_is_not_asked_for_again(
     sensor: Sensor, monkeypatch: pytest.MonkeyPatch, status: int, faults_before: int

@@ -16,7 +16,7 @@ from etl_assets.systems import outages
 from etl_assets.systems.outages.script import sync_sites
 from etl_assets.systems.outages.settings import OutagesSettings
 from etl_assets_tests.systems.outages.conftest import KEY
-from etl_assets_tests.systems.outages.forker import Forker, ours
+from etl_assets_tests.systems.outages.forker import Command
 from etl_assets_tests.systems.outages.world import SITE, World, info, outage
 
 CUTOFF, LATER = "2022-01-01T00:00:00.000Z", "2022-02-01T00:00:00.000Z"
@@ -29,32 +29,6 @@ BAD = [
     outage("d2", CUTOFF, cause="storm"),
     {"id": 17, "begin": CUTOFF, "end": END},
 ]
-
-
-class Command:
-    """`etl-assets` as a process of its own, forked from one that has imported everything."""
-
-    def __init__(self, forker: Forker) -> None:
-        self.forker = forker
-        self.out = self.err = ""
-
-    def __call__(self, *arguments: str, quick: bool = False, **environment: str) -> int:
-        """Runs a command and gives its exit code."""
-        child = self.forker.start(
-            "etl_assets_tests.systems.outages.tasks:command",
-            environment={**ours(), **environment},
-            arguments=list(arguments),
-            quick=quick,
-        )
-        code = child.wait()
-        self.out, self.err = child.out, child.err
-        assert "Traceback" not in self.err
-        return code
-
-
-@pytest.fixture
-def etl_assets(forker: Forker) -> Command:
-    return Command(forker)
 
 
 # As a function
@@ -307,7 +281,7 @@ def test_a_disputed_delivery_is_settled_by_the_command_that_the_message_names(
     told = re.search(r"etl-assets (outages settle \w+) --as delivered", etl_assets.err)
     assert told
     assert etl_assets(*told[1].split(), "--as", "delivered") == 0
-    assert etl_assets.out == "2 outages of kingfisher are now delivered\n"
+    assert etl_assets.out == "2 outages of kingfisher are now delivered, 0 pending\n"
     assert etl_assets(*told[1].split(), "--as", "pending") == 1
     assert "0 disputed deliveries" in etl_assets.err
     disputed.assert_delivered_once()
@@ -318,7 +292,7 @@ def test_a_disputed_delivery_is_settled_by_the_command_that_the_message_names(
 def test_a_disputed_delivery_is_settled_as_pending(disputed: World, etl_assets: Command) -> None:
     key = disputed.batches()[0]["batch_key"]
     assert etl_assets("outages", "settle", key[:12], "--as", "pending") == 0
-    assert etl_assets.out == "2 outages of kingfisher are now pending\n"
+    assert etl_assets.out == "0 outages of kingfisher are now delivered, 2 pending\n"
     assert etl_assets("outages", "sync", SITE) == 0
     assert "2 delivered" in etl_assets.out
     assert disputed.simulator.replays == 1

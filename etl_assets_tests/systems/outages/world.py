@@ -16,7 +16,7 @@ from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Write, write
 from etl_assets.core.sources.http.client import Limits
-from etl_assets.systems.outages import delivery as outbox
+from etl_assets.systems.outages import delivery
 from etl_assets.systems.outages.contracts import SiteOutages
 from etl_assets.systems.outages.delivery import Delivery
 from etl_assets.systems.outages.script import SyncResult, sync_sites
@@ -57,9 +57,20 @@ def brief(seconds: float) -> None:
     time.sleep(min(seconds, 0.01))
 
 
-def quick_api(url: str, key: str, *, limits: Limits = QUICK) -> OutagesApi:
-    """The API with short time-outs and pauses."""
-    api = OutagesApi(url, SecretStr(key), limits=limits)
+def quick_api(url: str, key: str, *, limits: Limits = QUICK, **terms: Any) -> OutagesApi:
+    """The API with short time-outs and pauses.
+
+    Args:
+        terms: what its owner says of it, as `OutagesApi` takes it.
+    """
+    api = OutagesApi(url, SecretStr(key), limits=limits, **terms)
+    api._client._sleep = brief
+    return api
+
+
+def quick_api_of(settings: OutagesSettings) -> OutagesApi:
+    """The API of the settings with short time-outs and pauses."""
+    api = OutagesApi.from_settings(settings, limits=QUICK)
     api._client._sleep = brief
     return api
 
@@ -68,8 +79,7 @@ class QuickApiResource(OutagesApiResource):
     """The API of the settings with short time-outs and pauses."""
 
     def connect(self) -> OutagesApi:
-        settings = OutagesSettings.load()
-        return quick_api(settings.required("outages_api_url"), settings.required("outages_api_key"))
+        return quick_api_of(OutagesSettings.load())
 
 
 class Crash(BaseException):
@@ -99,7 +109,12 @@ class World:
 
     def deliver(self, site: str = SITE, *, api: OutagesApi | None = None) -> Delivery:
         """Delivers what is pending."""
-        return outbox.deliver(self.database, api or self.api, site)
+        return delivery.deliver(self.database, api or self.api, site)
+
+    def crash_in_call(self) -> None:
+        """A delivery whose process ends while the API has the payload, if it has it."""
+        with crashing(self.api, "deliver"), contextlib.suppress(Crash):
+            self.deliver()
 
     def sync(self, *sites: str, since: datetime | None = None) -> list[SyncResult]:
         """The system as a script."""
