@@ -159,15 +159,19 @@ def _write_difference(
     contract = slice_.contract
     differs = difference(existing, rows.in_key_order(), contract.config.key, disregarded=contract.config.first_stored)
     vanished = differs.vanished if delete else differs.vanished.slice(0, 0)
-    target = _home(transaction, slice_) if delete else relation(contract)
-    if vanished.num_rows:
+    # Changed rows go and come anew: of half a million among a million the server takes 2.6 s of its processor for that, and 3.3 s to
+    # update them, since it finds a place in the table and in the index for each by itself; of ten thousand as much as to update.
+    gone = in_key_order(
+        pa.concat_tables([vanished, differs.changed.select(vanished.column_names)]), contract.config.key
+    )
+    if gone.num_rows:
         statement = sql.SQL("DELETE FROM {t} AS t USING {s} AS s WHERE {w}").format(
-            t=target, s=transaction.stage(vanished), w=_matching(contract, vanished)
+            t=_home(transaction, slice_) if delete else relation(contract),
+            s=transaction.stage(gone),
+            w=_matching(contract, gone),
         )
-        _require_all(transaction.changed(statement), vanished, slice_)
-    if differs.changed.num_rows:
-        update(transaction, slice_, differs.changed, target=target, matching=_matching(contract, differs.changed))
-    transaction.append(contract, differs.new, into=native.table_for(transaction, slice_, differs.new))
+        _require_all(transaction.changed(statement), gone, slice_)
+    append(transaction, slice_, Rows(pa.concat_tables([differs.new, differs.changed]), contract.config.key))
     return Change(differs.new.num_rows, differs.changed.num_rows, vanished.num_rows, differs.unchanged)
 
 
