@@ -175,13 +175,14 @@ def broken_rules(contract: type[Contract], table: pa.Table) -> list[tuple[str, s
             broken += [(name, "required", row) for row in np.flatnonzero(values.is_null()).tolist()]
         for rule, kept in rules_of(c).items():
             try:
-                bad = pc.and_(pc.invert(kept(values)), values.is_valid())
+                good = kept(values)
             except (pa.ArrowException, TypeError, ValueError) as error:
                 raise ContractError(
                     f"{contract.config.table}: column {name} cannot be judged, correct the rule in its contract:"
                     f" {rule}: {error}"
                 ) from error
-            if pc.any(bad).as_py():
+            if not pc.all(good, min_count=0).as_py():  # NULL is passed over
+                bad = pc.and_(pc.invert(good), values.is_valid())
                 broken += [(name, rule, row) for row in np.flatnonzero(pc.fill_null(bad, False)).tolist()]
     return broken
 

@@ -43,7 +43,7 @@ class Change:
 
 def append(transaction: Transaction, slice_: Slice, rows: Rows) -> Change:
     """Add rows; equal keys in the table are the server's error."""
-    into = native.table_for(transaction, slice_, rows.table)
+    into = native.table_for(transaction, slice_, rows.given)
     transaction.append(slice_.contract, rows.batches_in_key_order(), into=into)
     return Change(inserted=rows.table.num_rows)
 
@@ -51,24 +51,24 @@ def append(transaction: Transaction, slice_: Slice, rows: Rows) -> Change:
 def replace(transaction: Transaction, slice_: Slice, rows: Rows) -> Change:
     """Make the slice consist of these rows, writing only what differs where little does."""
     contract = slice_.contract
-    if not contract.config.key or _mostly_changed(transaction, slice_, rows.table):
+    if not contract.config.key or _mostly_changed(transaction, slice_, rows.given):
         return write_anew(transaction, slice_, rows)
     # Rows that are written anew would lose what they were first stored with.
-    at_most = READ_NEVER if contract.config.first_stored else _worth_reading(rows.table)
+    at_most = READ_NEVER if contract.config.first_stored else _worth_reading(rows.given)
     existing = _existing(transaction, slice_, slice_.predicate(), at_most=at_most)
     if existing is None:
         return write_anew(transaction, slice_, rows)
-    return _write_difference(transaction, slice_, existing, rows.in_key_order(), delete=True)
+    return _write_difference(transaction, slice_, existing, rows, delete=True)
 
 
 def partition(transaction: Transaction, slice_: Slice, rows: Rows) -> Change:
     """As `replace`; a native partition of which most changes, or that is not there yet, is built aside and swapped in."""
     leaf = native.leaf_of(slice_)
-    if leaf is None or rows.table.num_rows == 0:
+    if leaf is None or rows.given.num_rows == 0:
         return replace(transaction, slice_, rows)
     if not native.exists(transaction, slice_.contract, leaf):
         return Change(inserted=native.attach_new(transaction, slice_, leaf, rows))
-    if _mostly_changed(transaction, slice_, rows.table):
+    if _mostly_changed(transaction, slice_, rows.given):
         deleted = native.swap(transaction, slice_, leaf, rows)
         return Change(inserted=rows.table.num_rows, deleted=deleted)
     return replace(transaction, slice_, rows)
@@ -97,14 +97,14 @@ def upsert(transaction: Transaction, slice_: Slice, rows: Rows) -> Change:
 
     A key is looked for in the whole table: a row may have moved here from another partition.
     """
-    if rows.table.num_rows == 0:
+    if rows.given.num_rows == 0:
         return Change()
-    nearby = _key_range(slice_.contract, rows.table)
+    nearby = _key_range(slice_.contract, rows.given)
     everywhere = Slice(slice_.contract)
-    existing = _existing(transaction, everywhere, nearby, at_most=_worth_reading(rows.table))
+    existing = _existing(transaction, everywhere, nearby, at_most=_worth_reading(rows.given))
     if existing is None:
         existing = _existing_by_key(transaction, slice_, rows.table)
-    return _write_difference(transaction, slice_, existing, rows.in_key_order(), delete=False)
+    return _write_difference(transaction, slice_, existing, rows, delete=False)
 
 
 def merge_stage(transaction: Transaction, slice_: Slice, stage: sql.Identifier, *, rows: int, delete: bool) -> Change:
@@ -152,20 +152,26 @@ def merge_stage(transaction: Transaction, slice_: Slice, stage: sql.Identifier, 
 
 
 def _write_difference(
-    transaction: Transaction, slice_: Slice, existing: pa.Table, table: pa.Table, *, delete: bool
+    transaction: Transaction, slice_: Slice, existing: pa.Table, rows: Rows, *, delete: bool
 ) -> Change:
+    if existing.num_rows == 0:
+        return append(transaction, slice_, rows)
     contract = slice_.contract
-    differs = difference(existing, table, contract.config.key, disregarded=contract.config.first_stored)
+    differs = difference(existing, rows.in_key_order(), contract.config.key, disregarded=contract.config.first_stored)
     vanished = differs.vanished if delete else differs.vanished.slice(0, 0)
-    target = _home(transaction, slice_) if delete else relation(contract)
-    if vanished.num_rows:
+    # Changed rows go and come anew: of half a million among a million the server takes 2.6 s of its processor for that, and 3.3 s to
+    # update them, since it finds a place in the table and in the index for each by itself; of ten thousand as much as to update.
+    gone = in_key_order(
+        pa.concat_tables([vanished, differs.changed.select(vanished.column_names)]), contract.config.key
+    )
+    if gone.num_rows:
         statement = sql.SQL("DELETE FROM {t} AS t USING {s} AS s WHERE {w}").format(
-            t=target, s=transaction.stage(vanished), w=_matching(contract, vanished)
+            t=_home(transaction, slice_) if delete else relation(contract),
+            s=_source(transaction, gone),
+            w=_matching(contract, gone),
         )
-        _require_all(transaction.changed(statement), vanished, slice_)
-    if differs.changed.num_rows:
-        update(transaction, slice_, differs.changed, target=target, matching=_matching(contract, differs.changed))
-    transaction.append(contract, differs.new, into=native.table_for(transaction, slice_, differs.new))
+        _require_all(transaction.changed(statement), gone, slice_)
+    append(transaction, slice_, Rows(pa.concat_tables([differs.new, differs.changed]), contract.config.key))
     return Change(differs.new.num_rows, differs.changed.num_rows, vanished.num_rows, differs.unchanged)
 
 
@@ -197,9 +203,17 @@ def rows_with_keys(
 ) -> pa.Table:
     """The rows of the table that have these keys, found by the server; arguments as of `update`."""
     query = sql.SQL("SELECT {c} FROM {s} AS s JOIN {t} AS t ON {w}").format(
-        c=names(contract.columns, "t"), s=transaction.stage(keys), t=target, w=matching
+        c=names(contract.columns, "t"), s=_source(transaction, keys), t=target, w=matching
     )
     return transaction.rows(query).cast(arrow_schema(contract))
+
+
+def _source(transaction: Transaction, rows: pa.Table) -> sql.Composable:
+    """Rows to select from: a few stand in the statement, since to stage and analyse them takes 8 ms and all of that 2 ms."""
+    if not 0 < rows.num_rows <= SAMPLE:
+        return transaction.stage(rows)
+    values = [sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Literal, row.values()))) for row in rows.to_pylist()]
+    return sql.SQL("(SELECT * FROM (VALUES {}) AS v ({}))").format(sql.SQL(", ").join(values), names(rows.column_names))
 
 
 def _setting(contract: type[Contract], source: str) -> sql.Composable:
@@ -231,9 +245,6 @@ def _mostly_changed(transaction: Transaction, slice_: Slice, table: pa.Table) ->
     contract = slice_.contract
     if table.num_rows <= SAMPLE or contract.config.first_stored:
         return False
-    there = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})").format(_home(transaction, slice_), slice_.predicate())
-    if not transaction.value(there):
-        return True
     rows = np.random.default_rng(table.num_rows).choice(table.num_rows, SAMPLE, replace=False)
     sample = table.take(pa.array(np.sort(rows)))
     existing = _existing_by_key(transaction, slice_, sample, within=slice_.predicate("t"))

@@ -100,8 +100,14 @@ def _build(transaction: Transaction, slice_: Slice, table: str, rows: Rows, *, l
     """A table with these rows, and with the key, the indexes and the range that the slice's native partition has."""
     contract = slice_.contract
     _create(transaction, contract, table, like=like, including="DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE")
-    transaction.append(contract, rows.batches_in_key_order(), into=table)
     place = relation(contract, table)
+    # Before the rows: the server judges them as they come, while it would wait for more of them.
+    transaction.run(
+        sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({})").format(
+            place, _range_check(contract), Slice(contract, "", {_column(contract): _bound(slice_)}).predicate()
+        )
+    )
+    transaction.append(contract, rows.batches_in_key_order(), into=table)
     key, *others = _indexes(contract, table)
     transaction.run(
         sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY ({})").format(
@@ -110,11 +116,6 @@ def _build(transaction: Transaction, slice_: Slice, table: str, rows: Rows, *, l
     )
     for name, index in zip(others, contract.config.indexes, strict=True):
         transaction.run(sql.SQL("CREATE INDEX {} ON {} ({})").format(sql.Identifier(name), place, names(index)))
-    transaction.run(
-        sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({})").format(
-            place, _range_check(contract), Slice(contract, "", {_column(contract): _bound(slice_)}).predicate()
-        )
-    )
 
 
 def _indexes(contract: type[Contract], table: str) -> list[str]:
