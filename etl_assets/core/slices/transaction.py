@@ -9,6 +9,7 @@ from psycopg import sql
 from etl_assets.core.contracts import Contract
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.database.locks import LOCK_TIMEOUT
+from etl_assets.core.slices.difference import BATCH_ROWS
 from etl_assets.errors import ContractError
 
 POSTGRES_NAMES = {
@@ -92,7 +93,7 @@ class Transaction:
         name = f"stage_{self._stages}"
         self.run(sql.SQL("DROP TABLE IF EXISTS pg_temp.{}").format(sql.Identifier(name)))
         with self._connection.cursor() as cursor:
-            cursor.adbc_ingest(name, data, mode="create", temporary=True)
+            cursor.adbc_ingest(name, data.to_reader(BATCH_ROWS), mode="create", temporary=True)
         stage = sql.Identifier("pg_temp", name)
         self.analyse(stage)
         return stage
@@ -104,7 +105,7 @@ class Transaction:
     def extend(self, stage: sql.Identifier, data: pa.Table) -> None:
         """Load more rows into a stage."""
         with self._connection.cursor() as cursor:
-            cursor.adbc_ingest(stage._obj[1], data, mode="append", temporary=True)
+            cursor.adbc_ingest(stage._obj[1], data.to_reader(BATCH_ROWS), mode="append", temporary=True)
 
     def append(
         self, contract: type[Contract], data: pa.Table | pa.RecordBatchReader, *, into: str | None = None
@@ -121,7 +122,7 @@ class Transaction:
         if isinstance(data, pa.Table):
             if data.num_rows == 0:
                 return
-            data = data.select(list(contract.columns)).cast(exact)
+            data = data.select(list(contract.columns)).cast(exact).to_reader(BATCH_ROWS)
         elif not data.schema.equals(exact):
             raise ContractError(
                 f"{contract.config.table}: batches of another schema than the contract's: {data.schema}"

@@ -1,6 +1,6 @@
 """The outbox: what becomes of a batch in each case of its table, and that no outage takes effect twice."""
 
-import contextlib
+import datetime
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,10 +10,14 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from etl_assets.core.slices import lock
+from etl_assets.core.slices.lock import LookOutdated, locked
 from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable
-from etl_assets.errors import PermanentError
+from etl_assets.errors import PermanentError, TransientError
 from etl_assets.simulators.controls import Refusal
 from etl_assets.systems.outages import delivery, outbox
+from etl_assets.systems.outages.contracts import SiteOutages, site_slice
+from etl_assets.systems.outages.delivery import deliver
 from etl_assets.systems.outages.transform import payload
 from etl_assets_tests.systems.outages.machine import Outbox
 from etl_assets_tests.systems.outages.world import SITE, Crash, World, crashing, info, outage, quick_api
@@ -447,55 +451,49 @@ def test_of_two_senders_at_once_one_posts_and_the_other_finds_nothing_to_do(two:
     two.assert_delivered_once()
 
 
-def test_two_senders_without_their_lock_have_one_effect_per_outage(two: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    go, done = threading.Barrier(2), []
-    record = outbox.record_attempt
-
-    def meet(*args: Any) -> None:
-        record(*args)
-        go.wait(timeout=5)
-
-    monkeypatch.setattr(outbox, "record_attempt", meet)
-    monkeypatch.setattr(outbox, "site_lock", lambda connection, site: contextlib.nullcontext())
-    senders = [
-        threading.Thread(target=lambda: done.append(two.deliver(api=quick_api(two.url, two.simulator.api_key))))
-        for _ in range(2)
-    ]
-    for sender in senders:
-        sender.start()
-    for sender in senders:
-        sender.join()
-    assert len(done) == 2
-    two.assert_delivered_once()
+def test_a_sender_that_has_lost_its_lock_to_another_sends_nothing(two: World) -> None:
+    with locked(two.database, [site_slice(SiteOutages, SITE)]) as lost:
+        two.execute("SELECT pg_terminate_backend(%s)", lost.pid)
+        assert two.deliver().delivered == 2
+        two.serve([outage("d1", A), outage("d2", B), outage("d2", C)])
+        two.store()
+        with pytest.raises(
+            LookOutdated, match=r"the lock of outages.site_outages\[.*\] was lost, and another writer has had it"
+        ):
+            deliver(two.database, two.api, SITE, lock=lost)
+    assert two.posts() == 1
 
 
 def test_a_sender_that_waits_too_long_for_the_lock_says_so_and_sends_nothing(
     two: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "LOCK_TIMEOUT_S", 0.05)
-    with two.database.connect(autocommit=True) as other, outbox.site_lock(other, SITE):
-        with pytest.raises(Exception, match="another writer held the lock for too long"):
+    monkeypatch.setattr(lock, "LOCK_TIMEOUT", datetime.timedelta(milliseconds=50))
+    monkeypatch.setattr(lock, "LOOKED_AT_EVERY_S", 0.02)
+    with locked(two.database, [site_slice(SiteOutages, SITE)]):
+        with pytest.raises(TransientError, match=r"another writer has held the lock of outages.site_outages"):
             two.deliver()
     assert two.posts() == 0
     assert two.deliver().delivered == 2
 
 
-def test_a_connection_that_is_cut_after_the_answer_leads_to_one_repetition(
+def test_an_answer_is_recorded_though_the_connection_was_cut_after_it(
     two: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     acknowledge = outbox.acknowledge
 
-    def cut(connection: Any, *args: Any, **kwargs: Any) -> Any:
-        with two.database.connect() as other:
-            other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
-        return acknowledge(connection, *args, **kwargs)
+    def cut(*args: Any, **kwargs: Any) -> Any:
+        two.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return acknowledge(*args, **kwargs)
 
     monkeypatch.setattr(outbox, "acknowledge", cut)
-    with pytest.raises(Exception, match="could not use the platform database: "):
+    with pytest.raises(TransientError, match="could not use the platform database: "):
         two.deliver()
     monkeypatch.undo()
-    assert two.deliver().delivered == 2
-    assert two.simulator.replays == 1
+    assert two.deliver().delivered == 0
+    assert two.posts() == 1
     two.assert_delivered_once()
 
 
