@@ -94,18 +94,23 @@ class Database:
 
     @contextlib.contextmanager
     def connect(self, *, autocommit: bool = False) -> "Iterator[psycopg.Connection[Any]]":
-        """A psycopg connection; commits at the end unless an exception passes.
+        """A psycopg connection; commits at the end unless an exception passes. It waits ten minutes at most for locks of others.
 
         Raises:
             TransientError, PermanentError: what the server said, classified by its SQLSTATE.
         """
         import psycopg
 
+        from etl_assets.core.database.locks import limit_waits
+
         self.prepare()
         with (
             self.translated("use the {} database"),
-            psycopg.connect(self.url, autocommit=autocommit, connect_timeout=10) as connection,
+            psycopg.connect(self.url, autocommit=True, connect_timeout=10) as connection,
         ):
+            # Before a transaction begins, which could be rolled back.
+            limit_waits(connection)
+            connection.autocommit = autocommit
             yield connection
 
     def described(self, kind: str) -> str:
