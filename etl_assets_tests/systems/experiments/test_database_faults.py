@@ -18,7 +18,8 @@ from etl_assets.cli import run
 from etl_assets.core.dagster import io_managers
 from etl_assets.core.database.connections import Database
 from etl_assets.core.embedded import EmbeddedPostgres
-from etl_assets.core.slices import session, transaction, writing
+from etl_assets.core.slices import commit as one_commit
+from etl_assets.core.slices import lock, session
 from etl_assets.core.slices.transaction import Transaction
 from etl_assets.errors import ContractError, TransientError
 from etl_assets.systems import experiments
@@ -70,11 +71,11 @@ def at_call(monkeypatch: pytest.MonkeyPatch, place: Any, step: str, number: int,
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 5])
-@pytest.mark.parametrize("step", ["lock", "append", "finish", "commit"])
+@pytest.mark.parametrize("step", ["_entered", "append", "record", "commit"])
 def test_backends_that_are_terminated_at_any_table_are_replaced_and_the_load_goes_on(
     world: World, monkeypatch: pytest.MonkeyPatch, step: str, number: int
 ) -> None:
-    place: Any = {"finish": writing, "commit": session}.get(step, Transaction)
+    place: Any = {"_entered": one_commit, "record": one_commit, "commit": session}.get(step, Transaction)
     calls = at_call(monkeypatch, place, step, number, lambda: world.execute(TERMINATE))
     load(world)
     assert len(calls) > 5
@@ -205,11 +206,12 @@ def test_what_does_not_pass_fails_the_load_and_leaves_whole_tables_for_the_next_
 def test_a_table_that_another_writer_keeps_is_waited_for_and_then_named_as_busy(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transaction, "LOCK_TIMEOUT", datetime.timedelta(milliseconds=50))
+    monkeypatch.setattr(lock, "LOCK_TIMEOUT", datetime.timedelta(milliseconds=50))
+    monkeypatch.setattr(lock, "LOOKED_AT_EVERY_S", 0.02)
     monkeypatch.setattr(session, "ATTEMPTS", 2)
     with psycopg.connect(world.database.url) as other:
         other.execute("SELECT pg_advisory_xact_lock(hashtextextended('experiments.user_features', 0))")
-        with pytest.raises(TransientError, match="another writer held the lock for too long"):
+        with pytest.raises(TransientError, match="another writer has held the lock of experiments.user_features"):
             load(world)
     assert sizes(world) == {**SIZES, "user_features": 0}
     load(world)
