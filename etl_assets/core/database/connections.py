@@ -98,7 +98,7 @@ class Database:
 
     @contextlib.contextmanager
     def connect(self, *, autocommit: bool = False) -> "Iterator[psycopg.Connection[Any]]":
-        """A psycopg connection; commits at the end unless an exception passes.
+        """A psycopg connection; commits at the end unless an exception passes. It waits ten minutes at most for locks of others.
 
         Raises:
             TransientError, PermanentError: what the server said, classified by its SQLSTATE.
@@ -169,8 +169,18 @@ class Database:
 def _opened(url: str, *, autocommit: bool) -> "psycopg.Connection[Any]":
     import psycopg
 
+    from etl_assets.core.database.locks import limit_waits
+
     # Prepared statements would not survive that a connection is made as good as new.
-    return psycopg.connect(url, autocommit=autocommit, connect_timeout=10, prepare_threshold=None)
+    connection = psycopg.connect(url, autocommit=True, connect_timeout=10, prepare_threshold=None)
+    try:
+        # Before a transaction begins, which could be rolled back.
+        limit_waits(connection)
+        connection.autocommit = autocommit
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 class Spares:
@@ -197,10 +207,13 @@ class Spares:
 
     def keep(self, connection: "psycopg.Connection[Any]") -> None:
         """Make one as good as new and keep it, or close it."""
+        from etl_assets.core.database.locks import limit_waits
+
         with self._lock:
             if len(self._idle) < SPARES and self._process == os.getpid():
                 with contextlib.suppress(Exception):
                     connection.execute("DISCARD ALL")
+                    limit_waits(connection)
                     self._idle.append(connection)
                     return
         connection.close()

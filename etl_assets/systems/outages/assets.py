@@ -62,7 +62,7 @@ def raw_outages(outages_api: OutagesApiResource) -> Split[pd.DataFrame]:
 
 @dg.asset(**stored(RawSiteInfo, mode="partition"), partitions_def=SITES, pool=API_POOL)
 @classified
-def raw_site_info(context: dg.AssetExecutionContext, outages_api: OutagesApiResource) -> pd.DataFrame:
+def raw_site_info(context: dg.AssetExecutionContext, outages_api: OutagesApiResource) -> Split[pd.DataFrame]:
     """What `GET /site-info/{site}` answered for each site of the run."""
     api = outages_api.connect()
     answers = {site: api.site_info(site) for site in sorted(context.partition_keys)}

@@ -32,7 +32,7 @@ class RawSiteInfo(Contract):
     """What `GET /site-info/{site}` answered, one row per site."""
 
     site_id: str = column("Site that was asked for")
-    name: str = column("Name of the site")
+    name: str | None = column("Name of the site; NULL where the answer has none, which its devices do without")
     body: str = column("The whole answer as JSON")
     fetched_at: Timestamp = column("When the answer was received")
 

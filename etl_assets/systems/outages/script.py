@@ -1,10 +1,9 @@
 """The outages system without an orchestrator: for the command line, a cloud function, a cron job."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-
-import pandas as pd
+from typing import Any
 
 from etl_assets.core.contracts.validation import to_frame
 from etl_assets.core.database.connections import Database
@@ -106,22 +105,23 @@ def _fetch(
     slices = [Slice(RawOutages), *(site_slice(RawSiteInfo, site) for site in sites)]
     with locked(database, slices) as asked:
         raw = raw_outages_frame(api.outages(), fetched_at=datetime.now(UTC))
-        infos: dict[str, pd.DataFrame] = {}
+        answers: dict[str, Mapping[str, Any]] = {}
         for site in sites:
             try:
-                infos[site] = site_info_frame({site: api.site_info(site)}, fetched_at=datetime.now(UTC))
+                answers[site] = api.site_info(site)
             except PlatformError as failure:
                 failures.append(failure)
-        if not infos:
+        if not answers:
             return [], {}
         how = Write("snapshot", source="GET /outages", lock=asked)
         snapshot = write_parquet(root, database, raw, [Slice(RawOutages)], how)
         parts, how = (
-            [site_slice(RawSiteInfo, site) for site in infos],
+            [site_slice(RawSiteInfo, site) for site in answers],
             replace(how, mode="partition", source="GET /site-info"),
         )
-        stored = write_parquet(root, database, pd.concat(infos.values()), parts, how)
-        return snapshot, dict(zip(infos, stored, strict=True))
+        infos = site_info_frame(answers, fetched_at=datetime.now(UTC))
+        stored = write_parquet(root, database, infos, parts, how)
+        return snapshot, dict(zip(answers, stored, strict=True))
 
 
 def _derive(site: str, began_from: datetime, root: ParquetRoot, database: Database, lock: Lock) -> list[Outcome]:

@@ -86,17 +86,28 @@ def _flagged(
     return records
 
 
-def site_info_frame(answers: Mapping[str, Mapping[str, Any]], *, fetched_at: datetime) -> pd.DataFrame:
+def site_info_frame(answers: Mapping[str, Mapping[str, Any]], *, fetched_at: datetime) -> Split[pd.DataFrame]:
     """The answers of `GET /site-info/{site}` as rows of `RawSiteInfo`.
+
+    One without a name is kept, and flagged: nothing that is derived needs it.
 
     Args:
         answers: the answer by the site that was asked for.
         fetched_at: when the last of them was received.
     """
-    rows = [(site, answer.get("name"), json.dumps(answer)) for site, answer in answers.items()]
+    names = {site: answer.get("name") for site, answer in answers.items()}
+    records = [
+        Record((Fault("name", "required", name),), {"site_id": site, "name": name}, f"GET /site-info/{site}", "flagged")
+        for site, name in names.items()
+        if not isinstance(name, str)
+    ]
+    rows = [
+        (site, names[site] if isinstance(names[site], str) else None, json.dumps(answer))
+        for site, answer in answers.items()
+    ]
     frame = pd.DataFrame(rows, columns=["site_id", "name", "body"], dtype=object)
     frame["fetched_at"] = _instants(fetched_at, len(frame))
-    return frame[list(RawSiteInfo.columns)]
+    return Split(frame[list(RawSiteInfo.columns)], records)
 
 
 def devices_of_sites(raw_site_info: pd.DataFrame) -> Split[pd.DataFrame]:

@@ -132,12 +132,15 @@ def test_the_job_keeps_thirty_days_by_default_and_takes_another_number() -> None
         assert young in remaining(instance)
 
 
-def test_the_schedule_is_daily_and_off_until_somebody_turns_it_on() -> None:
-    repository = housekeeping_definitions().get_repository_def()
-    (schedule,) = repository.schedule_defs
-    assert (schedule.name, schedule.job_name, schedule.cron_schedule, schedule.default_status) == (
-        "purge_old_runs_daily",
-        "purge_old_runs",
-        "30 3 * * *",
-        dg.DefaultScheduleStatus.STOPPED,
-    )
+def test_the_schedules_are_daily_and_off_until_somebody_turns_them_on() -> None:
+    made = housekeeping_definitions().schedules or ()
+    schedules = {
+        (one.name, one.job_name, one.cron_schedule, one.default_status)
+        for one in made
+        if isinstance(one, dg.ScheduleDefinition)
+    }
+    off = dg.DefaultScheduleStatus.STOPPED
+    assert schedules == {
+        ("purge_old_runs_daily", "purge_old_runs", "30 3 * * *", off),
+        ("sweep_files_daily", "sweep_files", "45 3 * * *", off),
+    }

@@ -11,7 +11,8 @@ import psycopg
 import pytest
 
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices import merging, writing
+from etl_assets.core.slices import commit as one_commit
+from etl_assets.core.slices import merging
 from etl_assets.core.slices.slice import Slice
 from etl_assets.errors import TransientError
 from etl_assets_tests.core.slices.tables import (
@@ -91,13 +92,13 @@ def test_eight_writers_of_overlapping_shuffled_keys_do_not_deadlock_and_lose_not
     assert execute(database, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [(0,)]
 
 
-def test_upserts_of_one_table_exclude_each_other_and_hold_up_no_writer_of_a_slice(
+def test_an_upsert_keeps_all_other_writers_of_its_table_off(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows that are there are updated in the order of the server's plan: two at once could wait for each other in a circle."""
+    """Its rows may lie in any slice; and two at once, which update in the order of the server's plan, could wait for each other in a circle."""
     create(database, Readings)
     store(database, readings(("a", 1), ("b", 1)), "upsert")
-    pause = Pause(monkeypatch, writing, "finish")
+    pause = Pause(monkeypatch, one_commit, "record")
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(store, database, readings(("a", 2), ("b", 2)), "upsert", Slice(Readings, "first"))
         assert pause.reached.wait(10)
@@ -106,10 +107,12 @@ def test_upserts_of_one_table_exclude_each_other_and_hold_up_no_writer_of_a_slic
         wait_until(lambda: waiting_for_locks(database) == 1)
         assert execute(database, WAITS_OF_ADVISORY_LOCKS) == [(1,)]
         of_c = pool.submit(store, database, readings(("c", 1), site="c"), "partition", site_slice("c"))
-        assert counts(of_c.result(10)) == {"received": 1, "inserted": 1}
+        wait_until(lambda: execute(database, WAITS_OF_ADVISORY_LOCKS) == [(2,)])
+        assert values(database) == {"a": 1, "b": 1}
         pause.let_go.set()
         for writer in (first, second):
             assert counts(writer.result(10)) == {"received": 2, "updated": 2}
+        assert counts(of_c.result(10)) == {"received": 1, "inserted": 1}
     assert values(database) == {"a": 3, "b": 3, "c": 1}
 
 
@@ -148,7 +151,7 @@ def test_a_writer_of_the_whole_table_waits_for_those_of_slices_and_they_not_for_
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create(database, Readings)
-    pause = Pause(monkeypatch, writing, "finish")
+    pause = Pause(monkeypatch, one_commit, "record")
     with ThreadPoolExecutor(3) as pool:
         of_a = pool.submit(store, database, readings(("a", 1)), "partition", site_slice("a"))
         assert pause.reached.wait(10)

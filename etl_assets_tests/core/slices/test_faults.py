@@ -16,7 +16,8 @@ import pytest
 
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices import session, transaction, writing
+from etl_assets.core.slices import commit as one_commit
+from etl_assets.core.slices import lock, session, writing
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.transaction import Transaction
 from etl_assets.core.slices.writing import Write, write
@@ -47,6 +48,7 @@ from etl_assets_tests.core.slices.tables import (
 # Servers and connections that fail are slow to bring about; they are proven in `make prove`.
 pytestmark = pytest.mark.long
 
+HELD = "SELECT pg_advisory_xact_lock(hashtextextended('plant.readings', 0))"
 TERMINATE = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
 
@@ -64,14 +66,14 @@ def once_before(monkeypatch: pytest.MonkeyPatch, place: Any, step: str, fault: C
     return calls
 
 
-@pytest.mark.parametrize("step", ["lock", "stage", "append"])
+@pytest.mark.parametrize(("place", "step"), [(one_commit, "_entered"), (Transaction, "stage"), (Transaction, "append")])
 @pytest.mark.parametrize("mode", ["upsert", "partition"])
 def test_a_terminated_backend_is_replaced_and_the_write_repeated(
-    database: Database, monkeypatch: pytest.MonkeyPatch, step: str, mode: str
+    database: Database, monkeypatch: pytest.MonkeyPatch, place: Any, step: str, mode: str
 ) -> None:
     create(database, Readings)
     store(database, readings(("a", 1), ("c", 3)), "append")
-    calls = once_before(monkeypatch, Transaction, step, lambda: execute(database, TERMINATE))
+    calls = once_before(monkeypatch, place, step, lambda: execute(database, TERMINATE))
     outcome = store(database, readings(("a", 2), ("b", 2)), mode, site_slice("a"))
     assert len(calls) >= 2
     assert values(database) == {"a": 2, "b": 2, **({"c": 3} if mode == "upsert" else {})}
@@ -187,7 +189,7 @@ def test_the_look_up_waits_for_a_commit_that_is_still_under_way(database: Databa
             (
                 '{"commit_id":"c1","asset":"a","partition":"","run_id":"r","mode":"append","received":0,"inserted":0,'
                 '"updated":0,"deleted":0,"unchanged":0,"deduplicated":0,"quarantined":0,"flagged":0,"size":0,'
-                '"seconds":0,"committed_at":"2024-01-01T00:00:00Z"}',
+                '"seconds":0,"generation":0,"committed_at":"2024-01-01T00:00:00Z"}',
             ),
         )
         found: list[bool] = []
@@ -226,14 +228,42 @@ def test_a_lock_that_is_not_given_in_time_is_a_failure_that_may_be_tried_again(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create(database, Readings)
-    monkeypatch.setattr(transaction, "LOCK_TIMEOUT", datetime.timedelta(milliseconds=50))
+    monkeypatch.setattr(lock, "LOCK_TIMEOUT", datetime.timedelta(milliseconds=50))
+    monkeypatch.setattr(lock, "LOOKED_AT_EVERY_S", 0.02)
     monkeypatch.setattr(session, "ATTEMPTS", 2)
     with psycopg.connect(database.url) as other:
-        other.execute("SELECT pg_advisory_xact_lock(hashtextextended('plant.readings', 0))")
-        with pytest.raises(TransientError, match="another writer held the lock for too long"):
+        other.execute(HELD)
+        with pytest.raises(TransientError, match="another writer has held the lock of plant.readings"):
             store(database, readings(("a", 1)), "upsert")
         other.rollback()
         assert counts(store(database, readings(("a", 1)), "upsert")) == {"received": 1, "inserted": 1}
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_lock_is_taken_from_who_shows_no_life_and_from_nobody_else(
+    database: Database, monkeypatch: pytest.MonkeyPatch, alive: bool
+) -> None:
+    create(database, Readings)
+    monkeypatch.setattr(lock, "NO_LIFE_S", 1.0)
+    monkeypatch.setattr(lock, "LOOKED_AT_EVERY_S", 0.1)
+    done: list[object] = []
+    writer = threading.Thread(target=lambda: done.append(store(database, readings(("a", 1)), "upsert")))
+    with psycopg.connect(database.url) as other:
+        other.execute(HELD)
+        writer.start()
+        if alive:
+            until = time.monotonic() + 3
+            while time.monotonic() < until:
+                assert done == []
+                other.execute("SELECT 1")
+                time.sleep(0.1)
+            other.rollback()
+        writer.join(20)
+        if not alive:
+            with pytest.raises(psycopg.OperationalError):
+                other.execute("SELECT 1")
+    assert len(done) == 1
+    assert values(database) == {"a": 1}
 
 
 def test_a_cancelled_statement_is_a_failure_that_may_be_tried_again(
@@ -326,7 +356,7 @@ store(Database(sys.argv[1]), data, "partition", slice_)
         (False, "transaction", "Transaction.append", "after"),
         (True, "native_partitions", "_build", "after"),
         (True, "native_partitions", "_attach", "after"),
-        (False, "writing", "finish", "after"),
+        (False, "commit", "record", "after"),
         (True, "session", "commit", "after"),
     ],
 )

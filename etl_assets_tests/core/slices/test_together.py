@@ -11,7 +11,8 @@ import pytest
 
 from etl_assets.core.contracts import Contract, column
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices import session, writing
+from etl_assets.core.slices import commit as one_commit
+from etl_assets.core.slices import session
 from etl_assets.core.slices.slice import OneOf, Slice
 from etl_assets.core.slices.transaction import Transaction
 from etl_assets.core.slices.writing import Outcome, Write, write_together
@@ -167,7 +168,7 @@ def refuse(*_: object) -> bool:
 def test_a_backend_that_ends_between_two_parts_leaves_nothing_and_the_write_is_repeated(
     tables: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = writing._stored, []
+    original, calls = one_commit._written, []
 
     def stored(transaction: Transaction, *arguments: Any) -> Outcome:
         calls.append(1)
@@ -180,7 +181,7 @@ def test_a_backend_that_ends_between_two_parts_leaves_nothing_and_the_write_is_r
                 )
         return original(transaction, *arguments)
 
-    monkeypatch.setattr(writing, "_stored", stored)
+    monkeypatch.setattr(one_commit, "_written", stored)
     together(tables, (readings(("a", 2)), site_slice("a")), (notes(2), notes_slice("a")))
     assert (values(tables), texts(tables), len(calls), len(ledger(tables))) == ({"a": 2}, {2: "x"}, 4, 4)
 

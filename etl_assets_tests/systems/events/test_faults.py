@@ -59,8 +59,8 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two attempts, and locks are not waited for."""
     monkeypatch.setattr(session, "ATTEMPTS", 2)
-    for module in (transaction, database_locks):
-        monkeypatch.setattr(module, "LOCK_TIMEOUT", datetime.timedelta(milliseconds=50))
+    monkeypatch.setattr(database_locks, "LOCK_TIMEOUT", datetime.timedelta(milliseconds=50))
+    monkeypatch.setitem(transaction.SETTINGS, "lock_timeout", "50")
 
 
 @pytest.fixture
@@ -158,21 +158,20 @@ def test_a_connection_that_is_cut_at_the_commit_leaves_each_event_once(
 
 @pytest.mark.long
 @pytest.mark.parametrize("cut", ["before", "after"])
-@pytest.mark.parametrize(("place", "name"), [(intake, "write_parquet"), (manifest, "write")], ids=["raw", "manifest"])
 def test_a_connection_that_is_cut_where_files_are_stored_and_noted_leaves_whole_intervals(
-    world: World, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, cut: Any
+    world: World, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, cut: Any
 ) -> None:
     by_proxy = through(proxy.url, world)
     by_proxy.database.prepare()
-    original = getattr(place, name)
+    original = intake.store_files
 
-    def arm(*args: Any) -> Any:
+    def arm(*args: Any, **options: Any) -> Any:
         if not proxy.cuts:
             proxy.cut = cut
-        return original(*args)
+        return original(*args, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(place, name, arm)
+        patched.setattr(intake, "store_files", arm)
         try:
             by_proxy.load_all()
         except TransientError:
@@ -461,7 +460,7 @@ def test_a_load_that_is_ended_amid_a_transaction_leaves_whole_intervals(
 @pytest.mark.parametrize("end", [KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize(
     ("place", "name"),
-    [(EventsFeed, "downloaded"), (intake, "read_file"), (intake, "write_parquet"), (Transaction, "append")],
+    [(EventsFeed, "downloaded"), (intake, "read_file"), (intake, "store_files"), (Transaction, "append")],
 )
 def test_a_load_that_is_ended_anywhere_leaves_whole_intervals_and_the_next_one_does_the_rest(
     world: World, one_by_one: None, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, end: type[BaseException]

@@ -24,9 +24,10 @@ HISTORIES, STEPS = 12, (8, 14, 20)
 INTERVALS = 4
 # Where a run can end without a word: before or after a step, the first or a later time.
 ENDS = {
-    "rows": (intake, "write_parquet"),
-    "file": (parquet_files, "publish"),
-    "manifest": (intake, "record"),
+    "rows": (intake, "store_files"),
+    "commit": (parquet_files, "commit"),
+    "copy": (parquet_files, "publish"),
+    "manifest": (manifest, "record"),
     "transaction": (us_store, "write_together"),
 }
 

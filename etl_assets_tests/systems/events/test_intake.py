@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 
+from etl_assets.core.slices.lock import locked
 from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.errors import TransientError
 from etl_assets.systems.events import raw_layer as intake
 from etl_assets.systems.events.files import FileRejected, file_name
-from etl_assets.systems.events.manifest import Entry, record
-from etl_assets.systems.events.raw_layer import Stores, Taken, interval_slice, read_file, store_raw, take
+from etl_assets.systems.events.manifest import Entry
+from etl_assets.systems.events.raw_layer import ReadFile, Stores, Taken, interval_slice, read_file, store_raw, take
 from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.source import Listing
 from etl_assets_tests.systems.events.event_files import archive, rows
+from etl_assets_tests.systems.events.manifests import record
 from etl_assets_tests.systems.events.world import FIRST, ROWS, World, quarter, quick_feed
 
 LATE = timedelta(hours=24)
@@ -65,8 +67,14 @@ REFUSED = Entry(FIRST, "refused", refused_md5="b" * 32, attempts=1)
 def noted(world: World, entry: Entry | None) -> None:
     """The manifest has an entry, and the raw layer what that says of it."""
     if entry and entry.stored:
-        store_raw(stores(world), entry, read_file(world.own(0, 0, 1, 2), quarter(0)))
-    record(world.database, [entry] if entry else [], run_id="a run")
+        stored(world, read_file(world.own(0, 0, 1, 2), quarter(0)))
+    record(world.database, *([entry] if entry else []))
+
+
+def stored(world: World, file: ReadFile) -> Entry:
+    """The raw layer has a file of the first interval; gives what the manifest says of it."""
+    with locked(world.database, [interval_slice(quarter(0))]) as lock:
+        return store_raw(stores(world), quarter(0), file, lock=lock).entry
 
 
 @pytest.mark.long
@@ -185,9 +193,10 @@ def test_a_file_of_another_interval_is_refused_by_its_member(world: World) -> No
 @pytest.mark.long
 def test_stored_rows_forget_why_an_earlier_file_was_refused(world: World) -> None:
     file = read_file(world.own(0, 0, 1), quarter(0))
-    stored = store_raw(stores(world), replace(REFUSED, reason="it was nested"), file).entry
-    assert (stored.state, stored.reason, stored.refused_md5) == ("fetched", None, None)
-    assert (stored.rows_raw, stored.md5, stored.attempts) == (2, file.md5, 1)
+    record(world.database, replace(REFUSED, reason="it was nested"))
+    now = stored(world, file)
+    assert (now.state, now.reason, now.refused_md5) == ("fetched", None, None)
+    assert (now.rows_raw, now.md5, now.attempts) == (2, file.md5, 1)
     assert world.raw(0)["global_event_id"].to_pylist() == [817930293, 817930294]
 
 

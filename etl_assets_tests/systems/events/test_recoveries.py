@@ -7,21 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
-import pyarrow.compute as pc
 import pytest
 
 from etl_assets.cli import run
-from etl_assets.core.slices import quarantine
-from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
-from etl_assets.core.slices.writing import Write
+from etl_assets.core.slices import parquet as parquet_files
+from etl_assets.core.slices import replay as replaying
+from etl_assets.core.slices.entries import list_entries
+from etl_assets.core.slices.lock import locked
+from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.errors import PermanentError, PlatformError, TransientError
 from etl_assets.systems.events import files as archive
 from etl_assets.systems.events import manifest as manifest
 from etl_assets.systems.events import raw_layer as intake
-from etl_assets.systems.events import replay as replaying
+from etl_assets.systems.events import script
 from etl_assets.systems.events import us_events as us_store
 from etl_assets.systems.events.files import INTERVAL, FileRejected
-from etl_assets.systems.events.manifest import entry_of, locked, record
 from etl_assets.systems.events.raw_layer import Stores, interval_slice, read_file, store_raw
 from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.transform import us_rule
@@ -92,19 +92,21 @@ def test_a_fault_of_this_machine_is_no_refusal_of_the_file(world: World, monkeyp
 
 
 @pytest.mark.long
-def test_a_load_that_ends_between_rows_and_manifest_is_made_good_though_the_feed_goes_back(
-    world: World, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_load_that_ends_around_the_commit_of_a_file_is_made_good_though_the_feed_goes_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, committed: bool
 ) -> None:
+    """Rows and manifest are in one commit: the file is fetched, or it is as before."""
     world.load_all()
+    before = world.manifest()[1]
     world.simulator.republish(quarter(1))
     with monkeypatch.context() as broken:
-        store = manifest.record
-        broken.setattr(
-            intake, "record", lambda database, noted, **how: away() if noted[0].md5 else store(database, noted, **how)
-        )
+        place, step = (script, "store_us_events") if committed else (parquet_files, "commit")
+        broken.setattr(place, step, away)
         with pytest.raises(TransientError):
             world.load_all()
-    assert world.states()[1] == "fetched"
+    after = world.manifest()[1]
+    assert (after.state == "fetched", after.md5 != before.md5, after == before) == (committed, committed, not committed)
     world.simulator.restore(quarter(1))
     world.load_all()
     assert world.us() == world.in_the_us(0, 1, 2, 3)
@@ -115,7 +117,7 @@ def test_a_load_that_ends_between_rows_and_manifest_is_made_good_though_the_feed
 def test_rows_of_another_file_are_never_taken_for_replayed_ones(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.load_own(0, 0, 1)
     with monkeypatch.context() as broken:
-        broken.setattr("etl_assets.systems.events.script.record", away)
+        broken.setattr(script, "store_us_events", away)
         with pytest.raises(TransientError):
             world.load_own(0, 5, 6)
     world.load_own(0, 0, 1)
@@ -129,14 +131,15 @@ def test_a_replay_that_ends_before_it_is_done_is_derived_by_the_next_run(
 ) -> None:
     world.load_own(0, 0, BROKEN, 1)
     ((identity,),) = world.query("SELECT id FROM etl.quarantine")
-    write, done = quarantine.write_parquet, []
+    done = []
 
-    def killed(*args: Any) -> Any:
-        done.append(write(*args))
+    def killed(*_: Any) -> Any:
+        done.append(1)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr(quarantine, "write_parquet", killed)
+        # All that comes after its commit.
+        broken.setattr(replaying, "publish", killed)
         assert run(["quarantine", "replay", identity, "--set", "action_geo_lat=61.2"]) != 0
     assert (len(done), world.states()) == (1, {0: "fetched"})
     world.simulator.change(quarter(0), held=True)
@@ -201,22 +204,19 @@ def test_a_replayed_line_counts_once_when_its_file_is_loaded_again(
 
 
 @pytest.mark.long
-def test_a_replayed_row_that_somebody_took_away_is_open_again_when_its_file_is_loaded_again(world: World) -> None:
+def test_a_correction_ends_with_its_record_and_one_that_comes_again_is_open_again(world: World) -> None:
     worse = {**BROKEN, "global_event_id": "8"}
     world.load_own(0, 0, BROKEN, 1, worse, 2)
     for (identity,) in world.query("SELECT id FROM etl.quarantine"):
         assert run(["quarantine", "replay", identity, "--set", "action_geo_lat=61.2"]) == 0
-    there = world.raw(0)
-    write_parquet(
-        ParquetRoot(EventsSettings.load().storage_url),
-        world.database,
-        there.filter(pc.not_equal(there["global_event_id"], 7)),
-        [interval_slice(quarter(0))],
-        Write("partition", is_replay=True),
-    )
+    world.load_own(0, 0, BROKEN, 1, worse, 2)
+    assert world.us().keys() == {7, 8, 817930293, 817930294, 817930295}
+    world.load_own(0, 0, 1, worse, 2)
+    assert world.us().keys() == {8, 817930293, 817930294, 817930295}
     world.load_own(0, 0, BROKEN, 1, worse, 2)
     assert world.us().keys() == {8, 817930293, 817930294, 817930295}
-    assert quarantine.list_entries(world.database)[1] == 2
+    (entry,), _ = list_entries(world.database)
+    assert entry.raw["global_event_id"] == 7
 
 
 @pytest.mark.long
@@ -243,14 +243,12 @@ def test_a_row_that_goes_while_its_replay_waits_is_not_stored(world: World, monk
 
     monkeypatch.setattr(replaying, "locked", waits)
     with ThreadPoolExecutor(1) as pool:
-        with locked(world.database) as connection:
+        with locked(world.database, [interval_slice(quarter(0))]) as lock:
             replay = pool.submit(run, ["quarantine", "replay", identity, "--set", "action_geo_lat=61.2"])
             waiting.wait(10)
             republished = read_file(world.own(0, 0, 1), quarter(0))
             stores = Stores(world.database, ParquetRoot(EventsSettings.load().storage_url))
-            entry = entry_of(connection, quarter(0))
-            assert entry is not None
-            record(world.database, [store_raw(stores, entry, republished).entry], run_id="a run")
+            store_raw(stores, quarter(0), republished, lock=lock)
         assert replay.result() == 1
     assert world.raw(0)["global_event_id"].to_pylist() == [817930293, 817930294]
 

@@ -514,7 +514,7 @@ def test_a_raw_file_that_is_gone_and_not_in_the_feed_fails_the_load_and_no_us_ev
     before = world.us()
     world.raw_file(1).unlink()
     world.simulator.change(quarter(1), held=True)
-    with pytest.raises(PermanentError, match=r"20190121001500.*nothing is stored"):
+    with pytest.raises(PermanentError, match=r"20190121001500.*is gone"):
         world.load_all()
     assert world.us() == before
 

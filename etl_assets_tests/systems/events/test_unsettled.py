@@ -16,6 +16,7 @@ from etl_assets.systems.events import script
 from etl_assets.systems.events import source as feed
 from etl_assets.systems.events.settings import EventsSettings
 from etl_assets.systems.events.us_events import StoredIntervals
+from etl_assets_tests.systems.events.manifests import record
 from etl_assets_tests.systems.events.sensor import NOTHING_NEW, Sensor
 from etl_assets_tests.systems.events.test_command import lost
 from etl_assets_tests.systems.events.test_script import damage
@@ -99,16 +100,10 @@ def test_a_third_version_that_cannot_be_had_is_not_forgotten_for_the_second_that
 
 
 @pytest.mark.long
-def test_rows_of_a_version_that_nobody_knows_are_asked_for_until_they_are_known(
-    sensor: Sensor, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The load ended between its first word to the manifest and the rows, and then the feed had no file."""
+def test_rows_of_a_version_that_nobody_knows_are_asked_for_until_they_are_known(sensor: Sensor, world: World) -> None:
+    """As a load of before rows and manifest were one commit has left it that ended between them; then the feed had no file."""
     world.load_all()
-    world.simulator.republish(quarter(1))
-    with monkeypatch.context() as broken:
-        broken.setattr(intake, "write_parquet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            world.load_all()
+    record(world.database, replace(world.manifest()[1], state="fetched", md5=None))
     world.simulator.change(quarter(1), withdrawn=True)
     world.load_all()
     assert (world.manifest()[1].md5, lost(world), unsettled(world)) == (None, (1, 0), [1])
@@ -165,7 +160,7 @@ def test_who_accepts_the_loss_of_a_newer_version_does_not_accept_damage_of_what_
     damage(world.raw_file(1))
     monkeypatch.setenv("EVENTS_US_RULE", "bounding_box")
     assert world.command(*THE_HOUR) == 1
-    assert "20190121001500/data.parquet is damaged" in capsys.readouterr().err
+    assert f"{world.raw_file(1)} is damaged" in capsys.readouterr().err
     assert (world.states()[1], world.manifest()[1].accepted, unsettled(world)) == ("missing", None, [1])
     assert world.command(*THE_HOUR) == 0
     assert (world.states()[1], lost(world)) == ("refused", (1, 0))
@@ -253,16 +248,17 @@ def test_a_server_that_ends_idle_transactions_does_not_give_the_turn_to_another(
 ) -> None:
     name = world.database.url.rpartition("/")[2]
     world.execute(f'ALTER DATABASE "{name}" SET idle_in_transaction_session_timeout = 50')
-    write, turns = intake.write_parquet, []
+    store, turns = intake.store_files, []
 
-    def slow(*args: Any) -> Any:
+    def slow(*args: Any, **options: Any) -> Any:
         threading.Event().wait(0.3)
         turns.extend(world.query(ADVISORY_LOCKS))
-        return write(*args)
+        return store(*args, **options)
 
-    monkeypatch.setattr(intake, "write_parquet", slow)
+    monkeypatch.setattr(intake, "store_files", slow)
     world.load(0)
-    assert turns == [(1,)]
+    # Of the slice, and of its table together with other slices.
+    assert turns == [(2,)]
     assert world.states() == {0: "loaded"}
 
 
@@ -397,20 +393,20 @@ def test_rows_that_a_killed_load_has_written_are_derived_though_the_feed_has_the
     world.load_own(1, 7)
     for number in (0, 2, 3):
         world.load(number)
-    write = intake.write_parquet
+    store = intake.store_files
 
-    def killed(*args: Any) -> Any:
-        write(*args)
+    def killed(*args: Any, **options: Any) -> Any:
+        store(*args, **options)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr(intake, "write_parquet", killed)
+        broken.setattr(intake, "store_files", killed)
         with pytest.raises(KeyboardInterrupt):
             world.load(1)
     world.simulator.change(quarter(1), withdrawn=True)
     sensor.run_all()
     assert world.us() == world.in_the_us(0, 1, 2, 3)
-    assert (world.manifest()[1].md5, unsettled(world)) == (None, [1])
+    assert (world.manifest()[1].md5, unsettled(world)) == (world.simulator.listed(quarter(1)).md5, [])
 
 
 @pytest.mark.long

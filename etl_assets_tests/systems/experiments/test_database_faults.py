@@ -7,6 +7,7 @@ In the end every table is whole, and the next load puts right what the one befor
 import datetime
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,21 @@ import psycopg
 import pytest
 
 from etl_assets.cli import run
-from etl_assets.core.dagster import io_managers
 from etl_assets.core.database.connections import Database
 from etl_assets.core.embedded import EmbeddedPostgres
-from etl_assets.core.slices import session, transaction, writing
+from etl_assets.core.slices import commit as one_commit
+from etl_assets.core.slices import lock, session
 from etl_assets.core.slices.transaction import Transaction
 from etl_assets.errors import ContractError, TransientError
 from etl_assets.systems import experiments
-from etl_assets.systems.experiments import script
+from etl_assets.systems.experiments import assets, script
 from etl_assets.systems.experiments.simulator import write_files
 from etl_assets_tests.core.slices.proxy import proxied
 from etl_assets_tests.core.slices.test_faults import TERMINATE
 from etl_assets_tests.systems.experiments.model import Model
 from etl_assets_tests.systems.experiments.test_script import FEATURES, NEW_YEARS_EVE
 from etl_assets_tests.systems.experiments.world import COMPOUNDS, EXPERIMENTS, USERS, World, write_sample
-from etl_assets_tests.systems.outages.runs import QUIET, attempts, failure
+from etl_assets_tests.systems.outages.runs import QUIET, attempts
 
 pytestmark = pytest.mark.long
 
@@ -70,11 +71,11 @@ def at_call(monkeypatch: pytest.MonkeyPatch, place: Any, step: str, number: int,
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 5])
-@pytest.mark.parametrize("step", ["lock", "append", "finish", "commit"])
+@pytest.mark.parametrize("step", ["_entered", "append", "record", "commit"])
 def test_backends_that_are_terminated_at_any_table_are_replaced_and_the_load_goes_on(
     world: World, monkeypatch: pytest.MonkeyPatch, step: str, number: int
 ) -> None:
-    place: Any = {"finish": writing, "commit": session}.get(step, Transaction)
+    place: Any = {"_entered": one_commit, "record": one_commit, "commit": session}.get(step, Transaction)
     calls = at_call(monkeypatch, place, step, number, lambda: world.execute(TERMINATE))
     load(world)
     assert len(calls) > 5
@@ -205,11 +206,12 @@ def test_what_does_not_pass_fails_the_load_and_leaves_whole_tables_for_the_next_
 def test_a_table_that_another_writer_keeps_is_waited_for_and_then_named_as_busy(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transaction, "LOCK_TIMEOUT", datetime.timedelta(milliseconds=50))
+    monkeypatch.setattr(lock, "LOCK_TIMEOUT", datetime.timedelta(milliseconds=50))
+    monkeypatch.setattr(lock, "LOOKED_AT_EVERY_S", 0.02)
     monkeypatch.setattr(session, "ATTEMPTS", 2)
     with psycopg.connect(world.database.url) as other:
         other.execute("SELECT pg_advisory_xact_lock(hashtextextended('experiments.user_features', 0))")
-        with pytest.raises(TransientError, match="another writer held the lock for too long"):
+        with pytest.raises(TransientError, match="another writer has held the lock of experiments.user_features"):
             load(world)
     assert sizes(world) == {**SIZES, "user_features": 0}
     load(world)
@@ -262,26 +264,28 @@ def test_a_database_that_is_not_there_is_an_error_without_its_secret(
 # Two loads at once
 
 
-def test_two_loads_of_different_files_leave_each_table_whole_and_the_next_load_is_right(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_loads_of_different_files_take_turns(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = write_sample(tmp_path / "other", **EARLIER)
-    # While the one is between its first tables and its last, the other runs from end to end.
-    at_call(
-        monkeypatch,
-        script,
-        "write",
-        3,
-        lambda: experiments.load(other, as_of=NEW_YEARS_EVE, database=world.database),
-    )
-    load(world)
-    for name, count in sizes(world).items():
-        assert count in (SIZES[name], EARLIER_SIZES[name])
+    waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with ThreadPoolExecutor(1) as pool:
+        second: list[Future[Any]] = []
+
+        def begun() -> None:
+            """While the one is between its first tables and its last, the other begins."""
+            second.append(pool.submit(experiments.load, other, as_of=NEW_YEARS_EVE, database=world.database))
+            while world.query(waits) == [(0,)]:
+                assert not second[0].done()
+
+        at_call(monkeypatch, script, "write", 3, begun)
+        first = load(world)
+        assert [outcome.loaded for outcome in first.tables] == [3, 3, 4, 7, 3]
+        second[0].result()
+    assert sizes(world) == EARLIER_SIZES
     load(world)
     assert_whole(world)
 
 
-def test_a_run_between_whose_steps_other_files_were_loaded_says_so_and_the_next_run_is_right(
+def test_features_of_files_that_were_loaded_again_meanwhile_are_those_of_the_new_files(
     world: World,
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
@@ -297,16 +301,18 @@ def test_a_run_between_whose_steps_other_files_were_loaded_says_so_and_the_next_
         )
 
     with monkeypatch.context() as meanwhile:
+        # The tables of the run are loaded, and the features are still to be derived.
         at_call(
             meanwhile,
-            io_managers,
-            "write",
-            3,
+            assets,
+            "experience",
+            1,
             lambda: experiments.load(other, as_of=NEW_YEARS_EVE, database=world.database),
         )
         result = job()
-    assert not result.success
-    assert "load both from the same files" in failure(result, "user_features")
-    assert attempts(result, "user_features") == 3
+    assert result.success
+    assert attempts(result, "user_features") == 2
+    assert {row[0] for row in world.tables()["user_features"]} == {row[0] for row in world.tables()["users"]}
+    assert sizes(world)["users"] == len(USERS[1:])
     assert job().success
     assert_whole(world)

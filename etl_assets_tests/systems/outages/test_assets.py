@@ -428,6 +428,7 @@ def test_no_secret_is_in_what_a_run_leaves_behind(small: World, runs: Runs) -> N
 def test_every_check_passes_after_a_run(small: World, runs: Runs) -> None:
     result = checks(runs())
     expected = {(contract.table_name(), "has_rows") for contract in CONTRACTS if contract is not DeliveryBatches}
+    expected |= {("site_devices", "is_current"), ("site_outages", "is_current")}
     expected |= {("site_outages", "outages_belong_to_devices"), ("delivered_site_outages", "nothing_waits_for_long")}
     expected |= {("delivered_site_outages", "each_delivered_once")}
     assert result == dict.fromkeys(expected, True)

@@ -113,12 +113,14 @@ def test_a_host_that_is_not_there_is_named(one: World, url: str) -> None:
         one.sync()
 
 
-def test_a_missing_name_of_the_site_is_quarantined_and_its_outages_are_delivered(one: World) -> None:
-    described = info(d1="One")
-    del described["name"]
-    one.serve([outage("d1", FIRST)], described)
-    assert one.sync()[0].delivered == 1
-    assert one.column("SELECT asset FROM etl.quarantine") == ["outages.raw_site_info"]
+@pytest.mark.parametrize("name", [None, 17])
+def test_a_missing_name_of_the_site_is_flagged_and_its_outages_are_delivered(one: World, name: object) -> None:
+    one.serve([outage("d1", FIRST)], {**info(d1="One"), "name": name})
+    result = one.sync()[0]
+    assert (result.delivered, result.flagged, result.quarantined) == (1, 1, 0)
+    assert one.column("SELECT concat_ws(' ', asset, partition, outcome) FROM etl.quarantine") == [
+        f"outages.raw_site_info {SITE} flagged"
+    ]
 
 
 # Time
@@ -156,7 +158,7 @@ def test_a_time_that_is_none_is_quarantined(one: World, begin: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "step", ["raw_outages_frame", "devices_of_sites", "write_parquet", "write", "outages_of_sites"]
+    "step", ["raw_outages_frame", "devices_of_sites", "write_parquet", "write_together", "outages_of_sites"]
 )
 @pytest.mark.parametrize("after", [False, True])
 def test_a_sync_that_ends_at_a_step_is_made_good_by_the_next(one: World, step: str, after: bool) -> None:
@@ -168,9 +170,8 @@ def test_a_sync_that_ends_at_a_step_is_made_good_by_the_next(one: World, step: s
 
 def test_a_file_that_was_left_half_written_is_not_read(one: World) -> None:
     one.sync()
-    root = OutagesSettings.load().etl_data_dir / "lake" / "outages" / "raw_outages" / "snapshot=99990101T000000.000000Z"
-    root.mkdir()
-    (root / ".0123.tmp").write_bytes(b"PAR1 half")
+    folder = OutagesSettings.load().etl_data_dir / "lake" / "outages" / "raw_outages"
+    (folder / f"{'f' * 32}.parquet").write_bytes(b"PAR1 half")
     assert one.sync()[0].delivered == 0
     one.assert_delivered_once()
 

@@ -32,7 +32,7 @@ def mapped(elements: Sequence[Any], *infos: dict[str, Any], began_from: datetime
     """What the table of outages holds after the transforms; by default of one site with the devices d1 and d2."""
     described = infos or (info(d1="One", d2="Two"),)
     raw = raw_outages_frame(elements, fetched_at=FETCHED).valid
-    devices = devices_of_sites(site_info_frame({one["id"]: one for one in described}, fetched_at=FETCHED)).valid
+    devices = devices_of_sites(site_info_frame({one["id"]: one for one in described}, fetched_at=FETCHED).valid).valid
     known = devices.drop_duplicates(["site_id", "device_id"], keep="last")
     outages = outages_of_sites(raw, known, began_from=began_from)
     return outages.drop_duplicates(list(SiteOutages.config.key), keep="last")

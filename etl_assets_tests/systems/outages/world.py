@@ -103,7 +103,7 @@ class World:
     def store(self, site: str = SITE) -> None:
         """Maps what the API has now and stores it, without a delivery."""
         raw = raw_outages_frame(self.simulator.outages(), fetched_at=FETCHED)
-        devices = devices_of_sites(site_info_frame({site: self.simulator.site_info(site)}, fetched_at=FETCHED))
+        devices = devices_of_sites(site_info_frame({site: self.simulator.site_info(site)}, fetched_at=FETCHED).valid)
         mapped = outages_of_sites(raw.valid, devices.valid, began_from=CUTOFF)
         write(self.database, mapped, [Slice(SiteOutages, site, {"site_id": site})], Write("partition"))
 

@@ -52,8 +52,8 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two attempts, and locks are not waited for."""
     monkeypatch.setattr(session, "ATTEMPTS", 2)
-    for module in (transaction, database_locks):
-        monkeypatch.setattr(module, "LOCK_TIMEOUT", datetime.timedelta(milliseconds=50))
+    monkeypatch.setattr(database_locks, "LOCK_TIMEOUT", datetime.timedelta(milliseconds=50))
+    monkeypatch.setitem(transaction.SETTINGS, "lock_timeout", "50")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from etl_assets.cli import run
 from etl_assets.core.contracts import Fault, Record, Split
 from etl_assets.core.embedded import EmbeddedPostgres
 from etl_assets.errors import ConfigurationError, TransientError
-from etl_assets.systems.turbines import databases, script, source
+from etl_assets.systems.turbines import databases, source
 from etl_assets.systems.turbines import page as pages
 from etl_assets.systems.turbines.script import LoadResult
 from etl_assets.systems.turbines.settings import TurbinesSettings
@@ -323,7 +323,7 @@ def test_an_element_that_cannot_be_read_is_in_quarantine_and_the_rest_loads(
         for fetched in original(*arguments, **options):
             yield replace(fetched, rows=Split(fetched.rows.valid, (bad,)))
 
-    monkeypatch.setattr(script, "fetched_days", with_a_bad_element)
+    monkeypatch.setattr(source, "fetched_days", with_a_bad_element)
     assert run(["turbines", "load", "2024-05-20"]) == 0
     assert "1 element in quarantine" in capsys.readouterr().err
     assert world.counts()["data"] == 1152
@@ -504,7 +504,7 @@ def test_a_day_of_rows_without_a_value_is_missing_and_keeps_the_statistics_that_
                 table = table.set_column(table.column_names.index(name), table.schema.field(name), nothing)
             yield replace(fetched, rows=Split(table))
 
-    monkeypatch.setattr(script, "fetched_days", without_values)
+    monkeypatch.setattr(source, "fetched_days", without_values)
     assert command("2024-05-20", "2024-05-21") == 0
     assert capsys.readouterr().err.count("the source has no value of it") == 2
     assert world.tables() == before
