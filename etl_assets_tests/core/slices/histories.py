@@ -88,6 +88,7 @@ STOPS = {
     "read": ("open", "statement"),
     "as of": ("open", "statement"),
 }
+Actions = list[tuple[Any, ...]]
 ALIVE_AT_MOST = 6
 RETRIES = 4
 DAY_S = 86_400
@@ -242,6 +243,20 @@ class History:
         self.failure: AssertionError | None = None
         self.barriers.on_commit = self.observe
 
+    def next_look(self) -> int:
+        self.looks += 1
+        return self.looks
+
+    def next_batch(self) -> int:
+        self.batches += 1
+        return self.batches
+
+    def stored(self, place: Place, look: int) -> None:
+        """A source's answer was stored, its writer says."""
+        table, partition = place
+        stands = min(self.model.looks.get((table, site), 0) for site in ([partition] if partition else SITES))
+        assert stands >= look, f"{place}: look {look} was stored, and look {stands} stands"
+
     def observe(self) -> None:
         self.model.observe(self.barriers.monitor)
 
@@ -328,7 +343,26 @@ class History:
             self.barriers.settle()
             self.look_around()
         assert not self.actors, f"never done: {[(actor.name, actor.state, actor.at) for actor in self.actors]}"
+        self.look_back()
+
+    def look_back(self) -> None:
+        """What readers see when all is over, before and after housekeeping."""
+        self._read_all()
         self._tidied()
+        self._read_all()
+
+    def _read_all(self) -> None:
+        """A reader sees the newest commit of each slice, and what was derived last is of what stands or was refused."""
+        database = self.free[0]
+        for table in ("plant.signals", "plant.files", *DERIVED):
+            slices = [slice_of((table, site)) for site in SITES]
+            try:
+                in_files = TABLES[table].config.store == "parquet"
+                found = read_parquet(self.root, database, slices) if in_files else read(database, slices)
+            except NothingStored:
+                found = as_table(TABLES[table], [])
+            seen, stands = sorted(as_rows(found)), sorted(self.model.standing((table, "")))
+            assert seen == stands, f"a reader of {table} saw {seen}, and {stands} stands"
 
     def _tidied(self) -> None:
         """What housekeeping leaves: no file that nobody knows, and copies of what counts."""
@@ -415,8 +449,7 @@ class Works:
     def ask(self) -> int:
         """Ask the source: no two looks have the same number."""
         self.barrier("ask")
-        self.history.looks += 1
-        look = self.history.looks
+        look = self.history.next_look()
         self.barrier("asked")
         return look
 
@@ -427,15 +460,11 @@ class Works:
         with locked(self.database, [slice_of(self.place)]) as lock:
             look = self.asked or self.ask()
             self._write(Intent(self.place, mode, tuple(answer(look, self.place)), look=look), lock=lock)
-        stands = min(
-            self.model.looks.get((self.place[0], site), 0) for site in (self.place[1:] if self.place[1] else SITES)
-        )
-        assert stands >= look, f"{self.place}: look {look} was stored, and look {stands} stands"
+        self.history.stored(self.place, look)
 
     def _hand(self) -> None:
         """Rows in hand, as of a person."""
-        self.history.batches += 1
-        rows = answer(self.history.batches, self.place)
+        rows = answer(self.history.next_batch(), self.place)
         mode = MODES[self.place[0]][self.mode]
         mode = "replace" if mode == "partition" and not self.place[1] else mode
         self.barrier("asked")
@@ -465,12 +494,12 @@ class Works:
 
     def _chain(self) -> None:
         """Rows in hand are stored, and what follows from them is derived without reading them."""
-        self.history.batches += 1
+        batch = self.history.next_batch()
         written = []
         given: dict[str, list[Row]] = {}
         for table in ("plant.signals", "plant.files"):
             # Neither a wrong row nor one that is given twice.
-            rows = answer(12 * self.history.batches + 3, (table, self.site))
+            rows = answer(12 * batch + 3, (table, self.site))
             outcome = self._write(Intent((table, self.site), "partition", tuple(rows)))
             given[table] = rows
             written.append((slice_of((table, self.site)), outcome.content_hash))
