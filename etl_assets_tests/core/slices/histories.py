@@ -137,7 +137,7 @@ def actions_of(names: Sequence[str]) -> st.SearchStrategy[tuple[Any, ...]]:
 
 
 HISTORIES = st.tuples(
-    st.lists(actions_of(["begin"]), min_size=2, max_size=3), st.lists(actions_of(WEIGHTED), min_size=6, max_size=18)
+    st.lists(actions_of(["begin"]), min_size=2, max_size=3), st.lists(actions_of(WEIGHTED), min_size=6, max_size=15)
 ).map(lambda both: [*both[0], *both[1]])
 
 
@@ -346,10 +346,9 @@ class History:
         self.look_back()
 
     def look_back(self) -> None:
-        """What readers see when all is over, before and after housekeeping."""
+        """What readers see when all is over, and what housekeeping leaves."""
         self._read_all()
         self._tidied()
-        self._read_all()
 
     def _read_all(self) -> None:
         """A reader sees the newest commit of each slice, and what was derived last is of what stands or was refused."""

@@ -128,7 +128,7 @@ class Processes:
         if not alive:
             return
         one = dice.choice(alive)
-        what = dice.choice(("stop", "stop", "stop", "go on", "kill", "nothing"))
+        what = dice.choice(("stop",) * 5 + ("go on",) * 2 + ("kill", "nothing"))
         if what == "stop":
             with suppress(ProcessLookupError):
                 os.kill(one.pid, signal.SIGSTOP)
