@@ -38,6 +38,7 @@ class Actor:
         sessions: processes of the server that work for it: `lock`, `write`.
         cut: what will happen to its next COMMIT: before, after, or unknown (after, and nobody can tell).
         error: what it ended with.
+        intent: name of what it is about to commit.
     """
 
     def __init__(self, name: str, work: Callable[[], object]) -> None:
@@ -49,6 +50,7 @@ class Actor:
         self.sessions: dict[str, int] = {}
         self.statement_of: int | None = None
         self.error: BaseException | None = None
+        self.intent = ""
         self.work = work
         self.go = threading.Semaphore(0)
         self.thread = threading.Thread(target=lambda: None)
@@ -71,7 +73,9 @@ class Barriers:
     """Gives one actor at a time the right to go on.
 
     Attributes:
-        cut: how often a connection was cut at the COMMIT.
+        on_commit: called when a commit may have been made.
+        on_checked: called in the thread of an actor that has checked all that it has to before its COMMIT.
+        cuts: how often a connection was cut at the COMMIT.
         waited: how often somebody waited within the server.
     """
 
@@ -80,6 +84,7 @@ class Barriers:
         self.clock = Clock()
         self.cuts = self.waited = 0
         self.on_commit: Callable[[], None] = lambda: None
+        self.on_checked: Callable[[Actor], None] = lambda _: None
         self._mine = threading.local()
         self._back = threading.Semaphore(0)
         self._guard = threading.Lock()
@@ -281,6 +286,7 @@ class Barriers:
         def commit(database: Any, connection: Any, commit_id: str) -> None:
             if (actor := self.here()) is None:
                 return original(database, connection, commit_id)
+            self.on_checked(actor)
             self.barrier("commit", actor.sessions.get("write"))
             cut = actor.cut and Cut(connection, actor.cut, lambda: self.end(actor.sessions["write"]))
             self.cuts += bool(cut)

@@ -242,6 +242,18 @@ class History:
         self.looks = self.jumps = self.batches = 0
         self.failure: AssertionError | None = None
         self.barriers.on_commit = self.observe
+        self.barriers.on_checked = self._checked
+
+    def intend(self, intent: Intent) -> str:
+        """What the actor of this thread is about to commit; gives the name by which the ledger will know it."""
+        name = self.model.intend(intent)
+        actor = self.barriers.here()
+        assert actor is not None
+        actor.intent = name
+        return name
+
+    def _checked(self, actor: Actor) -> None:
+        self.model.checked[actor.intent] = self.model.seq
 
     def next_look(self) -> int:
         self.looks += 1
@@ -436,7 +448,7 @@ class Works:
             raise
 
     def _write(self, intent: Intent, **how: Any) -> Outcome:
-        name = self.model.intend(intent)
+        name = self.history.intend(intent)
         slices = [slice_of(intent.place)]
         contract = TABLES[intent.place[0]]
         data = as_table(contract, intent.rows)
@@ -517,7 +529,7 @@ class Works:
         if entry is None:
             return
         corrected: Row = (entry.raw["id"], entry.raw["site"], 7.0 + self.number, 0)
-        name = self.model.intend(Intent(self.place, "replay", (corrected,), replayed=corrected[0]))
+        name = self.history.intend(Intent(self.place, "replay", (corrected,), replayed=corrected[0]))
         try:
             done = replay(
                 self.database,
@@ -536,7 +548,7 @@ class Works:
     def _accept(self) -> None:
         entry = self._entry()
         if entry is not None:
-            name = self.model.intend(Intent(self.place, "accept", accepted=(entry.raw["id"],)))
+            name = self.history.intend(Intent(self.place, "accept", accepted=(entry.raw["id"],)))
             accept(self.database, [entry], lambda table: TABLES[table], who="who", reason=name)
 
     def _append(self) -> None:

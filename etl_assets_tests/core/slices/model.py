@@ -164,9 +164,10 @@ class Entry:
 
 
 class Version(NamedTuple):
-    """What stood after a commit, by site of each table."""
+    """What stood after a commit: rows by site of each table, commits by slice."""
 
     rows: Mapping[Place, tuple[Row, ...]]
+    heads: Mapping[Place, str]
 
 
 @dataclass
@@ -177,6 +178,7 @@ class Model:
         seq: number of commits.
         rows: by table and site, in the order in which they were given.
         versions: what stood, by `seq`.
+        checked: by name of a write `seq` when it had checked all that it has to before its COMMIT.
         looks: the last look, by table and site.
     """
 
@@ -193,6 +195,7 @@ class Model:
     batches: set[str] = field(default_factory=set)
     versions: list[Version] = field(default_factory=list)
     states: dict[tuple[Any, ...], tuple[int, list[Row]]] = field(default_factory=dict)
+    checked: dict[str, int] = field(default_factory=dict)
     bases: dict[tuple[Place, Place], int] = field(default_factory=dict)
     file_rows: dict[str, list[Row]] = field(default_factory=dict)
     read: dict[str, int] = field(default_factory=dict)
@@ -219,7 +222,9 @@ class Model:
         )
 
     def _stand(self) -> None:
-        self.versions.append(Version({place: tuple(sorted(rows)) for place, rows in self.rows.items()}))
+        self.versions.append(
+            Version({place: tuple(sorted(rows)) for place, rows in self.rows.items()}, dict(self.heads))
+        )
         for table in ("plant.signals", "plant.files"):
             for site in SITES:
                 key = (table, site, self.heads.get((table, "")), self.heads.get((table, site)))
@@ -255,7 +260,7 @@ class Model:
         if intent.look is not None:
             self._take_look(intent)
         if intent.derived:
-            self._take_inputs(row, intent)
+            self._take_inputs(row, intent, self.checked.get(name))
         counts = self._load(row["commit_id"], intent)
         given = {name: row[name] for name in counts}
         assert given == counts, f"{intent} was counted as {given}, not as {counts}"
@@ -281,7 +286,7 @@ class Model:
             )
             self.looks[table, site] = intent.look
 
-    def _take_inputs(self, row: dict[str, Any], intent: Intent) -> None:
+    def _take_inputs(self, row: dict[str, Any], intent: Intent, checked: int | None) -> None:
         """What was derived is a function of commits that stood, and of none older than those before."""
         commits = json.loads(row["inputs"])
         site = intent.place[1]
@@ -290,6 +295,10 @@ class Model:
             of = commits.get(table, {})
             state = self.states.get((table, site, of.get(""), of.get(site)))
             assert state is not None, f"{intent.place} is derived of commits that never stood together: {commits}"
+            stood = None if checked is None else self.versions[checked].heads
+            if stood is not None:
+                now = {partition: stood[table, partition] for partition in ("", site) if (table, partition) in stood}
+                assert of == now, f"{intent.place} is derived of {of} of {table}, when {now} stood"
             last = self.bases.get((intent.place, (table, site)), 0)
             assert state[0] >= last, f"{intent.place} is derived of older inputs than before: {commits}"
             self.bases[intent.place, (table, site)] = state[0]

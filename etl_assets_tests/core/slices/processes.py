@@ -36,7 +36,7 @@ class Alone:
 
     def __init__(self, database: Database, folder: str, name: str) -> None:
         self.database, self.root, self.name = database, ParquetRoot(folder), name
-        self.model = self.barriers = self.world = self
+        self.barriers = self.world = self.model = self
         self.counted: Counter[str] = Counter()
         self.jumps = self.writes = 0
 
