@@ -27,7 +27,7 @@ from etl_assets.core.slices.reading import read
 from etl_assets.core.slices.replay import replay
 from etl_assets.core.slices.session import Outdated, looked_again
 from etl_assets.core.slices.sweeping import sweep
-from etl_assets.core.slices.writing import Outcome, Write, write
+from etl_assets.core.slices.writing import Outcome, Write, write, write_together
 from etl_assets.errors import PermanentError, TransientError
 from etl_assets_tests.core.slices.barriers import Actor, Barriers, Killed
 from etl_assets_tests.core.slices.model import (
@@ -64,6 +64,7 @@ KINDS = (
     "source",
     "source",
     "source",
+    "together",
     "hand",
     "derived",
     "derived",
@@ -78,6 +79,7 @@ KINDS = (
 # Where it matters who comes next.
 STOPS = {
     "source": ("asked", "asked", "commit", "committed", "written", "lock"),
+    "together": ("asked", "commit", "committed", "load"),
     "hand": ("commit", "committed", "written"),
     "derived": ("read", "read", "commit", "written"),
     "chain": ("read", "read", "commit", "written"),
@@ -244,9 +246,9 @@ class History:
         self.barriers.on_commit = self.observe
         self.barriers.on_checked = self._checked
 
-    def intend(self, intent: Intent) -> str:
+    def intend(self, *intents: Intent) -> str:
         """What the actor of this thread is about to commit; gives the name by which the ledger will know it."""
-        name = self.model.intend(intent)
+        name = self.model.intend(*intents)
         actor = self.barriers.here()
         assert actor is not None
         actor.intent = name
@@ -472,6 +474,18 @@ class Works:
             look = self.asked or self.ask()
             self._write(Intent(self.place, mode, tuple(answer(look, self.place)), look=look), lock=lock)
         self.history.stored(self.place, look)
+
+    def _together(self) -> None:
+        """Two slices in one commit: each reader sees both as they were, or as they are."""
+        places: list[Place] = [("plant.signals", site) for site in SITES]
+        with locked(self.database, [slice_of(place) for place in places]) as lock:
+            look = self.ask()
+            mode = MODES["plant.signals"][self.mode]
+            intents = [Intent(place, mode, tuple(answer(look, place)), look=look) for place in places]
+            how = Write(mode, run_id=self.history.intend(*intents), lock=lock)
+            write_together(self.database, [(as_table(Signals, one.rows), slice_of(one.place)) for one in intents], how)
+        for place in places:
+            self.history.stored(place, look)
 
     def _hand(self) -> None:
         """Rows in hand, as of a person."""

@@ -5,7 +5,7 @@ slices, the counts, the heads, the entries of the quarantine; and compares them 
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -184,7 +184,7 @@ class Model:
 
     root: ParquetRoot
     seq: int = 0
-    intents: dict[str, Intent] = field(default_factory=dict)
+    intents: dict[str, Sequence[Intent]] = field(default_factory=dict)
     known: dict[str, dict[str, Any]] = field(default_factory=dict)
     rows: dict[Place, list[Row]] = field(default_factory=dict)
     written: dict[str, int] = field(default_factory=dict)
@@ -203,10 +203,10 @@ class Model:
     def __post_init__(self) -> None:
         self._stand()
 
-    def intend(self, intent: Intent) -> str:
-        """Give what will be committed a name that the ledger keeps."""
+    def intend(self, *intents: Intent) -> str:
+        """Give what will be committed at once a name that the ledger keeps."""
         name = f"write {len(self.intents)}"
-        self.intents[name] = intent
+        self.intents[name] = intents
         return name
 
     def standing(self, place: Place) -> list[Row]:
@@ -239,20 +239,23 @@ class Model:
         there = look(connection)
         new = [row for row in there["ledger"] if row["commit_id"] not in self.known]
         # Of one slice in their order; what is derived after what it is derived from.
-        for row in sorted(new, key=lambda row: ("derived" in row["asset"], row["generation"])):
+        new.sort(key=lambda row: ("derived" in row["asset"], row["generation"]))
+        for at, row in enumerate(new):
+            if at == 0 or name_of(row) != name_of(new[at - 1]):
+                self.seq += 1
             self._take(row)
+            if at == len(new) - 1 or name_of(row) != name_of(new[at + 1]):
+                self._stand()
         self._compare(there)
 
     def _take(self, row: dict[str, Any]) -> None:
         """A commit that is new in the ledger."""
-        name = row["run_id"] if row["run_id"] != "script" else row["remark"].split(" (")[0]
-        intent = self.intents[name]
-        place = intent.place
-        assert (row["asset"], row["partition"]) == place, f"{row} is of another slice than {place}"
+        name, place = name_of(row), (row["asset"], row["partition"])
+        intent = next((one for one in self.intents[name] if one.place == place), None)
+        assert intent is not None, f"{place} is none of what {name} was to write"
         assert row["received"] == sum(row[n] for n in COUNTS[1:] if n != "deleted"), f"counts do not balance: {row}"
         earlier = [r["generation"] for r in self.known.values() if (r["asset"], r["partition"]) == place]
         assert row["generation"] >= max(earlier, default=0), f"{place}: {row['generation']} after {earlier}"
-        self.seq += 1
         self.known[row["commit_id"]] = row
         if intent.batch is not None:
             assert intent.batch not in self.batches, f"{intent.batch} was appended twice"
@@ -274,7 +277,6 @@ class Model:
         if row["file"]:
             self.files[place] = row["file"]
             self.file_rows[row["file"]] = list(self.standing(place))
-        self._stand()
 
     def _take_look(self, intent: Intent) -> None:
         table, partition = intent.place
@@ -447,6 +449,11 @@ class Model:
                     self.read[file] = path.stat().st_mtime_ns
                     found = as_rows(pq.read_table(path, partitioning=None))
                     assert found == self.file_rows[file], f"{place}: {file} holds {found}, not {self.file_rows[file]}"
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """The name of what a ledger row is of."""
+    return str(row["run_id"] if row["run_id"] != "script" else row["remark"].split(" (")[0])
 
 
 SUPERSEDED = {name: int(name in ("received", "deduplicated")) for name in COUNTS}

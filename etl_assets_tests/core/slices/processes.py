@@ -27,8 +27,9 @@ TABLES = """
     INSERT INTO plant.looks VALUES (0, 0);
     CREATE TABLE plant.intents (name text PRIMARY KEY, intent bytea);
     CREATE TABLE plant.stored (place text, look int);
+    CREATE TABLE plant.counted (what text, often int);
 """
-FORGET = "UPDATE plant.looks SET look = 0, batch = 0; TRUNCATE plant.intents, plant.stored"
+FORGET = "UPDATE plant.looks SET look = 0, batch = 0; TRUNCATE plant.intents, plant.stored, plant.counted"
 
 
 class Alone:
@@ -54,10 +55,10 @@ class Alone:
     def next_batch(self) -> int:
         return int(self._said("UPDATE plant.looks SET batch = batch + 1 RETURNING batch"))
 
-    def intend(self, intent: Intent) -> str:
+    def intend(self, *intents: Intent) -> str:
         self.writes += 1
         name = f"{self.name}.{self.writes}"
-        self._said("INSERT INTO plant.intents VALUES (%s, %s)", name, pickle.dumps(intent))
+        self._said("INSERT INTO plant.intents VALUES (%s, %s)", name, pickle.dumps(intents))
         return name
 
     def stored(self, place: Place, look: int) -> None:
@@ -70,7 +71,12 @@ def work(url: str, folder: str, name: str, kind: str, place: Place, number: int)
     random.seed(name)
     database = Database(url)
     database._ready = True
-    Works(Alone(database, folder, name), database, place, number).of(kind)()  # type: ignore[arg-type]
+    alone = Alone(database, folder, name)
+    try:
+        Works(alone, database, place, number).of(kind)()  # type: ignore[arg-type]
+    finally:
+        for what, often in alone.counted.items():
+            alone._said("INSERT INTO plant.counted VALUES (%s, %s)", what, often)
 
 
 class Processes:
@@ -86,6 +92,7 @@ class Processes:
         self._context.set_forkserver_preload(
             [__name__, "adbc_driver_postgresql.dbapi", "etl_assets.core.database.pool"]
         )
+        self._mostly = PLACES[0]
         world.barriers.monitor.execute(TABLES)
 
     def run(self, seed: int) -> None:
@@ -93,6 +100,7 @@ class Processes:
         self.world.begin()
         self.world.barriers.monitor.execute(FORGET)
         dice = random.Random(seed)
+        self._mostly = dice.choice(PLACES)
         there: list[Any] = []
         stopped: set[int] = set()
         try:
@@ -101,6 +109,8 @@ class Processes:
                 for _ in range(dice.randint(1, 3)):
                     time.sleep(dice.choice((0.01, 0.03, 0.1, 0.3)) * dice.random())
                     self._disturb([one for one in there if one.is_alive()], stopped, dice)
+            # Who waits for one that is stopped loses its patience, or not.
+            time.sleep(dice.choice((0.0, 3 * NO_LIFE_S, 5 * NO_LIFE_S)))
             for one in there:
                 self._continue(one.pid)
             deadline = time.monotonic() + LIMIT_S
@@ -117,7 +127,7 @@ class Processes:
         self._look_back()
 
     def _started(self, name: str, dice: random.Random) -> Any:
-        kind, place = dice.choice(KINDS), dice.choice(PLACES)
+        kind, place = dice.choice(KINDS), dice.choice((self._mostly, self._mostly, *PLACES))
         arguments = (self.world.url, f"{self.world.folder}", name, kind, place, dice.randrange(3))
         started = self._context.Process(target=work, args=arguments, name=f"{name} {kind} {place}", daemon=True)
         started.start()
@@ -147,8 +157,10 @@ class Processes:
     def _look_back(self) -> None:
         history = History(self.world)
         monitor = self.world.barriers.monitor
-        for name, intent in monitor.execute("SELECT name, intent FROM plant.intents"):
-            history.model.intents[name] = pickle.loads(intent)
+        for name, intents in monitor.execute("SELECT name, intent FROM plant.intents"):
+            history.model.intents[name] = pickle.loads(intents)
+        for what, often in monitor.execute("SELECT what, sum(often)::int FROM plant.counted GROUP BY what"):
+            self.counted[what] += often
         history.observe()
         for table, look in monitor.execute("SELECT place, max(look) FROM plant.stored GROUP BY place"):
             history.stored((table, "a"), look)
