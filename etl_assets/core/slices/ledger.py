@@ -66,7 +66,7 @@ def record(transaction: Transaction, slice_: Slice, entry: Mapping[str, Any], he
     statement = sql.SQL(
         "WITH recorded AS (INSERT INTO etl.ledger ({columns}, generation, committed_at)"
         " SELECT {values}, h.generation, clock_timestamp() FROM {lock} AS l, etl.heads AS h"
-        " WHERE h.asset = {table} AND h.partition = {partition} RETURNING committed_at)"
+        " WHERE h.asset = {table} AND h.partition = {partition} RETURNING committed_at){others}"
         " UPDATE etl.heads AS h SET {head} FROM recorded WHERE h.asset = {table} AND h.partition = {partition}"
     ).format(
         columns=names(row),
@@ -74,6 +74,7 @@ def record(transaction: Transaction, slice_: Slice, entry: Mapping[str, Any], he
         lock=commit_lock(entry["commit_id"]),
         table=sql.Literal(table),
         partition=sql.Literal(partition),
+        others=_others(slice_) if "commit_id" in head else sql.SQL(""),
         head=sql.SQL(", ").join(
             [
                 *(sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value)) for name, value in head.items()),
@@ -85,3 +86,15 @@ def record(transaction: Transaction, slice_: Slice, entry: Mapping[str, Any], he
     )
     if transaction.changed(statement) != 1:
         raise AssertionError(f"{slice_} has no head: a fault of the write path itself")
+
+
+def _others(slice_: Slice) -> sql.Composable:
+    """Forget what a partition was given once the whole table is written, and the other way round: it holds other rows now."""
+    if slice_.contract.config.store != "postgres":
+        return sql.SQL("")
+    return sql.SQL(
+        ", others AS (UPDATE etl.heads SET content_hash = NULL WHERE asset = {table} AND content_hash IS NOT NULL AND {these})"
+    ).format(
+        table=sql.Literal(slice_.contract.config.table),
+        these=sql.SQL("partition = ''" if slice_.name else "partition <> ''"),
+    )
