@@ -124,7 +124,7 @@ def write_manifest(
         "SELECT partition, commit_id, file, rows, changed_at FROM etl.heads WHERE asset = %s AND file IS NOT NULL"
         " ORDER BY partition LIMIT %s"
     )
-    with database.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
+    with database.spare() as connection, connection.cursor(row_factory=dict_row) as cursor:
         slices = cursor.execute(query, (contract.config.table, longest + 1)).fetchall()
     if len(slices) > longest:
         return

@@ -12,6 +12,7 @@ import pyarrow as pa
 from etl_assets.core.contracts import Split
 from etl_assets.core.database.connections import Database
 from etl_assets.core.prefetch import prefetched
+from etl_assets.core.slices.copies import write_manifest
 from etl_assets.core.slices.lock import Lock
 from etl_assets.core.slices.parquet import FileLoad, ParquetRoot, is_stored, store_files
 from etl_assets.core.slices.session import Session
@@ -185,6 +186,7 @@ def take(
                 yield Taken(entry)
     finally:
         record_unless_changed(stores.database, outcomes, run_id=stores.run_id, since=manifest)
+    write_manifest(stores.root, stores.database, RawEvents)
 
 
 Asked: TypeAlias = tuple[datetime, ReadFile | NotTaken | None, Entry | None, Lock | None]
