@@ -188,9 +188,11 @@ class _Stored:
                 sql.Identifier("t", self._how.sequence), sql.Literal(values[self._how.sequence])
             )
         else:
-            later = sql.SQL("age(t.xmin) <= (SELECT age(q.xmin) FROM etl.quarantine AS q WHERE q.id = {})").format(
-                sql.Literal(self._identity)
-            )
+            # The commit that met the entry last tells when that was: the entry itself is changed by who accepts it, too.
+            later = sql.SQL(
+                "age(t.xmin) <= (SELECT coalesce(age(l.xmin), age(q.xmin)) FROM etl.quarantine AS q"
+                " LEFT JOIN etl.ledger AS l ON l.commit_id = q.commit_id WHERE q.id = {})"
+            ).format(sql.Literal(self._identity))
         same = sql.SQL(" AND ").join(
             sql.SQL("{} = {}").format(sql.Identifier("t", name), sql.Literal(values[name]))
             for name in contract.config.key

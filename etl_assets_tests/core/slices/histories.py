@@ -73,6 +73,7 @@ KINDS = (
     "accept",
     "append",
     "sweep",
+    "sweep",
     "read",
     "as of",
 )

@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices.entries import Filter, list_entries
+from etl_assets.core.slices.entries import Filter, accept, list_entries
 from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
 from etl_assets.core.slices.replay import replay
 from etl_assets.core.slices.slice import OneOf, Slice
 from etl_assets.core.slices.writing import Write, write
 from etl_assets.errors import PermanentError
 from etl_assets_tests.core.slices.readings import readings as in_store
-from etl_assets_tests.core.slices.tables import Readings, as_reader, create, readings
+from etl_assets_tests.core.slices.tables import Readings, as_reader, create, readings, values
 
 BAD, WORSE, GOOD = ("4", 2000.0), ("5", 3000.0), ("6", 1.0)
 Store = Callable[..., None]
@@ -142,3 +142,18 @@ def test_a_row_that_is_gone_from_its_source_is_not_replayed(database: Database, 
         match="is gone: its source .a file, row 0. was read again without it, or given up, so there is",
     ):
         replay(database, ParquetRoot(f"{tmp_path}"), entry.id, contract=Readings, corrections={"value": 1.0})
+
+
+def test_an_accepted_row_does_not_take_the_place_of_a_later_one_when_it_is_replayed(
+    database: Database, tmp_path: Path
+) -> None:
+    create(database, Readings)
+    whole = [Slice(Readings)]
+    for value in (5000.0, 9.0):
+        write(database, readings(("k", value)), whole, Write("upsert"))
+    entries, _ = list_entries(database)
+    accept(database, entries, lambda _: Readings, who="who", reason="why")
+    root = ParquetRoot(f"{tmp_path}")
+    done = replay(database, root, entries[0].id, contract=Readings, corrections={"value": 7.0})
+    assert done.outcome == "superseded"
+    assert values(database) == {"k": 9.0}
