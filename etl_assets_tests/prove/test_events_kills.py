@@ -1,6 +1,7 @@
 """SIGKILL for backfills of a day of files, by command and as runs of the job, at every step and at random instants, over and over,
 while somebody looks: the US events of each interval are those of the old file or of the new one, whole, and the manifest says which. Some files
-are missing, late, republished or damaged; the next run that is let live makes of all what a plain reading of the files does.
+are missing, late, republished or damaged; the next run that is let live makes of all what a plain reading of the files does. Some are only
+paused, until another has asked the feed anew and has stored that: what they go on with never takes its place.
 """
 
 import random
@@ -32,7 +33,7 @@ from etl_assets_tests.systems.events.kills import (
     seen_in,
     sources_in_quarantine,
 )
-from etl_assets_tests.systems.events.kills_tasks import JOB_STEPS, MOST_CALLS, ORDER, SCRIPT_STEPS
+from etl_assets_tests.systems.events.kills_tasks import JOB_STEPS, MOST_CALLS, ORDER, PAUSED_AT, SCRIPT_STEPS
 from etl_assets_tests.systems.outages.forker import Child, Forker
 from etl_assets_tests.systems.production.kills_tasks import Step
 from etl_assets_tests.systems.production.kills_witness import Judgement
@@ -45,7 +46,10 @@ INTERVALS = [FIRST + number * INTERVAL for number in range(96)]
 # The feed has the first of the day's files; it never brings the others.
 FILES, ROWS = 15, 30
 KILLS_A_ROUND, MOST_ROUNDS = 7, 25
-AT_ANY_INSTANT = {"script": 8, "job": 4}
+AT_ANY_INSTANT = {"script": 7, "job": 2}
+# So long another waits for the lock of one that is paused.
+NO_LIFE_S = 1.0
+PAUSED_AT_ANY_INSTANT = 4
 # A version leaves out so many events at its beginning, and has as many new ones at its end.
 VERSIONS = (0, 6, 12, 18)
 REFUSED = ("truncated", "checksum", "two-members", "format-1.0")
@@ -91,6 +95,11 @@ class World:
                 held = dice.random() < 0.15
                 self.simulator.change(interval, version=dice.choice(VERSIONS), defect=defect, held=held)
 
+    def republish(self, dice: random.Random) -> None:
+        """All files are there, of versions by chance."""
+        for interval in self.simulator.intervals():
+            self.simulator.change(interval, version=dice.choice(VERSIONS), defect="", held=False)
+
     def empty(self) -> None:
         """Nothing was ever loaded."""
         with self.database.connect() as connection:
@@ -123,7 +132,7 @@ class World:
         manifest = [(at, one.manifest) for at, one in self.there.items()]
         judgement.compare("manifest", manifest, [(at, found) for at, (found, _) in seen.items()])
         raw = [(at, number) for at, one in self.there.items() for number in one.ids or ()]
-        files = ids_in(self.root, INTERVALS)
+        files = ids_in(self.database, self.root, INTERVALS)
         judgement.compare("raw events", raw, [(at, number) for at, ids in files.items() for number in ids])
         sources = [source for lines in self.rejected.values() for source in lines]
         judgement.compare("quarantine", sources, sources_in_quarantine(self.database))
@@ -147,11 +156,14 @@ class Backfills:
     forker: Forker
     done: Counter[str] = field(default_factory=Counter)
     lasts_s: dict[str, float] = field(default_factory=dict)
+    paused: int = 0
+    replaced: Counter[str] = field(default_factory=Counter)
 
-    def start(self, task: str, kill: list[object] | None = None) -> Child:
+    def start(self, task: str, kill: list[object] | None = None, forker: Forker | None = None) -> Child:
         name = f"etl_assets_tests.systems.events.kills_tasks:{task}"
         days = {"first": f"{DAY}", "last": f"{DAY + timedelta(days=1)}"}
-        return self.forker.start(name, environment=self.world.environment(), **days, kill=kill)
+        environment = self.world.environment()
+        return (forker or self.forker).start(name, environment=environment, no_life_s=NO_LIFE_S, kill=kill, **days)
 
     def undisturbed(self, task: str) -> None:
         """A backfill that is let live."""
@@ -173,6 +185,32 @@ class Backfills:
         assert code in (0, KILLED), child.out + child.err
         self.done[f"{task} at a step" if step else f"{task} at any instant"] += code == KILLED
         return code == KILLED
+
+    def overtaken(self, step: Step | None, other: Forker, dice: random.Random) -> None:
+        """A backfill that is paused, until another one has stored what the feed has by then."""
+        world = self.world
+        world.republish(dice)
+        if step:
+            child = self.start("script", [step[0], dice.randint(1, MOST_CALLS[step[0]]), step[1], "pause"])
+        else:
+            child = self.start("script")
+            time.sleep(dice.uniform(0.1, 0.9) * self.lasts_s["script"])
+            child.pause()
+        self.paused += child.is_paused()
+        world.republish(dice)
+        world.there = world.loaded()
+        competitor = self.start("script", forker=other)
+        assert competitor.wait() == 0, competitor.out + competitor.err
+        by_competitor, by_both = Judgement(), Judgement()
+        world.judge(by_competitor)
+        assert by_competitor == Judgement(), f"what was stored while {step} was paused"
+        child.resume()
+        code = child.wait()
+        assert code == 0 or child.gave_way, f"{step}: {child.out}{child.err}"
+        world.judge(by_both)
+        self.replaced += by_both.lost + by_both.twice
+        files, copies = (ids_in(world.database, world.root, INTERVALS, copies=which) for which in (False, True))
+        self.replaced["copies"] += sum(copies[at] != ids for at, ids in files.items())
 
 
 def plans(dice: random.Random) -> list[Plan]:
@@ -221,6 +259,12 @@ def test_a_backfill_of_events_that_is_killed_sixty_times_never_shows_half_an_int
                 backfills.undisturbed("script")
             world.judge(judgement)
             assert_counts_balance(world.database)
+        witness.rest()
+        with Forker(tmp_path / "others") as other:
+            steps = [*PAUSED_AT, *[None] * PAUSED_AT_ANY_INSTANT]
+            for step in dice.sample(steps, len(steps)):
+                backfills.overtaken(step, other, dice)
+                assert_counts_balance(world.database)
         settled = world.settled()
         for task in ("script", "job"):
             backfills.undisturbed(task)
@@ -228,13 +272,16 @@ def test_a_backfill_of_events_that_is_killed_sixty_times_never_shows_half_an_int
         witness.end()
     kills = ", ".join(f"{name} {times}" for name, times in sorted(backfills.done.items()))
     print(
-        f"\nkills {backfills.done.total()} ({kills}) in {rounds} backfills of a day of events: partial {len(witness.partial)}"
-        f" of {witness.looks} looks ({witness.mixed} between old and new), lost {judgement.lost.total()},"
-        f" twice {judgement.twice.total()}, seed {SEED}"
+        f"\nkills {backfills.done.total()} ({kills}), paused and resumed {backfills.paused}, in {rounds} backfills of a day of events:"
+        f" partial {len(witness.partial)} of {witness.looks} looks ({witness.mixed} between old and new), lost"
+        f" {judgement.lost.total()}, twice {judgement.twice.total()}, replaced by what was read earlier"
+        f" {backfills.replaced.total()}, seed {SEED}"
     )
     assert witness.failure is None
     assert witness.partial == []
     assert judgement == Judgement()
+    assert backfills.replaced.total() == 0
+    assert backfills.paused >= 8
     assert backfills.done.total() >= 50
     # The witness was there while intervals were replaced, and between file and US events.
     assert witness.mixed >= 10

@@ -1,6 +1,7 @@
 """SIGKILL for `etl-assets experiments load`, at its steps and at random instants, while somebody looks at the tables.
 
-At every look each table is as before the load or as after it; after the next load all of them are what the files come to.
+At every look each table is as before the load or as after it; after the next load all of them are what the files come to. Some are only paused,
+until another has read the files anew and has stored that: what they go on with never takes its place.
 """
 
 import random
@@ -14,6 +15,7 @@ from etl_assets.systems import experiments
 from etl_assets_tests.systems.experiments.kills import (
     AS_OF,
     EARLIER,
+    PAUSED_AT,
     Bench,
     Witness,
     assert_books_balance,
@@ -23,7 +25,7 @@ from etl_assets_tests.systems.experiments.kills import (
 from etl_assets_tests.systems.outages.forker import Forker
 
 SEED = 1
-INSTANTS, COMMANDS = 13, 3
+INSTANTS, COMMANDS, PAUSED_AT_ANY_INSTANT = 11, 3, 4
 
 
 def test_loads_that_are_killed_leave_whole_tables_and_the_next_one_is_right(
@@ -49,12 +51,21 @@ def test_loads_that_are_killed_leave_whole_tables_and_the_next_one_is_right(
                 while bench.kills[task] < kills:
                     target = dice.choice([version for version in loaded if version is not bench.current])
                     bench.killed_after(target, dice.uniform(begin, 1) * lasts, task)
+            bench.witness.rest()
+            with Forker(tmp_path / "others") as another:
+                for step in dice.sample(
+                    [*PAUSED_AT, *[None] * PAUSED_AT_ANY_INSTANT], len(PAUSED_AT) + PAUSED_AT_ANY_INSTANT
+                ):
+                    target = dice.sample(loaded, 2)
+                    bench.overtaken(step, *target, tmp_path / "paused", another, dice.uniform(0.1, 0.9) * lasts)
         finally:
             bench.witness.end()
         print(f"\n{bench.summary()}, seed {SEED}")
         assert bench.witness.failure is None
         assert bench.witness.partial == []
         assert (bench.lost, bench.twice, bench.missed) == (0, 0, [])
+        assert bench.replaced == 0
+        assert bench.paused >= 10
         assert bench.kills.total() >= 60
         # The witness was there between the tables of one load.
         assert bench.witness.mixed >= 60

@@ -2,7 +2,8 @@
 
 A run is traced first; then, in a child each, it is killed before and after each call that matters, amid its writes, while the
 API has the payload, and at random instants. After each kill a reader sees the old slices or the new ones; after the next run,
-the tables and the deliveries are those of a run that was never disturbed.
+the tables and the deliveries are those of a run that was never disturbed. Some are only paused, until another has asked the API anew and has
+stored and delivered that: what they go on with never takes its place.
 """
 
 import json
@@ -50,6 +51,22 @@ EACH_CALL = {
 }
 DRIVERS = ("SQL", "statement", "query", "end of a transaction", "send of a request")
 Point = tuple[str, int, str]
+# Where a run is paused while another takes over, and so long that one waits for its locks.
+PAUSED_AT: tuple[Point, ...] = (
+    ("GET /outages", 1, "before"),
+    ("GET /outages", 1, "after"),
+    ("GET /site-info", 1, "after"),
+    ("lock", 1, "after"),
+    ("write parquet", 1, "after"),
+    ("fence", 1, "after"),
+    ("ledger", 2, "after"),
+    ("publish", 1, "before"),
+    ("commit", 2, "before"),
+    ("append", 1, "after"),
+    ("commit", 3, "before"),
+    ("deliver", 1, "before"),
+)
+NO_LIFE_S = 1.0
 
 
 def at(month: int) -> str:
@@ -64,6 +81,7 @@ FIRST = [
     outage("d1", at(5), at(4)),
 ]
 NEXT = [*FIRST[:3], outage("d1", at(1)), outage("d3", at(6)), {"id": 17, "begin": at(1), "end": at(1)}]
+LATER = [*FIRST, outage("d2", at(7)), {"id": "d2"}]
 KNOWN, RENAMED = info(d1="One", d2="Two"), info(d1="One", d2="Zwei", d3="Three")
 
 
@@ -75,6 +93,8 @@ class Tally:
     lost: int = 0
     twice: int = 0
     partial: int = 0
+    paused: int = 0
+    replaced: int = 0
     steps: Counter[str] = field(default_factory=Counter)
 
 
@@ -85,7 +105,8 @@ def tally() -> Iterator[Tally]:
     yield tally
     print(
         f"\nkills {tally.kills}, lost {tally.lost}, twice {tally.twice}, partial {tally.partial}"
-        f" (outages; {', '.join(f'{name} {number}' for name, number in tally.steps.items())})"
+        f" (outages; {', '.join(f'{name} {number}' for name, number in tally.steps.items())}); paused and resumed {tally.paused},"
+        f" replaced by what was read earlier {tally.replaced}"
     )
 
 
@@ -233,6 +254,45 @@ def test_a_run_that_is_killed_at_a_step_is_made_good_by_the_next(
         child = bench.run(kill=list(point))
         assert child.code == KILLED, f"{point} was not reached: {child.out}{child.err}"
         bench.judge(point)
+
+
+@pytest.fixture(scope="module")
+def another(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forker]:
+    """Starts runs beside those of the bench."""
+    with Forker(tmp_path_factory.mktemp("others")) as forker:
+        yield forker
+
+
+@pytest.mark.parametrize("point", PAUSED_AT, ids=lambda point: " ".join(map(str, point)))
+def test_a_run_that_is_paused_until_another_is_done_changes_nothing_of_that(
+    bench: Bench, another: Forker, point: Point
+) -> None:
+    def later(bench: Bench) -> None:
+        bench.empty()
+        bench.world.serve(LATER, KNOWN)
+
+    bench.task = "script"
+    bench.learn(later)
+    bench.empty()
+    child = bench.start(kill=[*point, "pause"], no_life_s=NO_LIFE_S)
+    assert child.is_paused(), f"{point} was not reached: {child.out}{child.err}"
+    bench.tally.paused += 1
+    bench.world.serve(LATER, KNOWN)
+    task = "etl_assets_tests.systems.outages.tasks:sync"
+    competitor = another.start(task, environment=ours(), no_life_s=NO_LIFE_S)
+    assert competitor.wait() == 0, competitor.out + competitor.err
+    assert bench.state() == bench.after, f"what was stored while {point} was paused"
+    child.resume()
+    code = child.wait()
+    assert code in (0, 1), child.err
+    assert code == 0 or "was written again" in child.out or "another writer has had it since" in child.out, child.out
+    there, taken = bench.state(), bench.world.simulator.delivered_rows(SITE)
+    bench.tally.replaced += sum(there[name] != bench.after[name] for name in READ_BY_OTHERS)
+    bench.tally.twice += sum(times > 1 for times in taken.values())
+    bench.tally.lost += len(bench.taken - taken)
+    assert there == bench.after
+    assert taken == bench.taken
+    bench.world.assert_books_balance()
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -1,6 +1,6 @@
 """SIGKILL for relay and drain, at every step and at random instants, over and over, while the files grow and broker, database
 and API fail as well: in the end the tables are what the files come to, and at no moment were they anything else than what the
-first records come to.
+first records come to. Some are only paused, until another has taken over, and go on beside it.
 """
 
 import random
@@ -18,7 +18,12 @@ from etl_assets.systems.production.simulator import ProductionSimulator
 from etl_assets_tests.systems.production import kills_records
 from etl_assets_tests.systems.production.kills import GrowingFile, Lives, Servers, Storm, faulty, finish, plans
 from etl_assets_tests.systems.production.kills_records import Expected
-from etl_assets_tests.systems.production.kills_tasks import DRAIN_STEPS, RELAY_STEPS
+from etl_assets_tests.systems.production.kills_tasks import (
+    DRAIN_PAUSED_AT,
+    DRAIN_STEPS,
+    RELAY_PAUSED_AT,
+    RELAY_STEPS,
+)
 from etl_assets_tests.systems.production.kills_witness import Judgement, Witness, judge
 
 SEED = 1
@@ -69,8 +74,8 @@ def test_relay_and_drain_that_are_killed_a_hundred_times_lose_nothing_and_store_
     dice = random.Random(SEED)
     files = [GrowingFile(tmp_path / f"{name}.ndjson", records) for name, records in texts.items()]
     simulator = ProductionSimulator(files[0].path, files[1].path, seed=SEED, source="files:growing")
-    relays = plans(RELAY_STEPS, each=3, instants=22, commands=6, dice=dice)
-    drains = plans(DRAIN_STEPS, each=2, instants=12, commands=4, dice=dice)
+    relays = plans(RELAY_STEPS, each=3, instants=18, commands=6, pauses=RELAY_PAUSED_AT, dice=dice)
+    drains = plans(DRAIN_STEPS, each=2, instants=8, commands=4, pauses=DRAIN_PAUSED_AT, dice=dice)
     with serve(simulator.app) as url:
         storm = Storm(
             servers,
@@ -92,6 +97,7 @@ def test_relay_and_drain_that_are_killed_a_hundred_times_lose_nothing_and_store_
     assert storm.witness.partial == []
     assert judgement == Judgement()
     assert storm.kills >= 100
+    assert storm.paused == len(RELAY_PAUSED_AT) + len(DRAIN_PAUSED_AT)
     assert set(storm.relay.steps) == set(RELAY_STEPS)
     assert set(storm.drain.steps) == set(DRAIN_STEPS)
     # The witness was there while the tables grew.

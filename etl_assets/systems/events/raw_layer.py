@@ -154,9 +154,11 @@ def take(
     ]
     expected = {at for at in wanted if at in known and not (at in manifest and manifest[at].accepted)}
     failed = away = 0
+    # What is fetched ahead ends before the last of it is stored, so that the locks are given back here.
+    held = set[Lock]()
     try:
         with (
-            contextlib.closing(_asked(feed, stores, wanted, known, manifest, stored)) as asked,
+            contextlib.closing(_asked(feed, stores, wanted, known, manifest, stored, held)) as asked,
             contextlib.closing(prefetched(asked)) as coming,
         ):
             for at, found, since, lock in coming:
@@ -165,9 +167,11 @@ def take(
                     away = 0
                     assert lock
                     with contextlib.closing(lock):
+                        held.discard(lock)
                         yield store_raw(stores, at, found, lock=lock, now=now)
                     continue
                 if lock:
+                    held.discard(lock)
                     lock.close()
                 if found is None:
                     yield Taken(since or Entry(at))
@@ -185,6 +189,8 @@ def take(
                     outcomes = []
                 yield Taken(entry)
     finally:
+        for lock in held:
+            lock.close()
         record_unless_changed(stores.database, outcomes, run_id=stores.run_id, since=manifest)
     write_manifest(stores.root, stores.database, RawEvents)
 
@@ -199,29 +205,29 @@ def _asked(
     known: Listing,
     manifest: Mapping[datetime, Entry],
     stored: Collection[datetime],
+    held: set[Lock],
 ) -> Generator[Asked]:
     """What the feed gives of intervals, with what the manifest says of each, and its lock, held since before the feed was asked.
 
     Nothing is given where somebody else has stored meanwhile what the feed lists.
+
+    Args:
+        held: gets the locks; who is given one gives it back.
     """
-    lock: Lock | None = None
-    try:
-        with temporary_folder() as folder, stores.database.connect(autocommit=True) as connection:
-            for at in wanted:
-                files, entry = known.get(at, ()), manifest.get(at)
-                if not files:
-                    yield at, NotTaken("the feed does not list it", listed=False), entry, None
-                    continue
-                lock = Lock(stores.database, [interval_slice(at)])
-                lock.begin()
-                now = entry_of(connection, at)
-                if now != entry and not _is_news(now, files, stored=bool(now and now.stored)):
-                    yield at, None, now, lock
-                    continue
-                yield at, _fetched(feed, files, folder, now, stored=at in stored or now != entry), now, lock
-    finally:
-        if lock:
-            lock.close()
+    with temporary_folder() as folder, stores.database.connect(autocommit=True) as connection:
+        for at in wanted:
+            files, entry = known.get(at, ()), manifest.get(at)
+            if not files:
+                yield at, NotTaken("the feed does not list it", listed=False), entry, None
+                continue
+            lock = Lock(stores.database, [interval_slice(at)])
+            held.add(lock)
+            lock.begin()
+            now = entry_of(connection, at)
+            if now != entry and not _is_news(now, files, stored=bool(now and now.stored)):
+                yield at, None, now, lock
+                continue
+            yield at, _fetched(feed, files, folder, now, stored=at in stored or now != entry), now, lock
 
 
 def store_raw(stores: Stores, interval: datetime, file: ReadFile, *, lock: Lock, now: datetime | None = None) -> Taken:

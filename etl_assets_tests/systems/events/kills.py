@@ -13,7 +13,8 @@ import psycopg
 import pyarrow.parquet as pq
 
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices.parquet import ParquetRoot
+from etl_assets.core.slices.files import COPY, ParquetRoot, standing_file
+from etl_assets.core.slices.heads import NO_HEAD, heads_of, key_of
 from etl_assets.systems.events.contracts import RawEvents
 from etl_assets.systems.events.format import RAW_COLUMNS
 from etl_assets.systems.events.raw_layer import interval_slice
@@ -125,18 +126,21 @@ def seen_in(connection: psycopg.Connection[Any]) -> dict[datetime, tuple[Manifes
     return found
 
 
-def raw_path(root: str, interval: datetime) -> Path:
-    """The file of an interval in the raw layer."""
-    return Path(ParquetRoot(root).folder(interval_slice(interval))) / "data.parquet"
+def ids_in(
+    database: Database, root: str, intervals: Iterable[datetime], *, copies: bool = False
+) -> dict[datetime, list[int]]:
+    """The events of each file that counts; or of the copies for readers from outside."""
+    slices = {interval: interval_slice(interval) for interval in intervals}
+    heads = heads_of(database, [*slices.values()])
+    found = {}
+    for interval, slice_ in slices.items():
+        path = standing_file(ParquetRoot(root), slice_, heads.get(key_of(slice_), NO_HEAD))
+        if path is not None:
+            found[interval] = ids_of(Path(path).with_name(COPY) if copies else Path(path))
+    return found
 
 
-def ids_in(root: str, intervals: Iterable[datetime]) -> dict[datetime, list[int]]:
-    """The events of each file that is there."""
-    paths = {interval: raw_path(root, interval) for interval in intervals}
-    return {interval: _ids_of(path) for interval, path in paths.items() if path.exists()}
-
-
-def _ids_of(path: Path) -> list[int]:
+def ids_of(path: Path) -> list[int]:
     """The events of a file, which may be replaced meanwhile: `read_table` opens a path twice, and could meet two files."""
     with pq.ParquetFile(path) as file:
         return list(file.read(columns=["global_event_id"])["global_event_id"].to_pylist())
@@ -203,7 +207,7 @@ class Witness:
             manifest, rows = seen.get(at, (None, set()))
             self._judge(at, manifest, rows)
         self.mixed += 0 < sum(at in self._seen_new for at in replaced) < len(replaced)
-        files = ids_in(self.root, self._new)
+        files = ids_in(self.database, self.root, self._new)
         for at, ids in files.items():
             if frozenset(ids) not in (self._old.get(at, NOTHING).ids, self._new[at].ids):
                 self.partial.append(f"file of {at}: {len(ids)} events, neither those of before nor those of now")

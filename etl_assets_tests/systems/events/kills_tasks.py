@@ -19,6 +19,7 @@ RECORDED_TOGETHER, STORED_TOGETHER = 8, 5
 STEPS: dict[str, tuple[str, str]] = {
     "read the list": ("etl_assets.systems.events.script", "all_listed"),
     "look into the manifest": ("etl_assets.systems.events.raw_layer", "entries"),
+    "lock": ("etl_assets.core.slices.lock", "Lock.begin"),
     "download": ("etl_assets.systems.events.source", "EventsFeed.downloaded"),
     "verify and parse": ("etl_assets.systems.events.raw_layer", "read_file"),
     "write a file": ("pyarrow.parquet", "write_table"),
@@ -33,11 +34,11 @@ STEPS: dict[str, tuple[str, str]] = {
 }
 # The same functions store files and notes; here they are meant in the transactions of US events and manifest.
 OF_THE_TRANSACTION: dict[str, tuple[str, str]] = {
-    "lock": ("etl_assets.core.slices.transaction", "Transaction.lock"),
+    "fence": ("etl_assets.core.slices.commit", "_entered"),
     "look for drift": ("etl_assets.core.slices.writing", "refuse_drift"),
     "delete or update": ("etl_assets.core.slices.transaction", "Transaction.changed"),
     "bulk load": ("adbc_driver_manager.dbapi", "Cursor.adbc_ingest"),
-    "ledger": ("etl_assets.core.slices.writing", "insert_ledger"),
+    "ledger": ("etl_assets.core.slices.commit", "record"),
     "commit": ("adbc_driver_manager.dbapi", "Connection.commit"),
 }
 OF_THE_JOB: dict[str, tuple[str, str]] = {
@@ -51,7 +52,7 @@ ONCE, OF_A_FILE, OF_SEVERAL = 1, 3, 2
 MOST_CALLS = dict.fromkeys(ORDER, OF_SEVERAL) | {
     **dict.fromkeys(("read the list", "look into the manifest", *OF_THE_JOB), ONCE),
     **dict.fromkeys(
-        ("download", "verify and parse", "write a file", "sync to disk", "rename", "commit of a file", "rule"),
+        ("lock", "download", "verify and parse", "write a file", "sync to disk", "rename", "commit of a file", "rule"),
         OF_A_FILE,
     ),
 }
@@ -70,6 +71,21 @@ SCRIPT_STEPS: tuple[Step, ...] = (
     *((label, "amid") for label in AMID),
 )
 JOB_STEPS: tuple[Step, ...] = tuple((label, when) for label in OF_THE_JOB for when in ("before", "after"))
+
+
+# Where one is paused while another takes over: before and after it has asked, and at each step of its commits.
+PAUSED_AT: tuple[Step, ...] = (
+    ("lock", "after"),
+    ("download", "before"),
+    ("download", "after"),
+    ("write a file", "after"),
+    ("commit of a file", "before"),
+    ("rename", "before"),
+    ("read the files", "after"),
+    ("write together", "before"),
+    ("ledger", "after"),
+    ("commit", "before"),
+)
 
 
 def script(first: str, last: str, kill: list[Any] | None = None) -> int:

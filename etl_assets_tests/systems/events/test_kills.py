@@ -1,20 +1,16 @@
 """What the kill proof looks with: it must not take its own way of looking for a fault of the platform."""
 
 import threading
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl_assets_tests.systems.events.kills import ids_in, raw_path
-
-INTERVAL = datetime(2019, 1, 21, 22, tzinfo=UTC)
+from etl_assets_tests.systems.events.kills import ids_of
 
 
 def test_a_file_that_is_replaced_while_it_is_looked_at_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
-    path = raw_path(str(tmp_path), INTERVAL)
-    path.parent.mkdir(parents=True)
+    path = tmp_path / "data.parquet"
     versions = [[1, 2], list(range(500))]
 
     def replace(number: int) -> None:
@@ -26,7 +22,7 @@ def test_a_file_that_is_replaced_while_it_is_looked_at_is_the_old_one_or_the_new
     writer.start()
     seen = []
     while writer.is_alive():
-        seen.append(ids_in(str(tmp_path), [INTERVAL])[INTERVAL])
+        seen.append(ids_of(path))
     writer.join()
     assert seen
     assert [ids for ids in seen if ids not in versions] == []

@@ -235,7 +235,10 @@ def test_a_raw_file_that_may_not_be_read_is_named_with_what_to_do(
     path.mkdir()
     assert world.command(*THE_HOUR) == 1
     said = capsys.readouterr().err
-    assert f"{path} cannot be read (Is a directory): make it a file that this process may read" in said
+    assert (
+        f"{path} cannot be used (Is a directory): let ETL_STORAGE_URL name a folder that this process may write to and read"
+        in said
+    )
     assert "by a run of raw_events" not in said
 
 

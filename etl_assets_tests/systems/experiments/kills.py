@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import threading
 import time
 from collections import Counter
@@ -25,18 +26,36 @@ KILLED = -9
 EARLIER, AS_OF = date(2022, 6, 30), date(2023, 12, 31)
 TABLES = [contract.table_name() for contract in CONTRACTS]
 LOOK_EVERY_S = 0.04
+# So long another waits for the lock of one that is paused.
+NO_LIFE_S = 1.0
 BOOKS = ("inserted", "updated", "unchanged", "deduplicated", "quarantined")
 Digest = tuple[int, int]
 Digests = Mapping[str, Digest]
 Step = tuple[str, int, str]
 # Killed at each call, or once.
 EACH: tuple[tuple[str, str], ...] = (
-    *((label, "after") for label in ("lock", "append", "ledger", "write")),
+    *((label, "after") for label in ("lock", "fence", "append", "ledger", "write")),
     *(("commit", when) for when in ("before", "after")),
 )
 ONCE: tuple[str, ...] = (
     *("open database", "look at the files", "judge", "read", "gather", "derive"),
     *("refuse drift", "stage", "change rows", "store records"),
+)
+
+
+# Where one is paused while another takes over.
+PAUSED_AT: tuple[Step, ...] = (
+    ("lock", 1, "after"),
+    ("read", 1, "before"),
+    ("read", 1, "after"),
+    ("fence", 1, "after"),
+    ("append", 2, "after"),
+    ("ledger", 3, "after"),
+    ("derive", 1, "after"),
+    ("write", 3, "after"),
+    ("write", 5, "before"),
+    ("commit", 2, "before"),
+    ("commit", 5, "before"),
 )
 
 
@@ -121,6 +140,10 @@ class Witness(threading.Thread):
             self._old, self._new = self._new, version
             self._seen_new.clear()
 
+    def rest(self) -> None:
+        """From now on nothing is looked at."""
+        self._ended.set()
+
     def run(self) -> None:
         try:
             with psycopg.connect(self._url) as connection:
@@ -165,11 +188,40 @@ class Bench:
     missed: list[Step] = field(default_factory=list)
     lost: int = 0
     twice: int = 0
+    paused: int = 0
+    replaced: int = 0
 
     def load(self, version: Version, task: str = "load", as_of: date = AS_OF, **options: Any) -> Child:
         """A load that has begun."""
-        arguments = {"folder": str(version.folder), "as_of": as_of.isoformat(), **options}
-        return self.forker.start(f"{TASKS}:{task}", environment=self.environment, **arguments)
+        return self.load_of(version.folder, self.forker, task, as_of, **options)
+
+    def load_of(self, folder: Path, forker: Forker, task: str = "load", as_of: date = AS_OF, **options: Any) -> Child:
+        """A load of a folder that has begun, in a child of a forker."""
+        arguments = {"folder": str(folder), "as_of": as_of.isoformat(), **options}
+        return forker.start(f"{TASKS}:{task}", environment=self.environment, no_life_s=NO_LIFE_S, **arguments)
+
+    def overtaken(
+        self, step: Step | None, old: Version, new: Version, folder: Path, other: Forker, wait_s: float
+    ) -> None:
+        """A load that is paused, until another has stored what is in its folder by then."""
+        put(old, folder)
+        if step:
+            child = self.load_of(folder, self.forker, kill=[*step, "pause"])
+        else:
+            child = self.load_of(folder, self.forker)
+            time.sleep(wait_s)
+            child.pause()
+        self.paused += child.is_paused()
+        put(new, folder)
+        competitor = self.load_of(folder, other)
+        assert competitor.wait() == 0, competitor.out + competitor.err
+        assert digests(self.connection) == new.digests, f"what was stored while {step} was paused"
+        child.resume()
+        code = child.wait()
+        assert code == 0 or child.gave_way, f"{step}: {child.out}{child.err}"
+        there = digests(self.connection)
+        self.replaced += sum(there[table] != new.digests[table] for table in TABLES)
+        self.current = new
 
     def traced(self, version: Version, trace: Path) -> Counter[str]:
         """How often a load that is not disturbed takes each step."""
@@ -222,8 +274,15 @@ class Bench:
         return (
             f"kills {kills.total()} (experiments; at steps {kills['steps']}, at any instant {kills['load']}, of the command"
             f" {kills['command']}): lost {self.lost}, twice {self.twice}, partial {len(witness.partial)} of"
-            f" {witness.looks} looks, {witness.mixed} of them between two tables"
+            f" {witness.looks} looks, {witness.mixed} of them between two tables; paused and resumed {self.paused}, replaced by what was"
+            f" read earlier {self.replaced}"
         )
+
+
+def put(version: Version, folder: Path) -> None:
+    """Let a folder have the files of a version, and no others."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(version.folder, folder)
 
 
 def steps(taken: Counter[str], dice: random.Random) -> list[Step]:

@@ -9,9 +9,11 @@ a function `module:name` that is called with `arguments` and whose integer resul
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,11 +52,33 @@ class Child:
         """Ends it without notice."""
         os.kill(self.pid, signal.SIGKILL)
 
+    def pause(self) -> None:
+        """Stops it where it is."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def is_paused(self) -> bool:
+        """Waits until it is paused; false if it ends before that."""
+        while True:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            if state in "TZX":
+                return state == "T"
+            time.sleep(0.003)
+
     def wait(self) -> int:
         """Its exit code; minus the number of the signal that ended it."""
         if self.code is None:
             self.code = self.forker.read()["code"]
         return self.code
+
+    @property
+    def gave_way(self) -> bool:
+        """Whether the exception that ended it says that the work is to be done again."""
+        *_, last = ["", *self.err.strip().splitlines()]
+        return re.match(r"etl_assets\.\S*(LookOutdated|InputsMoved|TransientError): ", last) is not None
 
     @property
     def out(self) -> str:
@@ -99,16 +123,25 @@ class Forker:
         self._helper.wait(timeout=30)
         self._helper.stdout.close()
 
-    def start(self, task: str, *, environment: dict[str, str], **arguments: Any) -> Child:
+    def start(
+        self, task: str, *, environment: dict[str, str], no_life_s: float | None = None, **arguments: Any
+    ) -> Child:
         """Forks a child for a task.
 
         Args:
             environment: variables of ours; the child has no others.
+            no_life_s: how long it waits for one who shows no life, and has a lock; by default a minute.
         """
         self._started += 1
         folder = self._folder / f"child-{self._started}"
-        folder.mkdir()
-        job = {"task": task, "arguments": arguments, "environment": environment, "folder": str(folder)}
+        folder.mkdir(parents=True)
+        job = {
+            "task": task,
+            "arguments": arguments,
+            "environment": environment,
+            "folder": str(folder),
+            "no_life_s": no_life_s,
+        }
         assert self._helper.stdin
         self._helper.stdin.write(json.dumps(job) + "\n")
         self._helper.stdin.flush()
@@ -180,6 +213,8 @@ def run(job: dict[str, Any]) -> None:
     for name in ours():
         del os.environ[name]
     os.environ.update(job["environment"])
+    if job["no_life_s"]:
+        be_impatient(job["no_life_s"])
     module, name = job["task"].split(":")
     code = 70
     try:
@@ -189,6 +224,12 @@ def run(job: dict[str, Any]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def be_impatient(no_life_s: float) -> None:
+    """Locks are taken from who shows no life for so long, and who is alive shows that the more often."""
+    lock: Any = importlib.import_module("etl_assets.core.slices.lock")
+    lock.NO_LIFE_S, lock.RENEWED_EVERY_S, lock.LOOKED_AT_EVERY_S = no_life_s, no_life_s / 10, no_life_s / 10
 
 
 if __name__ == "__main__":

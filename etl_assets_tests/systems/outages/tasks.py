@@ -72,7 +72,8 @@ STEPS: dict[str, tuple[str, str]] = {
     "POST": ("etl_assets.systems.outages.source", "OutagesApi.deliver"),
     "send of a request": ("requests", "Session.send"),
     "open database": ("etl_assets.core.database.connections", "Database.prepare"),
-    "lock": ("etl_assets.core.slices.transaction", "Transaction.lock"),
+    "lock": ("etl_assets.core.slices.lock", "Lock.begin"),
+    "fence": ("etl_assets.core.slices.commit", "_entered"),
     "stage": ("etl_assets.core.slices.transaction", "Transaction.stage"),
     "append": ("etl_assets.core.slices.transaction", "Transaction.append"),
     "change rows": ("etl_assets.core.slices.transaction", "Transaction.changed"),
@@ -81,9 +82,8 @@ STEPS: dict[str, tuple[str, str]] = {
     "bulk load": ("adbc_driver_manager.dbapi", "Cursor.adbc_ingest"),
     "commit": ("adbc_driver_manager.dbapi", "Connection.commit"),
     "refuse drift": ("etl_assets.core.slices.writing", "refuse_drift"),
-    "store records": ("etl_assets.core.slices.writing", "store_records"),
-    "store records of a file": ("etl_assets.core.slices.parquet", "store_records"),
-    "ledger": ("etl_assets.core.slices.writing", "insert_ledger"),
+    "store records": ("etl_assets.core.slices.commit", "store_records"),
+    "ledger": ("etl_assets.core.slices.commit", "record"),
     "write parquet": ("pyarrow.parquet", "write_table"),
     "sync to disk": ("os", "fsync"),
     "publish": ("os", "replace"),
@@ -105,13 +105,14 @@ STEPS: dict[str, tuple[str, str]] = {
 
 
 def with_kill(kill: list[Any] | None, trace: str) -> None:
-    """Kills this process at a step, or writes down the steps that it takes.
+    """Kills or pauses this process at a step, or writes down the steps that it takes.
 
     Args:
-        kill: the label of the step, its how many-th call, and `before`, `amid` or `after`.
+        kill: the label of the step, its how many-th call, and `before`, `amid` or `after`; with `pause` behind that it is only paused.
         trace: file for the label of each call; empty for none.
     """
-    label, number, when = kill or ("", 0, "")
+    label, number, when = (kill or ("", 0, ""))[:3]
+    only_paused(kill)
     calls: Counter[str] = Counter()
 
     def stepped(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -126,7 +127,7 @@ def with_kill(kill: list[Any] | None, trace: str) -> None:
             if here and when == "amid":
                 args, kwargs = halved(name, args, kwargs)
             result = function(*args, **kwargs)
-            if here:
+            if here and when != "before":
                 die()
             return result
 
@@ -161,6 +162,15 @@ def halved(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tu
     raise ValueError(name)
 
 
+ENDS_BY = [signal.SIGKILL]
+
+
+def only_paused(kill: list[Any] | None) -> None:
+    """What is to end this process pauses it, if that is said."""
+    if kill and kill[3:] == ["pause"]:
+        ENDS_BY[:] = [signal.SIGSTOP]
+
+
 def die() -> None:
-    """The end without notice."""
-    os.kill(os.getpid(), signal.SIGKILL)
+    """The end without notice; or a pause, from which it goes on when it is told to."""
+    os.kill(os.getpid(), ENDS_BY[0])

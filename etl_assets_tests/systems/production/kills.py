@@ -9,6 +9,7 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import redis
@@ -26,7 +27,9 @@ COMMANDS = {"relay": ["relay", "--follow"], "drain": ["production", "drain"]}
 TASKS = "etl_assets_tests.systems.production.kills_tasks"
 # How long a life lasts: a child takes a moment to begin, a command a second. A step that was not reached by then is not
 # going to be.
-LASTS_S = {"instant": (0.02, 0.7), "command": (0.8, 2.2), "long": (1.0, 4.0), "step": (4.0, 4.0)}
+# So long another waits for the lock of one that is paused; and how long that one is paused, and then goes on.
+NO_LIFE_S, PAUSED_S, RESUMED_S = 0.7, (1.2, 2.0), (0.3, 0.8)
+LASTS_S = {"pause": (4.0, 4.0), "instant": (0.02, 0.7), "command": (0.8, 2.2), "long": (1.0, 4.0), "step": (4.0, 4.0)}
 # Shares of the files: at the beginning, for each life of the drain, and whenever there was no kill of it for a while.
 AT_FIRST, EACH_LIFE, EACH_PAUSE, PAUSE_S = 0.1, 1 / 120, 1 / 120, 1.5
 
@@ -110,7 +113,8 @@ class Plan:
     """How a life ends.
 
     Attributes:
-        kind: `step`; `instant`; `command` for the real command at an instant; `long` for later than that.
+        kind: `step`; `instant`; `command` for the real command at an instant; `long` for later than that; `pause` for one that is paused
+            at a step, until another has taken over and goes on beside it.
         step: where, for a step.
         number: at its how many-th call.
     """
@@ -120,10 +124,13 @@ class Plan:
     number: int = 1
 
 
-def plans(steps: tuple[Step, ...], *, each: int, instants: int, commands: int, dice: random.Random) -> list[Plan]:
+def plans(
+    steps: tuple[Step, ...], *, each: int, instants: int, commands: int, pauses: tuple[Step, ...], dice: random.Random
+) -> list[Plan]:
     """In random order, each step some times, and the others."""
     at_steps = [Plan("step", step, dice.randint(1, 1 if step[0] == "look" else 2)) for step in steps * each]
-    planned = [*at_steps, *[Plan("instant")] * instants, *[Plan("command")] * commands]
+    paused = [Plan("pause", step, dice.randint(1, 1 if step[0] == "look" else 2)) for step in pauses]
+    planned = [*at_steps, *paused, *[Plan("instant")] * instants, *[Plan("command")] * commands]
     dice.shuffle(planned)
     return planned
 
@@ -153,6 +160,7 @@ class Lives(threading.Thread):
         self._ended = threading.Event()
         self.done: Counter[str] = Counter()
         self.steps: Counter[Step] = Counter()
+        self.paused = 0
         self.failure: BaseException | None = None
 
     @property
@@ -171,9 +179,13 @@ class Lives(threading.Thread):
     def run(self) -> None:
         self._folder.mkdir()
         try:
-            with Forker(self._folder) as forker:
+            with Forker(self._folder) as forker, Forker(self._folder / "others") as other:
                 while not self._ended.is_set():
-                    self._live(forker, self._plans.popleft() if self._plans else Plan("long"))
+                    plan = self._plans.popleft() if self._plans else Plan("long")
+                    if plan.kind == "pause":
+                        self._pause(forker, other, plan)
+                    else:
+                        self._live(forker, plan)
         except BaseException as failure:
             self.failure = failure
 
@@ -204,6 +216,27 @@ class Lives(threading.Thread):
         else:
             raise AssertionError(f"{self._role} ended with {code} by itself: {child.out}{child.err}")
 
+    def _pause(self, forker: Forker, other: Forker, plan: Plan) -> None:
+        """One that is paused at a step; another takes over, and both go on before they are killed. One that was not reached comes last."""
+        child = self._start(forker, plan)
+        timer = threading.Timer(LASTS_S[plan.kind][0], child.kill)
+        timer.start()
+        reached = child.is_paused()
+        timer.cancel()
+        if reached:
+            competitor = self._start(other, Plan("long"))
+            time.sleep(self._dice.uniform(*PAUSED_S))
+            child.resume()
+            time.sleep(self._dice.uniform(*RESUMED_S))
+            competitor.kill()
+            assert competitor.wait() == KILLED, f"beside a paused one: {competitor.out}{competitor.err}"
+            self.paused += 1
+        else:
+            self._plans.append(plan)
+        child.kill()
+        code = child.wait()
+        assert code == KILLED, f"{self._role}, paused at {plan.step}, ended with {code}: {child.out}{child.err}"
+
     def _start(self, forker: Forker, plan: Plan) -> Child:
         """A child for a plan; the real command finds the servers in the data folder, and brings them back itself."""
         environment = {"ETL_DATA_DIR": str(self._servers.database.data_dir), "PRODUCTION_API_URL": self._api_url}
@@ -211,11 +244,13 @@ class Lives(threading.Thread):
             return forker.start(f"{TASKS}:command", environment=environment, arguments=COMMANDS[self._role])
         environment["ETL_POSTGRES_URL"] = self._servers.database_url
         environment["ETL_BROKER_URL"] = self._servers.broker_url
-        kill = [*plan.step[:1], plan.number, plan.step[1]] if plan.kind == "step" else None
+        kill = [plan.step[0], plan.number, plan.step[1]] if plan.kind in ("step", "pause") else None
+        if kill and plan.kind == "pause":
+            kill.append("pause")
+        options: dict[str, Any] = {"environment": environment, "no_life_s": NO_LIFE_S, "kill": kill}
         if self._role == "relay":
-            return forker.start(f"{TASKS}:relay", environment=environment, kill=kill)
-        batches = self._dice.choice((2, 4, 12))
-        return forker.start(f"{TASKS}:drains", environment=environment, batches=batches, kill=kill)
+            return forker.start(f"{TASKS}:relay", **options)
+        return forker.start(f"{TASKS}:drains", batches=self._dice.choice((2, 4, 12)), **options)
 
 
 @dataclass
@@ -238,13 +273,17 @@ class Storm:
     def kills(self) -> int:
         return self.relay.kills + self.drain.kills
 
+    @property
+    def paused(self) -> int:
+        return self.relay.paused + self.drain.paused
+
     def summary(self, judgement: Judgement) -> str:
         """What it came to, on one line."""
         done, restarts = self.relay.done + self.drain.done, self.servers.restarts
         broker, database = (restarts[f"{name} killed"] + restarts[f"{name} stopped"] for name in ("broker", "database"))
         return (
             f"kills {self.kills} (relay {self.relay.kills}, drain {self.drain.kills}; at steps {done['step']}, at any"
-            f" instant {done['instant']}, of the command {done['command']}), broker restarts {broker}, flushes"
+            f" instant {done['instant']}, of the command {done['command']}), paused and resumed {self.paused}, broker restarts {broker}, flushes"
             f" {restarts['broker flushed']}, database restarts {database}: lost {judgement.lost.total()}, twice"
             f" {judgement.twice.total()}, partial {len(self.witness.partial)} of {self.witness.looks} looks"
         )

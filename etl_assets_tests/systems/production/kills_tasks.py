@@ -18,9 +18,9 @@ from typing import Any
 from etl_assets.core.sources.http.client import Limits
 from etl_assets.systems.production.settings import ProductionSettings
 from etl_assets.systems.production.source import ProductionApi
-from etl_assets_tests.systems.outages.tasks import die
+from etl_assets_tests.systems.outages.tasks import die, only_paused
 
-LONGEST_S = 60
+LONGEST_S = 180
 QUICK = Limits(read_timeout_s=3.0, base_delay_s=0.02, max_delay_s=0.1)
 COMMIT_LASTS_S = 0.004
 
@@ -33,11 +33,11 @@ STEPS: dict[str, tuple[str, str]] = {
     "publish": ("etl_assets.core.sources.streams.broker", "Broker.publish"),
     "read": ("etl_assets.core.sources.streams.broker", "Broker.read"),
     "parse": ("etl_assets.systems.production.draining", "parsed"),
-    "lock": ("etl_assets.core.slices.transaction", "Transaction.lock"),
+    "lock": ("etl_assets.core.slices.commit", "_entered"),
     "append": ("etl_assets.core.slices.transaction", "Transaction.append"),
     "update": ("etl_assets.core.slices.transaction", "Transaction.changed"),
-    "quarantine": ("etl_assets.systems.production.draining", "store_records"),
-    "ledger": ("etl_assets.core.slices.writing", "insert_ledger"),
+    "quarantine": ("etl_assets.core.slices.commit", "store_records"),
+    "ledger": ("etl_assets.core.slices.commit", "record"),
     "commit": ("adbc_driver_manager.dbapi", "Connection.commit"),
     "trim": ("etl_assets.core.sources.streams.broker", "Broker.trim"),
 }
@@ -59,6 +59,20 @@ DRAIN_STEPS: tuple[Step, ...] = (
     *(("ledger", when) for when in ("before", "after")),
     *(("commit", when) for when in ("before", "amid", "after")),
     *(("trim", when) for when in ("before", "after")),
+)
+
+
+# Where one is paused while another takes over.
+RELAY_PAUSED_AT: tuple[Step, ...] = (("look", "after"), ("cut", "after"), ("publish", "before"), ("publish", "after"))
+DRAIN_PAUSED_AT: tuple[Step, ...] = (
+    ("read", "after"),
+    ("lock", "before"),
+    ("lock", "after"),
+    ("append", "after"),
+    ("ledger", "after"),
+    ("commit", "before"),
+    ("commit", "after"),
+    ("trim", "before"),
 )
 
 
@@ -108,14 +122,16 @@ def command(arguments: list[str]) -> int:
 
 
 def with_kill(kill: list[Any] | None) -> None:
-    """Kills this process at a step.
+    """Kills or pauses this process at a step.
 
     Args:
-        kill: the label of the step, its how many-th call, and `before`, `amid` or `after`; None for no kill.
+        kill: the label of the step, its how many-th call, and `before`, `amid` or `after`; with `pause` behind that it is only paused.
+            None for no kill.
     """
     if kill is None:
         return
-    label, number, when = kill
+    label, number, when = kill[:3]
+    only_paused(kill)
     calls: Counter[str] = Counter()
     module, path = STEPS[label]
     owner: Any = import_module(module)
@@ -129,7 +145,8 @@ def with_kill(kill: list[Any] | None) -> None:
         if when != "after" and calls["begun"] == number:
             if when == "before":
                 die()
-            AMID[label]()
+            else:
+                AMID[label]()
         result = function(*args, **kwargs)
         # One that raises is not done: what is loaded anew after such a failure is the next call.
         calls["done"] += 1

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pyarrow.parquet as pq
 
-from etl_assets.core.slices.parquet import HASH
+from etl_assets.core.slices.files import COPY, HASH
 from etl_assets_tests.systems.turbines.world import World
 
 LOOK_EVERY_S = 0.02
@@ -34,11 +34,13 @@ def days_of(connection: psycopg.Connection[Any]) -> dict[date, State]:
     return {day: tuple(found) for day, *found in connection.execute(DAYS.encode())}
 
 
-def files_of(world: World, days: Mapping[date, State]) -> dict[date, str]:
-    """The content of each day's file that is there, by its footer."""
+def files_of(world: World, days: Mapping[date, State], *, copies: bool = False) -> dict[date, str]:
+    """The content of each day's file that counts, by its footer; or of the copies for readers from outside."""
     found = {}
     for day in days:
         path = world.raw_file(day)
+        if copies:
+            path = path.with_name(COPY)
         if path.exists():
             with pq.ParquetFile(path) as file:
                 found[day] = f"{file.metadata.num_rows} {file.schema_arrow.metadata[HASH].decode()}"
@@ -47,8 +49,9 @@ def files_of(world: World, days: Mapping[date, State]) -> dict[date, str]:
 
 @dataclass
 class Version:
-    """What the days are after a load of all that the source says at one time."""
+    """What the days are after a load of all that the source says at one time, by the number of which it says that."""
 
+    number: int
     days: Mapping[date, State]
     files: Mapping[date, str]
 

@@ -25,11 +25,12 @@ STEPS: dict[str, tuple[str, str]] = {
     "statistics": ("etl_assets.systems.turbines.transform", "ten_minute_statistics"),
     "signals": ("etl_assets.systems.turbines.databases", "signal_ids"),
     "write together": ("etl_assets.systems.turbines.databases", "write_together"),
-    "lock": ("etl_assets.core.slices.transaction", "Transaction.lock"),
+    "lock": ("etl_assets.core.slices.lock", "Lock.begin"),
+    "fence": ("etl_assets.core.slices.commit", "_entered"),
     "look for drift": ("etl_assets.core.slices.writing", "refuse_drift"),
     "delete or update": ("etl_assets.core.slices.transaction", "Transaction.changed"),
     "bulk load": ("adbc_driver_manager.dbapi", "Cursor.adbc_ingest"),
-    "ledger": ("etl_assets.core.slices.writing", "insert_ledger"),
+    "ledger": ("etl_assets.core.slices.commit", "record"),
     "commit": ("adbc_driver_manager.dbapi", "Connection.commit"),
 }
 AMID = ("ask the source", "write a file", "publish", "commit of a file", "write together", "bulk load", "commit")
@@ -43,6 +44,21 @@ SCRIPT_STEPS: tuple[Step, ...] = (
     *((label, "amid") for label in AMID),
 )
 JOB_STEPS: tuple[Step, ...] = tuple((label, when) for label in OF_THE_JOB for when in ("before", "after"))
+
+
+# Where one is paused while another takes over: before and after it has asked, and at each step of its commits.
+PAUSED_AT: tuple[Step, ...] = (
+    ("lock", "after"),
+    ("ask the source", "before"),
+    ("ask the source", "after"),
+    ("write a file", "after"),
+    ("fence", "after"),
+    ("ledger", "after"),
+    ("publish", "before"),
+    ("write together", "before"),
+    ("commit", "before"),
+    ("commit", "after"),
+)
 
 
 def script(first: str, last: str, kill: list[Any] | None = None) -> int:
