@@ -58,6 +58,7 @@ def test_a_run_stores_the_tables_and_the_features_of_its_day(job: Job, world: Wo
         ("user_experiments", "experiments_belong_to_users"): True,
         ("experiment_compounds", "compounds_are_known"): True,
         ("user_features", "every_user_has_features"): True,
+        ("user_features", "is_current"): True,
     }
 
 

@@ -78,6 +78,7 @@ def test_a_run_takes_both_streams_to_the_report(world: World) -> None:
     assert told["dagster/row_count"] == 16
     expected = {(table, "has_rows") for table in TABLES} | {("product_correlations", "ranks_are_complete")}
     expected |= {(table, "no_more_than_the_stream_gave") for table in ("metrics", "workorders")}
+    expected |= {(table, "is_current") for table in ("aligned_work_orders", "product_correlations")}
     assert check_results(result) == dict.fromkeys(expected, True)
     world.assert_copied()
 
