@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.errors import TransientError
 from etl_assets.systems.turbines import automation
 from etl_assets.systems.turbines.assets import partitions
@@ -30,9 +31,8 @@ class Sensor:
 
     def tick(self) -> list[dg.RunRequest] | str:
         """The runs that a tick asks for, or why it asks for none."""
-        context = dg.build_sensor_context(
-            instance=self.instance, resources={"turbines_api": QuickTurbinesApiResource()}
-        )
+        resources = {"turbines_api": QuickTurbinesApiResource(), "postgres": PostgresResource()}
+        context = dg.build_sensor_context(instance=self.instance, resources=resources)
         result = automation.late_turbine_signals(context)
         return str(result.skip_message) if isinstance(result, dg.SkipReason) else list(result.run_requests)
 
