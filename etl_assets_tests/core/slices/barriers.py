@@ -288,7 +288,7 @@ class Barriers:
                 return original(database, connection, commit_id)
             self.on_checked(actor)
             self.barrier("commit", actor.sessions.get("write"))
-            cut = actor.cut and Cut(connection, actor.cut, lambda: self.end(actor.sessions["write"]))
+            cut = actor.cut and Cut(connection, actor.cut, lambda: self.end(actor.sessions.get("write", 0)))
             self.cuts += bool(cut)
             if actor.cut != "unknown":
                 actor.cut = None

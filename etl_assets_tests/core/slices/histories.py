@@ -79,8 +79,8 @@ KINDS = (
 )
 # Where it matters who comes next.
 STOPS = {
-    "source": ("asked", "asked", "commit", "committed", "written", "lock"),
-    "together": ("asked", "commit", "committed", "load"),
+    "source": ("asked", "asked", "asked", "commit", "written", "lock"),
+    "together": ("asked", "asked", "asked", "commit", "load"),
     "hand": ("commit", "committed", "written"),
     "derived": ("read", "read", "commit", "written"),
     "chain": ("read", "read", "commit", "written"),
@@ -119,7 +119,7 @@ def decoded(drawn: tuple[str, str, int, int, int]) -> tuple[Any, ...]:
     """An action: its name, and what that needs of what was drawn."""
     name, kind, place, number, steps = drawn
     return {
-        "begin": (name, kind, place, number % 3),
+        "begin": (name, kind, place, number % 3, steps),
         "until": (name, number, steps),
         "overtake": (name, number, kind, steps % 2 == 0),
         "step": (name, number, steps),
@@ -134,7 +134,7 @@ def actions_of(names: Sequence[str]) -> st.SearchStrategy[tuple[Any, ...]]:
         st.sampled_from(KINDS),
         st.sampled_from(MOSTLY),
         st.integers(0, 5),
-        st.sampled_from((1, 2, 3, 5, 8, 13)),
+        st.sampled_from((1, 2, 3, 5, 7, 12)),
     )
     return drawn.map(decoded)
 
@@ -282,8 +282,10 @@ class History:
         elif kind == "jump":
             self._jump(*what)
         else:
-            session = kind.removeprefix("end ")
-            those = [a for a in self.actors if session in a.sessions] if kind.startswith("end ") else self.actors
+            # Who has what is to be ended, or a lock that can be lost.
+            session = "lock" if kind == "overtake" else kind.removeprefix("end ")
+            those = [actor for actor in self.actors if session in actor.sessions]
+            those = those if kind.startswith("end ") else those or self.actors if kind == "overtake" else self.actors
             if those:
                 self._act(kind, those[what[0] % len(those)], *what[1:])
         self.look_around()
@@ -299,7 +301,8 @@ class History:
                     raise actor.error
                 self.world.counted["gave up"] += 1
 
-    def _begin(self, kind: str, place: int, mode: int) -> None:
+    def _begin(self, kind: str, place: int, mode: int, stop: int | None = None) -> None:
+        """A new one, which goes on to where it matters who comes next."""
         if len(self.actors) >= ALIVE_AT_MOST:
             return
         database = self.free.pop()
@@ -308,6 +311,8 @@ class History:
         actor.database, actor.kind, actor.place = database, kind, SOURCES[place]  # type: ignore[attr-defined]
         self.actors.append(actor)
         self.world.counted[kind] += 1
+        if stop is not None:
+            self._act("until", actor, stop)
 
     def _jump(self, here_s: int, there_s: int) -> None:
         self.barriers.clock.ahead_s += here_s
@@ -338,8 +343,9 @@ class History:
             self.world.counted[f"session ended ({session})"] += 1
 
     def _overtake(self, actor: Actor, kind: str, politely: bool) -> None:
-        """Another one comes for the same slice and is done before; it need not wait for a lock that was lost."""
+        """Another one comes for the same slice and is done before; one of its kind if it has lost its lock."""
         if not politely and "lock" in actor.sessions:
+            kind = actor.kind  # type: ignore[attr-defined]
             self._act("end lock", actor)
         before = len(self.actors)
         self._begin(kind, SOURCES.index(actor.place), before % 3)  # type: ignore[attr-defined]
