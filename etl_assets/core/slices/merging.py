@@ -21,6 +21,8 @@ from etl_assets.core.slices.transaction import POSTGRES_NAMES, Transaction, equa
 from etl_assets.errors import TransientError
 
 SAMPLE = 200
+# A slice of so few rows is read and compared sooner than a sample of it is looked for; a native partition is swapped instead.
+SMALL = 10_000
 # Above this share of changed rows a slice is written anew: updating costs more than deleting and appending.
 MOSTLY_CHANGED = 0.6
 # Reading costs a quarter of writing, so that it pays to read some rows too many, but not a whole large table.
@@ -248,7 +250,8 @@ def _mostly_changed(transaction: Transaction, slice_: Slice, table: pa.Table) ->
     Never of a table in which rows keep what they were first stored with: those that stay would not.
     """
     contract = slice_.contract
-    if table.num_rows <= SAMPLE or contract.config.first_stored:
+    small = SAMPLE if contract.config.native else SMALL
+    if table.num_rows <= small or contract.config.first_stored:
         return False
     rows = np.random.default_rng(table.num_rows).choice(table.num_rows, SAMPLE, replace=False)
     sample = table.take(pa.array(np.sort(rows)))

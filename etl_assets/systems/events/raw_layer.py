@@ -13,7 +13,8 @@ from etl_assets.core.contracts import Split
 from etl_assets.core.database.connections import Database
 from etl_assets.core.prefetch import prefetched
 from etl_assets.core.slices.copies import write_manifest
-from etl_assets.core.slices.lock import Lock
+from etl_assets.core.slices.heads import draw
+from etl_assets.core.slices.lock import Lock, LookOutdated
 from etl_assets.core.slices.parquet import FileLoad, ParquetRoot, is_stored, store_files
 from etl_assets.core.slices.session import Session
 from etl_assets.core.slices.slice import Slice
@@ -152,6 +153,8 @@ def take(
         if (at in known or at + INTERVAL <= clock())
         and _is_news(manifest.get(at), known.get(at, ()), stored=at in stored)
     ]
+    # They were looked at, too: who has fetched an earlier version of one, and was paused, must not store it any more.
+    draw(stores.database, [interval_slice(at) for at in known if at not in {*wanted}])
     expected = {at for at in wanted if at in known and not (at in manifest and manifest[at].accepted)}
     failed = away = 0
     # What is fetched ahead ends before the last of it is stored, so that the locks are given back here.
@@ -168,7 +171,12 @@ def take(
                     assert lock
                     with contextlib.closing(lock):
                         held.discard(lock)
-                        yield store_raw(stores, at, found, lock=lock, now=now)
+                        try:
+                            taken = store_raw(stores, at, found, lock=lock, now=now)
+                        except LookOutdated:
+                            # Somebody else has looked since, and says what there is of it.
+                            taken = Taken(since or Entry(at))
+                        yield taken
                     continue
                 if lock:
                     held.discard(lock)

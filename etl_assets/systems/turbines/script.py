@@ -10,10 +10,9 @@ import pyarrow as pa
 from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_database
 from etl_assets.core.slices.copies import write_manifest
-from etl_assets.core.slices.inputs import Inputs, InputsMoved, standing_inputs
-from etl_assets.core.slices.parquet import ParquetRoot, stream_parquet, write_parquet
+from etl_assets.core.slices.inputs import InputsMoved, standing_inputs
+from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
 from etl_assets.core.slices.session import looked_again
-from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Outcome, Write
 from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS, RawTurbineSignals
 from etl_assets.systems.turbines.databases import StoredDay, store_days, turbines_target
@@ -76,34 +75,60 @@ def load(
     require_columns(columns)
     api = api or TurbinesApi.from_settings(settings)
     database, target = database or platform_database(settings), target or turbines_target(settings)
-    root = ParquetRoot(settings.storage_url)
-    raw: list[Outcome] = []
-    outside: list[int] = []
-
-    def kept() -> Iterator[pa.RecordBatch]:
-        """The rows of each day, after they are in their file."""
-        for fetched, lock in locked_days(api, database, days, turbines=settings.turbines, columns=columns):
-            outside.append(fetched.outside)
-            of_day = day_slice(RawTurbineSignals, fetched.day)
-            how = Write("partition", source=SOURCE, lock=lock)
-            raw.extend(write_parquet(root, database, fetched.rows, [of_day], how))
-            yield from fetched.rows.valid.to_batches()
-
-    stored: list[StoredDay] = []
-    for some in statistics_of(kept()):
-        written = [(one.slice, one.content_hash) for one in raw if date.fromisoformat(one.slice.name) in some.turbines]
-        try:
-            stored += store_days(target, some, source=SOURCE, inputs=standing_inputs(database, written))
-        except InputsMoved:
-            # Somebody else has asked after this load did: their answer counts.
-            stored += looked_again(partial(_store_standing, root, database, target, [slice_ for slice_, _ in written]))
+    this = _Load(columns, settings, api, database, target)
+    moved = this.days(sorted({*days}))
+    if moved:
+        # Somebody else has asked for other signals of these days, or later: they are asked for anew.
+        looked_again(partial(this.days_again, moved))
+    raw, stored, outside = this.raw, this.stored, this.outside
     missing = sorted({*days} - {done.day for done in stored})
-    write_manifest(root, database, RawTurbineSignals)
+    write_manifest(ParquetRoot(settings.storage_url), database, RawTurbineSignals)
     return LoadResult(raw, stored, missing, sum(outside))
 
 
-def _store_standing(root: ParquetRoot, database: Database, target: Database, days: Sequence[Slice]) -> list[StoredDay]:
-    """Store the statistics of days as they stand in the raw layer."""
-    inputs = Inputs()
-    batches = stream_parquet(root, database, days, inputs=inputs)
-    return [done for some in statistics_of(batches) for done in store_days(target, some, source=SOURCE, inputs=inputs)]
+class _Load:
+    """One load: what became of its days so far."""
+
+    def __init__(
+        self, columns: Sequence[str], settings: TurbinesSettings, api: TurbinesApi, database: Database, target: Database
+    ) -> None:
+        self.raw: list[Outcome] = []
+        self.stored: list[StoredDay] = []
+        self.outside: list[int] = []
+        self._columns, self._settings, self._api = columns, settings, api
+        self._database, self._target = database, target
+        self._root = ParquetRoot(settings.storage_url)
+
+    def days(self, days: Sequence[date]) -> list[date]:
+        """Fetch days and store their statistics; gives those that somebody else has fetched before that was done."""
+        moved: list[date] = []
+        for some in statistics_of(self._kept(days)):
+            written = [
+                (one.slice, one.content_hash) for one in self.raw if date.fromisoformat(one.slice.name) in some.turbines
+            ]
+            try:
+                inputs = standing_inputs(self._database, written)
+                self.stored += store_days(self._target, some, source=SOURCE, inputs=inputs)
+            except InputsMoved:
+                moved += some.turbines
+        return moved
+
+    def days_again(self, days: Sequence[date]) -> None:
+        """As `days`.
+
+        Raises:
+            InputsMoved: if somebody else has fetched some of them before that was done.
+        """
+        self.raw = [one for one in self.raw if date.fromisoformat(one.slice.name) not in days]
+        if moved := self.days(days):
+            raise InputsMoved(f"{', '.join(map(str, moved))} was fetched by somebody else meanwhile: load it again")
+
+    def _kept(self, days: Sequence[date]) -> Iterator[pa.RecordBatch]:
+        """The rows of each day, after they are in their file."""
+        turbines = self._settings.turbines
+        for fetched, lock in locked_days(self._api, self._database, days, turbines=turbines, columns=self._columns):
+            self.outside.append(fetched.outside)
+            of_day = day_slice(RawTurbineSignals, fetched.day)
+            how = Write("partition", source=SOURCE, lock=lock)
+            self.raw += write_parquet(self._root, self._database, fetched.rows, [of_day], how)
+            yield from fetched.rows.valid.to_batches()
