@@ -106,13 +106,13 @@ ACTIONS = {
     "end write": 1,
     "kill": 1,
     "cut": 2,
-    "jump": 1,
+    "jump": 2,
     "overtake": 3,
 }
 WEIGHTED = [name for name, weight in ACTIONS.items() for _ in range(weight)]
 # Most meet at one slice of each store.
 MOSTLY = (0, 0, 0, 0, 3, 3, 3, 3, 2, 1, 4)
-JUMPS = ((90, -7200), (3600, 7200), (-3600, 2 * DAY_S))
+JUMPS = ((90, -7200), (3600, -600), (-3600, 2 * DAY_S))
 
 
 def decoded(drawn: tuple[str, str, int, int, int]) -> tuple[Any, ...]:
