@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from etl_assets.core.database.connections import Database
-from etl_assets_tests.core.slices.histories import FAULTS, HISTORIES, Actions, World, world_of
+from etl_assets_tests.core.slices.histories import HISTORIES, Actions, World, world_of
+from etl_assets_tests.core.slices.planted import FAULTS
 from etl_assets_tests.core.slices.processes import Processes
 
 COUNT = 2_000

@@ -22,7 +22,7 @@ from etl_assets.errors import TransientError
 LOOKED_AT_EVERY_S = 0.01
 STUCK_AFTER_S = 60.0
 WAITING = "SELECT DISTINCT pid FROM pg_locks WHERE NOT granted AND pid = ANY(%s)"
-END = "SELECT pg_terminate_backend(%s, 5000)"
+END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s"
 
 
 class Killed(BaseException):
@@ -38,6 +38,7 @@ class Actor:
         sessions: processes of the server that work for it: `lock`, `write`.
         cut: what will happen to its next COMMIT: before, after, or unknown (after, and nobody can tell).
         error: what it ended with.
+        refused: how often a lock was not given to it.
         intent: name of what it is about to commit.
     """
 
@@ -46,6 +47,7 @@ class Actor:
         self.state = "parked"
         self.at = "begin"
         self.killed = self.gone = False
+        self.refused = 0
         self.cut: str | None = None
         self.sessions: dict[str, int] = {}
         self.statement_of: int | None = None
@@ -147,9 +149,11 @@ class Barriers:
 
     def until(self, actor: Actor, at: str, *, at_most: int = 400) -> None:
         """Let an actor go on until it is at a barrier, has to wait, or is done."""
+        refused = actor.refused
         for _ in range(at_most):
             self.step(actor)
-            if actor.state != "parked" or actor.at == at:
+            # Who waits for a lock looks twice at who has it.
+            if actor.state != "parked" or actor.at == at or actor.refused >= refused + 2:
                 return
 
     def kill(self, actor: Actor) -> None:
@@ -166,7 +170,9 @@ class Barriers:
 
     def end(self, pid: int) -> None:
         """End a session in the server."""
-        self.monitor.execute(END, (pid,))
+        # It is gone when it is no longer listed; the server's own wait for that looks every 100 ms.
+        while self.monitor.execute(END, (pid,)).fetchone():
+            time.sleep(0.001)
 
     def settle(self) -> None:
         """Wait until nobody goes on: each is at a barrier, waits within the server, or is done."""
@@ -234,9 +240,14 @@ class Barriers:
 
     def _psycopg(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def execute(cursor: Any, *args: Any, **options: Any) -> Any:
-            if self.here() is not None and not cursor.connection.closed:
-                self.barrier("statement", cursor.connection.info.backend_pid)
-            return original(cursor, *args, **options)
+            if (actor := self.here()) is None or cursor.connection.closed:
+                return original(cursor, *args, **options)
+            self.barrier("statement", cursor.connection.info.backend_pid)
+            try:
+                return original(cursor, *args, **options)
+            except psycopg.errors.LockNotAvailable:
+                actor.refused += 1
+                raise
 
         return execute
 

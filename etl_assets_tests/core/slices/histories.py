@@ -1,50 +1,41 @@
 """Histories: writers, readers, replays and sweeps of both stores, that are ended, killed, cut off and overtaken, held against the model."""
 
-import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import psycopg
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 from hypothesis import strategies as st
 
+from etl_assets.core.contracts import Contract
 from etl_assets.core.contracts.ddl import metadata
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices import commit, copies, heads, parquet, sweeping
-from etl_assets.core.slices.entries import Entry, Filter, accept, list_entries
-from etl_assets.core.slices.files import COPY, OF_COMMIT, DamagedFile, ParquetRoot, names_in
-from etl_assets.core.slices.inputs import Inputs, standing_inputs
-from etl_assets.core.slices.lock import locked
-from etl_assets.core.slices.parquet import NothingStored, read_parquet, write_parquet
+from etl_assets.core.slices import copies
+from etl_assets.core.slices.files import COPY, OF_COMMIT, ParquetRoot, names_in
+from etl_assets.core.slices.parquet import NothingStored, read_parquet
 from etl_assets.core.slices.reading import read
-from etl_assets.core.slices.replay import replay
-from etl_assets.core.slices.session import Outdated, looked_again
 from etl_assets.core.slices.sweeping import sweep
-from etl_assets.core.slices.writing import Outcome, Write, write, write_together
-from etl_assets.errors import PermanentError, TransientError
+from etl_assets.errors import TransientError
 from etl_assets_tests.core.slices.barriers import Actor, Barriers, Killed
 from etl_assets_tests.core.slices.model import (
     IN_POSTGRES,
     SITES,
     TABLES,
-    Files,
+    Batches,
     Intent,
     Model,
     Place,
-    Row,
-    Signals,
     as_rows,
     as_table,
-    derive,
     slice_of,
 )
+from etl_assets_tests.core.slices.works import Works
 
 SOURCES: Sequence[Place] = [
     ("plant.signals", "a"),
@@ -53,13 +44,6 @@ SOURCES: Sequence[Place] = [
     ("plant.files", "a"),
     ("plant.files", "b"),
 ]
-MODES = {
-    "plant.signals": ("partition", "upsert", "replace"),
-    "plant.files": ("partition", "snapshot", "replace"),
-    "plant.derived": ("partition", "upsert"),
-    "plant.derived_files": ("partition", "snapshot"),
-}
-DERIVED = ("plant.derived", "plant.derived_files")
 KINDS = (
     "source",
     "source",
@@ -93,7 +77,6 @@ STOPS = {
 }
 Actions = list[tuple[Any, ...]]
 ALIVE_AT_MOST = 6
-RETRIES = 4
 DAY_S = 86_400
 
 # How often each is chosen; `one_of` would choose all as often.
@@ -106,13 +89,13 @@ ACTIONS = {
     "end write": 1,
     "kill": 1,
     "cut": 2,
-    "jump": 1,
+    "jump": 2,
     "overtake": 3,
 }
 WEIGHTED = [name for name, weight in ACTIONS.items() for _ in range(weight)]
 # Most meet at one slice of each store.
 MOSTLY = (0, 0, 0, 0, 3, 3, 3, 3, 2, 1, 4)
-JUMPS = ((90, -7200), (3600, 7200), (-3600, 2 * DAY_S))
+JUMPS = ((90, -7200), (3600, -600), (-3600, 2 * DAY_S))
 
 
 def decoded(drawn: tuple[str, str, int, int, int]) -> tuple[Any, ...]:
@@ -142,22 +125,6 @@ def actions_of(names: Sequence[str]) -> st.SearchStrategy[tuple[Any, ...]]:
 HISTORIES = st.tuples(
     st.lists(actions_of(["begin"]), min_size=2, max_size=3), st.lists(actions_of(WEIGHTED), min_size=6, max_size=15)
 ).map(lambda both: [*both[0], *both[1]])
-
-
-def answer(look: int, place: Place) -> list[Row]:
-    """What a source says at a look: some rows change, one comes and goes, one is given twice, one is wrong and later right."""
-    rows: list[Row] = []
-    for site in [place[1]] if place[1] else SITES:
-        rows += [(f"{site}1", site, float(look % 900), look), (f"{site}2", site, float(look // 3 % 900), look // 3)]
-        if look % 2:
-            rows.append((f"{site}3", site, None, look))
-        if look % 4 == 1:
-            rows.insert(0, (f"{site}1", site, 0.5, look))
-        if look % 3:
-            rows.append((f"{site}9", site, 5000.0, 0))
-        elif look % 6 == 0:
-            rows.append((f"{site}9", site, 9.0, look))
-    return rows
 
 
 class World:
@@ -371,10 +338,14 @@ class History:
         self._read_all()
         self._tidied()
 
+    def _begun(self) -> list[type[Contract]]:
+        """Tables that somebody has begun to write."""
+        return [TABLES[table] for (table,) in self.barriers.monitor.execute("SELECT DISTINCT asset FROM etl.heads")]
+
     def _read_all(self) -> None:
         """A reader sees the newest commit of each slice, and what was derived last is of what stands or was refused."""
         database = self.free[0]
-        for table in ("plant.signals", "plant.files", *DERIVED):
+        for table in (contract.config.table for contract in self._begun() if contract is not Batches):
             slices = [slice_of((table, site)) for site in SITES]
             try:
                 in_files = TABLES[table].config.store == "parquet"
@@ -387,7 +358,7 @@ class History:
     def _tidied(self) -> None:
         """What housekeeping leaves: no file that nobody knows, and copies of what counts."""
         database = self.free[0]
-        in_files = [contract for contract in TABLES.values() if contract.config.store == "parquet"]
+        in_files = [contract for contract in self._begun() if contract.config.store == "parquet"]
         sweep(database, self.root, in_files)
         for contract in in_files:
             copies.mend(self.root, database, contract)
@@ -419,248 +390,3 @@ class History:
         self.world.counted["commits"] += self.model.seq
         self.world.counted["connections cut at COMMIT"] = self.barriers.cuts
         self.world.counted["waited in the server"] = self.barriers.waited
-
-
-class Works:
-    """What actors do."""
-
-    def __init__(self, history: History, database: Database, place: Place, mode: int) -> None:
-        self.history, self.database, self.place = history, database, place
-        self.model, self.root = history.model, history.root
-        self.barrier = history.barriers.barrier
-        self.counted = history.world.counted
-        self.mode, self.number = mode, mode
-        self.site = place[1] or "a"
-        self.asked: int | None = None
-
-    def of(self, kind: str) -> Callable[[], object]:
-        """The work of a kind, repeated as its callers repeat it."""
-        work = getattr(self, f"_{kind.replace(' ', '_')}")
-        return lambda: self._repeated(work)
-
-    def _repeated(self, work: Callable[[], object]) -> None:
-        for attempt in range(RETRIES):
-            try:
-                looked_again(lambda: self._counted(work))
-                return
-            except TransientError:
-                self.counted["tried again"] += 1
-                if attempt == RETRIES - 1:
-                    raise
-                self.barrier("again")
-
-    def _counted(self, work: Callable[[], object]) -> None:
-        try:
-            work()
-        except Outdated as error:
-            self.counted[type(error).__name__] += 1
-            raise
-
-    def _write(self, intent: Intent, **how: Any) -> Outcome:
-        name = self.history.intend(intent)
-        slices = [slice_of(intent.place)]
-        contract = TABLES[intent.place[0]]
-        data = as_table(contract, intent.rows)
-        write_ = Write(intent.mode, run_id=name, batch=intent.batch, **how)
-        if contract.config.store == "parquet":
-            return write_parquet(self.root, self.database, data, slices, write_)[0]
-        return write(self.database, data, slices, write_)[0]
-
-    def ask(self) -> int:
-        """Ask the source: no two looks have the same number."""
-        self.barrier("ask")
-        look = self.history.next_look()
-        self.barrier("asked")
-        return look
-
-    def _source(self) -> None:
-        mode = MODES[self.place[0]][self.mode]
-        mode = "replace" if mode == "partition" and not self.place[1] else mode
-
-        with locked(self.database, [slice_of(self.place)]) as lock:
-            look = self.asked or self.ask()
-            self._write(Intent(self.place, mode, tuple(answer(look, self.place)), look=look), lock=lock)
-        self.history.stored(self.place, look)
-
-    def _together(self) -> None:
-        """Two slices in one commit: each reader sees both as they were, or as they are."""
-        places: list[Place] = [("plant.signals", site) for site in SITES]
-        with locked(self.database, [slice_of(place) for place in places]) as lock:
-            look = self.ask()
-            mode = MODES["plant.signals"][self.mode]
-            intents = [Intent(place, mode, tuple(answer(look, place)), look=look) for place in places]
-            how = Write(mode, run_id=self.history.intend(*intents), lock=lock)
-            write_together(self.database, [(as_table(Signals, one.rows), slice_of(one.place)) for one in intents], how)
-        for place in places:
-            self.history.stored(place, look)
-
-    def _hand(self) -> None:
-        """Rows in hand, as of a person."""
-        rows = answer(self.history.next_batch(), self.place)
-        mode = MODES[self.place[0]][self.mode]
-        mode = "replace" if mode == "partition" and not self.place[1] else mode
-        self.barrier("asked")
-        self._write(Intent(self.place, mode, tuple(rows)))
-
-    def _derived(self) -> None:
-        inputs, jumps = Inputs(), self.history.jumps
-        signals = read(self.database, [slice_of(("plant.signals", self.site))], inputs=inputs)
-        self.barrier("read")
-        try:
-            files = read_parquet(self.root, self.database, [slice_of(("plant.files", self.site))], inputs=inputs)
-        except NothingStored:
-            files = as_table(Files, [])
-        except DamagedFile:
-            self._require_jump(since=jumps)
-            raise TransientError("a version was given up while it was read") from None
-        self.barrier("read")
-        self._store_derived(as_rows(signals), as_rows(files), inputs)
-
-    def _store_derived(self, signals: list[Row], files: list[Row], inputs: Inputs) -> None:
-        table = DERIVED[self.number % 2]
-        rows = derive(self.site, signals, files)
-        mode = MODES[table][0 if self.number < 2 else -1]
-        # An upsert of what was derived leaves rows whose inputs are gone: it is the writer's choice, and not of this model.
-        mode = "partition" if mode == "upsert" else mode
-        self._write(Intent((table, self.site), mode, tuple(rows), derived=True), inputs=inputs)
-
-    def _chain(self) -> None:
-        """Rows in hand are stored, and what follows from them is derived without reading them."""
-        batch = self.history.next_batch()
-        written = []
-        given: dict[str, list[Row]] = {}
-        for table in ("plant.signals", "plant.files"):
-            # Neither a wrong row nor one that is given twice.
-            rows = answer(12 * batch + 3, (table, self.site))
-            outcome = self._write(Intent((table, self.site), "partition", tuple(rows)))
-            given[table] = rows
-            written.append((slice_of((table, self.site)), outcome.content_hash))
-            self.barrier("read")
-        inputs = standing_inputs(self.database, written)
-        self.barrier("read")
-        self._store_derived(given["plant.signals"], given["plant.files"], inputs)
-
-    def _entry(self) -> Entry | None:
-        table, partition = self.place
-        found, _ = list_entries(self.database, Filter(table, partition, "all"))
-        return min(found, key=lambda entry: entry.id, default=None)
-
-    def _replay(self) -> None:
-        entry = self._entry()
-        if entry is None:
-            return
-        corrected: Row = (entry.raw["id"], entry.raw["site"], 7.0 + self.number, 0)
-        name = self.history.intend(Intent(self.place, "replay", (corrected,), replayed=corrected[0]))
-        try:
-            done = replay(
-                self.database,
-                self.root,
-                entry.id,
-                contract=TABLES[self.place[0]],
-                corrections={"value": corrected[2]},
-                reason=name,
-            )
-        except PermanentError as error:
-            if "is gone" not in f"{error}":
-                raise
-            return
-        assert done.outcome != "rejected", done
-
-    def _accept(self) -> None:
-        entry = self._entry()
-        if entry is not None:
-            name = self.history.intend(Intent(self.place, "accept", accepted=(entry.raw["id"],)))
-            accept(self.database, [entry], lambda table: TABLES[table], who="who", reason=name)
-
-    def _append(self) -> None:
-        number = 1000 * (self.mode + 1)
-        batch = f"batch {self.mode}"
-        self._write(
-            Intent(
-                ("plant.batches", self.site),
-                "append",
-                ((self.site, number), (self.site, number + 1)),
-                batch=f"{batch} {self.site}",
-            )
-        )
-
-    def _sweep(self) -> None:
-        sweep(self.database, self.root, [c for c in TABLES.values() if c.config.store == "parquet"])
-
-    def _read(self) -> None:
-        table = self.place[0]
-        wanted = [self.place] if self.mode else [(table, site) for site in SITES]
-        since, jumps = self.model.seq, self.history.jumps
-        try:
-            if TABLES[table].config.store == "parquet":
-                found = read_parquet(self.root, self.database, [slice_of(place) for place in wanted])
-            else:
-                found = read(self.database, [slice_of(place) for place in wanted])
-        except NothingStored:
-            found = as_table(Signals, [])
-        except DamagedFile:
-            self._require_jump(since=jumps)
-            return
-        rows = as_rows(found)
-        sites = SITES if not self.mode or not self.place[1] else self.place[1:]
-        by_site = {(table, site): [row for row in rows if row[1] == site] for site in sites}
-        assert self.model.stood(since, by_site), f"a reader saw {by_site}, which never stood since commit {since}"
-
-    def _as_of(self) -> None:
-        found = [row for row in self.model.known.values() if row["asset"] == "plant.files" and row["file"]]
-        if not found:
-            return
-        row = random.Random(self.number).choice(found)
-        place = (row["asset"], row["partition"])
-        try:
-            rows = as_rows(read_parquet(self.root, self.database, [slice_of(place)], as_of=row["commit_id"]))
-        except PermanentError:
-            assert self.history.jumps, f"{row} is not kept"
-            return
-        assert rows == self.model.file_rows[row["file"]], f"{row['commit_id']} of {place} holds {rows}"
-
-    def _require_jump(self, *, since: int) -> None:
-        """A version is deleted a day after it was given up: nobody who reads meets that, unless a clock has jumped."""
-        assert self.history.jumps > since, "a reader met a hole"
-
-
-def _newest_in_folder(root: ParquetRoot, slice_: Any, head: Any) -> str | None:
-    filesystem, _ = root.filesystem()
-    folder = root.folder(slice_)
-    names = [name for name in names_in(filesystem, folder) if OF_COMMIT.fullmatch(name)]
-    newest = max(names, key=lambda name: Path(f"{folder}/{name}").stat().st_mtime_ns, default=None)
-    return newest and f"{folder}/{newest}"
-
-
-def _by_clock(database: Database, slices: Sequence[Any]) -> Any:
-    """The heads as the ledger has them, the newest by its clock."""
-    found = {}
-    with database.connect() as connection:
-        for place in map(heads.key_of, slices):
-            row = connection.execute(
-                "SELECT commit_id, file, content_hash FROM etl.ledger WHERE asset = %s AND partition = %s"
-                " ORDER BY committed_at DESC LIMIT 1",
-                place,
-            ).fetchone()
-            found[place] = heads.Head(*row) if row else heads.NO_HEAD
-    return found
-
-
-def _ahead_of_lock(original: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A source that is asked before the lock."""
-
-    def source(works: Any) -> None:
-        works.asked = works.ask()
-        original(works)
-
-    return source
-
-
-FAULTS: dict[str, Callable[[], Any]] = {
-    "fence left out": lambda: mock.patch.object(commit, "_require_generations"),
-    "look before lock": lambda: mock.patch.object(Works, "_source", _ahead_of_lock(Works._source)),
-    "file before commit": lambda: mock.patch.object(parquet, "standing_file", _newest_in_folder),
-    "order by clock": lambda: mock.patch.object(parquet, "heads_of", _by_clock),
-    "sweep without lock": lambda: mock.patch.object(sweeping, "locked", return_value=nullcontext()),
-    "inputs not checked": lambda: mock.patch.object(Inputs, "require_current"),
-}

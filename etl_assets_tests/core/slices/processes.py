@@ -13,8 +13,9 @@ from typing import Any
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices import lock
 from etl_assets.core.slices.files import ParquetRoot
-from etl_assets_tests.core.slices.histories import History, Works, World
+from etl_assets_tests.core.slices.histories import History, World
 from etl_assets_tests.core.slices.model import Intent, Place
+from etl_assets_tests.core.slices.works import Works
 
 # Who is stopped for so long loses its lock to whoever waits for it.
 NO_LIFE_S = 0.25
