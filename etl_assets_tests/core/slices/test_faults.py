@@ -66,7 +66,9 @@ def once_before(monkeypatch: pytest.MonkeyPatch, place: Any, step: str, fault: C
     return calls
 
 
-@pytest.mark.parametrize(("place", "step"), [(one_commit, "_entered"), (Transaction, "stage"), (Transaction, "append")])
+@pytest.mark.parametrize(
+    ("place", "step"), [(one_commit, "_entered"), (Transaction, "changed"), (Transaction, "append")]
+)
 @pytest.mark.parametrize("mode", ["upsert", "partition"])
 def test_a_terminated_backend_is_replaced_and_the_write_repeated(
     database: Database, monkeypatch: pytest.MonkeyPatch, place: Any, step: str, mode: str
