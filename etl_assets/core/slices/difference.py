@@ -64,7 +64,7 @@ class Rows:
         with self._lock:
             if self._distinct is None:
                 if self._key and not ascending(self.given, self._key):
-                    self._last = _last_in_order(*key_codes([self.given], self._key))
+                    self._last = last_in_order(*key_codes([self.given], self._key))
                 self._distinct = self.given
                 if self._last is not None and len(self._last) < self.given.num_rows:
                     self._distinct = take(self.given, np.sort(self._last))
@@ -73,16 +73,16 @@ class Rows:
     def in_key_order(self) -> pa.Table:
         """The rows in the order in which every writer writes them, so that none waits for another in a circle."""
         self._kept = True
-        return self.given if self._last_by_key() is None else pa.concat_tables(self._pieces())
+        return self.given if self._last_by_key() is None else pa.concat_tables(self._gathered_rows())
 
     def batches_in_key_order(self) -> pa.Table | pa.RecordBatchReader:
         """As `in_key_order`, put in order batch by batch where that is still to be done."""
         if self._last_by_key() is None:
             return self.given
-        batches = (batch for piece in self._pieces() for batch in piece.to_batches())
+        batches = (batch for rows in self._gathered_rows() for batch in rows.to_batches())
         return pa.RecordBatchReader.from_batches(self.given.schema, batches)
 
-    def _pieces(self) -> Iterator[pa.Table]:
+    def _gathered_rows(self) -> Iterator[pa.Table]:
         """The rows in key order, a batch at a time; two threads that ask for all of them share the work."""
         last = self._last_by_key()
         assert last is not None
@@ -90,13 +90,13 @@ class Rows:
         for number, at in enumerate(range(0, max(len(last), 1), BATCH_ROWS)):
             with self._lock:
                 if number < len(self._gathered):
-                    piece = self._gathered[number]
+                    taken = self._gathered[number]
                 else:
-                    piece = given.take(pa.array(last[at : at + BATCH_ROWS]))
+                    taken = given.take(pa.array(last[at : at + BATCH_ROWS]))
                     # Only what will be asked for again: a copy of all rows is as large as they are.
                     if self._kept and number == len(self._gathered):
-                        self._gathered.append(piece)
-            yield piece
+                        self._gathered.append(taken)
+            yield taken
 
 
 def ascending(table: pa.Table, key: Sequence[str]) -> bool:
@@ -198,8 +198,8 @@ def key_codes(sides: Sequence[pa.Table], key: Sequence[str]) -> list[np.ndarray]
     return np.split(_packed(words, sum(lengths)), np.cumsum(lengths)[:-1])
 
 
-def _last_in_order(codes: np.ndarray) -> np.ndarray:
-    """As `last_of_each`, in the order of the codes, and never None."""
+def last_in_order(codes: np.ndarray) -> np.ndarray:
+    """Row numbers of the last row of each key, in the order of the codes."""
     low, high = (codes.min(), codes.max()) if len(codes) else (0, 0)
     places = int(high - low) + 1
     if places <= 2 * len(codes):  # as of ranks: to put each row into its place takes a tenth of a sort
@@ -214,12 +214,6 @@ def _last_in_order(codes: np.ndarray) -> np.ndarray:
     order = np.argsort(codes, kind="stable")
     ordered = codes[order]
     return order[np.append(ordered[1:] != ordered[:-1], True)]
-
-
-def last_of_each(codes: np.ndarray) -> np.ndarray | None:
-    """Row numbers, ascending, of the last row of each key; None if no key occurs twice."""
-    last = _last_in_order(codes)
-    return None if len(last) == len(codes) else np.sort(last)
 
 
 def _words(array: pa.Array) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from etl_assets.core.embedded import EmbeddedPostgres
-from etl_assets.core.slices.difference import key_codes, last_of_each
+from etl_assets.core.slices.difference import key_codes, last_in_order
 
 TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=20)
 NEAR = st.builds(lambda prefix, tail: prefix + tail, st.sampled_from(["", "k", "key 00000", "ключ-"]), TEXT)
@@ -82,10 +82,10 @@ def test_codes_are_comparable_across_two_sides(given_keys: tuple[list[str], list
 
 
 @given(st.lists(st.integers(0, 8), max_size=30))
-def test_the_last_row_of_each_key_is_kept_in_the_order_given(codes: list[int]) -> None:
-    kept = last_of_each(np.array(codes, dtype=np.uint64))
-    expected = sorted({code: at for at, code in enumerate(codes)}.values())
-    assert (list(range(len(codes))) if kept is None else kept.tolist()) == expected
+def test_of_each_key_the_last_row_is_found_in_the_order_of_the_keys(codes: list[int]) -> None:
+    kept = last_in_order(np.array(codes, dtype=np.uint64))
+    last = {code: at for at, code in enumerate(codes)}
+    assert kept.tolist() == [last[code] for code in sorted(last)]
 
 
 def test_long_text_that_differs_at_its_end_only_has_different_codes() -> None:
