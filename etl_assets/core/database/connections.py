@@ -115,12 +115,11 @@ class Database:
         self.prepare()
         with self.translated("use the {} database"):
             connection = self._spares.take() or _opened(self.url, autocommit=True)
-            try:
+            with contextlib.ExitStack() as closing:
+                closing.callback(connection.close)
                 yield connection
-            except BaseException:
-                connection.close()
-                raise
-            self._spares.keep(connection)
+                if self._spares.keep(connection):
+                    closing.pop_all()
 
     def described(self, kind: str) -> str:
         """What server this is, for people.
@@ -198,15 +197,15 @@ class Spares:
                 # Those of the process that this one was forked from are not to be used, nor closed.
                 self._idle, self._process = [], os.getpid()
             while self._idle:
-                connection = self._idle.pop()
+                # It stays among them while it is asked, so that it is not lost when that is interrupted.
                 with contextlib.suppress(Exception):
-                    connection.execute("SELECT 1")
-                    return connection
-                connection.close()
+                    self._idle[-1].execute("SELECT 1")
+                    return self._idle.pop()
+                self._idle.pop().close()
         return None
 
-    def keep(self, connection: "psycopg.Connection[Any]") -> None:
-        """Make one as good as new and keep it, or close it."""
+    def keep(self, connection: "psycopg.Connection[Any]") -> bool:
+        """Make one as good as new and keep it; false if it is not kept."""
         from etl_assets.core.database.locks import limit_waits
 
         with self._lock:
@@ -215,8 +214,8 @@ class Spares:
                     connection.execute("DISCARD ALL")
                     limit_waits(connection)
                     self._idle.append(connection)
-                    return
-        connection.close()
+                    return True
+        return False
 
     def close(self) -> None:
         """Close all."""

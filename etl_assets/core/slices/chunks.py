@@ -1,5 +1,6 @@
 """Load record batches of any number in constant memory: judged, staged or appended, and merged in the server."""
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -13,9 +14,9 @@ from etl_assets.core.slices.commit import Loaded
 from etl_assets.core.slices.corrections import Corrector
 from etl_assets.core.slices.difference import Rows, in_key_order
 from etl_assets.core.slices.merging import CHUNK, Change
-from etl_assets.core.slices.quarantine import store_records
+from etl_assets.core.slices.quarantine import store_records, supersede_entries
 from etl_assets.core.slices.slice import Slice, divide
-from etl_assets.core.slices.transaction import Transaction
+from etl_assets.core.slices.transaction import Transaction, equal_keys
 
 CHUNK_ROWS = 250_000
 
@@ -106,6 +107,10 @@ def load_chunks(
     change = merging.merge_stage(
         transaction, slice_, stage, rows=received - quarantined - duplicates, delete=mode != "upsert"
     )
+    if mode == "upsert":
+        matching = equal_keys(key, "s", "t")
+        given = functools.partial(merging.rows_with_keys, transaction, slice_.contract, target=stage, matching=matching)
+        supersede_entries(transaction, slice_.contract, given)
     change = replace(change, deduplicated=change.deduplicated + duplicates)
     return Loaded(change, received, quarantined, size=size)
 

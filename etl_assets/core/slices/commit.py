@@ -22,7 +22,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from psycopg import sql
@@ -30,7 +30,7 @@ from psycopg import sql
 from etl_assets.core.contracts import Record
 from etl_assets.core.slices.heads import Head, draw_statement, generations_query, hold, key_of
 from etl_assets.core.slices.inputs import Inputs
-from etl_assets.core.slices.ledger import record
+from etl_assets.core.slices.ledger import record, record_moved
 from etl_assets.core.slices.lock import WRITES_FOR, Lock, LookOutdated, locked, try_statement, wanted
 from etl_assets.core.slices.merging import Change
 from etl_assets.core.slices.quarantine import store_records
@@ -39,7 +39,8 @@ from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.transaction import Transaction, names
 
 BALANCED = ("inserted", "updated", "unchanged", "deduplicated", "quarantined")
-COUNTS = ("received", *(count.name for count in fields(Change)), "quarantined", "flagged")
+CHANGES = ("inserted", "updated", "deleted", "unchanged", "deduplicated")
+COUNTS = ("received", *CHANGES, "quarantined", "flagged")
 # These find rows by their key, wherever in the table they are.
 BY_KEY = ("upsert", "replay")
 
@@ -312,6 +313,8 @@ def _written(transaction: Transaction, part: Part, head: Head, how: Write, start
         "remark": how.remark,
     }
     record(transaction, part.slice, entry, _head_after(part, loaded, head, inputs))
+    if loaded.change.moved:
+        record_moved(transaction, part.slice, part.commit_id)
     return outcome
 
 
@@ -344,5 +347,5 @@ def _recorded(transaction: Transaction, part: Part, column: str, value: str) -> 
     if not found:
         return None
     (row,) = found
-    change = Change(**{count.name: row.pop(count.name) for count in fields(Change)})
+    change = Change(**{name: row.pop(name) for name in CHANGES})
     return Outcome(slice=part.slice, change=change, **row)

@@ -12,6 +12,7 @@ from psycopg.rows import dict_row
 from etl_assets.core.contracts import Contract
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.commit import COUNTS
+from etl_assets.core.slices.heads import WHOLE_TABLE
 from etl_assets.core.slices.transaction import names
 
 SHOWN = (
@@ -88,8 +89,9 @@ def behind(
         Behind(partition, f"{table}[{of}]" if of else table, standing[table, of][1])
         for partition, by_table in inputs.items()
         for table, commits in by_table.items()
-        for of, commit_id in commits.items()
-        if (table, of) in standing and standing[table, of][0] != commit_id
+        # Whoever has written the whole table since has written each of its partitions.
+        for of in {**commits, WHOLE_TABLE: None}
+        if (table, of) in standing and standing[table, of][0] != commits.get(of)
     ]
     return len(inputs), found
 

@@ -88,6 +88,21 @@ def record(transaction: Transaction, slice_: Slice, entry: Mapping[str, Any], he
         raise AssertionError(f"{slice_} has no head: a fault of the write path itself")
 
 
+def record_moved(transaction: Transaction, slice_: Slice, commit_id: str) -> None:
+    """Record on the head of the whole table that a commit of a partition took rows of others, which nobody can name by their rows: what
+    is derived from any of them is behind.
+    """
+    table, partition = key_of(slice_)
+    transaction.run(
+        sql.SQL(
+            "WITH others AS (UPDATE etl.heads SET content_hash = NULL WHERE asset = {table} AND partition NOT IN ('', {partition}))"
+            " INSERT INTO etl.heads AS h (asset, partition, generation, commit_id, changed_at)"
+            " VALUES ({table}, '', 0, {commit}, clock_timestamp()) ON CONFLICT (asset, partition) DO UPDATE"
+            " SET commit_id = excluded.commit_id, changed_at = excluded.changed_at, content_hash = NULL"
+        ).format(table=sql.Literal(table), partition=sql.Literal(partition), commit=sql.Literal(commit_id))
+    )
+
+
 def _others(slice_: Slice) -> sql.Composable:
     """Forget what a partition was given once the whole table is written, and the other way round: it holds other rows now."""
     if slice_.contract.config.store != "postgres":

@@ -16,7 +16,7 @@ from etl_assets.core.contracts import Contract
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.slices import native_partitions as native
 from etl_assets.core.slices.difference import Rows, difference, in_key_order
-from etl_assets.core.slices.slice import Slice
+from etl_assets.core.slices.slice import Slice, inside
 from etl_assets.core.slices.transaction import POSTGRES_NAMES, Transaction, equal_keys, names, relation
 from etl_assets.errors import TransientError
 
@@ -34,13 +34,18 @@ CHUNK = "chunk of the stage"  # no column of a contract can have this name
 
 @dataclass(frozen=True)
 class Change:
-    """How many rows of the table a write inserted, updated, deleted and found as they should be."""
+    """How many rows of the table a write inserted, updated, deleted and found as they should be.
+
+    Attributes:
+        moved: updated rows that were in another partition before.
+    """
 
     inserted: int = 0
     updated: int = 0
     deleted: int = 0
     unchanged: int = 0
     deduplicated: int = 0
+    moved: int = 0
 
 
 def append(transaction: Transaction, slice_: Slice, rows: Rows) -> Change:
@@ -130,11 +135,12 @@ def merge_stage(transaction: Transaction, slice_: Slice, stage: sql.Identifier, 
         deleted = transaction.changed(
             gone.format(t=target, p=slice_.predicate("t"), s=stage, e=equal_keys(key, "t", "s"))
         )
-    known = transaction.value(
-        sql.SQL("SELECT count(*) FROM ({w}) AS s JOIN {t} AS t ON {e}").format(
-            w=pick, t=target, e=equal_keys(key, "s", "t")
-        )
+    there = transaction.row(
+        sql.SQL(
+            "SELECT count(*) AS known, count(*) FILTER (WHERE NOT ({p})) AS outside FROM ({w}) AS s JOIN {t} AS t ON {e}"
+        ).format(p=slice_.predicate("t"), w=pick, t=target, e=equal_keys(key, "s", "t"))
     )
+    known = there["known"]
     conflict: sql.Composable = sql.SQL("DO NOTHING")
     if compared:
         conflict = sql.SQL("DO UPDATE SET {set} WHERE ({old}) IS DISTINCT FROM ({new})").format(
@@ -150,7 +156,7 @@ def merge_stage(transaction: Transaction, slice_: Slice, stage: sql.Identifier, 
     counted = transaction.row(merge)
     inserted = counted["distinct_keys"] - known
     updated = counted["written"] - inserted
-    return Change(inserted, updated, deleted, known - updated, rows - counted["distinct_keys"])
+    return Change(inserted, updated, deleted, known - updated, rows - counted["distinct_keys"], there["outside"])
 
 
 def _write_difference(
@@ -174,7 +180,17 @@ def _write_difference(
         )
         _require_all(transaction.changed(statement), gone, slice_)
     append(transaction, slice_, Rows(pa.concat_tables([differs.new, differs.changed]), contract.config.key))
-    return Change(differs.new.num_rows, differs.changed.num_rows, vanished.num_rows, differs.unchanged)
+    moved = 0 if delete else _moved(slice_, existing, differs.changed)
+    return Change(differs.new.num_rows, differs.changed.num_rows, vanished.num_rows, differs.unchanged, moved=moved)
+
+
+def _moved(slice_: Slice, existing: pa.Table, changed: pa.Table) -> int:
+    """How many changed rows were outside of the slice before."""
+    if not slice_.bounds or not changed.num_rows:
+        return 0
+    outside = existing.filter(pa.array(~inside(existing, slice_)))
+    key = list(slice_.contract.config.key)
+    return changed.select(key).join(outside.select(key), key, join_type="left semi").num_rows
 
 
 def update(

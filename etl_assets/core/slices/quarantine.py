@@ -5,13 +5,15 @@ Stored by the one commit in the transaction that stores the rest of the slice (`
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 from psycopg import sql
 
 from etl_assets.core.contracts import Contract, Record, Timestamp, column
+from etl_assets.core.contracts.cast import cast_column
 from etl_assets.core.contracts.split import as_json
 from etl_assets.core.slices.difference import in_key_order
 from etl_assets.core.slices.slice import Slice
@@ -103,6 +105,33 @@ def settle_entries(
             corrected=sql.Literal(sorted(corrected)),
             gone=gone,
             again=again,
+        )
+    )
+
+
+def supersede_entries(
+    transaction: Transaction, contract: type[Contract], given: Callable[[pa.Table], pa.Table]
+) -> None:
+    """Close the entries of a table of which later records have been merged: one that says what is there already leaves no trace in the table.
+
+    Args:
+        given: which of some keys the records have.
+    """
+    query = sql.SQL(
+        "SELECT id, raw FROM etl.quarantine WHERE asset = {} AND outcome = 'rejected' AND status IN ('open', 'accepted')"
+    ).format(sql.Literal(contract.config.table))
+    waiting = transaction.rows(query).to_pylist()
+    if not waiting:
+        return
+    raws = [json.loads(entry["raw"]) for entry in waiting]
+    key = list(contract.config.key)
+    cells = {name: pd.Series([raw.get(name) for raw in raws], dtype=object) for name in key}
+    keys = pa.table({name: cast_column(cells[name], contract.columns[name]).values for name in key})
+    identified = keys.append_column("id of the entry", pa.array([entry["id"] for entry in waiting]))
+    met = identified.join(given(keys.drop_null()).select(key), key, join_type="left semi")["id of the entry"]
+    transaction.run(
+        sql.SQL("UPDATE etl.quarantine SET status = 'superseded' WHERE id = ANY({}::text[])").format(
+            sql.Literal(met.to_pylist())
         )
     )
 

@@ -153,7 +153,7 @@ class _Stored:
         if entry.outcome != "rejected":
             raise PermanentError(f"{entry.id} was {entry.outcome}, not rejected: there is nothing to store")
         if entry.status in ("replayed", "superseded"):
-            raise _NothingToStore(Replayed(entry, "done"))
+            raise _NothingToStore(Replayed(entry, "done" if entry.status == "replayed" else "superseded"))
 
     def _into_file(self, there: pa.Table, row: pa.Table) -> Loaded:
         key = self._slice.contract.config.key
@@ -188,7 +188,8 @@ class _Stored:
                 sql.Identifier("t", self._how.sequence), sql.Literal(values[self._how.sequence])
             )
         else:
-            # The commit that met the entry last tells when that was: the entry itself is changed by who accepts it, too.
+            # Of records that found the row as it is already the entry itself tells: it is superseded. For others
+            # the commit that met the entry last tells when that was: the entry itself is changed by who accepts it, too.
             later = sql.SQL(
                 "age(t.xmin) <= (SELECT coalesce(age(l.xmin), age(q.xmin)) FROM etl.quarantine AS q"
                 " LEFT JOIN etl.ledger AS l ON l.commit_id = q.commit_id WHERE q.id = {})"

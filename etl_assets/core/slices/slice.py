@@ -92,7 +92,7 @@ def divide(table: pa.Table, slices: Sequence[Slice]) -> list[pa.Table]:
     Raises:
         ContractError: if a row belongs to none of them; gives the number of such rows and an example.
     """
-    places = _inside(table, slices[0]) - 1 if len(slices) == 1 else _places(table, slices)
+    places = inside(table, slices[0]).astype(np.int64) - 1 if len(slices) == 1 else _places(table, slices)
     outside = np.flatnonzero(places < 0)
     if len(outside):
         example = {name: table[name][int(outside[0])].as_py() for name in slices[0].bounds}
@@ -109,13 +109,13 @@ def divide(table: pa.Table, slices: Sequence[Slice]) -> list[pa.Table]:
     return [ordered.slice(int(a), int(b - a)) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def _inside(table: pa.Table, slice_: Slice) -> np.ndarray:
-    """For each row 1 if it belongs to the slice, else 0."""
-    inside = np.ones(table.num_rows, dtype=np.int64)
+def inside(table: pa.Table, slice_: Slice) -> np.ndarray:
+    """For each row whether it belongs to the slice."""
+    found = np.ones(table.num_rows, dtype=bool)
     for name, bound in slice_.bounds.items():
         bounds = bound.values if isinstance(bound, OneOf) else (bound,)
-        inside &= _numbers(table[name], bounds) >= 0
-    return inside
+        found &= _numbers(table[name], bounds) >= 0
+    return found
 
 
 def _places(table: pa.Table, slices: Sequence[Slice]) -> np.ndarray:

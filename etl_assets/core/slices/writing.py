@@ -29,7 +29,7 @@ from etl_assets.core.slices.difference import Rows
 from etl_assets.core.slices.heads import Head
 from etl_assets.core.slices.lock import locked
 from etl_assets.core.slices.merging import Change
-from etl_assets.core.slices.quarantine import settle_entries
+from etl_assets.core.slices.quarantine import settle_entries, supersede_entries
 from etl_assets.core.slices.session import Session
 from etl_assets.core.slices.slice import OneOf, Slice, assign, divide
 from etl_assets.core.slices.transaction import Transaction, refuse_drift
@@ -209,7 +209,16 @@ def as_part(session: Session, given: Given, how: Write) -> Part:
         load = _chunks_loading(given, given.data, corrector, how, part.commit_id)
     else:
         load = _table_loading(session, given, given.data, corrector, how)
-    return replace(part, load=load, settle=settling(given.slice, how, corrector, part.commit_id))
+    settle = settling(given.slice, how, corrector, part.commit_id)
+    contract, table = given.slice.contract, given.data
+    if isinstance(table, pa.Table) and contract.config.key and (how.mode == "upsert" or contract.config.partial_loads):
+
+        def settle_merged(transaction: Transaction) -> None:
+            settle(transaction)
+            supersede_entries(transaction, contract, lambda _: table)
+
+        return replace(part, load=load, settle=settle_merged)
+    return replace(part, load=load, settle=settle)
 
 
 def _chunks_loading(
@@ -313,7 +322,7 @@ def _conflicts_named(slice_: Slice, how: Write) -> Iterator[None]:
 def settling(slice_: Slice, how: Write, corrector: Corrector, commit_id: str) -> Callable[[Transaction], None]:
     """What brings the entries of a slice up to what its source says now, once the records of the write are stored.
 
-    Only where all of the slice is replaced: a write that adds to it says nothing of what it does not meet.
+    A write that adds to the slice says nothing of what it does not meet.
     """
     part_of_it = any(isinstance(bound, OneOf) for bound in slice_.bounds.values())
     if how.mode not in WHOLE or part_of_it:

@@ -329,6 +329,8 @@ class Model:
         counts = self._put(intent, before, rows)
         if intent.mode in WHOLE:
             self._settle(commit_id, intent)
+        else:
+            self._supersede(table, last)
         counts["deduplicated"] = len(good) - len(last)
         return {**counts, "received": len(intent.rows), "quarantined": rejected}
 
@@ -384,6 +386,12 @@ class Model:
                     entry.status = "gone"
                 elif entry.status == "replayed" and entry.commit_id == commit_id:
                     entry.status = "open"
+
+    def _supersede(self, table: str, merged: Iterable[str]) -> None:
+        """The entries of keys of which later records have come."""
+        for (of, _, identity), entry in self.entries.items():
+            if of == table and identity in merged and entry.status in ("open", "accepted"):
+                entry.status = "superseded"
 
     def _replay(self, intent: Intent) -> dict[str, int]:
         table, partition = intent.place

@@ -16,7 +16,7 @@ def world(database_of_module: Database, tmp_path_factory: pytest.TempPathFactory
         yield made
 
 
-@settings(max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(actions=HISTORIES)
 def test_what_stands_after_each_step_is_what_the_model_has(world: World, actions: list[tuple[Any, ...]]) -> None:
     world.run(actions)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -149,11 +150,33 @@ def test_an_accepted_row_does_not_take_the_place_of_a_later_one_when_it_is_repla
 ) -> None:
     create(database, Readings)
     whole = [Slice(Readings)]
-    for value in (5000.0, 9.0):
-        write(database, readings(("k", value)), whole, Write("upsert"))
+    write(database, readings(("k", 5000.0)), whole, Write("upsert"))
     entries, _ = list_entries(database)
     accept(database, entries, lambda _: Readings, who="who", reason="why")
+    write(database, readings(("k", 9.0)), whole, Write("upsert"))
     root = ParquetRoot(f"{tmp_path}")
     done = replay(database, root, entries[0].id, contract=Readings, corrections={"value": 7.0})
     assert done.outcome == "superseded"
     assert values(database) == {"k": 9.0}
+
+
+@pytest.mark.parametrize(
+    "form", [lambda frame: frame, lambda frame: as_reader(Readings, frame)], ids=["table", "stream"]
+)
+def test_a_later_record_that_says_what_is_there_already_is_not_replaced_by_a_replay(
+    form: Callable[[pd.DataFrame], Any], database: Database, tmp_path: Path
+) -> None:
+    create(database, Readings)
+    for value in (9.0, 5000.0, 9.0):
+        write(database, form(readings(("k", value), ("other", 1.0))), [Slice(Readings)], Write("upsert"))
+    assert statuses(database) == {"k@a": "superseded"}
+    ((entry,), _) = list_entries(database, Filter(status="all"))
+    done = replay(database, ParquetRoot(f"{tmp_path}"), entry.id, contract=Readings, corrections={"value": 7.0})
+    assert (done.outcome, values(database)) == ("superseded", {"k": 9.0, "other": 1.0})
+
+
+def test_a_later_record_of_another_key_leaves_an_entry_open(database: Database) -> None:
+    create(database, Readings)
+    for row in (("k", 5000.0), ("other", 1.0)):
+        write(database, readings(row), [Slice(Readings)], Write("upsert"))
+    assert statuses(database) == {"k@a": "open"}

@@ -52,7 +52,7 @@ def answer(look: int, place: Place) -> list[Row]:
         if look % 3:
             rows.append((f"{site}9", site, 5000.0, 0))
         elif look % 6 == 0:
-            rows.append((f"{site}9", site, 9.0, look))
+            rows.append((f"{site}9", site, 9.0, 0))
     return rows
 
 
