@@ -161,12 +161,12 @@ def _changed(
     remark: str,
 ) -> int:
     """Change entries, those of a slice in one commit, which the ledger has."""
-    changed = 0
+    changed: dict[tuple[str, str], int] = {}
 
     def load(transaction: Transaction, _: Head) -> Loaded:
-        nonlocal changed
         statement = sql.SQL(change).format(ids=sql.Literal(ids), remark=sql.Literal(remark))
-        changed += transaction.changed(statement)
+        # A commit may have to be repeated.
+        changed[asset, partition] = transaction.changed(statement)
         return Loaded(Change(), 0, head_stays=True)
 
     by_slice = groupby(sorted(entries, key=_slice_of), key=_slice_of)
@@ -175,7 +175,7 @@ def _changed(
             ids = sorted(entry.id for entry in of_slice)
             part = Part(Slice(contract_of(asset), partition), mode, load)
             commit(session, [part], Write(mode, remark=remark))
-    return changed
+    return sum(changed.values())
 
 
 def _slice_of(entry: Entry) -> tuple[str, str]:

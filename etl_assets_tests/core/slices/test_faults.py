@@ -18,6 +18,7 @@ from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices import commit as one_commit
 from etl_assets.core.slices import lock, session, writing
+from etl_assets.core.slices.entries import accept, list_entries
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.transaction import Transaction
 from etl_assets.core.slices.writing import Write, write
@@ -81,6 +82,18 @@ def test_a_terminated_backend_is_replaced_and_the_write_repeated(
     assert values(database) == {"a": 2, "b": 2, **({"c": 3} if mode == "upsert" else {})}
     assert counts(outcome)["updated"] == counts(outcome)["inserted"] == 1
     assert len(ledger(database)) == 2
+
+
+def test_an_entry_is_counted_once_though_its_commit_was_repeated(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(database, Readings)
+    store(database, readings(("a", 5000.0)), "upsert")
+    entries, _ = list_entries(database)
+    calls = once_before(monkeypatch, session, "commit", lambda: execute(database, TERMINATE))
+    assert accept(database, entries, lambda _: Readings, who="who", reason="why") == 1
+    assert len(calls) == 2
+    assert [(row["mode"], row["remark"]) for row in ledger(database)] == [("upsert", None), ("accept", "why (who)")]
 
 
 def test_a_backend_terminated_in_the_middle_of_a_load_is_replaced(database: Database) -> None:
