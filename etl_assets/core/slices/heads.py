@@ -68,13 +68,6 @@ def draw_statement(slices: Sequence[Slice], *, by: int = 1) -> sql.Composed:
     ).format(by, _keys(slices), sql.SQL("DO UPDATE SET generation = h.generation + 1" if by else "DO NOTHING"))
 
 
-def draw(database: Database, slices: Sequence[Slice]) -> None:
-    """Count that slices were looked at by somebody who has nothing to store: who looked before must not commit any more."""
-    if slices:
-        with database.spare() as connection:
-            connection.execute(draw_statement(slices))
-
-
 def _keys(slices: Sequence[Slice]) -> sql.Composed:
     keys = sorted({key_of(slice_) for slice_ in slices})
     tables, partitions = ([key[place] for key in keys] for place in (0, 1))

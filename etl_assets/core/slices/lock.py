@@ -47,7 +47,7 @@ ACTIVITY = """
     WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND
 """
 HOLDS_LOCK = """
-    a.pid IN (SELECT l.pid FROM pg_locks AS l, (SELECT hashtextextended({}, {}) AS bits) AS key
+    a.pid IN (SELECT l.pid FROM pg_locks AS l, (SELECT hashtextextended(name, {}) AS bits FROM unnest({}::text[]) AS name) AS key
       WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.database = a.datid
       AND l.classid = ((key.bits >> 32) & 4294967295)::oid AND l.objid = (key.bits & 4294967295)::oid)
 """
@@ -151,8 +151,9 @@ class Lock:
         self.take()
         assert self._connection is not None
         with self._database.translated("lock slices of the {} database"):
-            lost = sql.SQL(LOST_ITS_LOCK).format(sql.Literal(f"{WRITES_FOR} %"), sql.Literal(WRITES_FOR))
-            _patiently(self._connection, draw_statement(self.slices), whose=lost, what="the head of a slice")
+            _patiently(
+                self._connection, draw_statement(self.slices), whose=_lost_its_lock(), what="the head of a slice"
+            )
             found = self._connection.execute(generations_query(self.slices)).fetchall()
         self.generations = {(table, partition): generation for table, partition, generation in found}
         threading.Thread(target=self._renew, name="lock of slices", daemon=True).start()
@@ -173,9 +174,8 @@ class Lock:
             self._connection.execute("SELECT pg_advisory_unlock_all()")
             for lock in self._wanted:
                 function = sql.SQL("pg_advisory_lock_shared" if lock.shared else "pg_advisory_lock")
-                place = sql.Literal(lock.name), sql.Literal(lock.seed)
-                take = sql.SQL("SELECT {}(hashtextextended({}, {}))").format(function, *place)
-                whose = sql.SQL(HOLDS_LOCK).format(*place)
+                take = sql.SQL("SELECT {}(hashtextextended({}, {}))").format(function, lock.name, lock.seed)
+                whose = sql.SQL(HOLDS_LOCK).format(lock.seed, [lock.name])
                 _patiently(self._connection, take, whose=whose, what=f"the lock of {lock.name}")
 
     def _renew(self) -> None:
@@ -244,6 +244,25 @@ def locked(database: Database, slices: Sequence[Slice], *, whole: Collection[str
         yield lock
     finally:
         lock.close()
+
+
+def draw(database: Database, slices: Sequence[Slice]) -> None:
+    """Count that slices were looked at by somebody who has nothing to store: who looked before must not commit any more.
+
+    Raises:
+        TransientError: if somebody who shows life writes one of them for more than ten minutes.
+    """
+    if not slices:
+        return
+    of_partitions = [lock.name for lock in wanted(slices) if lock.seed == PARTITION]
+    writes = sql.SQL("({} OR {})").format(sql.SQL(HOLDS_LOCK).format(PARTITION, of_partitions), _lost_its_lock())
+    with database.spare() as connection:
+        connection.execute(sql.SQL("SET lock_timeout = {}").format(int(LOOKED_AT_EVERY_S * 1000)))
+        _patiently(connection, draw_statement(slices), whose=writes, what="the head of a slice")
+
+
+def _lost_its_lock() -> sql.Composed:
+    return sql.SQL("({})").format(sql.SQL(LOST_ITS_LOCK).format(f"{WRITES_FOR} %", WRITES_FOR))
 
 
 def _patiently(

@@ -13,8 +13,7 @@ from etl_assets.core.contracts import Split
 from etl_assets.core.database.connections import Database
 from etl_assets.core.prefetch import prefetched
 from etl_assets.core.slices.copies import write_manifest
-from etl_assets.core.slices.heads import draw
-from etl_assets.core.slices.lock import Lock, LookOutdated
+from etl_assets.core.slices.lock import Lock, LookOutdated, draw
 from etl_assets.core.slices.parquet import FileLoad, ParquetRoot, is_stored, store_files
 from etl_assets.core.slices.session import Session
 from etl_assets.core.slices.slice import Slice
@@ -138,23 +137,16 @@ def take(
     """
     if not intervals:
         return
-    manifest = entries(stores.database, min(intervals), max(intervals) + INTERVAL)
-    had = [at for at, entry in manifest.items() if entry.stored]
-    stored = {at for at, there in zip(had, _are_stored(stores, had), strict=True) if there}
+    # What is as it was is looked at, too: who has fetched an earlier version of it, and was paused, must not store it any more; and may
+    # just have done so.
+    news = {*_news(stores, intervals, known, clock)[2]}
+    draw(stores.database, [interval_slice(at) for at in intervals if at in known and at not in news])
+    manifest, stored, wanted = _news(stores, intervals, known, clock)
     outcomes = [
         replace(entry, reason=None, refused_md5=None, accepted=None)
         for at, entry in manifest.items()
         if at in stored and entry.reason and at in known and all(one.md5 == entry.md5 for one in known[at])
     ]
-    wanted = [
-        at
-        for at in intervals
-        # What is not over yet cannot be missing.
-        if (at in known or at + INTERVAL <= clock())
-        and _is_news(manifest.get(at), known.get(at, ()), stored=at in stored)
-    ]
-    # They were looked at, too: who has fetched an earlier version of one, and was paused, must not store it any more.
-    draw(stores.database, [interval_slice(at) for at in known if at not in {*wanted}])
     expected = {at for at in wanted if at in known and not (at in manifest and manifest[at].accepted)}
     failed = away = 0
     # What is fetched ahead ends before the last of it is stored, so that the locks are given back here.
@@ -201,6 +193,23 @@ def take(
             lock.close()
         record_unless_changed(stores.database, outcomes, run_id=stores.run_id, since=manifest)
     write_manifest(stores.root, stores.database, RawEvents)
+
+
+def _news(
+    stores: Stores, intervals: Sequence[datetime], known: Listing, clock: Clock
+) -> tuple[dict[datetime, Entry], set[datetime], list[datetime]]:
+    """The manifest of intervals, those of which there are rows, and those of which the feed has something else or is to be asked."""
+    manifest = entries(stores.database, min(intervals), max(intervals) + INTERVAL)
+    had = [at for at, entry in manifest.items() if entry.stored]
+    stored = {at for at, there in zip(had, _are_stored(stores, had), strict=True) if there}
+    wanted = [
+        at
+        for at in intervals
+        # What is not over yet cannot be missing.
+        if (at in known or at + INTERVAL <= clock())
+        and _is_news(manifest.get(at), known.get(at, ()), stored=at in stored)
+    ]
+    return manifest, stored, wanted
 
 
 Asked: TypeAlias = tuple[datetime, ReadFile | NotTaken | None, Entry | None, Lock | None]

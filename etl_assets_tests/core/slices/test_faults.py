@@ -281,6 +281,24 @@ def test_a_lock_is_taken_from_who_shows_no_life_and_from_nobody_else(
     assert values(database) == {"a": 1}
 
 
+def test_who_has_nothing_to_store_keeps_a_writer_that_shows_no_life_from_storing_what_it_read_before(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(database, Readings)
+    store(database, readings(("a", 1)), "partition", site_slice("a"))
+    monkeypatch.setattr(lock, "NO_LIFE_S", 1.0)
+    monkeypatch.setattr(lock, "LOOKED_AT_EVERY_S", 0.1)
+    with psycopg.connect(database.url, autocommit=True) as holder:
+        holder.execute("SELECT pg_advisory_lock(hashtextextended('plant.readings[a]', 1))")
+        named = f"etl_assets writes for {holder.info.backend_pid}"
+        with psycopg.connect(database.url, application_name=named) as writer:
+            writer.execute("SELECT FROM etl.heads WHERE partition = 'a' FOR UPDATE")
+            lock.draw(database, [site_slice("a")])
+            for ended in (holder, writer):
+                with pytest.raises(psycopg.OperationalError):
+                    ended.execute("SELECT 1")
+
+
 def test_a_cancelled_statement_is_a_failure_that_may_be_tried_again(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

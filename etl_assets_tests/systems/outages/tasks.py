@@ -155,8 +155,10 @@ def halved(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tu
         cursor, table, data, *rest = args
 
         def batches() -> Any:
-            yield from data.slice(0, 1).to_batches()
+            rows = data.read_all() if isinstance(data, pa.RecordBatchReader) else data
+            yield from rows.slice(0, 1).to_batches()
             die()
+            yield from rows.slice(1).to_batches()
 
         return (cursor, table, pa.RecordBatchReader.from_batches(data.schema, batches()), *rest), kwargs
     raise ValueError(name)
