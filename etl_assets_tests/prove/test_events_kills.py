@@ -265,10 +265,14 @@ def test_a_backfill_of_events_that_is_killed_sixty_times_never_shows_half_an_int
             for step in dice.sample(steps, len(steps)):
                 backfills.overtaken(step, other, dice)
                 assert_counts_balance(world.database)
+        # Some have recorded why they did not get what the other had stored before; the next run finds that it is there.
+        backfills.undisturbed("script")
         settled = world.settled()
         for task in ("script", "job"):
             backfills.undisturbed(task)
-        assert world.settled() == settled
+        again = world.settled()
+        for before, after in zip(settled, again, strict=True):
+            assert before == after, [pair for pair in zip(before, after, strict=False) if pair[0] != pair[1]]
         witness.end()
     kills = ", ".join(f"{name} {times}" for name, times in sorted(backfills.done.items()))
     print(

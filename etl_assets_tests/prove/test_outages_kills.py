@@ -47,7 +47,7 @@ EACH_CALL = {
         "POST",
         "acknowledge",
     ),
-    "dagster": ("store a table", "store a file", "load a table", "load a file", "deliver", "commit"),
+    "dagster": ("store a table", "store a file", "load a table", "load a file", "open batch", "commit"),
 }
 DRIVERS = ("SQL", "statement", "query", "end of a transaction", "send of a request")
 Point = tuple[str, int, str]
@@ -64,7 +64,7 @@ PAUSED_AT: tuple[Point, ...] = (
     ("commit", 2, "before"),
     ("append", 1, "after"),
     ("commit", 3, "before"),
-    ("deliver", 1, "before"),
+    ("open batch", 1, "before"),
 )
 NO_LIFE_S = 1.0
 

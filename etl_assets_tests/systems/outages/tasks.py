@@ -87,7 +87,6 @@ STEPS: dict[str, tuple[str, str]] = {
     "write parquet": ("pyarrow.parquet", "write_table"),
     "sync to disk": ("os", "fsync"),
     "publish": ("os", "replace"),
-    "deliver": ("etl_assets.systems.outages.delivery", "deliver"),
     "open batch": ("etl_assets.systems.outages.outbox", "open_batch"),
     "pending": ("etl_assets.systems.outages.outbox", "pending"),
     "freeze": ("etl_assets.systems.outages.outbox", "freeze"),
