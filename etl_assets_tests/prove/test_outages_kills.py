@@ -349,9 +349,7 @@ def test_a_run_that_is_killed_at_any_instant_is_made_good(bench: Bench, task: st
             bench.judge(f"after {instant:.3f} s")
 
 
-@pytest.mark.parametrize(
-    ("step", "when"), [("acknowledge", "before"), ("acknowledge", "after"), ("SQL of many rows", "after")]
-)
+@pytest.mark.parametrize(("step", "when"), [("acknowledge", "before"), ("acknowledge", "after"), ("ledger", "after")])
 def test_a_settlement_by_hand_that_is_killed_is_whole_or_not_done(bench: Bench, step: str, when: str) -> None:
     bench.task = "script"
     bench.learn(nothing_yet)

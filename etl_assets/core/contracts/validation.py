@@ -205,8 +205,24 @@ def rules_of(c: Column) -> dict[str, Callable[[pa.Array], pa.Array]]:
     if c.kind is Kind.FLOAT:
         rules["finite"] = pc.is_finite
     if c.kind is Kind.TEXT:
-        rules["no NUL"] = lambda values: pc.invert(pc.match_substring(values, "\x00"))
+        rules["no NUL"] = _without_nul
     return rules
+
+
+def _without_nul(values: pa.ChunkedArray) -> pa.Array:
+    # Next to no text has one, and of a million rows their bytes are looked through in a tenth of the time.
+    if all(_bytes_of(chunk).all() for chunk in values.chunks):
+        return pa.repeat(True, len(values))
+    return pc.invert(pc.match_substring(values, "\x00"))
+
+
+def _bytes_of(text: pa.Array) -> np.ndarray:
+    """All bytes of an array of text, those under its NULLs too."""
+    _, ends, data = text.buffers()
+    if data is None:
+        return np.zeros(0, np.uint8)
+    ends = np.frombuffer(ends, np.int32)[text.offset : text.offset + len(text) + 1]
+    return np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
 
 
 def _compared(compare: Callable[[pa.Array, pa.Scalar], pa.Array], bound: pa.Scalar, values: pa.Array) -> pa.Array:

@@ -55,6 +55,11 @@ class Rows:
         return self._distinct
 
     @property
+    def ordered(self) -> bool:
+        """Whether the rows came in key order, each key once."""
+        return bool(self._key) and self._last_by_key() is None
+
+    @property
     def duplicates(self) -> int:
         """How many rows gave way to a later one."""
         return self.given.num_rows - self.table.num_rows

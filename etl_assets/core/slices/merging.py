@@ -106,7 +106,7 @@ def upsert(transaction: Transaction, slice_: Slice, rows: Rows) -> Change:
     """
     if rows.given.num_rows == 0:
         return Change()
-    nearby = _key_range(slice_.contract, rows.given)
+    nearby = _key_range(slice_.contract, rows.given, ordered=rows.ordered)
     everywhere = Slice(slice_.contract)
     existing = _existing(transaction, everywhere, nearby, at_most=_worth_reading(rows.given))
     if existing is None:
@@ -305,11 +305,18 @@ def _estimate(transaction: Transaction, table: sql.Identifier, condition: sql.Co
     return int(json.loads(plan)[0]["Plan"]["Plan Rows"])
 
 
-def _key_range(contract: type[Contract], table: pa.Table, relation: str | None = None) -> sql.Composable:
-    """The range of each key column that the rows span: both sides sort text by its bytes."""
+def _key_range(
+    contract: type[Contract], table: pa.Table, relation: str | None = None, *, ordered: bool = False
+) -> sql.Composable:
+    """The range of each key column that the rows span: both sides sort text by its bytes.
+
+    Args:
+        ordered: the rows are known to be in key order.
+    """
     parts = []
-    for name in contract.config.key:
-        extremes = pc.min_max(table[name]).as_py()
+    for place, name in enumerate(contract.config.key):
+        values = table[name].take([0, table.num_rows - 1]) if ordered and place == 0 else table[name]
+        extremes = pc.min_max(values).as_py()
         column = sql.Identifier(relation, name) if relation else sql.Identifier(name)
         bounds = sql.Literal(extremes["min"]), sql.Literal(extremes["max"])
         parts.append(sql.SQL("{} BETWEEN {} AND {}").format(column, *bounds))
