@@ -94,7 +94,6 @@ STEPS: dict[str, tuple[str, str]] = {
     "acknowledge": ("etl_assets.systems.outages.outbox", "acknowledge"),
     "record outcome": ("etl_assets.systems.outages.outbox", "record_outcome"),
     "SQL": ("psycopg", "Cursor.execute"),
-    "SQL of many rows": ("psycopg", "Cursor.executemany"),
     "end of a transaction": ("psycopg", "Transaction.__exit__"),
     "store a table": ("etl_assets.core.dagster.io_managers", "PostgresIOManager.handle_output"),
     "store a file": ("etl_assets.core.dagster.io_managers", "ParquetIOManager.handle_output"),
