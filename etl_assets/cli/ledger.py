@@ -1,6 +1,7 @@
 """`etl-assets ledger …`: what was written when, from what, by whom; and to tell a Dagster instance of it."""
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from etl_assets.core.database.connections import Database
 
 app = typer.Typer(no_args_is_help=True)
+# What is done to entries of the quarantine changes no row.
+OF_ENTRIES = {"accept": "entries accepted", "forget": "entries forgotten"}
 CHANGES = ("received", "inserted", "updated", "deleted", "unchanged", "deduplicated", "quarantined", "flagged")
 
 
@@ -29,12 +32,13 @@ def show(
     """The commits of a table, or of one of its slices: what each changed, and what it was derived from."""
     from etl_assets.core.slices.history import history
 
-    contract = registry.contract_of(table)
+    # As the UI writes it, too.
+    contract = registry.contract_of(table.replace("/", "."))
     commits = history(_database_of(contract), contract, partition, limit=limit)
     for commit in commits:
         print(json.dumps(commit, default=str) if as_json else "\n".join(_lines(commit)))
     if not commits and not as_json:
-        print(f"{table}{f'[{partition}]' if partition else ''} has no commit")
+        print(f"{table}{'' if partition is None else f'[{partition}]'} has no commit")
 
 
 @app.command()
@@ -54,14 +58,18 @@ def sweep() -> None:
 
 @app.command()
 def report() -> None:
-    """Tell the Dagster instance at DAGSTER_HOME of what is stored and it does not know, or knows under an older key."""
+    """Tell the Dagster instance at DAGSTER_HOME of the slices that are stored and that it does not know, or knows under an older key."""
     import dagster as dg
 
     from etl_assets.definitions import platform_definitions
 
-    with dg.DagsterInstance.get() as instance:
-        if instance.is_ephemeral:
-            raise ConfigurationError("DAGSTER_HOME is not set: it says which instance is to be told")
+    try:
+        known = dg.DagsterInstance.get()
+    except dg.DagsterError as error:
+        home = os.environ.get("DAGSTER_HOME")
+        said = "is not set" if not home else f"({home}) has no Dagster instance: {str(error).splitlines()[0]}"
+        raise ConfigurationError(f"DAGSTER_HOME {said}; it says which instance is to be told") from error
+    with known as instance:
         told = 0
         for asset in platform_definitions().assets or ():
             assert isinstance(asset, dg.AssetsDefinition)
@@ -118,7 +126,7 @@ def _lines(commit: dict[str, Any]) -> list[str]:
     place = f" [{commit['partition']}]" if commit["partition"] else ""
     lines = [
         f"{commit['committed_at']:%Y-%m-%d %H:%M:%S} {commit['commit_id']}{place}{' (stands)' if commit['stands'] else ''}",
-        f"    {commit['mode']} by {commit['run_id']}: {changes or 'nothing changed'}",
+        f"    {commit['mode']} by {commit['run_id']}: {changes or OF_ENTRIES.get(commit['mode'], 'nothing changed')}",
     ]
     for table, commits in commit["inputs"].items():
         shown = [f"{of or 'whole'} {identity}" for of, identity in sorted(commits.items())]

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from etl_assets.core import registry
-from etl_assets.errors import ConfigurationError
+from etl_assets.errors import ConfigurationError, PermanentError, PlatformError, combined
 from etl_assets.settings import load_settings
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def list_command(
     as_json: bool = typer.Option(False, "--json", help="As JSON lines."),
 ) -> None:
     """What is in quarantine, the newest first."""
-    from etl_assets.core.slices.entries import list_entries
+    from etl_assets.core.slices.entries import Filter, list_entries
 
     chosen = _filter(asset, partition, status, column, rule, containing, older_than)
     entries, total = list_entries(_database(), chosen, limit=limit)
@@ -52,7 +53,13 @@ def list_command(
             print(json.dumps(entry.as_dict()))
         return
     _print_table(entries)
-    print(f"{len(entries)} of {total} entries" if total else "nothing is in quarantine")
+    print(
+        f"{len(entries)} of {total} entries"
+        if total
+        else "no entry is chosen"
+        if chosen != Filter()
+        else "nothing is open in quarantine"
+    )
 
 
 @app.command()
@@ -85,20 +92,36 @@ def replay_command(
 
     database, root = _database(), ParquetRoot(load_settings().storage_url)
     corrected = dict(_correction(text) for text in corrections)
-    still_bad = 0
-    for entry in _chosen(database, entries, asset, partition, "open", column, rule, containing, None):
-        done = replay(
-            database,
-            root,
-            entry.id,
-            contract=registry.contract_of(entry.asset),
-            corrections=corrected,
-            who=getpass.getuser(),
-            reason=reason,
-        )
-        still_bad += done.outcome == "rejected"
+    chosen = _chosen(database, entries, asset, partition, "open", column, rule, containing, None)
+    # Flagged rows are in their table, and superseded ones are not to be: whoever names one by its id is told.
+    chosen = chosen if entries else [entry for entry in chosen if entry.outcome == "rejected"]
+    failures: list[PlatformError] = []
+    became: Counter[str] = Counter()
+    for entry in chosen:
+        try:
+            done = replay(
+                database,
+                root,
+                entry.id,
+                contract=registry.contract_of(entry.asset),
+                corrections=corrected,
+                who=getpass.getuser(),
+                reason=reason,
+            )
+        except (ConfigurationError, PermanentError) as error:
+            # Those behind it may well be stored.
+            failures.append(error)
+            continue
+        became[done.outcome] += 1
         print(f"{entry.id}: {_said(done)}")
-    if still_bad:
+    if not chosen:
+        print("no rejected row is chosen")
+    if len(chosen) > 1:
+        became["failed"] = len(failures)
+        print(", ".join(f"{count} {outcome}" for outcome, count in became.items() if count))
+    if failures:
+        raise combined(failures)
+    if became["rejected"]:
         raise typer.Exit(1)
 
 
@@ -118,6 +141,9 @@ def accept(
 
     database = _database()
     chosen = _chosen(database, entries, asset, partition, "open", column, rule, containing, older_than)
+    for entry in chosen:
+        if entry.status != "open":
+            print(f"{entry.id} is {entry.status}, not open: left as it is")
     count = close(database, chosen, registry.contract_of, who=getpass.getuser(), reason=_given(reason))
     print(f"{count} entries accepted: {reason.strip()}")
 
@@ -160,6 +186,8 @@ def _filter(
 ) -> "Filter":
     from etl_assets.core.slices.entries import Filter
 
+    if asset is not None:
+        registry.contract_of(asset)
     if status not in STATUSES:
         raise typer.BadParameter(f"--status {status!r} is none of {', '.join(STATUSES)}")
     age = None if older_than is None else timedelta(days=older_than)
@@ -170,10 +198,13 @@ def _chosen(database: "Database", ids: Sequence[str], *options: str | int | None
     """The entries of these ids, or those that the options choose; to choose all takes an option."""
     from etl_assets.core.slices.entries import find_entry, list_entries
 
+    asset, partition, status, *others = options
+    filtered = any(option is not None for option in (asset, partition, *others)) or status not in ("open", "all")
+    if ids and filtered:
+        raise typer.BadParameter("give ids, or options that choose entries: not both")
     if ids:
         return [find_entry(database, identity) for identity in ids]
-    asset, partition, status, *others = options
-    if not any(option is not None for option in (asset, partition, *others)):
+    if not filtered:
         raise typer.BadParameter("give ids, or say which entries: --asset, --partition, --column, --rule, --containing")
     entries, _ = list_entries(database, _filter(asset, partition, status, *others), limit=None)  # type: ignore[arg-type]
     return entries

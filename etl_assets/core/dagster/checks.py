@@ -10,6 +10,7 @@ from etl_assets.core.contracts import Contract
 from etl_assets.core.dagster.bodies import classified
 from etl_assets.core.dagster.contract_types import COLUMNS, asset_key
 from etl_assets.core.dagster.database import PostgresResource
+from etl_assets.core.database.connections import Database
 from etl_assets.core.registry import PLATFORM, contract_of, databases
 from etl_assets.core.slices.history import behind
 from etl_assets.core.slices.parquet import ParquetRoot, rows_stored
@@ -40,34 +41,50 @@ def is_current(key: dg.AssetKey, contract: type[Contract]) -> dg.AssetChecksDefi
     @dg.asset_check(
         asset=key,
         name="is_current",
-        description=f"No slice has been behind a changed input for more than {contract.config.current_within_h:g} hours.",
+        description=said_current(contract),
     )
     @classified
     def check(postgres: PostgresResource) -> dg.AssetCheckResult:
         name = contract.config.database
-        database = postgres.database if name == PLATFORM else databases()[name]()
-        longest = timedelta(hours=contract.config.current_within_h)
-        slices, found = behind(database, postgres.database, contract, longer_than=longest)
-        named = [
-            f"- {one.partition or contract.config.table}: {one.input} changed {one.since:%Y-%m-%d %H:%M} UTC"
-            for one in found
-        ]
-        return evaluated(
-            not found,
-            slices,
-            may_be_empty=True,
-            behind=len(found),
-            slices=dg.MetadataValue.md("\n".join(named[:NAMED_AT_MOST]) or "none is behind"),
+        return evaluated_current(
+            contract, postgres.database if name == PLATFORM else databases()[name](), postgres.database
         )
 
     return check
+
+
+def said_current(contract: type[Contract]) -> str:
+    """What `is_current` says when it passes."""
+    return f"No slice has been behind a changed input for more than {contract.config.current_within_h:g} hours."
+
+
+def evaluated_current(contract: type[Contract], database: Database, inputs_in: Database) -> dg.AssetCheckResult:
+    """The result of `is_current`, for an asset that checks itself.
+
+    Args:
+        database, inputs_in: of the table, and of what it is derived from.
+    """
+    longest = timedelta(hours=contract.config.current_within_h)
+    slices, found = behind(database, inputs_in, contract, longer_than=longest)
+    named = [
+        f"- {one.partition or contract.config.table}: {one.input} changed {one.since:%Y-%m-%d %H:%M} UTC"
+        for one in found
+    ]
+    return evaluated(
+        not found,
+        slices,
+        may_be_empty=True,
+        behind=len(found),
+        slices=dg.MetadataValue.md("\n".join(named[:NAMED_AT_MOST]) or "none is behind"),
+    )
 
 
 def checks_of_derived(assets: Iterable[dg.AssetsDefinition]) -> list[dg.AssetChecksDefinition]:
     """`is_current` for each table that is derived from inputs which are loaded by their contracts."""
     found = []
     for asset in assets:
-        if not any(COLUMNS in (one.metadata or {}) for one in asset.node_def.input_defs):
+        checks_itself = any(spec.name == "is_current" for spec in asset.check_specs)
+        if checks_itself or not any(COLUMNS in (one.metadata or {}) for one in asset.node_def.input_defs):
             continue
         for key in asset.keys:
             table = asset.metadata_by_key[key].get("dagster/table_name")

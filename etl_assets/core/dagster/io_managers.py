@@ -20,7 +20,7 @@ from etl_assets.core.contracts.validation import to_frame
 from etl_assets.core.dagster.contract_types import COLUMNS, FORMS, MODE, ORDERED, ContractType, permanent_failures_stop
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.dagster.materialisation import report
-from etl_assets.core.dagster.steps import batch_of, inputs_of_load, step_of
+from etl_assets.core.dagster.steps import batch_of, goes_by_partition, inputs_of_load, step_of
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices import reading
 from etl_assets.core.slices.copies import mirror, write_manifest
@@ -77,6 +77,8 @@ class StoreIOManager(dg.ConfigurableIOManager):
             wanted = wanted_type(context)
             ordered = bool((context.definition_metadata or {}).get(ORDERED))
             inputs = inputs_of_load(context)
+            if goes_by_partition(context):
+                inputs.go_by_partition(wanted.contract)
             return self._read(slices_of(context, wanted.contract), wanted, ordered=ordered, inputs=inputs)
 
     def _write(self, data: Any, slices: Sequence[Slice], how: Write) -> list[Outcome]:

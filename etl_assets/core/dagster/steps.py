@@ -49,6 +49,16 @@ def inputs_of_load(context: dg.InputContext) -> Inputs:
     return Inputs()
 
 
+def goes_by_partition(context: dg.InputContext) -> bool:
+    """Whether each partition of a step is derived from the partition of the same name of this input: the asset has no other mapping."""
+    if not context.has_asset_partitions:
+        return False
+    step = _step_context(context)
+    asset = step.job_def.asset_layer.get_assets_def_for_node(step.node_handle)
+    unmapped = asset is not None and asset.get_partition_mapping(context.asset_key) is None
+    return unmapped and asset.partitions_def == context.asset_partitions_def
+
+
 def batch_of(context: dg.OutputContext, part: str) -> str:
     """The identity of what a step appends: the same in each retry of the step, and of its run."""
     run = context.step_context.dagster_run

@@ -296,7 +296,7 @@ def _written(transaction: Transaction, part: Part, head: Head, how: Write, start
     counts = outcome.counts()
     if counts["received"] != sum(counts[name] for name in BALANCED):
         raise AssertionError(f"the counts of {outcome.slice} do not balance: {counts}")
-    inputs = how.inputs.as_json() if how.inputs else None
+    inputs = how.inputs.as_json(part.slice) if how.inputs else None
     position = loaded.source_position or how.source_position
     entry = {
         "commit_id": part.commit_id,

@@ -19,7 +19,10 @@ from etl_assets.core.slices.quarantine import Quarantine
 from etl_assets.core.slices.session import Session
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.transaction import Transaction, names
-from etl_assets.errors import PermanentError
+from etl_assets.errors import ConfigurationError, PermanentError
+
+# Whoever gives less has a variable that is not set, rather than an id.
+SHORTEST_PREFIX = 4
 
 
 @dataclass(frozen=True)
@@ -110,15 +113,17 @@ def find_entry(database: Database, prefix: str) -> Entry:
     """The entry whose id begins so.
 
     Raises:
+        ConfigurationError: for so short a beginning that it may be a slip.
         PermanentError: if there is none, or more than one.
     """
+    if len(prefix) < SHORTEST_PREFIX:
+        raise ConfigurationError(f"{prefix!r} is no id: give {SHORTEST_PREFIX} of its characters at least")
     query = sql.SQL("SELECT {} FROM etl.quarantine WHERE starts_with(id, %s) LIMIT 2").format(names(Quarantine.columns))
     with database.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(query, (prefix,)).fetchall()
     if len(rows) != 1:
-        raise PermanentError(
-            f"{'no entry' if not rows else 'more than one entry'} of the quarantine begins with {prefix!r}"
-        )
+        found = f"more than one entry, {' and '.join(row['id'] for row in rows)}," if rows else "no entry"
+        raise PermanentError(f"{found} of the quarantine begins with {prefix!r}")
     return as_entry(rows[0])
 
 
@@ -131,6 +136,7 @@ def accept(
         TransientError, PermanentError: as `commit`; entries of slices before stay accepted.
     """
     remark = f"{reason} ({who})"
+    entries = [entry for entry in entries if entry.status == "open"]
     change = "UPDATE etl.quarantine SET status = 'accepted', remark = {remark} WHERE status = 'open' AND id = ANY({ids}::text[])"
     return _changed(database, entries, contract_of, "accept", change, remark)
 

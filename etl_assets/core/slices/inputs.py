@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 
+from etl_assets.core.contracts import Contract
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.heads import WHOLE_TABLE, Head, as_heads, heads_of, heads_query, key_of
 from etl_assets.core.slices.session import Outdated
@@ -24,12 +25,17 @@ class Inputs:
 
     def __init__(self) -> None:
         self._read: list[tuple[Database, tuple[Slice, ...], Commits]] = []
+        self._by_partition: set[str] = set()
 
     def read(self, database: Database, slices: Sequence[Slice], heads: Mapping[tuple[str, str], Head]) -> None:
         """Record that slices were read as they are by these heads; takes the place of an earlier reading of the same."""
         these = tuple(slices)
         self._read = [one for one in self._read if one[1] != these]
         self._read.append((database, these, commits_of(slices, heads)))
+
+    def go_by_partition(self, contract: type[Contract]) -> None:
+        """Note that each partition of a table is what the partition of the same name is derived from, and no other."""
+        self._by_partition.add(contract.config.table)
 
     @property
     def slices(self) -> list[Slice]:
@@ -40,6 +46,7 @@ class Inputs:
         """These inputs without what is not among some slices."""
         wanted = {key_of(slice_) for slice_ in slices}
         chosen = Inputs()
+        chosen._by_partition = self._by_partition
         for database, read, commits in self._read:
             kept = tuple(slice_ for slice_ in read if key_of(slice_) in wanted)
             if kept:
@@ -48,12 +55,17 @@ class Inputs:
                 chosen._read.append((database, kept, mine))
         return chosen
 
-    def as_json(self) -> str | None:
-        """The commit by table and partition, as the ledger keeps it; None for no input."""
+    def as_json(self, of: Slice | None = None) -> str | None:
+        """The commit by table and partition, as the ledger keeps it; None for no input.
+
+        Args:
+            of: only what this one is derived from, of slices that are stored together.
+        """
         by_table: dict[str, dict[str, str]] = {}
         for _, _, commits in self._read:
             for (table, partition), commit in commits.items():
-                if commit is not None:
+                another = of is not None and table in self._by_partition and partition not in (of.name, WHOLE_TABLE)
+                if commit is not None and not another:
                     by_table.setdefault(table, {})[partition] = commit
         return json.dumps(by_table, sort_keys=True) if self._read else None
 

@@ -12,7 +12,9 @@ from etl_assets.core.charts.pictures import in_markdown
 from etl_assets.core.dagster.bodies import classified
 from etl_assets.core.dagster.contract_types import effect
 from etl_assets.core.dagster.database import PostgresResource
+from etl_assets.core.dagster.materialisation import commits_of_write
 from etl_assets.core.database.connections import Database
+from etl_assets.core.slices.inputs import Inputs
 from etl_assets.core.slices.parquet import ParquetRoot
 from etl_assets.core.slices.reading import read
 from etl_assets.core.slices.slice import Slice, Span
@@ -153,9 +155,10 @@ def us_metadata(database: Database, day: str, stored: Sequence[StoredIntervals])
     }
 
 
-def _summed(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """The counts of some writes together, their bytes and their seconds."""
+def _summed(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The commits of some writes, their counts together, their bytes and their seconds."""
     return {
+        **commits_of_write(outcomes, Inputs()),
         **{name: sum(outcome.counts()[name] for outcome in outcomes) for name in SUMMED},
         "bytes": sum(outcome.size for outcome in outcomes),
         "seconds": round(sum(outcome.seconds for outcome in outcomes), 3),

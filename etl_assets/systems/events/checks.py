@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from etl_assets.core.dagster.bodies import classified
-from etl_assets.core.dagster.checks import evaluated, has_rows
+from etl_assets.core.dagster.checks import evaluated, has_rows, is_current
 from etl_assets.core.dagster.contract_types import asset_key
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.systems.events.contracts import RawEvents, UsEventData
@@ -63,4 +63,10 @@ def the_book_is_right(postgres: PostgresResource) -> dg.AssetCheckResult:
     return evaluated(wrong == 0, intervals, wrong=wrong)
 
 
-CHECKS = [has_rows(RawEvents), has_rows(UsEventData), no_interval_is_lost, the_book_is_right]
+CHECKS = [
+    has_rows(RawEvents),
+    has_rows(UsEventData),
+    is_current(asset_key(UsEventData), UsEventData),
+    no_interval_is_lost,
+    the_book_is_right,
+]

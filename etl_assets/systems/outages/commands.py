@@ -61,7 +61,10 @@ def disputed() -> None:
     from etl_assets.core.servers import platform_database
     from etl_assets.systems.outages.delivery import disputed_deliveries
 
-    for batch in disputed_deliveries(platform_database(OutagesSettings.load())):
+    found = disputed_deliveries(platform_database(OutagesSettings.load()))
+    if not found:
+        print("no delivery is disputed")
+    for batch in found:
         print(f"{batch.batch_key[:12]} {batch.site_id}: {batch.response}")
         for place, row in enumerate(batch.rows, start=1):
             print(f"{place:>6}  {row['id']}  {row['name']}  {row['begin']}  {row['end']}")

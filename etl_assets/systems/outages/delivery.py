@@ -23,9 +23,10 @@ from typing import Any
 from psycopg import Connection
 
 from etl_assets.core.database.connections import Database
+from etl_assets.core.slices.entries import SHORTEST_PREFIX
 from etl_assets.core.slices.lock import Lock, locked
 from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable
-from etl_assets.errors import PermanentError, PlatformError, combined
+from etl_assets.errors import ConfigurationError, PermanentError, PlatformError, combined
 from etl_assets.systems.outages import outbox
 from etl_assets.systems.outages.answers import IN_PROGRESS, TOO_LARGE, Meaning, meaning_of
 from etl_assets.systems.outages.contracts import SiteOutages, site_slice
@@ -205,6 +206,7 @@ def settle_by_hand(
         others: places, from 1, of the outages of which the other is true.
 
     Raises:
+        ConfigurationError: for so short a beginning that it may be a slip.
         PermanentError: if no single disputed batch has that key, or it has no outage at such a place.
     """
     with database.connect(autocommit=True) as connection:
@@ -230,7 +232,11 @@ def settle_by_hand(
 
 
 def _disputed(connection: Connection[Any], prefix: str) -> Batch:
+    if len(prefix) < SHORTEST_PREFIX:
+        raise ConfigurationError(f"{prefix!r} is no key: give {SHORTEST_PREFIX} of its characters at least")
     found = outbox.disputed_batches(connection, prefix)
     if len(found) != 1:
-        raise PermanentError(f"{len(found)} disputed deliveries have a key that begins with {prefix!r}")
+        raise PermanentError(
+            f"{len(found)} disputed deliveries have a key that begins with {prefix!r}: `etl-assets outages disputed` lists them"
+        )
     return found[0]

@@ -12,8 +12,10 @@ from pydantic import Field, PrivateAttr
 from etl_assets.core.charts.pictures import in_markdown
 from etl_assets.core.contracts import ByPartition, Split
 from etl_assets.core.dagster.bodies import classified
+from etl_assets.core.dagster.checks import evaluated_current, said_current
 from etl_assets.core.dagster.contract_types import effect, loads, stored
 from etl_assets.core.dagster.database import PostgresResource
+from etl_assets.core.dagster.materialisation import commits_of_write
 from etl_assets.core.dagster.steps import inputs_of
 from etl_assets.core.database.connections import Database
 from etl_assets.core.prefetch import prefetched
@@ -115,7 +117,8 @@ def raw_turbine_signals(
     check_specs=[
         dg.AssetCheckSpec(name, asset=STATISTICS_KEY, description=check.__doc__)
         for name, check in OF_STATISTICS.items()
-    ],
+    ]
+    + [dg.AssetCheckSpec("is_current", asset=STATISTICS_KEY, description=said_current(Data))],
     output_required=False,
 )
 @classified
@@ -123,6 +126,7 @@ def ten_minute_statistics(
     context: dg.AssetExecutionContext,
     raw_turbine_signals: pa.RecordBatchReader,
     turbines_target: TurbinesTargetResource,
+    postgres: PostgresResource,
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckResult]:
     """Mean, least, greatest and standard deviation of each ten minutes in the target database; a day at a time, or some.
 
@@ -147,12 +151,17 @@ def ten_minute_statistics(
             yield dg.AssetMaterialization(
                 asset_key=context.asset_key,
                 partition=done.day.isoformat(),
-                metadata={**metadata_of(done, some), **metadata_of_page(done.day, page)},
+                metadata={
+                    **metadata_of(done, some),
+                    **commits_of_write([done.data], inputs.only([day_slice(RawTurbineSignals, done.day)])),
+                    **metadata_of_page(done.day, page),
+                },
             )
     if missing:
         context.log.warning(f"the source has no value of {', '.join(missing)}: not materialised")
     for name, check in OF_STATISTICS.items():
         yield check(target)._replace(check_name=name)
+    yield evaluated_current(Data, target, postgres.database)._replace(check_name="is_current")
 
 
 def require_columns_of_run(context: dg.AssetExecutionContext, some: Statistics) -> None:

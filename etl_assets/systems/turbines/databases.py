@@ -15,7 +15,7 @@ from etl_assets.core.slices.lock import locked
 from etl_assets.core.slices.reading import read
 from etl_assets.core.slices.slice import OneOf, Slice
 from etl_assets.core.slices.writing import Outcome, Write, write, write_together
-from etl_assets.systems.turbines.contracts import STATISTICS, Bin, Data, Signal
+from etl_assets.systems.turbines.contracts import STATISTICS, Bin, Data, RawTurbineSignals, Signal
 from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.transform import DAY, Statistics, day_slice, midnight, rows_of_day
 
@@ -75,6 +75,7 @@ def store_days(
         rows = rows_of_day(bins, day)
         given += [(rows_of_day(data, day), day_slice(Data, day, signal_id=OneOf(tuple(signals)))), (rows, of_bins)]
         counts.append(rows.group_by(["timestamp", "turbine"]).aggregate([]).num_rows)
+    inputs.go_by_partition(RawTurbineSignals)
     how = Write("partition", run_id=run_id, source=source, inputs=inputs)
     outcomes = write_together(database, given, how)
     rows_of_days = zip(of_days, outcomes[::2], outcomes[1::2], counts, strict=True)

@@ -97,6 +97,7 @@ def test_a_run_stores_the_intervals_of_its_day_and_says_what_became_of_them(job:
         (RAW, "no_interval_is_lost"): True,
         (US, "has_rows"): True,
         (US, "the_book_is_right"): True,
+        (US, "is_current"): True,
     }
 
 

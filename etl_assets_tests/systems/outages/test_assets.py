@@ -527,3 +527,14 @@ def test_the_sender_of_a_run_meets_a_disputed_batch_and_is_not_tried_again(small
     assert runs(job="deliver_outages_job").success
     assert small.posts() == 1
     assert small.column(f"SELECT count(*) FROM {SiteDevices.config.table}") == [2]
+
+
+@pytest.mark.long
+def test_a_site_of_a_run_over_several_is_derived_from_its_own_devices_and_all_outages(world: World, runs: Runs) -> None:
+    sites = (SITE, "kiwi")
+    world.serve([outage("d1", CUTOFF), outage("d2", LATER)], info(d1="One"), info("kiwi", d2="Two"))
+    assert runs(*sites).success
+    found = world.rows("SELECT partition, inputs FROM etl.heads WHERE asset = 'outages.site_outages'")
+    inputs = {row["partition"]: json.loads(row["inputs"]) for row in found}
+    assert {site: [*of["outages.site_devices"]] for site, of in inputs.items()} == {site: [site] for site in sites}
+    assert {site: [*of["outages.raw_outages"]] for site, of in inputs.items()} == {site: [""] for site in sites}

@@ -70,8 +70,11 @@ def test_an_instance_that_knows_nothing_is_told_once_what_is_stored(
 ) -> None:
     world.serve(GOOD)
     world.sync()
-    assert etl_assets("ledger", "report") == 1
+    assert etl_assets("ledger", "report") == 2
     assert "DAGSTER_HOME is not set" in etl_assets.err
+    monkeypatch.setenv("DAGSTER_HOME", f"{tmp_path}/nowhere")
+    assert etl_assets("ledger", "report") == 2
+    assert f"DAGSTER_HOME ({tmp_path}/nowhere) has no Dagster instance" in etl_assets.err
     home = tmp_path / "instance"
     home.mkdir()
     monkeypatch.setenv("DAGSTER_HOME", f"{home}")
@@ -128,6 +131,41 @@ def test_what_nobody_will_mend_is_accepted_with_the_reason_and_stays_so(world: W
     assert accepted["remark"].startswith("unknown (")
     assert [one["mode"] for one in commits(etl_assets, "outages.raw_outages")].count("accept") == 1
     world.assert_books_balance()
+
+
+@pytest.mark.long
+def test_a_replay_by_a_filter_takes_what_was_rejected_and_goes_on_after_what_cannot_be_stored(
+    world: World, etl_assets: Command
+) -> None:
+    world.serve([*BAD, outage("d1", LATER, CUTOFF), *GOOD, {"id": 17, "begin": CUTOFF, "end": END}])
+    world.sync()
+    replay = ("quarantine", "replay", "--asset", "outages.raw_outages")
+    assert etl_assets(*replay, "--set", f"begin={LATER}") == 1
+    assert [line.split(": ")[1] for line in etl_assets.out.splitlines()[:-1]].count(
+        "stored in outages.raw_outages"
+    ) == 2
+    assert etl_assets.out.endswith("2 stored, 1 rejected\n")
+    assert etl_assets(*replay, "--containing", "nobody") == 0
+    assert etl_assets.out == "no rejected row is chosen\n"
+
+
+@pytest.mark.long
+def test_entries_are_named_by_their_ids_or_chosen_by_options(world: World, etl_assets: Command) -> None:
+    world.serve([*BAD, *GOOD])
+    world.sync()
+    first, second = (one["id"] for one in entries(etl_assets))
+    for command in ("accept", "forget"):
+        assert etl_assets("quarantine", command, first, "--column", "end", "--reason", "why") == 2
+        assert "not both" in etl_assets.err
+        assert etl_assets("quarantine", command, "", "--reason", "why") == 2
+        assert "'' is no id" in etl_assets.err
+    assert {one["id"] for one in entries(etl_assets)} == {first, second}
+    assert etl_assets("quarantine", "list", "--asset", "outages.nothing") == 1
+    assert etl_assets("quarantine", "accept", first, "--reason", "why") == 0
+    before = len(commits(etl_assets, "outages.raw_outages"))
+    assert etl_assets("quarantine", "accept", first, "--reason", "again") == 0
+    assert etl_assets.out == f"{first} is accepted, not open: left as it is\n0 entries accepted: again\n"
+    assert len(commits(etl_assets, "outages.raw_outages")) == before
 
 
 @pytest.mark.long

@@ -77,6 +77,15 @@ def test_a_run_stores_its_day_and_says_what_became_of_it(job: Job, world: World)
     assert job.there() == job.there(RAW) == ["2024-05-20"]
 
 
+def test_each_day_of_a_run_is_behind_its_own_raw_day_alone(job: Job, world: World) -> None:
+    days = [f"{FIRST + number * DAY}" for number in range(2)]
+    first = job(FIRST, FIRST + DAY)
+    heads = world.query("SELECT partition, inputs FROM etl.heads WHERE asset = 'public.data'")
+    inputs = {partition: json.loads(found)["turbines.raw_turbine_signals"] for partition, found in heads}
+    assert {partition: [*commits] for partition, commits in inputs.items()} == {day: [day] for day in days}
+    assert metadata(first, STATISTICS, days[0])["derived_from"] == {"turbines.raw_turbine_signals": inputs[days[0]]}
+
+
 @pytest.mark.long
 def test_the_plot_of_a_day_is_metadata_and_a_file(job: Job, data_dir: Path) -> None:
     found = metadata(job(), STATISTICS, "2024-05-20")
@@ -107,6 +116,7 @@ def test_the_checks_run_with_the_job(job: Job, world: World, monkeypatch: pytest
         (RAW, "has_rows"): True,
         (STATISTICS, "no_gaps"): False,
         (STATISTICS, "statistics_are_in_order"): True,
+        (STATISTICS, "is_current"): True,
     }
     assert checks(job(FIRST + DAY))[STATISTICS, "no_gaps"]
 
