@@ -1,6 +1,7 @@
 """The command line as its user meets it: as a process, with its exit codes and its messages."""
 
 import fcntl
+import json
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ import psycopg
 import pytest
 
 from etl_assets import cli
+from etl_assets.core.embedded import EmbeddedPostgres
 from etl_assets.errors import PlatformError
 from etl_assets.settings import LOCAL_LOCK, read_local_env
 
@@ -84,6 +86,15 @@ def test_after_up_dagster_needs_only_its_home(home: Path) -> None:
     assert "kingfisher: 85 outages delivered" in ran.stderr
     assert run("down").stdout == "stopped\n"
     assert processes_of(home) == []
+
+
+@pytest.mark.long
+def test_up_starts_again_what_has_ended(home: Path) -> None:
+    assert run("up").returncode == 0
+    os.kill(json.loads((home / "postgres.state").read_text())["server"], signal.SIGKILL)
+    assert until(lambda: not EmbeddedPostgres(home).lives())
+    assert "started again, since postgres had ended" in run("up").stdout
+    assert run("outages", "sync", "kingfisher").returncode == 0
 
 
 @pytest.mark.long

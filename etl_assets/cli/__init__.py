@@ -80,6 +80,14 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
             raise
         print(f"error: {_public(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError) else 1
+    except MemoryError:
+        if debug:
+            raise
+        print(
+            "error: there is not enough memory; what was committed stays, the rest changed nothing: load less at once, or give it more",
+            file=sys.stderr,
+        )
+        return 1
     except Exception as error:
         if debug:
             raise

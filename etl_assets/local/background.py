@@ -74,13 +74,26 @@ def up() -> None:
     """Start the embedded servers and the simulators in the background."""
     settings = load_settings()
     servers = LocalServers(settings.etl_data_dir, options=("--stay",))
-    started = not servers.running()
+    ended = _ended(settings.etl_data_dir) if servers.running() else []
+    if ended:
+        # Another would have another address than the simulators know.
+        stop(settings)
+    started = f"started again, since {' and '.join(ended)} had ended" if ended else "started"
+    said = "already running" if servers.running() else started
     with servers:
         pass  # they stay, since they use themselves
-    print("started" if started else "already running", f"(data in {settings.etl_data_dir}, stop with `make down`)")
+    print(said, f"(data in {settings.etl_data_dir}, stop with `make down`)")
     for name in read_local_env(settings.etl_data_dir):
         print(f"  {name} is in {settings.etl_data_dir / LOCAL_ENV}")
     print(f"\n  export DAGSTER_HOME={shlex.quote(str(dagster_home(settings)))}")
+
+
+def _ended(data_dir: Path) -> list[str]:
+    """The embedded servers that the simulators use and of which the process has gone."""
+    from etl_assets.core.embedded import EmbeddedBroker, EmbeddedPostgres
+
+    used = {"ETL_POSTGRES_URL": EmbeddedPostgres(data_dir), "ETL_BROKER_URL": EmbeddedBroker(data_dir)}
+    return [used[name].name for name in used.keys() & read_local_env(data_dir) if not used[name].lives()]
 
 
 def down(

@@ -111,6 +111,10 @@ class EmbeddedServer(ABC):
         """Whether the server of this data folder answers now."""
         return is_locked(self._file("state")) and self._answers()
 
+    def lives(self) -> bool:
+        """Whether the server's process is there, though it may not answer yet."""
+        return is_locked(self._file("state"))
+
     def stop(self) -> bool:
         """End the server cleanly, whoever uses it; the next `acquire` starts it again.
 

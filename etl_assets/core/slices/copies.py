@@ -6,6 +6,7 @@ is put right by whoever comes next: its writer looks at the head once more.
 
 import contextlib
 import json
+import logging
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -34,6 +35,7 @@ from etl_assets.core.slices.session import retried
 from etl_assets.core.slices.slice import Slice
 from etl_assets.errors import PlatformError
 
+log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 # Of a table with more slices it is written by housekeeping alone: to write it costs as much as to write all of them.
 LONGEST_MANIFEST = 2_000
@@ -48,8 +50,14 @@ def publish(root: ParquetRoot, lock: Lock, slice_: Slice) -> None:
     def copied(head: Head, temporary: str) -> None:
         filesystem.cp_file(f"{folder}/{head.file}", temporary)
 
-    with contextlib.suppress(PlatformError, OSError):
+    try:
         _follow_head(root, slice_, lambda: lock.head(slice_), copied)
+    except (PlatformError, OSError) as error:
+        log.warning(
+            "%s is stored, its copy for readers from outside is not: %s; `etl-assets ledger sweep` makes it",
+            slice_,
+            error,
+        )
 
 
 def mirror(root: ParquetRoot, database: Database, slice_: Slice) -> int:

@@ -23,7 +23,7 @@ from etl_assets.core.slices.lock import locked
 from etl_assets.core.slices.merging import Change
 from etl_assets.core.slices.quarantine import Quarantine
 from etl_assets.core.slices.raw_rows import Replay, replay_of
-from etl_assets.core.slices.session import Session
+from etl_assets.core.slices.session import Session, looked_again
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.transaction import Transaction, names, refuse_drift, relation
 from etl_assets.core.slices.writing import hash_of
@@ -80,11 +80,24 @@ def replay(
         TransientError: if the database stays unavailable; nothing was changed.
     """
     entry = find_entry(database, identity)
+    # Whoever finds nothing new at the source draws the generation without a lock.
+    return looked_again(lambda: _replayed(database, root, entry, contract, corrections or {}, who, reason))
+
+
+def _replayed(
+    database: Database,
+    root: ParquetRoot,
+    entry: Entry,
+    contract: type[Contract],
+    corrections: Mapping[str, Any],
+    who: str,
+    reason: str | None,
+) -> Replayed:
     how = replay_of(contract)
-    how.require(entry, corrections or {})
+    how.require(entry, corrections)
     slice_ = Slice(contract, entry.partition)
     write = Write("replay", source=f"replay of {entry.id}", remark=reason)
-    stored = _Stored(root, slice_, entry.id, how, corrections or {}, write, who)
+    stored = _Stored(root, slice_, entry.id, how, corrections, write, who)
     part = Part(slice_, "replay", stored, commit_id=stored.commit_id)
     beside = how.beside(entry)
     try:
