@@ -41,7 +41,8 @@ class Rows:
     def __init__(self, given: pa.Table, key: Sequence[str]) -> None:
         self.given = given
         self._key = key
-        self._lock = threading.Lock()
+        self._lock, self._ordered_lock = threading.Lock(), threading.Lock()
+        self._ordered: bool | None = None
         self._distinct: pa.Table | None = None
         self._last: np.ndarray | None = None
         self._kept = False
@@ -56,8 +57,11 @@ class Rows:
 
     @property
     def ordered(self) -> bool:
-        """Whether the rows came in key order, each key once."""
-        return bool(self._key) and self._last_by_key() is None
+        """Whether the rows came in key order, each key once; found out without the codes that all else needs."""
+        with self._ordered_lock:
+            if self._ordered is None:
+                self._ordered = ascending(self.given, self._key) if self._key else False
+        return self._ordered
 
     @property
     def duplicates(self) -> int:
@@ -68,7 +72,7 @@ class Rows:
         """The number of the last row of each key, in key order; None if all rows stay where they are."""
         with self._lock:
             if self._distinct is None:
-                if self._key and not ascending(self.given, self._key):
+                if self._key and not self.ordered:
                     self._last = last_in_order(*key_codes([self.given], self._key))
                 self._distinct = self.given
                 if self._last is not None and len(self._last) < self.given.num_rows:
