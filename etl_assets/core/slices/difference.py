@@ -112,8 +112,9 @@ def ascending(table: pa.Table, key: Sequence[str]) -> bool:
     """Whether each row's key is above that of the row before; costs next to nothing where the first rows are not in order."""
     for rows in (table.slice(0, BATCH_ROWS // 10), table):
         before, after = rows.slice(0, max(rows.num_rows - 1, 0)), rows.slice(1)
-        above = pa.scalar(False)
-        for name in reversed(key):
+        *first, last = key
+        above = pc.less(before[last], after[last])
+        for name in reversed(first):
             left, right = before[name], after[name]
             above = pc.or_(pc.less(left, right), pc.and_(pc.equal(left, right), above))
         if not pc.all(above, min_count=0).as_py():
