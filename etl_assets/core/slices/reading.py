@@ -35,10 +35,9 @@ def read(
         ContractError: if an order is asked for and the table has no key.
     """
     statement = query(slices, columns, ordered=ordered)
-    with database.adbc() as connection, connection.cursor() as cursor:
-        _note(connection, database, slices, inputs)
-        cursor.execute(statement.as_string(None))
-        found = cursor.fetch_arrow_table()
+    with database.adbc() as connection:
+        transaction = _begun(connection, database, slices, inputs)
+        found = transaction.rows(statement)
     return found.cast(arrow_schema(slices[0].contract, tuple(columns)))
 
 
@@ -59,16 +58,20 @@ def stream(
 
     def batches() -> Iterator[pa.RecordBatch]:
         with database.adbc() as connection:
-            _note(connection, database, slices, inputs)
+            _begun(connection, database, slices, inputs)
             yield from _batches(connection, statement, schema)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
-def _note(connection: Any, database: Database, slices: Sequence[Slice], inputs: Inputs | None) -> None:
-    """Tell by which commits slices are as they are, before they are read: one that moves on meanwhile is found at the commit."""
+def _begun(connection: Any, database: Database, slices: Sequence[Slice], inputs: Inputs | None) -> Transaction:
+    """A transaction that waits for nobody without end. It is told by which commits slices are as they are, before they are read: one that
+    moves on meanwhile is found at the commit.
+    """
+    transaction = Transaction(connection)
     if inputs is not None:
-        inputs.read(database, slices, as_heads(Transaction(connection).rows(heads_query(slices)).to_pylist()))
+        inputs.read(database, slices, as_heads(transaction.rows(heads_query(slices)).to_pylist()))
+    return transaction
 
 
 def _batches(connection: Any, statement: sql.Composable, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
