@@ -15,6 +15,7 @@ _URL_IN_TEXT = re.compile(r"[A-Za-z][\w+.-]*://\S+")
 _QUERY = re.compile(r"[?&#].*", re.DOTALL)
 _PARAMETER = re.compile(r"(?P<begin>[?&;#])(?P<name>[^=?&;#]*=)?(?P<value>[^?&;#]*)")
 _OF_THIS_MACHINE = ("file:", "local:")
+SHORTEST_IN_WORDS = 8
 # A shorter value of a query hides nothing, and may stand anywhere in a text.
 _SHORTEST_VALUE = 4
 
@@ -38,9 +39,15 @@ def without_secrets(text: str, url: str) -> str:
 
 
 def hidden(text: str, secrets: Iterable[str]) -> str:
-    """A text in which each secret is `***`; the longest first, since one that contains another must not leave its rest behind."""
+    """A text in which each secret is `***`; the longest first, since one that contains another must not leave its rest behind.
+
+    A short one is taken out where it stands alone: as a part of words it tells nothing, and its absence would.
+    """
     for secret in sorted({secret for secret in secrets if secret}, key=len, reverse=True):
-        text = text.replace(secret, HIDDEN)
+        if len(secret) < SHORTEST_IN_WORDS:
+            text = re.sub(rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])", HIDDEN, text)
+        else:
+            text = text.replace(secret, HIDDEN)
     return text
 
 

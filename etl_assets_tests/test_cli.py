@@ -66,6 +66,20 @@ def home(data_dir: Path) -> Iterator[Path]:
     cli.run(["down", "--purge"])
 
 
+def test_the_version_is_shown_and_the_commands_stand_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--version"]) == 0
+    assert re.fullmatch(r"etl-assets \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+    assert cli.run(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f" {group} " in shown for group in (cli.LOCAL, cli.SYSTEMS, cli.KEPT, cli.MADE))
+    assert "--debug" in shown
+
+
+def test_a_mistyped_command_is_suggested_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["doctro"]) == 2
+    assert capsys.readouterr().err.count("Did you mean 'doctor'?") == 1
+
+
 @pytest.mark.long
 def test_the_demo_materialises_everything_and_leaves_nothing_running(home: Path) -> None:
     ran = run("demo")

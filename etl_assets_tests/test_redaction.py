@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl_assets.redaction import public_url, public_urls, secrets_of, without_secrets
+from etl_assets.redaction import hidden, public_url, public_urls, secrets_of, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,13 @@ def test_a_url_is_shown_without_credentials_and_values(url: str, shown: str) -> 
 )
 def test_a_text_about_a_url_has_none_of_its_secrets_in_any_spelling(text: str, shown: str) -> None:
     assert without_secrets(text, "s3://user:pw%2F1@host/bucket?token=a+b%2Bc") == shown
+
+
+def test_a_short_secret_is_not_taken_out_of_words() -> None:
+    assert hidden("check that k is the key of kingfisher", ["k"]) == "check that *** is the key of kingfisher"
+    assert hidden("?key=secret&x", ["secret"]) == "?key=***&x"
+    assert hidden("secretly", ["secret"]) == "secretly"
+    assert hidden("longsecrets", ["longsecret"]) == "***s"
 
 
 def test_a_text_without_a_url_stays_as_it_is() -> None:

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import NoReturn
 
 import click
@@ -27,27 +28,50 @@ app = typer.Typer(
     help="A Dagster asset platform for operational data.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
+LOCAL, SYSTEMS, KEPT, MADE = "On one machine", "Systems", "What is stored", "What you make"
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"etl-assets {version('etl-assets')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    _version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version and end."
+    ),
+    _debug: bool = typer.Option(False, "--debug", help="Let exceptions through with their traceback, log everything."),
+) -> None:
+    """A Dagster asset platform for operational data."""
+
+
 simulate = typer.Typer(no_args_is_help=True, help="Simulated sources: APIs in the foreground, or files.")
-app.command("up")(background.up)
-app.command("down")(background.down)
+app.command("up", rich_help_panel=LOCAL)(background.up)
+app.command("down", rich_help_panel=LOCAL)(background.down)
 app.command("supervise", hidden=True)(background.supervise)
-app.command("demo")(demo.demo_command)
-app.command("dev")(demo.dev_command)
-app.command("doctor")(doctor.doctor)
-app.command("migrate")(migrations.migrate)
-app.add_typer(migrations.migrations, name="migrations")
-app.command("new-system")(new_system.new_system)
-app.command("gateway")(gateway.gateway)
-app.add_typer(quarantine.app, name="quarantine", help="Rows that broke their contract, and rows with a remark.")
-app.add_typer(ledger.app, name="ledger", help="What was written when, from what, by whom.")
-app.add_typer(simulate, name="simulate")
+app.command("demo", rich_help_panel=LOCAL)(demo.demo_command)
+app.command("dev", rich_help_panel=LOCAL)(demo.dev_command)
+app.command("doctor", rich_help_panel=LOCAL)(doctor.doctor)
+app.command("migrate", rich_help_panel=KEPT)(migrations.migrate)
+app.add_typer(migrations.migrations, name="migrations", rich_help_panel=MADE)
+app.command("new-system", rich_help_panel=MADE)(new_system.new_system)
+app.command("gateway", rich_help_panel=SYSTEMS)(gateway.gateway)
+app.add_typer(
+    quarantine.app,
+    name="quarantine",
+    help="Rows that broke their contract, and rows with a remark.",
+    rich_help_panel=KEPT,
+)
+app.add_typer(ledger.app, name="ledger", help="What was written when, from what, by whom.", rich_help_panel=KEPT)
+app.add_typer(simulate, name="simulate", rich_help_panel=LOCAL)
 for system in registry.systems():
     if commands := system.part("commands", "app"):
-        app.add_typer(commands, name=system.name, help=system.summary)
+        app.add_typer(commands, name=system.name, help=system.summary, rich_help_panel=SYSTEMS)
     for name, command in system.part("commands", "ALONE", {}).items():
-        app.command(name)(command)
+        app.command(name, rich_help_panel=SYSTEMS)(command)
     if served := system.part("local", "simulate"):
         simulate.command(system.name)(served)
 
@@ -73,6 +97,9 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     except click.exceptions.Abort:
         return 130
     except click.ClickException as error:
+        if "Did you mean" in error.message:
+            # Both libraries suggest what may be meant, and one of them has done so.
+            vars(error)["possibilities"] = None
         error.show()
         return 2
     except PlatformError as error:

@@ -283,7 +283,7 @@ def _is_news(entry: Entry | None, files: Sequence[FeedFile], *, stored: bool) ->
     """Whether the feed has to be asked, or has something that we do not have."""
     if entry is None or not (stored or (entry.state == "refused" and not entry.stored)):
         return True
-    if any(file.md5 not in (entry.md5, entry.refused_md5) for file in files):
+    if any(file.unread is None and file.md5 not in (entry.md5, entry.refused_md5) for file in files):
         return True
     return entry.sought and (not files or entry.md5 is None)
 
@@ -304,7 +304,7 @@ def _fetched(
     known = (entry.md5, entry.refused_md5) if entry else ()
     others = [file for file in files if not (stored and entry and file.md5 == entry.md5)]
     for file in sorted(others, key=lambda other: other.md5 in known):
-        found = _fetched_as(feed, file, folder)
+        found = NotTaken(file.unread) if file.unread else _fetched_as(feed, file, folder)
         if isinstance(found, ReadFile) or found.refused or found.failure:
             break
     return found

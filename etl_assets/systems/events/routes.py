@@ -4,6 +4,8 @@ The status and the trigger answer in fixed words; what they cannot answer at all
 events, is a problem.
 """
 
+import asyncio
+import logging
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 from typing import Annotated, Any, Literal, NamedTuple
@@ -16,6 +18,8 @@ from psycopg.rows import dict_row
 from pydantic import BaseModel, Field, create_model
 
 from etl_assets.core.contracts.contract import Kind
+from etl_assets.core.sources.http.client import Limits
+from etl_assets.errors import PlatformError
 from etl_assets.gateway.problems import documented, unfit
 from etl_assets.gateway.routing import (
     Configured,
@@ -32,10 +36,15 @@ from etl_assets.gateway.store import STORE_DOWN, Connection
 from etl_assets.gateway.triggers import Outcome, Plan, Trigger, TriggerCall
 from etl_assets.systems.events.contracts import UsEventData
 from etl_assets.systems.events.files import INTERVAL
+from etl_assets.systems.events.settings import EventsSettings
+from etl_assets.systems.events.source import EventsFeed
 
 STATUS: Words = {"message": "Public status check endpoint is operational", "success": True}
 # What the feed did not list is not looked for anew within this time, as the sensor of the events has it.
 LOOK_AGAIN = timedelta(hours=1)
+# Whoever calls the trigger waits for what the feed says.
+WITHIN = Limits(connect_timeout_s=2, read_timeout_s=2, deadline_s=3, max_attempts=2)
+log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["events"])
 
@@ -68,15 +77,33 @@ async def newest_day(connection: Connection, now: datetime) -> Plan:
 
     The feed may have a file from the instant in its name on, or when its interval is over; so that just after midnight it may be one
     of the day before. Where an interval before these two is lacking, as on a first run or after a pause, the list of all files is
-    read, which brings them all.
+    read, which brings them all. Where the newest file is of an earlier day, since the feed is behind or has ended, that day is meant; where the
+    feed does not say in time, the clock decides.
     """
+    with connection.deadline_paused():
+        newest = await asyncio.to_thread(_newest_interval)
     day = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if newest is not None and newest < day:
+        begin = newest.replace(hour=0, minute=0)
+        lacking = await _is_lacking(connection, begin, newest - INTERVAL, now=now)
+        return Plan(f"{newest:%Y-%m-%d}", run_config(master_list=lacking))
     over = day + (now - day) // INTERVAL * INTERVAL - INTERVAL
     if over < day and await _is_lacking(connection, over, over, now=now, again=timedelta(0)):
         # The newest file may be the first of the new day by now: only the list of all has the one of the day before.
         return Plan(f"{over:%Y-%m-%d}", run_config(master_list=True))
     lacking = await _is_lacking(connection, day, over - INTERVAL, now=now)
     return Plan(f"{day:%Y-%m-%d}", run_config(master_list=lacking))
+
+
+def _newest_interval() -> datetime | None:
+    """The interval of the newest file of the feed; None if that is not to be had now, or is of no partition."""
+    try:
+        settings = EventsSettings.load()
+        interval = EventsFeed.from_settings(settings, limits=WITHIN).latest().interval
+    except PlatformError as error:
+        log.warning("the day of the newest file is taken by the clock: %s", error)
+        return None
+    return interval if interval.date() >= settings.events_start_date else None
 
 
 async def _is_lacking(

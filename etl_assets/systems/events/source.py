@@ -33,8 +33,12 @@ _NOT_THERE = (404, 410)
 # With this the client refuses a file for its length alone.
 _WHOLE = 200
 
-_LINE = re.compile(rb"(\d{1,15}) ([0-9A-Fa-f]{32}) https?://[^\s/]+/(?:[^\s/]+/)*(\d{14})\.([^\s/]+)\.zip\s*")
-_EVENTS = b"export.CSV"
+_LINE = re.compile(
+    rb"\s*(\d{1,15})\s+([0-9A-F]{32})\s+https?://[^\s/]+/(?:[^\s/]+/)*((\d{14})\.([^\s/]+)\.zip)\s*", re.IGNORECASE
+)
+# What a line that cannot be read says all the same.
+_OF_EVENTS = re.compile(rb"\b((\d{14})\.export\.csv\.zip)\b", re.IGNORECASE)
+_EVENTS = b"export.csv"
 _FORM = "`size md5 url` of a file"
 
 
@@ -47,12 +51,14 @@ class FeedFile:
         interval: begin of the quarter of an hour that it is of, aware UTC.
         size: how many bytes it has.
         md5: its MD5 in hexadecimal.
+        unread: why it is not known what size and MD5 it has: the list names it in a line that cannot be read.
     """
 
     name: str
     interval: datetime
     size: int
     md5: str
+    unread: str | None = None
 
 
 # What the feed says that it has, by interval; two files where its lists disagree: one of them is out of date.
@@ -112,7 +118,8 @@ class EventsFeed:
         reads all of it: the list promises no order, and a file that it names late may stand anywhere. That takes one to two
         seconds of work beside the transfer, and constant memory. A file that the list names twice is given twice.
 
-        A line that says nothing of a file is passed over; their number is logged once, with the first of them.
+        A line that cannot be read and names a file of events gives that as one of which size and MD5 are not known. Other lines that say
+        nothing of a file are passed over; the number of both is logged once, with the first of them.
 
         Args:
             first, last: aware, in any zone.
@@ -167,14 +174,18 @@ class EventsFeed:
         with lines:
             for number, line in enumerate(iter(partial(lines.readline, _LONGEST_LINE_BYTES), b""), 1):
                 matched = _LINE.fullmatch(line)
-                if matched and not (matched[4] == _EVENTS and first <= matched[3] < last):
+                if matched and not (matched[5].lower() == _EVENTS and first <= matched[4] < last):
                     good += 1
                 elif file := matched and _named(matched):
                     good += 1
                     yield file
                 elif line.strip():
                     bad += 1
-                    first_bad = first_bad or f"line {number}, {_quoted(line)}"
+                    which = f"line {number}, {_quoted(line)}"
+                    first_bad = first_bad or which
+                    found = _OF_EVENTS.search(line)
+                    if found and first <= found[2] < last and (file := _unread(found[1], which)):
+                        yield file
         what = (
             f"{bad:,} of the {good + bad:,} lines of {self._public_url}/{LIST} are no {_FORM}, the first is {first_bad}"
         )
@@ -183,7 +194,7 @@ class EventsFeed:
                 f"{_NAME} API, GET /{LIST}: {what}: check that {self._public_url} is the feed", status=200, attempts=1
             )
         if bad:
-            _log.warning("%s: passed over", what)
+            _log.warning("%s: not taken", what)
 
 
 def _first_line(body: bytes) -> FeedFile:
@@ -197,12 +208,21 @@ def _first_line(body: bytes) -> FeedFile:
 
 def _named(matched: re.Match[bytes]) -> FeedFile | None:
     """The file of events that a line names; None if it names another, or no interval begins at the instant in its name."""
-    size, md5, label, kind = (part.decode("ascii") for part in matched.groups())
-    name = f"{label}.{kind}.zip"
+    size, md5, name, *_ = (part.decode("ascii") for part in matched.groups())
     try:
         return FeedFile(name, interval_of(name), int(size), md5.lower())
     except FileRejected:
         return None
+
+
+def _unread(name: bytes, line: str) -> FeedFile | None:
+    try:
+        interval = interval_of(name.decode("ascii"))
+    except FileRejected:
+        return None
+    return FeedFile(
+        name.decode("ascii"), interval, 0, "", unread=f"the feed's list names it in a line that is no {_FORM}: {line}"
+    )
 
 
 def _label(instant: datetime) -> bytes:
@@ -231,10 +251,13 @@ def all_listed(feed: EventsFeed, intervals: Sequence[datetime]) -> Listing:
     """
     if not intervals:
         return {}
-    listed = {file.interval: [file] for file in feed.listed(min(intervals), max(intervals) + INTERVAL)}
+    listed: dict[datetime, list[FeedFile]] = {}
+    for file in feed.listed(min(intervals), max(intervals) + INTERVAL):
+        if file.unread is None or file.interval not in listed:
+            listed[file.interval] = [file]
     try:
         file = feed.latest()
-        others = [other for other in listed.get(file.interval, []) if other.md5 != file.md5]
+        others = [other for other in listed.get(file.interval, []) if other.unread is None and other.md5 != file.md5]
         listed[file.interval] = [file, *others]
     except PlatformError as error:
         _log.warning("the list of all files is taken as it is: %s", error)

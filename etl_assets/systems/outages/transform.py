@@ -113,6 +113,8 @@ def site_info_frame(answers: Mapping[str, Mapping[str, Any]], *, fetched_at: dat
 def devices_of_sites(raw_site_info: pd.DataFrame) -> Split[pd.DataFrame]:
     """The devices in each site's answer as rows of `SiteDevices`; of a device that is named twice the last counts.
 
+    A blank name is none. Devices within a device are not read, which is said of that.
+
     Args:
         raw_site_info: rows of `RawSiteInfo`, at least `site_id` and `body`.
     """
@@ -121,10 +123,25 @@ def devices_of_sites(raw_site_info: pd.DataFrame) -> Split[pd.DataFrame]:
         for site, body in zip(raw_site_info["site_id"], raw_site_info["body"], strict=True)
         for device in json.loads(body)["devices"]
     ]
-    rows = [(site, device.get("id"), device.get("name")) for site, device in devices]
+    rows = [(site, _or_none(device.get("id")), _or_none(device.get("name"))) for site, device in devices]
     raw = [{"site_id": site, **device} for site, device in devices]
     frame = pd.DataFrame(rows, columns=list(SiteDevices.columns), dtype=object)
-    return split(SiteDevices, frame, raw=raw, source="GET /site-info")
+    found = split(SiteDevices, frame, raw=raw, source="GET /site-info")
+    nested = [
+        Record(
+            (Fault("devices", "devices within a device are not read", one["devices"]),),
+            one,
+            f"GET /site-info, row {row}",
+            "flagged",
+        )
+        for row, one in enumerate(raw)
+        if one.get("devices")
+    ]
+    return Split(found.valid, [*found.records, *nested])
+
+
+def _or_none(text: Any) -> Any:
+    return None if isinstance(text, str) and not text.strip() else text
 
 
 def outages_of_sites(

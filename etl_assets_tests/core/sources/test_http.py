@@ -1,6 +1,7 @@
 """The client against real sockets: what it retries, what it refuses, what it says, and what it never says."""
 
 import gzip
+import json
 import logging
 import socket
 import ssl
@@ -156,6 +157,13 @@ def test_an_outage_that_lasts_says_how_often_how_long_and_what_the_server_said()
         "outages API, GET /outages: tried 3 times in 0.0 s (deadline 5 s), at last: answered 503"
         f" (“down for maintenance”): try again later; if it lasts, tell those who run {server.url}"
     )
+
+
+def test_the_faults_that_an_api_lists_are_shown_with_their_places() -> None:
+    detail = [{"loc": ["body", 0, "begin"], "msg": "Field required", "type": "missing"}, {"msg": "no site"}]
+    refused = answer(422, json.dumps({"detail": detail}).encode())
+    with serving(refused) as server, pytest.raises(ApiRefused, match="body.0.begin: Field required; no site"):
+        get(server)
 
 
 def test_a_long_message_of_the_server_is_cut() -> None:
@@ -415,6 +423,21 @@ def test_a_malformed_200_is_retried_and_named_when_it_lasts(body: bytes, content
     with serving(malformed) as server, pytest.raises(ApiUnavailable, match=f"at last: answered 200 with {what}: "):
         get(server)
     assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b'[{"id": 1, "name": "a", "id": 2}]', "JSON in which an object has the name 'id' twice"),
+        (b'{"a": {"b": 1, "b": 1}}', "JSON in which an object has the name 'b' twice"),
+        (b'{"id": 1}{"id": 2}', r"several JSON values one after another .NDJSON., the second at character 9"),
+        (b'{"id": 1}\n{"id": 2}\n', r"several JSON values one after another .NDJSON., the second at character 10"),
+    ],
+)
+def test_json_of_another_form_is_named_and_not_asked_for_again(body: bytes, what: str) -> None:
+    with serving(answer(200, body), OK) as server, pytest.raises(ApiRefused, match=f"answered 200 with {what}"):
+        get(server)
+    assert len(server.requests) == 1
 
 
 def test_another_form_than_json_is_requested_and_parsed_by_its_declared_type() -> None:

@@ -211,8 +211,8 @@ def test_broken_lines_of_the_master_list_are_passed_over_counted_and_told_once(
     watched: WatchedFeed, feed: EventsFeed, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = [
-        "  http://feed/20190121221500.export.CSV.zip",
         f"12 {'0' * 32}",
+        "  http://feed/20190121221500.mentions.CSV.zip",
         f"12 {'0' * 32} http://feed/20190121221600.export.CSV.zip",
         "\xff\xfe\0",
     ]
@@ -222,7 +222,29 @@ def test_broken_lines_of_the_master_list_are_passed_over_counted_and_told_once(
     (record,) = caplog.records
     assert record.getMessage() == (
         f"4 of the 28 lines of {watched.url}/masterfilelist.txt are no `size md5 url` of a file, the first is line 13,"
-        " 'http://feed/20190121221500.export.CSV.zip': passed over"
+        f" '12 {'0' * 32}': not taken"
+    )
+
+
+@pytest.mark.parametrize(
+    "line", ["5  {md5}  {url}/{name}", "5\t{md5}\t{url}/{name}", " 5 {md5} {url}/{name} ", "5 {md5} {url}/{name}\r"]
+)
+@pytest.mark.parametrize("name", ["20190121200000.export.CSV.zip", "20190121200000.export.csv.zip"])
+def test_a_line_may_have_white_space_of_any_kind_and_a_name_letters_of_any_size(
+    watched: WatchedFeed, feed: EventsFeed, line: str, name: str
+) -> None:
+    watched.simulator.broken_lines = line.format(md5="AB" * 16, url=watched.url, name=name) + "\n"
+    (file,) = feed.listed(FIRST - 8 * QUARTER, FIRST)
+    assert file == FeedFile(name, FIRST - 8 * QUARTER, 5, "ab" * 16)
+
+
+def test_a_line_that_cannot_be_read_is_said_of_its_interval(watched: WatchedFeed, feed: EventsFeed) -> None:
+    watched.simulator.broken_lines = f"5 {watched.url}/20190121200000.export.CSV.zip\n"
+    (file,) = feed.listed(FIRST - 8 * QUARTER, FIRST)
+    assert file.interval == FIRST - 8 * QUARTER
+    assert file.unread is not None
+    assert file.unread.startswith(
+        "the feed's list names it in a line that is no `size md5 url` of a file: line 13, '5 http"
     )
 
 

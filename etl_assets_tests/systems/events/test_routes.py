@@ -15,10 +15,12 @@ from etl_assets.gateway.app import create_app
 from etl_assets.gateway.orchestrator import LaunchRefused, OrchestratorDown
 from etl_assets.gateway.store import Store
 from etl_assets.gateway.triggers import Plan
+from etl_assets.simulators.server import serve
 from etl_assets.systems.events import routes as events
 from etl_assets.systems.events.contracts import Intervals, UsEventData
 from etl_assets.systems.events.routes import EXAMPLES, EventsPage, newest_day, page_query
 from etl_assets.systems.events.settings import EventsSettings
+from etl_assets.systems.events.simulator import EventsSimulator
 from etl_assets_tests.gateway.conftest import Client
 from etl_assets_tests.gateway.dagster_api import location, workspace
 from etl_assets_tests.gateway.down import refusing, silent
@@ -229,6 +231,25 @@ def test_just_after_midnight_the_last_file_of_the_day_before_is_fetched_first(da
     assert plan(database, midnight + timedelta(minutes=5)) == ("2019-01-01", False)
     execute(database, "DELETE FROM events.intervals WHERE interval >= '2018-12-31T12:00Z'")
     assert plan(database, midnight + timedelta(minutes=5)) == ("2018-12-31", True)
+
+
+def test_a_feed_whose_newest_file_is_of_an_earlier_day_is_asked_for_that_day(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = datetime(2019, 1, 21, tzinfo=UTC)
+    newest, now = day + 94 * QUARTER, day + timedelta(days=30, hours=12)
+    simulator = EventsSimulator(newest - 3 * QUARTER, newest + QUARTER)
+    with serve(simulator.app) as url:
+        monkeypatch.setenv("EVENTS_FEED_URL", url)
+        monkeypatch.setenv("EVENTS_START_DATE", "2019-01-21")
+        assert plan(database, now) == ("2019-01-21", True)
+        noted(database, *quarters(day, 94))
+        assert plan(database, now) == ("2019-01-21", False)
+        monkeypatch.setenv("EVENTS_START_DATE", "2019-01-22")
+        assert plan(database, now)[0] == f"{now:%Y-%m-%d}"
+        monkeypatch.setenv("EVENTS_START_DATE", "2019-01-21")
+        simulator.last_update_text = "nothing"
+        assert plan(database, now)[0] == f"{now:%Y-%m-%d}"
 
 
 def test_from_its_first_instant_on_a_day_is_meant(database: Database) -> None:

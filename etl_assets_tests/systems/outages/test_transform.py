@@ -150,8 +150,30 @@ def test_of_a_device_that_is_named_twice_the_last_counts() -> None:
     assert [row["name"] for row in delivered([outage("d1", AT_CUTOFF)], described)] == ["One B"]
 
 
+@pytest.mark.parametrize("name", ["", "  ", "\t", None])
+def test_a_device_without_a_name_is_rejected_and_nothing_of_it_goes_out(name: str | None) -> None:
+    described = info(d1="One")
+    described["devices"].append({"id": "d2", "name": name})
+    found = devices_of_sites(site_info_frame({SITE: described}, fetched_at=FETCHED).valid)
+    assert found.valid["device_id"].tolist() == ["d1"]
+    assert [(one.outcome, one.faults[0].column, one.faults[0].rule) for one in found.records] == [
+        ("rejected", "device_name", "required")
+    ]
+    assert [row["id"] for row in delivered([outage("d1", AT_CUTOFF), outage("d2", AT_CUTOFF)], described)] == ["d1"]
+
+
+def test_a_device_within_a_device_is_not_read_and_that_is_said() -> None:
+    described = info(d1="One")
+    described["devices"][0]["devices"] = [{"id": "d2", "name": "Two"}]
+    found = devices_of_sites(site_info_frame({SITE: described}, fetched_at=FETCHED).valid)
+    assert found.valid["device_id"].tolist() == ["d1"]
+    assert [(one.outcome, one.faults[0].rule) for one in found.records] == [
+        ("flagged", "devices within a device are not read")
+    ]
+
+
 @pytest.mark.parametrize(
-    "name", ["Batterie Öst", "電池 1", "🔋", 'a "quoted" \\ name', "  blanks  ", "", "e\u0301", "\u202eabc"]
+    "name", ["Batterie Öst", "電池 1", "🔋", 'a "quoted" \\ name', "  blanks  ", "e\u0301", "\u202eabc"]
 )
 def test_any_name_goes_out_as_it_is(name: str) -> None:
     assert delivered([outage("ü-🔋", AT_CUTOFF)], info(**{"ü-🔋": name}))[0] == {
@@ -265,7 +287,7 @@ def rule(rows: Sequence[Outage], known: dict[str, str]) -> list[dict[str, str]]:
     result: list[dict[str, str]] = []
     for row in rows:
         named = {"id": row["id"], "name": known.get(row["id"]), "begin": row["begin"], "end": row["end"]}
-        if row["id"] in known and datetime.fromisoformat(row["begin"]) >= CUTOFF and named not in result:
+        if known.get(row["id"], "").strip() and datetime.fromisoformat(row["begin"]) >= CUTOFF and named not in result:
             result.append(named)
     return result
 

@@ -17,10 +17,12 @@ from pydantic import SecretStr
 
 from etl_assets.core.sources.http.address import checked_key, redirect_target, without_credentials
 from etl_assets.core.sources.http.outcomes import (
+    FORM_RULE,
     MALFORMED_RULE,
     TOO_LONG_RULE,
     Action,
     MalformedAnswer,
+    OtherForm,
     Redactor,
     Rule,
     parse_json,
@@ -412,7 +414,8 @@ class ApiClient:
 
 def malformed(status: int, error: MalformedAnswer) -> Failed:
     """The failure that a success with an unusable body is."""
-    return Failed(f"answered {status} with {error}", MALFORMED_RULE, status=status)
+    rule = FORM_RULE if isinstance(error, OtherForm) else MALFORMED_RULE
+    return Failed(f"answered {status} with {error}", rule, status=status)
 
 
 def _failure_of(state: "RetryCallState") -> Failed:

@@ -88,6 +88,7 @@ STATUS_RULES: tuple[tuple[Container[int], Rule], ...] = (
 _NOT_HTTP = Rule(Action.FAIL, True, "check that {base_url} is an HTTP API")
 
 MALFORMED_RULE = Rule(Action.RETRY, True, "if it lasts, check that {base_url} is the API itself, not a page before it")
+FORM_RULE = Rule(Action.FAIL, True, "compare what {base_url} sends with its documentation: to ask again does not help")
 TOO_LONG_RULE = Rule(Action.FAIL, True, "ask for less at a time, or raise max_body_bytes")
 
 
@@ -122,6 +123,10 @@ class MalformedAnswer(ValueError):
     """A 200 whose body is not what was asked for; the text completes 'the server answered 200 with …'."""
 
 
+class OtherForm(MalformedAnswer):
+    """A body that came whole and is well formed, and is not of the form that is meant: another attempt brings the same."""
+
+
 def _refuse_constant(name: str) -> None:
     raise MalformedAnswer(f"{name}, which JSON does not have")
 
@@ -137,18 +142,23 @@ def parse_json(body: bytes, *, parse_constant: Callable[[str], Any] = _refuse_co
 
     Raises:
         MalformedAnswer: if the body is empty, a page, cut off, or not JSON.
+        OtherForm: if it is several values one after another, or an object has a name twice, of which nobody knows which counts.
     """
     if not body.strip():
         raise MalformedAnswer("an empty body")
     refuse_page(body)
     try:
         text = body.decode(json.detect_encoding(body))
-        return json.loads(text, parse_constant=parse_constant)
+        return json.loads(text, parse_constant=parse_constant, object_pairs_hook=_each_once)
     except MalformedAnswer:
         raise
     except UnicodeDecodeError as error:
         raise MalformedAnswer(f"text that is not {error.encoding} at byte {error.start}") from None
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and text[error.pos] in "[{":
+            raise OtherForm(
+                f"several JSON values one after another (NDJSON), the second at character {error.pos}, where one is expected"
+            ) from None
         fault = error.msg.removesuffix(" starting at")
         cut_off = error.pos >= len(text.rstrip()) or fault == "Unterminated string"
         end = ": it is cut off" if cut_off else ""
@@ -159,6 +169,14 @@ def parse_json(body: bytes, *, parse_constant: Callable[[str], Any] = _refuse_co
         raise MalformedAnswer("JSON with a number of too many digits") from None
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for at, (name, _) in enumerate(pairs) if name in dict(pairs[:at]))
+        raise OtherForm(f"JSON in which an object has the name {twice[:60]!r} twice")
+    return found
+
+
 def refuse_page(body: bytes, *, instead_of: str = "JSON") -> None:
     """Raises MalformedAnswer for HTML or XML: it comes from something in front of the API, not from the API."""
     if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
@@ -166,15 +184,27 @@ def refuse_page(body: bytes, *, instead_of: str = "JSON") -> None:
 
 
 def server_message(body: bytes) -> str:
-    """What the server itself says in an error body (`{"message": …}`), on one line; empty when it says nothing."""
+    """What the server itself says in an error body (`{"message": …}`, a `detail` list of FastAPI's), on one line; empty when it says nothing."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
         return ""
     if not isinstance(content, dict):
         return ""
-    texts = (content.get(name) for name in ("message", "error", "detail"))
+    texts = (_faults_in(content.get(name)) for name in ("message", "error", "detail"))
     return next((" ".join(_printable(text).split()) for text in texts if isinstance(text, str)), "")
+
+
+def _faults_in(said: Any) -> Any:
+    """The faults of a list as FastAPI gives it, each with its place; anything else as it is."""
+    if not isinstance(said, list) or not all(
+        isinstance(fault, dict) and isinstance(fault.get("msg"), str) for fault in said
+    ):
+        return said
+    places = [".".join(map(str, place)) if isinstance(place := fault.get("loc"), list) else "" for fault in said]
+    return "; ".join(
+        f"{place}: {fault['msg']}" if place else fault["msg"] for place, fault in zip(places, said, strict=True)
+    )
 
 
 def _printable(text: str) -> str:
