@@ -26,7 +26,7 @@ INTERVAL = timedelta(minutes=15)
 YEARS = range(2015, 2100)
 
 INSTANT = re.compile(r"[0-9]{14}")
-NAME = re.compile(r"([0-9]{14})\.export\.csv\.zip", re.IGNORECASE)
+NAME = re.compile(r"([0-9]{14})\.export\.csv\.zip", re.IGNORECASE | re.ASCII)
 LEADS_AWAY = re.compile(r"[/\\]|^[A-Za-z]:|^\.{1,2}$")
 REMEDY = "a file of events is named by its begin in UTC, like 20190121220000.export.CSV.zip"
 LONGEST_QUOTE = 60

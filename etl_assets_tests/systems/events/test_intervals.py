@@ -58,7 +58,7 @@ def test_an_instant_that_begins_no_interval_has_no_file(interval: datetime, wron
         ("20190121220000.mentions.CSV.zip", "name"),
         ("20190121220000.translation.export.CSV.zip", "name"),
         ("20190121220000.export.CSV", "name"),
-        ("20190121220000.export.csv.zip", "name"),
+        ("20190121220000.export.c\u017fv.zip", "name"),
         ("20190121.export.CSV.zip", "name"),
         ("２０１９0121220000.export.CSV.zip", "name"),
         ("20190121220000.export.CSV.zip\n", "name"),
