@@ -9,7 +9,10 @@ import pandas as pd
 
 from etl_assets.core.contracts import Contract
 from etl_assets.core.dagster.contract_types import MODE
+from etl_assets.core.database.connections import Database
+from etl_assets.core.slices.heads import NO_HEAD, heads_of, key_of
 from etl_assets.core.slices.inputs import Inputs
+from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Outcome
 
 COUNTS = ("received", "inserted", "updated", "deleted", "unchanged", "deduplicated", "quarantined", "flagged")
@@ -71,11 +74,18 @@ def commits_of_write(outcomes: Sequence[Outcome], inputs: Inputs) -> dict[str, A
     """The commits of a write, and those that it was derived from: what `etl-assets ledger show` has more of."""
     shown = [outcome.commit_id for outcome in outcomes[:SHOWN_COMMITS]]
     more = [f"and {len(outcomes) - SHOWN_COMMITS} more"] if len(outcomes) > SHOWN_COMMITS else []
+    return {"commit": ", ".join([*shown, *more]) or "none", **derived_from(inputs)}
+
+
+def derived_from(inputs: Inputs) -> dict[str, Any]:
+    """The commits that something was derived from; nothing of what was derived from no table."""
     derived = inputs.as_json()
-    return {
-        "commit": ", ".join([*shown, *more]) or "none",
-        **({"derived_from": dg.MetadataValue.json(json.loads(derived))} if derived else {}),
-    }
+    return {"derived_from": dg.MetadataValue.json(json.loads(derived))} if derived else {}
+
+
+def standing_commit(database: Database, slice_: Slice) -> dict[str, Any]:
+    """The commit that stands of a slice which an asset has written by itself."""
+    return {"commit": heads_of(database, [slice_]).get(key_of(slice_), NO_HEAD).commit_id or "none"}
 
 
 def _rows(outcome: Outcome) -> int:

@@ -10,6 +10,7 @@ from etl_assets.core.contracts import Split
 from etl_assets.core.dagster.bodies import classified
 from etl_assets.core.dagster.contract_types import effect, loads, stored
 from etl_assets.core.dagster.database import PostgresResource
+from etl_assets.core.dagster.materialisation import standing_commit
 from etl_assets.errors import PermanentError, PlatformError, combined
 from etl_assets.systems.outages.contracts import (
     DeliveredSiteOutages,
@@ -17,6 +18,7 @@ from etl_assets.systems.outages.contracts import (
     RawSiteInfo,
     SiteDevices,
     SiteOutages,
+    site_slice,
 )
 from etl_assets.systems.outages.delivery import deliver
 from etl_assets.systems.outages.source import OutagesApiResource
@@ -118,6 +120,7 @@ def delivered_site_outages(
             "seconds": round(time.perf_counter() - started, 3),
             "batches": ", ".join(key[:12] for key in delivery.batches) or "none",
             "relation": DeliveredSiteOutages.config.table,
+            **standing_commit(postgres.database, site_slice(DeliveredSiteOutages, site)),
             "watermark": delivery.watermark.isoformat() if delivery.watermark else "none",
         }
         context.add_asset_metadata(metadata, partition_key=site)

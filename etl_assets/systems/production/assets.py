@@ -12,8 +12,9 @@ from etl_assets.core.dagster.bodies import classified
 from etl_assets.core.dagster.broker import BrokerResource
 from etl_assets.core.dagster.contract_types import NO_CONTRACT, RETRIES, effect, loads, stored
 from etl_assets.core.dagster.database import PostgresResource
-from etl_assets.core.dagster.materialisation import as_markdown
+from etl_assets.core.dagster.materialisation import as_markdown, derived_from, standing_commit
 from etl_assets.core.dagster.steps import inputs_of
+from etl_assets.core.slices.slice import Slice
 from etl_assets.systems.production.contracts import (
     METRICS,
     WORKORDERS,
@@ -211,6 +212,7 @@ def correlation_report(
             "dagster/row_count": len(product_correlations),
             "seconds": round(time.perf_counter() - started, 3),
             "relation": str(files.latest_html),
+            **derived_from(inputs_of(context)),
         }
     )
 
@@ -253,6 +255,7 @@ def _drained(
             "seconds": round(seconds, 3),
             "source": done.source or UNKNOWN,
             "relation": stream.contract.config.table,
+            **standing_commit(postgres.database, Slice(stream.contract)),
         }
     )
 

@@ -124,6 +124,8 @@ def test_a_second_run_writes_nothing_and_posts_nothing(small: World, runs: Runs)
     assert metadata(result, "site_outages").items() >= {**UNTOUCHED, "unchanged": 2, "deduplicated": 1}.items()
     assert metadata(result, "delivered_site_outages")["note"] == "nothing to deliver, no POST"
     assert metadata(result, "delivered_site_outages")["watermark"] != "none"
+    (commit,) = small.column("SELECT commit_id FROM etl.heads WHERE asset = 'outages.delivered_site_outages'")
+    assert metadata(result, "delivered_site_outages")["commit"] == commit
     assert small.posts() == 1
     small.assert_books_balance()
 

@@ -76,6 +76,9 @@ def test_a_run_takes_both_streams_to_the_report(world: World) -> None:
     assert "Product 0: " in told["answer"] and "parameter 1 is supported" in told["answer"]
     assert Path(told["report"]).read_text() == Path(told["this_run"]).read_text()
     assert told["dagster/row_count"] == 16
+    heads = {row["asset"]: row["commit_id"] for row in world.rows("SELECT asset, commit_id FROM etl.heads")}
+    assert drained["commit"] == heads["production.metrics"]
+    assert told["derived_from"]["production.product_correlations"] == {"": heads["production.product_correlations"]}
     expected = {(table, "has_rows") for table in TABLES} | {("product_correlations", "ranks_are_complete")}
     expected |= {(table, "no_more_than_the_stream_gave") for table in ("metrics", "workorders")}
     expected |= {(table, "is_current") for table in ("aligned_work_orders", "product_correlations")}
