@@ -23,7 +23,7 @@ STATISTICS = ("mean", "min", "max", "std")
 SHARES = {
     "source and transfer": ("etl_assets.systems.turbines.source", "TurbinesApi.minutes"),
     "of that parsing": ("etl_assets.systems.turbines.source", "read_minutes"),
-    "waiting for the source": ("etl_assets.systems.turbines.assets", "fetched_days"),
+    "waiting for the source": ("etl_assets.systems.turbines.assets", "locked_days"),
     "raw files": ("etl_assets.core.dagster.io_managers", "write_parquet"),
     "computation": ("etl_assets.systems.turbines.transform", "ten_minute_statistics"),
     "writing": ("etl_assets.systems.turbines.assets", "store_days"),
