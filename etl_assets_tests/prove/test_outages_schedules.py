@@ -188,6 +188,17 @@ class Kept(Database):
         super().__init__(url)
         self.free: list[psycopg.Connection[Any]] = []
         self.used: list[psycopg.Connection[Any]] = []
+        # Of locks, the first taken first.
+        self.locks: list[psycopg.Connection[Any]] = []
+
+    @contextlib.contextmanager
+    def spare(self) -> Iterator[psycopg.Connection[Any]]:
+        with super().spare() as connection:
+            self.locks.append(connection)
+            try:
+                yield connection
+            finally:
+                self.locks.remove(connection)
 
     @contextlib.contextmanager
     def connect(self, *, autocommit: bool = False) -> Iterator[psycopg.Connection[Any]]:
@@ -344,7 +355,7 @@ class Schedule:
         """The session of the sender that has the payload ends, and with it its lock; another does its work."""
         self.tally["takeovers"] += 1
         self.steps.left = None
-        self.database.used[-1].close()
+        self.database.locks[0].close()
         faults, self.model.faults = self.model.faults, QUIET
         self.deliver()
         self.model.faults = faults

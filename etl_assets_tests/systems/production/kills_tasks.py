@@ -177,8 +177,10 @@ def _die_with_half_the_rows_loaded() -> None:
 
     def half(self: Cursor, table: str, data: Any, *args: Any, **kwargs: Any) -> Any:
         def batches() -> Any:
-            yield from data.slice(0, data.num_rows // 2).to_batches(max_chunksize=500)
+            rows = data.read_all() if isinstance(data, pa.RecordBatchReader) else data
+            yield from rows.slice(0, rows.num_rows // 2).to_batches(max_chunksize=500)
             die()
+            yield from rows.slice(rows.num_rows // 2).to_batches(max_chunksize=500)
 
         return load(self, table, pa.RecordBatchReader.from_batches(data.schema, batches()), *args, **kwargs)
 
