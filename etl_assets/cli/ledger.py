@@ -1,13 +1,11 @@
 """`etl-assets ledger …`: what was written when, from what, by whom; and to tell a Dagster instance of it."""
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from etl_assets.core import registry
-from etl_assets.errors import ConfigurationError
 from etl_assets.settings import load_settings
 
 if TYPE_CHECKING:
@@ -61,15 +59,10 @@ def report() -> None:
     """Tell the Dagster instance at DAGSTER_HOME of the slices that are stored and that it does not know, or knows under an older key."""
     import dagster as dg
 
+    from etl_assets.core.dagster.instance import instance_at_home
     from etl_assets.definitions import platform_definitions
 
-    try:
-        known = dg.DagsterInstance.get()
-    except dg.DagsterError as error:
-        home = os.environ.get("DAGSTER_HOME")
-        said = "is not set" if not home else f"({home}) has no Dagster instance: {str(error).splitlines()[0]}"
-        raise ConfigurationError(f"DAGSTER_HOME {said}; it says which instance is to be told") from error
-    with known as instance:
+    with instance_at_home() as instance:
         told = 0
         for asset in platform_definitions().assets or ():
             assert isinstance(asset, dg.AssetsDefinition)

@@ -56,6 +56,21 @@ def sync(
 
 
 @app.command()
+def add(sites: list[str] = typer.Argument(help="Sites, as the API names them.", metavar="SITE...")) -> None:
+    """Add sites to the partitions of the Dagster instance at DAGSTER_HOME, as the sensor does with those of OUTAGES_SITES."""
+    from etl_assets.core.dagster.instance import instance_at_home
+    from etl_assets.systems.outages.assets import SITES_NAME
+    from etl_assets.systems.outages.contracts import require_sites
+
+    require_sites(sites)
+    with instance_at_home() as instance:
+        known = set(instance.get_dynamic_partitions(SITES_NAME))
+        instance.add_dynamic_partitions(SITES_NAME, list(dict.fromkeys(sites)))
+    for site in dict.fromkeys(sites):
+        print(f"{site}: {'was there already' if site in known else 'added'}")
+
+
+@app.command()
 def disputed() -> None:
     """List the disputed deliveries, with their outages by place."""
     from etl_assets.core.servers import platform_database

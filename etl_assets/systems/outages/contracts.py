@@ -1,7 +1,10 @@
 """The tables that the outages system owns."""
 
+from collections.abc import Sequence
+
 from etl_assets.core.contracts import Contract, Timestamp, column
 from etl_assets.core.slices.slice import Slice
+from etl_assets.errors import ConfigurationError
 
 DEVICE = "Device of the site, as the API names it"
 BEGIN = "Begin of the outage, the text exactly as received"
@@ -136,7 +139,22 @@ class DeliveryBatches(Contract):
         may_be_empty = True
 
 
+LONGEST_SITE = 200  # a partition of Dagster may have 255 bytes, and a folder is named by it
 CONTRACTS = (RawOutages, RawSiteInfo, SiteDevices, SiteOutages, DeliveredSiteOutages, DeliveryBatches)
+
+
+def require_sites(sites: Sequence[str]) -> None:
+    """Refuse what is no name of a site, before anything is asked or stored under it.
+
+    Raises:
+        ConfigurationError: names the first.
+    """
+    for site in sites:
+        if not site.strip() or len(site) > LONGEST_SITE or not site.isprintable():
+            shown = site if len(site) <= 40 else f"{site[:40]}…"
+            raise ConfigurationError(
+                f"{shown!r} is no name of a site: it has {len(site)} characters; 1 to {LONGEST_SITE} that can be printed are taken"
+            )
 
 
 def site_slice(contract: type[Contract], site: str) -> Slice:

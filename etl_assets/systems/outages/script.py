@@ -15,7 +15,14 @@ from etl_assets.core.slices.session import looked_again
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.writing import Outcome, Write, write_together
 from etl_assets.errors import PlatformError, combined
-from etl_assets.systems.outages.contracts import RawOutages, RawSiteInfo, SiteDevices, SiteOutages, site_slice
+from etl_assets.systems.outages.contracts import (
+    RawOutages,
+    RawSiteInfo,
+    SiteDevices,
+    SiteOutages,
+    require_sites,
+    site_slice,
+)
 from etl_assets.systems.outages.delivery import Delivery, deliver
 from etl_assets.systems.outages.settings import OutagesSettings
 from etl_assets.systems.outages.source import OutagesApi
@@ -68,10 +75,11 @@ def sync_sites(
         database, api: by default those that the settings name.
 
     Raises:
-        ConfigurationError: if a setting is missing; names it.
+        ConfigurationError: if a setting is missing, or a name is none of a site; names it.
         TransientError: if the API or the database stays unavailable; nothing is lost, the next call goes on.
         PermanentError: if the API refuses, or data do not have their shape.
     """
+    require_sites(sites)
     settings = settings or OutagesSettings.load()
     api = api or OutagesApi.from_settings(settings)
     database = database or platform_database(settings)

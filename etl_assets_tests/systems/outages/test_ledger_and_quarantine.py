@@ -91,6 +91,32 @@ def test_an_instance_that_knows_nothing_is_told_once_what_is_stored(
     assert event.asset_materialization.metadata["commit"].value == stands["commit_id"]
 
 
+@pytest.mark.long
+def test_sites_are_added_to_the_partitions_by_a_command(
+    world: World, etl_assets: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert etl_assets("outages", "add", "kiwi") == 2
+    assert "DAGSTER_HOME is not set" in etl_assets.err
+    monkeypatch.setenv("DAGSTER_HOME", f"{tmp_path}")
+    assert etl_assets("outages", "add", "kiwi", SITE, "kiwi") == 0
+    assert etl_assets.out == f"kiwi: added\n{SITE}: added\n"
+    assert etl_assets("outages", "add", "kiwi") == 0
+    assert etl_assets.out == "kiwi: was there already\n"
+    with dg.DagsterInstance.get() as instance:
+        assert set(instance.get_dynamic_partitions("outages_sites")) == {"kiwi", SITE}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("site", ["", "  ", "x" * 300, "a\nb"])
+def test_what_is_no_name_of_a_site_is_refused_before_anything_is_asked(
+    world: World, etl_assets: Command, site: str
+) -> None:
+    for command in ("sync", "add"):
+        assert etl_assets("outages", command, SITE, site) == 2
+        assert "is no name of a site" in etl_assets.err
+    assert world.column("SELECT count(*) FROM etl.heads") == [0]
+
+
 def test_a_table_is_behind_once_its_input_has_been_another_for_longer_than_it_may_be(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
