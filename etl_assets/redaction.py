@@ -15,9 +15,8 @@ _URL_IN_TEXT = re.compile(r"[A-Za-z][\w+.-]*://\S+")
 _QUERY = re.compile(r"[?&#].*", re.DOTALL)
 _PARAMETER = re.compile(r"(?P<begin>[?&;#])(?P<name>[^=?&;#]*=)?(?P<value>[^?&;#]*)")
 _OF_THIS_MACHINE = ("file:", "local:")
-SHORTEST_IN_WORDS = 8
-# A shorter value of a query hides nothing, and may stand anywhere in a text.
-_SHORTEST_VALUE = 4
+# What is shorter hides nothing, and may stand anywhere in a text.
+_SHORTEST = 4
 
 
 def public_url(url: str) -> str:
@@ -41,10 +40,10 @@ def without_secrets(text: str, url: str) -> str:
 def hidden(text: str, secrets: Iterable[str]) -> str:
     """A text in which each secret is `***`; the longest first, since one that contains another must not leave its rest behind.
 
-    A short one is taken out where it stands alone: as a part of words it tells nothing, and its absence would.
+    One of a letter or a few is taken out where it stands alone: as a part of words it tells nothing, and its absence would.
     """
     for secret in sorted({secret for secret in secrets if secret}, key=len, reverse=True):
-        if len(secret) < SHORTEST_IN_WORDS:
+        if len(secret) < _SHORTEST:
             text = re.sub(rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])", HIDDEN, text)
         else:
             text = text.replace(secret, HIDDEN)
@@ -66,9 +65,7 @@ def _secrets(url: str) -> Iterator[str]:
             elif not found["scheme"].lower().startswith("postgres"):
                 yield user  # a token; a database names a role there, which may be the name of anything
             for query in _QUERY.findall(place):
-                yield from (
-                    part["value"] for part in _PARAMETER.finditer(query) if len(part["value"]) >= _SHORTEST_VALUE
-                )
+                yield from (part["value"] for part in _PARAMETER.finditer(query) if len(part["value"]) >= _SHORTEST)
 
 
 def _public(url: re.Match[str]) -> str:

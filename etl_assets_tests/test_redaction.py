@@ -50,8 +50,8 @@ def test_a_text_about_a_url_has_none_of_its_secrets_in_any_spelling(text: str, s
 def test_a_short_secret_is_not_taken_out_of_words() -> None:
     assert hidden("check that k is the key of kingfisher", ["k"]) == "check that *** is the key of kingfisher"
     assert hidden("?key=secret&x", ["secret"]) == "?key=***&x"
-    assert hidden("secretly", ["secret"]) == "secretly"
-    assert hidden("longsecrets", ["longsecret"]) == "***s"
+    assert hidden("monkeys", ["key"]) == "monkeys"
+    assert hidden("the tokens", ["toke"]) == "the ***ns"
 
 
 def test_a_text_without_a_url_stays_as_it_is() -> None:

@@ -53,13 +53,8 @@ def list_command(
             print(json.dumps(entry.as_dict()))
         return
     _print_table(entries)
-    print(
-        f"{len(entries)} of {total} entries"
-        if total
-        else "no entry is chosen"
-        if chosen != Filter()
-        else "nothing is open in quarantine"
-    )
+    nothing = "nothing is open in quarantine" if chosen == Filter() else "no entry is chosen"
+    print(f"{len(entries)} of {total} entries" if total else nothing)
 
 
 @app.command()
