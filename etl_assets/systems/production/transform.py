@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 
 from etl_assets.core.contracts import Column, Contract, Fault, Record, Split
 from etl_assets.core.contracts.arrow import ARROW_TYPES, arrow_schema
-from etl_assets.core.contracts.cast import FIRST_US, LAST_US, NUMBER, cast_column
+from etl_assets.core.contracts.cast import NUMBER, cast_column
 from etl_assets.core.contracts.contract import Kind
+from etl_assets.core.contracts.epoch import instants
 from etl_assets.core.contracts.validation import broken_rules, split_arrow
 from etl_assets.errors import PermanentError
 from etl_assets.systems.production.contracts import Stream
@@ -30,20 +31,16 @@ DOUBTFUL = "doubtful"
 # So many lines at least are read one by one where Arrow refuses one of them; so many at most are divided in the middle.
 FEW_LINES, SECTION_LINES = 16, 1000
 BLOCK_BYTES = 1 << 20
-# From here on a Unix time counts milliseconds: in seconds it would lie beyond the year 5138.
-FIRST_IN_MILLISECONDS = 1e11
 NUMBER_TEXT = re.compile(NUMBER)
-# Beyond every time, and far from the end of 64 bits.
-NEAR_US = 1e18
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def parsed(stream: Stream, lines: bytes, *, first: int) -> Split[pa.Table]:
     """Rows of the stream's table, from lines as its API gives them.
 
-    Numbers may be text. A time is Unix time, in seconds or (from 1e11 on) in milliseconds, or ISO 8601 text with its zone. A
-    value that is null or NaN is NULL. Whatever else is not as the contract says rejects its record: infinity, truth values, a
-    field that is missing or there twice, a record that is no object, a line that is not JSON. Other fields are ignored.
+    Numbers may be text. A time is Unix time (`contracts.epoch`), or ISO 8601 text with its zone. A value that is null or NaN is
+    NULL. Whatever else is not as the contract says rejects its record: infinity, truth values, a field that is missing or
+    there twice, a record that is no object, a line that is not JSON. Other fields are ignored.
 
     Args:
         lines: one record per line: `{"sequence": N, "record": {…}}`, or `{"sequence": N, "text": "…"}` for one that is not JSON.
@@ -70,18 +67,6 @@ def parsed(stream: Stream, lines: bytes, *, first: int) -> Split[pa.Table]:
     rest = _read_each(stream, [text[row : row + 1].rstrip(b"\n") for row in at], [first + row for row in at])
     valid = pa.concat_tables([rows, rest.valid])
     return Split(valid.sort_by(SEQUENCE) if rest.valid.num_rows else rows, rest.records)
-
-
-def instants(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Unix times in seconds or milliseconds as whole microseconds, and which of them are times that everybody can hold."""
-    numbers = np.where(np.isfinite(numbers), numbers, np.inf)
-    units = np.where(np.abs(numbers) >= FIRST_IN_MILLISECONDS, 1_000, 1_000_000)
-    near = np.abs(numbers) < NEAR_US / units
-    numbers = np.where(near, numbers, 0)
-    whole = np.floor(numbers)
-    # The parts apart: together they have more digits than a float.
-    micros = whole.astype(np.int64) * units + np.rint((numbers - whole) * units).astype(np.int64)
-    return micros, near & (micros >= FIRST_US) & (micros <= LAST_US)
 
 
 class _Text:
