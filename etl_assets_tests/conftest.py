@@ -15,6 +15,7 @@ from psycopg import sql
 from etl_assets.core.database.connections import Database
 from etl_assets.core.embedded import EmbeddedBroker, EmbeddedPostgres
 from etl_assets.core.migrations.upgrade import ensure_head
+from etl_assets.systems.turbines.databases import TARGET
 
 PROOFS = Path(__file__).parent / "prove"
 TEMPLATES = {"platform": "template_platform", "target": "template_target"}
@@ -98,6 +99,16 @@ def empty_database_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
     """URL of a database with nothing in it."""
     with _fresh_database(postgres_server, template="template0") as url:
         yield url
+
+
+@pytest.fixture
+def no_default_target(postgres_server: EmbeddedPostgres) -> Iterator[None]:
+    """Beside the databases of this session there is none that turbines take for their target by default, before and after."""
+    with psycopg.connect(postgres_server.create_database("postgres"), autocommit=True) as maintenance:
+        drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(TARGET))
+        maintenance.execute(drop)
+        yield
+        maintenance.execute(drop)
 
 
 @pytest.fixture(scope="session")
