@@ -27,9 +27,9 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "everyday"
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach what the tests start, and no setting what they import.
+    """Let Ctrl-C and a hang-up reach what the tests start, and no setting what they import.
 
-    In the background a shell has Ctrl-C ignored, and every child would inherit that. Partitions begin where settings say, also
+    In the background a shell has Ctrl-C ignored, below nohup a hang-up is, and every child would inherit that. Partitions begin where settings say, also
     those of local servers that somebody has up, when their module is imported.
     """
     for name in [name for name in os.environ if name.startswith(OUR_VARIABLES)]:
@@ -37,6 +37,8 @@ def pytest_configure() -> None:
     os.environ["ETL_DATA_DIR"] = str(Path(__file__).parent / "each-test-has-its-own")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
