@@ -15,6 +15,7 @@ from psycopg import sql
 from etl_assets.core.database.connections import Database
 from etl_assets.core.embedded import EmbeddedBroker, EmbeddedPostgres
 from etl_assets.core.migrations.upgrade import ensure_head
+from etl_assets.systems.turbines.databases import TARGET
 
 PROOFS = Path(__file__).parent / "prove"
 TEMPLATES = {"platform": "template_platform", "target": "template_target"}
@@ -26,9 +27,9 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "everyday"
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach what the tests start, and no setting what they import.
+    """Let Ctrl-C and a hang-up reach what the tests start, and no setting what they import.
 
-    In the background a shell has Ctrl-C ignored, and every child would inherit that. Partitions begin where settings say, also
+    In the background a shell has Ctrl-C ignored, below nohup a hang-up is, and every child would inherit that. Partitions begin where settings say, also
     those of local servers that somebody has up, when their module is imported.
     """
     for name in [name for name in os.environ if name.startswith(OUR_VARIABLES)]:
@@ -36,6 +37,8 @@ def pytest_configure() -> None:
     os.environ["ETL_DATA_DIR"] = str(Path(__file__).parent / "each-test-has-its-own")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -98,6 +101,16 @@ def empty_database_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
     """URL of a database with nothing in it."""
     with _fresh_database(postgres_server, template="template0") as url:
         yield url
+
+
+@pytest.fixture
+def no_default_target(postgres_server: EmbeddedPostgres) -> Iterator[None]:
+    """Beside the databases of this session there is none that turbines take for their target by default, before and after."""
+    with psycopg.connect(postgres_server.create_database("postgres"), autocommit=True) as maintenance:
+        drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(TARGET))
+        maintenance.execute(drop)
+        yield
+        maintenance.execute(drop)
 
 
 @pytest.fixture(scope="session")

@@ -162,7 +162,7 @@ def test_the_demo_refuses_a_database_given_by_url(home: Path) -> None:
 
 @pytest.mark.long
 def test_without_a_database_for_the_turbines_that_of_the_platform_is_migrated_all_the_same(
-    home: Path, empty_database_url: str
+    home: Path, empty_database_url: str, no_default_target: None
 ) -> None:
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         name = connection.info.dbname

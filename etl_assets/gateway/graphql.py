@@ -16,6 +16,7 @@ import anyio
 from etl_assets.core.sources.http.address import without_credentials
 from etl_assets.core.sources.http.client import ApiClient, ApiRefused, ApiUnavailable, Limits
 from etl_assets.core.sources.http.outcomes import MalformedAnswer
+from etl_assets.core.sources.nesting import bounded_nesting
 from etl_assets.gateway.problems import Problem
 from etl_assets.redaction import public_urls
 
@@ -156,8 +157,9 @@ class Graphql:
         with ApiClient("Dagster", self._url, limits=limits) as client:
             text = client.post_json(ENDPOINT, json.dumps(document).encode()).text
         try:
-            answer = json.loads(text)
-        except (ValueError, RecursionError):
+            with bounded_nesting():
+                answer = json.loads(text)
+        except ValueError:
             raise MalformedAnswer("the answer is no JSON: is DAGSTER_GRAPHQL_URL right?") from None
         data = answer.get("data") if isinstance(answer, dict) else None
         if not isinstance(data, dict) or len(data) != 1 or answer.get("errors"):

@@ -20,6 +20,7 @@ from typing import Any
 
 from etl_assets.core.sources.http.client import ApiRefused, Limits
 from etl_assets.core.sources.http.stream import StreamInterrupted
+from etl_assets.core.sources.nesting import bounded_nesting
 from etl_assets.core.sources.streams.broker import Batch, Broker, Foreign, Position, StreamMoved
 from etl_assets.errors import ConfigurationError, PermanentError, PlatformError, TransientError
 from etl_assets.systems.production.contracts import Stream
@@ -451,6 +452,7 @@ def _sequence(line: bytes) -> int | None:
 
 def _document(text: bytes) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        with bounded_nesting():
+            return json.loads(text)
+    except ValueError:
         return None

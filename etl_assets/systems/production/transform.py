@@ -23,6 +23,7 @@ from etl_assets.core.contracts.cast import NUMBER, cast_column
 from etl_assets.core.contracts.contract import Kind
 from etl_assets.core.contracts.epoch import instants
 from etl_assets.core.contracts.validation import broken_rules, split_arrow
+from etl_assets.core.sources.nesting import bounded_nesting
 from etl_assets.errors import PermanentError
 from etl_assets.systems.production.contracts import Stream
 
@@ -267,8 +268,9 @@ def _line(stream: Stream, line: bytes, sequence: int) -> _Line:
 def _load(line: bytes) -> Any:
     """The line as JSON; None if it is not."""
     try:
-        return DECODER.decode(line.decode())
-    except (ValueError, RecursionError):
+        with bounded_nesting():
+            return DECODER.decode(line.decode())
+    except ValueError:
         return None
 
 

@@ -1,7 +1,9 @@
 """Whatever a server sends, a client gives a result or fails with a failure of its own, in bounded time."""
 
+import gc
 import gzip
 import math
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from etl_assets.core.sources.http.client import ApiClient, ApiRefused, ApiUnavailable, Limits
 from etl_assets.core.sources.http.files import FileClient
-from etl_assets.core.sources.http.outcomes import retry_after_s
+from etl_assets.core.sources.http.outcomes import MalformedAnswer, parse_json, retry_after_s
 from etl_assets.core.sources.http.stream import StreamClient
 from etl_assets_tests.core.sources.scripted import ScriptedServer, Step, answer, drip, serving
 from etl_assets_tests.limits import QUICK
@@ -111,6 +113,42 @@ def test_what_a_parser_does_not_expect_is_the_answers_fault_and_says_where() -> 
             client.get_parsed("/x", parse)
     assert "at last: the answer could not be read (ValueError in test_http_hostile.py, line" in str(caught.value)
     assert "s3cret" not in f"{caught.value!r}{caught.value.__cause__!r}{caught.value.__context__!r}"
+
+
+def test_an_answer_of_any_depth_leaves_what_is_closed_meanwhile_alone() -> None:
+    closed: list[int] = []
+    usual = gc.get_threshold()
+    try:
+        # So many objects later garbage is collected: at each depth of the stack, and so at its end too.
+        for number in range(10, sys.getrecursionlimit(), 10):
+            gc.collect(0)
+            gc.set_threshold(number)
+            in_a_cycle: list[object] = [Closing(closed, number)]
+            in_a_cycle.append(in_a_cycle)
+            del in_a_cycle
+            with pytest.raises(MalformedAnswer, match="nested too deeply"):
+                parse_json(b"[" * 100_000)
+    finally:
+        gc.set_threshold(*usual)
+    gc.collect()
+    assert sorted(closed) == list(range(10, sys.getrecursionlimit(), 10))
+
+
+class Closing:
+    """Something whose finaliser needs some of the stack."""
+
+    def __init__(self, closed: list[int], number: int) -> None:
+        self._closed = closed
+        self._number = number
+
+    def __del__(self) -> None:
+        self._close(depth=100)
+
+    def _close(self, *, depth: int) -> None:
+        if depth:
+            self._close(depth=depth - 1)
+        else:
+            self._closed.append(self._number)
 
 
 # What is not

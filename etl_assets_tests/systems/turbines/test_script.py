@@ -617,12 +617,10 @@ def test_a_source_that_is_away_exits_with_1(
 
 
 @pytest.fixture
-def beside(world: World, postgres_server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The name that the target has by default, as long as TURBINES_TARGET_URL is unset; dropped at the end."""
+def beside(world: World, no_default_target: None, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name that the target has by default, as long as TURBINES_TARGET_URL is unset."""
     monkeypatch.delenv("TURBINES_TARGET_URL")
-    yield databases.TARGET
-    with psycopg.connect(postgres_server.create_database("postgres"), autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE IF EXISTS {databases.TARGET} WITH (FORCE)".encode())
+    return databases.TARGET
 
 
 @pytest.mark.long

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
 
+from etl_assets.core.sources.nesting import NestedTooDeeply, bounded_nesting
 from etl_assets.redaction import hidden
 
 MAX_MESSAGE_CHARS = 200
@@ -149,7 +150,8 @@ def parse_json(body: bytes, *, parse_constant: Callable[[str], Any] = _refuse_co
     refuse_page(body)
     try:
         text = body.decode(json.detect_encoding(body))
-        return json.loads(text, parse_constant=parse_constant, object_pairs_hook=_each_once)
+        with bounded_nesting():
+            return json.loads(text, parse_constant=parse_constant, object_pairs_hook=_each_once)
     except MalformedAnswer:
         raise
     except UnicodeDecodeError as error:
@@ -163,8 +165,8 @@ def parse_json(body: bytes, *, parse_constant: Callable[[str], Any] = _refuse_co
         cut_off = error.pos >= len(text.rstrip()) or fault == "Unterminated string"
         end = ": it is cut off" if cut_off else ""
         raise MalformedAnswer(f"invalid JSON ({fault} at character {error.pos} of {len(text)}{end})") from None
-    except RecursionError:
-        raise MalformedAnswer("JSON nested too deeply") from None
+    except NestedTooDeeply as error:
+        raise MalformedAnswer(f"JSON {error}") from None
     except ValueError:
         raise MalformedAnswer("JSON with a number of too many digits") from None
 
@@ -186,8 +188,9 @@ def refuse_page(body: bytes, *, instead_of: str = "JSON") -> None:
 def server_message(body: bytes) -> str:
     """What the server itself says in an error body (`{"message": …}`, a `detail` list of FastAPI's), on one line; empty when it says nothing."""
     try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
+        with bounded_nesting():
+            content = json.loads(body)
+    except ValueError:
         return ""
     if not isinstance(content, dict):
         return ""
