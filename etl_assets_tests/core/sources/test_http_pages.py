@@ -65,7 +65,7 @@ def test_a_page_that_fails_fails_the_whole_and_is_named() -> None:
 def test_all_pages_share_one_deadline() -> None:
     def slow(connection: Any) -> None:
         time.sleep(0.4)
-        connection.sendall(page(1, Link=next_at(f"/outages?page={time.monotonic()}")))
+        connection.sendall(page(time.monotonic(), Link=next_at(f"/outages?page={time.monotonic()}")))
 
     started = time.monotonic()
     with serving(slow) as server, pytest.raises(ApiUnavailable):
@@ -92,15 +92,23 @@ def test_pages_that_lead_in_a_circle_are_refused() -> None:
 
 def test_pages_that_do_not_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "_next_of", lambda page: f"{page.url}x")
-    with serving(page()) as server, client_of(server.url) as client, pytest.raises(ApiRefused) as caught:
+    with serving(*map(page, range(9))) as server, client_of(server.url) as client, pytest.raises(ApiRefused) as caught:
         client.get_pages("/outages", lambda _, body: body, most=7)
     assert "with more than 7 pages: they do not end" in str(caught.value)
     assert len(server.requests) == 7
 
 
+def test_a_page_that_comes_again_and_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "_next_of", lambda page: f"{page.url}x")
+    with serving(page(1), page()) as server, pytest.raises(ApiRefused) as caught:
+        get(server)
+    assert "with the page before once more, and a Link to a next one" in str(caught.value)
+    assert len(server.requests) == 3
+
+
 def test_pages_that_are_too_long_together_are_refused() -> None:
     limits = Limits(max_body_bytes=15)
-    with serving(page("eight", Link=next_at("?2")), page("eight")) as server, pytest.raises(ApiRefused) as caught:
+    with serving(page("eight", Link=next_at("?2")), page("nine.")) as server, pytest.raises(ApiRefused) as caught:
         get(server, limits)
     assert "the body is longer than 15 bytes" in str(caught.value)
 

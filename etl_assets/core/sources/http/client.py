@@ -383,8 +383,9 @@ class ApiClient:
         if len(body) > left:
             what = f"the body is longer than {self._limits.max_body_bytes} bytes"
             raise Failed(what, TOO_LONG_RULE, status=response.status_code)
-        answer = parse(response.headers.get("Content-Type", ""), bytes(body))
-        return answer, pages.after(response, length=len(body))
+        whole = bytes(body)
+        answer = parse(response.headers.get("Content-Type", ""), whole)
+        return answer, pages.after(response, whole)
 
     def _acknowledgement(self, call: Call, response: "requests.Response") -> ApiResponse:
         if response.status_code // 100 != 2:

@@ -30,15 +30,17 @@ class Pages:
         self.length = 0
         self._most = most
         self._seen: list[str] = []
+        self._body: bytes | None = None
         self._rows = 0
 
-    def after(self, page: "requests.Response", *, length: int) -> str | None:
+    def after(self, page: "requests.Response", body: bytes) -> str | None:
         """Where the page behind this one is; None behind the last.
 
         Raises:
             OtherForm: if it is on another origin, or the pages do not end, or are not all rows.
         """
-        self.length += length
+        self.length += len(body)
+        before, self._body = self._body, body
         self._seen.append(page.url)
         there = _next_of(page)
         if there is None:
@@ -49,6 +51,10 @@ class Pages:
             raise OtherForm(f"a Link to a next page on another origin, {_shown(there)}, which is not followed")
         if target in self._seen:
             raise OtherForm(f"a Link to a next page that was read before, {_shown(target)}: its pages do not end")
+        if body == before:
+            raise OtherForm(
+                f"the page before once more, and a Link to a next one, {_shown(target)}: its pages do not end"
+            )
         if len(self._seen) >= self._most:
             many = f"more than {self._most:,} pages: they do not end" if self._most > 1 else "one page of several"
             raise OtherForm(f"{many}; the Link leads to {_shown(target)}")
