@@ -202,7 +202,7 @@ def raw_days(answers: Mapping[str, Minutes], days: Sequence[date], *, columns: S
             # One whose time cannot be told belongs to the first day.
             records[at.date() if at else days[0]].append(named)
         for day, rows in zip(days, _divided(answer.table, days), strict=True):
-            parts[day].append(_raw(rows, turbine=turbine, columns=columns))
+            parts[day].append(raw_rows(rows, turbine=turbine, columns=columns))
     outside = sum(answer.outside for answer in answers.values())
     others = sum(answer.others for answer in answers.values())
     fetched = [FetchedDay(day, Split(pa.concat_tables(parts[day]), records[day])) for day in days]
@@ -220,7 +220,8 @@ def _divided(rows: pa.Table, days: Sequence[date]) -> Iterator[pa.Table]:
     return (rows.slice(start, end - start) for start, end in itertools.pairwise(edges))
 
 
-def _raw(rows: pa.Table, *, turbine: str, columns: Sequence[str]) -> pa.Table:
+def raw_rows(rows: pa.Table, *, turbine: str, columns: Sequence[str]) -> pa.Table:
+    """Minutes of a turbine in the contract of `RawTurbineSignals`, positions from 0."""
     length, schema = rows.num_rows, arrow_schema(RawTurbineSignals)
     cells = {
         **dict(zip(rows.column_names, rows.columns, strict=True)),

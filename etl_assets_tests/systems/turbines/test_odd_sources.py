@@ -9,10 +9,13 @@ import dagster as dg
 import pytest
 
 from etl_assets.cli import run
+from etl_assets.systems.turbines.automation import changed_signals
+from etl_assets.systems.turbines.settings import TurbinesSettings
+from etl_assets.systems.turbines.source import TurbinesApi
 from etl_assets_tests.core.sources.canned import Canned, CannedServer
 from etl_assets_tests.systems.outages.runs import metadata
 from etl_assets_tests.systems.turbines.test_assets import STATISTICS, Job
-from etl_assets_tests.systems.turbines.world import World, at
+from etl_assets_tests.systems.turbines.world import FIRST, World, at
 
 Row = dict[str, Any]
 
@@ -180,6 +183,94 @@ def test_a_value_that_is_none_is_a_number_of_a_signal(world: World, load: Any, m
     code, _, err = load(hour())
     assert code == 2
     assert f"TURBINES_NO_VALUE: '{given}' must be a number, or a signal and a number" in err
+
+
+# A cell that is no number
+
+
+def with_a_bad_cell(number: int) -> Row:
+    return {**good(number), "power": "12,5"} if number == 30 else good(number)
+
+
+def entry_of(world: World) -> str:
+    ((entry, outcome, faults),) = world.query("SELECT id, outcome, faults FROM etl.quarantine", world.database)
+    assert (outcome, json.loads(faults)) == ("flagged", [{"column": "power", "rule": "not a number", "raw": "12,5"}])
+    return str(entry)
+
+
+def power_at_half_past(world: World) -> Any:
+    ((value,),) = world.query(
+        "SELECT max FROM ten_minute WHERE source_signal = 'power' AND timestamp = '2024-05-20T00:30Z'"
+    )
+    return value
+
+
+def test_a_cell_that_is_no_number_is_in_quarantine_and_its_row_stays(world: World, load: Any) -> None:
+    code, _, err = load(hour(with_a_bad_cell))
+    assert (code, err) == (
+        0,
+        "1 row has a value that is no number, and nothing in its place: see `etl-assets quarantine list`\n",
+    )
+    assert loaded_bins(world) == [("", "power", 6, 59, ",gap"), ("", "wind_speed", 6, 60, "")]
+    entry_of(world)
+
+
+def test_a_cell_is_replayed_into_its_row_and_outlives_the_next_load(world: World, load: Any) -> None:
+    load(hour(with_a_bad_cell))
+    entry, rows = entry_of(world), world.raw().num_rows
+    for _ in range(2):
+        assert run(["quarantine", "replay", entry, "--set", "power=1250"]) == 0
+        assert world.raw().num_rows == rows
+        assert world.raw()["power"].null_count == 0
+    code, _, err = load(hour(with_a_bad_cell))
+    assert (code, err) == (0, "")
+    assert loaded_bins(world) == [("", "power", 6, 60, ""), ("", "wind_speed", 6, 60, "")]
+    assert power_at_half_past(world) == 1250
+    assert world.query("SELECT status FROM etl.quarantine", world.database) == [("replayed",)]
+    query = "SELECT received, inserted, unchanged, deduplicated FROM etl.ledger WHERE asset LIKE '%raw%' ORDER BY committed_at DESC"
+    assert world.query(query, world.database)[0] == (61, 0, 60, 1)
+
+
+def test_cells_are_replayed_by_a_filter(world: World, load: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    load(hour(with_a_bad_cell))
+    assert run(["quarantine", "replay", "--column", "power", "--set", "power=1250"]) == 0
+    assert "stored in turbines.raw_turbine_signals" in capsys.readouterr().out
+
+
+def test_a_cell_that_is_no_number_still_is_not_stored(
+    world: World, load: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load(hour(with_a_bad_cell))
+    assert run(["quarantine", "replay", entry_of(world), "--set", "power=much"]) == 1
+    assert "power: not a number" in capsys.readouterr().out
+    assert run(["quarantine", "replay", entry_of(world), "--set", "timestamp=2024-05-21T00:00:00"]) == 1
+    assert world.raw()["power"].null_count == 1
+
+
+def test_a_row_without_a_time_is_replayed_behind_the_others_of_its_turbine(
+    world: World, load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TURBINES", "T01,T02")
+    bad = [{**good(30), "timestamp": "half past"} if number == 30 else good(number) for number in range(60)]
+    assert load(hour(), answer(*bad))[0] == 0
+    ((entry,),) = world.query("SELECT id FROM etl.quarantine", world.database)
+    assert run(["quarantine", "replay", entry, "--set", "timestamp=2024-05-20T00:30:00"]) == 0
+    assert load(hour(), answer(*bad))[2] == ""
+    assert {(turbine, n) for turbine, _, _, n, _ in loaded_bins(world)} == {("T01", 60), ("T02", 60)}
+
+
+@pytest.mark.long
+def test_a_day_with_a_corrected_cell_is_not_loaded_for_ever(
+    world: World, source: CannedServer, definitions: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    source.gives(hour(with_a_bad_cell))
+    job = Job(definitions, instance)
+    assert job().success
+    assert run(["quarantine", "replay", entry_of(world), "--set", "power=1250"]) == 0
+    assert job().success
+    settings = TurbinesSettings.load()
+    assert power_at_half_past(world) == 1250
+    assert changed_signals(settings, TurbinesApi.from_settings(settings), world.database, instance, FIRST) is None
 
 
 # Times and names
