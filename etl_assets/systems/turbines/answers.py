@@ -1,17 +1,15 @@
 """What the turbines' source answers, as minutes.
 
-It answers in JSON or Arrow. Both forms, and the two ways in which JSON is read, end in the same judgement of cells, so that they give
-the same rows. What came in whole over HTTP is still looked at for its own end (that of the array, the stream's mark).
+It answers in JSON or Arrow. Both forms, and the two ways in which JSON is read, end in the same judgement of cells (`cells`), so that
+they give the same rows. What came in whole over HTTP is still looked at for its own end (that of the array, the stream's mark).
 """
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,28 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import json as arrow_json
 
-from etl_assets.core.contracts import Column, Fault, Record
-from etl_assets.core.contracts.cast import Cast, cast_column
-from etl_assets.core.contracts.contract import Kind
-from etl_assets.core.contracts.epoch import instants
 from etl_assets.core.sources.http.outcomes import MalformedAnswer, parse_array, refuse_page
 from etl_assets.errors import ContractError, PermanentError
+from etl_assets.systems.turbines.cells import POSITION, TIMESTAMP, Page, Question, page_of
 from etl_assets.systems.turbines.transform import Minutes
 
-TIMESTAMP, POSITION = "timestamp", "position"
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 # Between two objects of an array: a comma among blanks.
 _GAP = re.compile(rb"}[ \t\r\n]*,[ \t\r\n]*{")
 _TIME_IS_NUMBER = re.compile(rb'"timestamp"[ \t\r\n]*:[ \t\r\n]*([-0-9])?')
-# Fewer digits may be a date.
-_NUMBER = re.compile(r"\s*[+-]?\d{9,20}(\.\d*)?\s*", re.ASCII)
 _BLOCK_BYTES = 1024 * 1024
-_INSTANT = pa.timestamp("us", tz="UTC")
-_VALUE = Column("Value of a signal", kind=Kind.FLOAT, nullable=True)
 _SHOWN = 60
-
-_Cells: TypeAlias = pd.Series | pa.ChunkedArray | pa.Array
 
 
 class UnknownColumns(PermanentError):
@@ -49,53 +37,6 @@ class UnknownColumns(PermanentError):
     def __init__(self, message: str, *, columns: Sequence[str]) -> None:
         super().__init__(message)
         self.columns = tuple(columns)
-
-
-@dataclass(frozen=True)
-class Question:
-    """What an answer is read for.
-
-    Attributes:
-        columns: the signals asked for.
-        start, end: the stretch of time that is wanted, aware; the end is not in it.
-        zone: IANA name of the zone of times that are written without one.
-        request: as messages name it.
-        turbine: the one that is asked for; empty for the only one of a source that knows none.
-        turbine_field: the field in which a row may name its turbine.
-        late: how much later than a minute begins its row is labelled.
-        spelling: how the source spells signals, where it does not as we do.
-    """
-
-    columns: tuple[str, ...]
-    start: datetime
-    end: datetime
-    zone: str
-    request: str
-    turbine: str = ""
-    turbine_field: str = "turbine"
-    late: timedelta = timedelta()
-    spelling: Mapping[str, str] = field(default_factory=dict)
-
-    def spelled(self, column: str) -> str:
-        """A signal as the source spells it."""
-        return self.spelling.get(column, column)
-
-
-@dataclass(frozen=True)
-class Page:
-    """What a page of an answer has.
-
-    Attributes:
-        minutes: of the turbine that is asked for; positions and elements are counted from the page's beginning.
-        columns: those that came, as the source spells them.
-        turbines: how many rows name which turbine.
-        count: all rows.
-    """
-
-    minutes: Minutes
-    columns: Sequence[str]
-    turbines: Counter[str]
-    count: int
 
 
 def minutes_of(pages: Sequence[Page], question: Question) -> Minutes:
@@ -210,7 +151,7 @@ def arrow_page(body: bytes, question: Question) -> Page:
     """The rows in an Arrow IPC stream; as `read_page`."""
     table = _arrow_table(body)
     cells = {name: table[name] for name in table.column_names} if table.num_rows else {}
-    return _page(cells, table.num_rows, lambda row: _as_object(table, row), question)
+    return page_of(cells, table.num_rows, lambda row: _as_object(table, row), question)
 
 
 def quick_page(body: bytes, question: Question) -> Page | None:
@@ -219,7 +160,7 @@ def quick_page(body: bytes, question: Question) -> Page | None:
     if table is None:
         return None
     cells = {name: table[name] for name in table.column_names if table[name].null_count < table.num_rows}
-    page = _page(cells, table.num_rows, lambda _: None, question)
+    page = page_of(cells, table.num_rows, lambda _: None, question)
     return None if page.minutes.records else page
 
 
@@ -236,7 +177,7 @@ def exact_page(body: bytes, question: Question) -> Page:
         name: pd.Series([row.get(name) for row in objects], dtype=object) if name in wanted else pa.nulls(0)
         for name in names
     }
-    return _page(cells, len(objects), lambda row: elements[row], question)
+    return page_of(cells, len(objects), lambda row: elements[row], question)
 
 
 def _arrow_table(body: bytes) -> pa.Table:
@@ -318,158 +259,3 @@ def _as_lines(body: bytes) -> bytes | None:
     # To count one byte is several times as fast as to count the few of a gap.
     gaps = lines.count(b"\n") if b"\n" not in body else body.count(found[0]) if found else 0
     return lines if body.count(b"{") == body.count(b"}") == gaps + 1 else None
-
-
-# Cells
-
-
-def _page(cells: Mapping[str, _Cells], count: int, element: Callable[[int], Any], question: Question) -> Page:
-    """Judge cells by the rules of the contracts.
-
-    Rows of other turbines, and outside of the time asked for, are left out, bad ones among them too.
-
-    Args:
-        cells: by column as the source spells it; of all that came, also of those that are not asked for.
-        count: rows.
-        element: what came for a row.
-    """
-    nothing = pa.nulls(count)
-    names = _turbines(cells.get(question.turbine_field, nothing))
-    mine = pc.fill_null(pc.equal(names, question.turbine), True) if question.turbine else pa.repeat(True, count)
-    casts = {TIMESTAMP: _instants(cells.get(TIMESTAMP, nothing), question)}
-    for name in question.columns:
-        casts[name] = _value(cells.get(question.spelled(name), nothing), name, question)
-    at = casts[TIMESTAMP].values
-    start, end = (pa.scalar(bound, _INSTANT) for bound in (question.start, question.end))
-    # A row whose time cannot be told may belong here.
-    inside = pc.fill_null(pc.and_(pc.greater_equal(at, start), pc.less(at, end)), True)
-    wanted = pc.and_(inside, mine).to_numpy(zero_copy_only=False)
-    timed = at.is_valid().to_numpy(zero_copy_only=False)
-    faults = _faults(casts, np.flatnonzero(wanted & ~timed).tolist())
-    bad = [row for row in sorted(faults) if wanted[row]]
-    columns = {name: cast.values for name, cast in casts.items()}
-    table = pa.table({**columns, POSITION: np.arange(count, dtype=np.int64)}).filter(pa.array(wanted & timed))
-    minutes = Minutes(
-        table,
-        int(np.count_nonzero(mine.to_numpy(zero_copy_only=False) & ~wanted)),
-        [_record(row, element(row), faults[row], question, "flagged" if timed[row] else "rejected") for row in bad],
-        at.take(pa.array(bad, pa.int64())).to_pylist(),
-        count - pc.sum(mine, min_count=0).as_py(),
-    )
-    named = {one["values"]: one["counts"] for one in names.drop_null().value_counts().to_pylist()}
-    return Page(minutes, list(cells), Counter(named), count)
-
-
-def _faults(casts: Mapping[str, Cast], without_time: Iterable[int]) -> dict[int, list[tuple[str, str]]]:
-    """The faults of each row that has any: column and rule, that of the time first."""
-    faults: dict[int, list[tuple[str, str]]] = defaultdict(list)
-    for row in without_time:
-        faults[row].append((TIMESTAMP, casts[TIMESTAMP].faults.get(row, "required")))
-    for name, cast in casts.items():
-        for row, rule in cast.faults.items() if name != TIMESTAMP else ():
-            faults[row].append((name, rule))
-    return faults
-
-
-def _turbines(cells: _Cells) -> pa.Array:
-    """The names of turbines as text."""
-    if not isinstance(cells, pd.Series) and pa.types.is_null(cells.type):
-        return pa.nulls(len(cells), pa.string())
-    if not isinstance(cells, pd.Series) and pa.types.is_string(cells.type):
-        names = cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
-        return pc.if_else(pc.equal(names, ""), None, names)
-    return pa.array(map(_name, cells.tolist() if isinstance(cells, pd.Series) else cells.to_pylist()), pa.string())
-
-
-def _name(cell: Any) -> str | None:
-    if cell is None or cell == "" or cell != cell:
-        return None
-    text = str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
-    return text.encode("utf-8", "replace").decode()
-
-
-def _value(cells: _Cells, name: str, question: Question) -> Cast:
-    """Values of a signal; what is no number, or infinite, is NULL and a fault."""
-    cast = _cast(cells, _VALUE, name, question)
-    infinite = pc.fill_null(pc.is_inf(cast.values), False)
-    if not pc.any(infinite, min_count=0).as_py():
-        return cast
-    faults = dict.fromkeys(np.flatnonzero(infinite).tolist(), "finite")
-    return Cast(pc.if_else(infinite, None, cast.values), {**faults, **cast.faults})
-
-
-def _instants(cells: _Cells, question: Question) -> Cast:
-    """When the minutes begin, in UTC. Numbers are Unix times; an offset in a text wins over the source's zone."""
-    column = Column("Time of a row", zone=question.zone, kind=Kind.TIMESTAMP)
-    numbers = _numbers(cells)
-    if numbers is None:
-        cast = _cast(_alike(cells), column, TIMESTAMP, question)
-        if cast.faults and not isinstance(cells, pd.Series) and pa.types.is_string(cells.type):
-            # Numbers may be among the texts.
-            return _instants(pd.Series(cells.to_pylist(), dtype=object), question)
-    else:
-        micros, good = instants(numbers)
-        is_number = ~np.isnan(numbers)
-        texts = cells.mask(is_number, None) if isinstance(cells, pd.Series) else pa.nulls(len(numbers))
-        read = _cast(texts, column, TIMESTAMP, question)
-        known = pa.array(micros, mask=~(is_number & good)).cast(_INSTANT)
-        beyond = dict.fromkeys(np.flatnonzero(is_number & ~good).tolist(), "not a time")
-        cast = Cast(pc.coalesce(known, read.values), {**beyond, **read.faults})
-    if not question.late:
-        return cast
-    return Cast(pc.subtract(cast.values, pa.scalar(question.late, pa.duration("us"))), cast.faults)
-
-
-def _alike(cells: _Cells) -> _Cells:
-    """Text that is written alike as times, in one go."""
-    text: Any = cells
-    if isinstance(cells, pd.Series):
-        with suppress(pa.ArrowException, UnicodeEncodeError, TypeError):
-            text = pa.array(cells, pa.string())
-    if not isinstance(text, pd.Series) and pa.types.is_string(text.type):
-        for kind in (pa.timestamp("us"), _INSTANT):
-            with suppress(pa.ArrowInvalid):
-                return text.cast(kind)
-    return cells
-
-
-def _numbers(cells: _Cells) -> np.ndarray | None:
-    """The numbers among cells, NaN for any other; None if there are none."""
-    if isinstance(cells, pd.Series):
-        found = np.array([_number(cell) for cell in cells], dtype=np.float64)
-        return None if np.isnan(found).all() else found
-    if pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type):
-        return np.asarray(pc.fill_null(cells.cast(pa.float64(), safe=False), np.nan))
-    return None
-
-
-def _number(cell: Any) -> float:
-    is_number = isinstance(cell, (int, float)) and not isinstance(cell, bool)
-    try:
-        return float(cell) if is_number or (isinstance(cell, str) and _NUMBER.fullmatch(cell)) else np.nan
-    except OverflowError:
-        return np.inf
-
-
-def _cast(cells: _Cells, column: Column, name: str, question: Question) -> Cast:
-    try:
-        return cast_column(cells, column)
-    except ContractError as error:
-        text = str(error).replace("column ", f"column {name}", 1)
-        raise ContractError(f"turbines API, {question.request}: {text}") from None
-
-
-def _record(
-    row: int,
-    element: Any,
-    faults: Sequence[tuple[str, str]],
-    question: Question,
-    outcome: Literal["rejected", "flagged"],
-) -> Record:
-    source = f"{question.request}, element {row}"
-    if not isinstance(element, dict):
-        return Record((Fault("element", "not an object", element),), {"element": element}, source)
-    found = tuple(
-        Fault(spelled, rule, element.get(spelled)) for spelled, rule in ((question.spelled(n), r) for n, r in faults)
-    )
-    return Record(found, element, source, outcome)

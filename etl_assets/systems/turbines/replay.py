@@ -13,7 +13,8 @@ from etl_assets.core.contracts import Split
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.contracts.validation import to_frame
 from etl_assets.core.slices.raw_rows import Replay
-from etl_assets.systems.turbines.answers import POSITION, Question, exact_page
+from etl_assets.systems.turbines.answers import exact_page
+from etl_assets.systems.turbines.cells import POSITION, Question
 from etl_assets.systems.turbines.contracts import SIGNALS, RawTurbineSignals
 from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.transform import DAY, SEPARATOR, midnight, raw_rows

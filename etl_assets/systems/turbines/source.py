@@ -12,15 +12,8 @@ from etl_assets.core.prefetch import prefetched
 from etl_assets.core.slices.lock import Lock
 from etl_assets.core.sources.http.client import ApiClient, ApiRefused, Limits
 from etl_assets.errors import ConfigurationError
-from etl_assets.systems.turbines.answers import (
-    ARROW_STREAM,
-    POSITION,
-    TIMESTAMP,
-    Question,
-    UnknownColumns,
-    minutes_of,
-    read_page,
-)
+from etl_assets.systems.turbines.answers import ARROW_STREAM, UnknownColumns, minutes_of, read_page
+from etl_assets.systems.turbines.cells import POSITION, TIMESTAMP, Question
 from etl_assets.systems.turbines.contracts import SIGNALS, RawTurbineSignals
 from etl_assets.systems.turbines.settings import TurbinesSettings
 from etl_assets.systems.turbines.transform import DAY, FetchedDay, Minutes, day_slice, midnight, raw_days, stretches

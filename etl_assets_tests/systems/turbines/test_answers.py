@@ -18,7 +18,6 @@ from etl_assets.errors import ContractError, PermanentError
 from etl_assets.systems.turbines.answers import (
     ARROW_STREAM,
     END_OF_STREAM,
-    Question,
     UnknownColumns,
     arrow_page,
     exact_page,
@@ -26,6 +25,7 @@ from etl_assets.systems.turbines.answers import (
     quick_page,
     read_page,
 )
+from etl_assets.systems.turbines.cells import Question
 from etl_assets.systems.turbines.transform import Minutes
 
 DAY = datetime(2024, 5, 20, tzinfo=UTC)

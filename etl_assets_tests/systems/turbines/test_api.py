@@ -169,6 +169,27 @@ def test_what_an_asking_around_a_change_of_the_clocks_brings_too_much_is_left_ou
     assert minutes.outside == 1
 
 
+def test_a_source_that_labels_minutes_by_their_end_is_asked_a_minute_later(source: Source) -> None:
+    source.says(json.dumps([{"timestamp": "2024-05-21T00:00:00", "power": 1}]).encode())
+    api = TurbinesApi(source.url, late=timedelta(minutes=1))
+    minutes = api.minutes(start=START, end=START + timedelta(days=1), columns=["power"])
+    assert (source.asked("start_timestamp"), source.asked("end_timestamp")) == (
+        ["2024-05-20T00:01:00"],
+        ["2024-05-21T00:01:00"],
+    )
+    assert minutes.table["timestamp"].to_pylist() == [START + timedelta(minutes=1439)]
+
+
+def test_a_signal_is_asked_for_as_the_source_spells_it_from_the_second_time_on(source: Source) -> None:
+    source.says(json.dumps([{"timestamp": "2024-05-20T00:00:00", "power": 1, "ambient_temprature": 9}]).encode())
+    api = TurbinesApi(source.url)
+    for requests in (2, 3):
+        minutes = api.minutes(start=START, end=START + timedelta(days=1), columns=["power", "ambient_temperature"])
+        assert minutes.table["ambient_temperature"].to_pylist() == [9.0]
+        assert len(source.requests) == requests
+        assert source.asked("columns") == ["power", "ambient_temprature"]
+
+
 def test_times_may_be_given_in_any_zone(source: Source) -> None:
     east = START.astimezone(timezone(timedelta(hours=5)))
     TurbinesApi(source.url).minutes(start=east, end=east + timedelta(days=1), columns=["power"])
