@@ -72,8 +72,8 @@ def store_days(
     for day, of_day in of_days:
         pairs = tuple((turbine, column) for turbine, found in of_day.items() for column in found)
         signals = sorted(ids[*pair, what] for pair in pairs for what in STATISTICS)
-        of_data = day_slice(Data, day, {"signal_id": OneOf(tuple(signals))})
-        of_bins = day_slice(Bin, day, {"turbine": Combinations(("turbine", "source_signal"), pairs)})
+        of_data = day_slice(Data, day, signal_id=OneOf(tuple(signals)))
+        of_bins = day_slice(Bin, day, turbine=Combinations(("turbine", "source_signal"), pairs))
         rows = rows_of_day(bins, day)
         given += [(rows_of_day(data, day), of_data), (rows, of_bins)]
         counts.append(rows.group_by(["timestamp", "turbine"]).aggregate([]).num_rows)

@@ -136,9 +136,9 @@ def midnight(day: date) -> datetime:
     return datetime.combine(day, time(), tzinfo=UTC)
 
 
-def day_slice(contract: type[Contract], day: date, bounds: Mapping[str, OneOf | Combinations] | None = None) -> Slice:
+def day_slice(contract: type[Contract], day: date, **bounds: OneOf | Combinations) -> Slice:
     """The rows of a day, or those of them that other columns choose."""
-    return Slice(contract, day.isoformat(), {"timestamp": Span(midnight(day), midnight(day + DAY)), **(bounds or {})})
+    return Slice(contract, day.isoformat(), {"timestamp": Span(midnight(day), midnight(day + DAY)), **bounds})
 
 
 def rows_of_day(rows: pa.Table, day: date) -> pa.Table:
