@@ -22,7 +22,7 @@ STATISTICS = ("mean", "min", "max", "std")
 # What is timed, by share: module and name. A generator is timed while it works.
 SHARES = {
     "source and transfer": ("etl_assets.systems.turbines.source", "TurbinesApi.minutes"),
-    "of that parsing": ("etl_assets.systems.turbines.source", "read_minutes"),
+    "of that parsing": ("etl_assets.systems.turbines.source", "read_page"),
     "waiting for the source": ("etl_assets.systems.turbines.assets", "locked_days"),
     "raw files": ("etl_assets.core.dagster.io_managers", "write_parquet"),
     "computation": ("etl_assets.systems.turbines.transform", "ten_minute_statistics"),

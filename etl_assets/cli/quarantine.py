@@ -83,13 +83,15 @@ def replay_command(
 ) -> None:
     """Judge rows anew, after a correction of the contract or of the row, and store those that pass; each once."""
     from etl_assets.core.slices.files import ParquetRoot
+    from etl_assets.core.slices.raw_rows import replay_of
     from etl_assets.core.slices.replay import replay
 
     database, root = _database(), ParquetRoot(load_settings().storage_url)
     corrected = dict(_correction(text) for text in corrections)
     chosen = _chosen(database, entries, asset, partition, "open", column, rule, containing, None)
-    # Flagged rows are in their table, and superseded ones are not to be: whoever names one by its id is told.
-    chosen = chosen if entries else [entry for entry in chosen if entry.outcome == "rejected"]
+    if not entries:
+        # Of others the rows are in their table, or are not to be: whoever names one by its id is told.
+        chosen = [one for one in chosen if replay_of(one.asset).takes(one.outcome)]
     failures: list[PlatformError] = []
     became: Counter[str] = Counter()
     for entry in chosen:

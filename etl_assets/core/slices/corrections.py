@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from psycopg import sql
 
-from etl_assets.core.contracts import Contract, Record, Timestamp, column
+from etl_assets.core.contracts import Contract, Record, Split, Timestamp, column
 from etl_assets.core.contracts.arrow import arrow_schema
+from etl_assets.core.database.connections import Database
+from etl_assets.core.slices.difference import Rows
 from etl_assets.core.slices.quarantine import entry_of
-from etl_assets.core.slices.raw_rows import judged
+from etl_assets.core.slices.raw_rows import judged, replay_of
+from etl_assets.core.slices.session import Session
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.transaction import Transaction, names
 
@@ -44,7 +47,8 @@ class Corrected(NamedTuple):
     """What corrections make of rejected rows.
 
     Attributes:
-        rows: to be loaded with the others, in the contract's schema; None for none.
+        rows: to be loaded behind the others, in the contract's schema; None for none. One that was stored without a cell has the key of
+            that row, and so takes its place.
         records: those that nobody has corrected.
         repeated: rejected rows whose correction was applied before in the same load.
     """
@@ -71,7 +75,8 @@ class Corrector:
         Args:
             beside: the rows that they will stand beside.
         """
-        if not any(record.outcome == "rejected" for record in records):
+        takes = replay_of(self._slice.contract.config.table).takes
+        if not any(takes(record.outcome) for record in records):
             return Corrected(None, records)
         known = self._known(transaction)
         if not known:
@@ -101,6 +106,18 @@ class Corrector:
             "SELECT id, corrected FROM etl.corrections WHERE closed_at IS NULL AND asset = {} AND partition = {}"
         ).format(sql.Literal(self._slice.contract.config.table), sql.Literal(self._slice.name))
         return {row["id"]: json.loads(row["corrected"]) for row in transaction.rows(query).to_pylist()}
+
+
+def with_corrections(database: Database, slice_: Slice, given: Split[pa.Table]) -> pa.Table:
+    """The rows that a load would store, were it done now: those that keep the contract, and those that have been corrected.
+
+    Raises:
+        TransientError: if the database stays unavailable.
+    """
+    with Session(database) as session, session.transaction() as transaction:
+        found = Corrector(slice_).applied(transaction, given.records, beside=given.valid).rows
+    rows = given.valid if found is None else pa.concat_tables([given.valid, found])
+    return Rows(rows, slice_.contract.config.key).table
 
 
 def insert_correction(

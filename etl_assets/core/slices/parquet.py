@@ -195,12 +195,13 @@ class FileLoad:
             file = f"{self._commit_id}.parquet"
             write_table(filesystem, f"{self._root.folder(self._given.slice)}/{file}", rows.table, content_hash)
         left_out = rows.duplicates + found.repeated + self._given.deduplicated
+        quarantined = sum(record.outcome != "flagged" for record in found.records)
         return Loaded(
             Change(unchanged=count, deduplicated=left_out)
             if same
             else Change(inserted=count, deleted=before[0], deduplicated=left_out),
-            received=table.num_rows + self._given.rejected + self._given.deduplicated,
-            quarantined=sum(record.outcome != "flagged" for record in found.records),
+            received=whole.num_rows + quarantined + found.repeated + self._given.deduplicated,
+            quarantined=quarantined,
             records=found.records,
             size=whole.nbytes,
             content_hash=content_hash,

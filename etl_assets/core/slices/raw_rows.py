@@ -28,6 +28,8 @@ class Replay:
         read_raw: makes a row of the table of the raw record; None where the raw record is the row.
         reload: why a row is not replayed but its source loaded again, with `{entry}` for the entry; None where it is replayed.
         fixed: fields that cannot be corrected, with the reason.
+        cells: flagged entries are of rows that are stored without the cells at fault: `read_raw` gives such a row its key, and a replay puts
+            it in its place.
         sequence: column by which of two records of a key the later one counts; None where the one that was written later does.
         beside: what is written in the same transaction.
     """
@@ -35,8 +37,13 @@ class Replay:
     read_raw: RawReader | None = None
     reload: str | None = None
     fixed: Mapping[str, str] = field(default_factory=dict)
+    cells: bool = False
     sequence: str | None = None
     beside: "Callable[[Entry], Sequence[Part]]" = lambda _: ()
+
+    def takes(self, outcome: str) -> bool:
+        """Whether entries of an outcome can be replayed."""
+        return outcome == "rejected" or (self.cells and outcome == "flagged")
 
     def require(self, entry: "Entry", corrections: Mapping[str, object]) -> None:
         """Refuse what the next load of its source would take away again, and a correction of what is fixed.
@@ -51,11 +58,11 @@ class Replay:
                 raise ConfigurationError(f"{entry.id} {reason.format(entry=entry)}")
 
 
-def replay_of(contract: type[Contract]) -> Replay:
+def replay_of(table: str) -> Replay:
     """How rows of a table are replayed, by its system."""
-    owner = owner_of(contract.config.table)
+    owner = owner_of(table)
     known: Mapping[str, Replay] = owner.part("replay", "REPLAYS", {}) if owner else {}
-    return known.get(contract.config.table, Replay())
+    return known.get(table, Replay())
 
 
 def judged(
@@ -66,7 +73,7 @@ def judged(
     Args:
         beside: the rows that they will stand with.
     """
-    read = replay_of(contract).read_raw
+    read = replay_of(contract.config.table).read_raw
     if read is None:
         columns = {name: pd.Series([row.get(name) for row in raw], dtype=object) for name in contract.columns}
         form = split(contract, pd.DataFrame(columns), raw=raw, source=source)

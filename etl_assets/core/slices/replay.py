@@ -93,7 +93,7 @@ def _replayed(
     who: str,
     reason: str | None,
 ) -> Replayed:
-    how = replay_of(contract)
+    how = replay_of(contract.config.table)
     how.require(entry, corrections)
     slice_ = Slice(contract, entry.partition)
     write = Write("replay", source=f"replay of {entry.id}", remark=reason)
@@ -163,23 +163,25 @@ class _Stored:
                 f"{entry.id} is gone: its source ({entry.source}) was read again without it, or given up, so there is nothing to"
                 " store"
             )
-        if entry.outcome != "rejected":
+        if not self._how.takes(entry.outcome):
             raise PermanentError(f"{entry.id} was {entry.outcome}, not rejected: there is nothing to store")
         if entry.status in ("replayed", "superseded"):
             raise _NothingToStore(Replayed(entry, "done" if entry.status == "replayed" else "superseded"))
 
     def _into_file(self, there: pa.Table, row: pa.Table) -> Loaded:
         key = self._slice.contract.config.key
-        if key and there.join(row.select(list(key)), list(key), join_type="left semi").num_rows:
+        is_there = bool(key and there.join(row.select(list(key)), list(key), join_type="left semi").num_rows)
+        if is_there and not self._how.cells:
             # Of the load that rejected the row, or of a later one.
             self.outcome = "superseded"
             return Loaded(Change(deduplicated=1), 1, head_stays=True)
         filesystem, _ = self._root.filesystem()
-        whole = pa.concat_tables([there, row])
+        whole = Rows(pa.concat_tables([there, row]), key).table
         content_hash = hash_of(whole)
         file = f"{self.commit_id}.parquet"
         write_table(filesystem, f"{self._root.folder(self._slice)}/{file}", whole, content_hash)
-        return Loaded(Change(inserted=1), 1, size=row.nbytes, content_hash=content_hash, file=file, rows=whole.num_rows)
+        change = Change(updated=1) if is_there else Change(inserted=1)
+        return Loaded(change, 1, size=row.nbytes, content_hash=content_hash, file=file, rows=whole.num_rows)
 
     def _into_table(self, transaction: Transaction, row: pa.Table) -> Loaded:
         contract = self._slice.contract

@@ -34,6 +34,14 @@ class OneOf:
 
 
 @dataclass(frozen=True)
+class Combinations:
+    """Any of some values of several columns together, at least one; kept under the name of the first column."""
+
+    columns: tuple[str, ...]
+    values: tuple[tuple[Value, ...], ...]
+
+
+@dataclass(frozen=True)
 class Slice:
     """A whole table, or the rows of it that belong to one partition.
 
@@ -46,7 +54,7 @@ class Slice:
 
     contract: type[Contract]
     name: str = ""
-    bounds: Mapping[str, Value | OneOf | Span] = field(default_factory=dict)
+    bounds: Mapping[str, Value | OneOf | Combinations | Span] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.contract.config.table}[{self.name}]" if self.name else self.contract.config.table
@@ -62,6 +70,13 @@ class Slice:
             elif isinstance(bound, OneOf):
                 values = sql.SQL(", ").join(map(sql.Literal, bound.values))
                 parts.append(sql.SQL("{c} IN ({values})").format(c=c, values=values))
+            elif isinstance(bound, Combinations):
+                identifiers = [
+                    sql.Identifier(relation, one) if relation else sql.Identifier(one) for one in bound.columns
+                ]
+                rows = [sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Literal, row))) for row in bound.values]
+                both = sql.SQL("({}) IN ({})")
+                parts.append(both.format(sql.SQL(", ").join(identifiers), sql.SQL(", ").join(rows)))
             else:
                 parts.append(sql.SQL("{c} = {value}").format(c=c, value=sql.Literal(bound)))
         return sql.SQL(" AND ").join(parts) if parts else sql.SQL("TRUE")
@@ -113,6 +128,10 @@ def inside(table: pa.Table, slice_: Slice) -> np.ndarray:
     """For each row whether it belongs to the slice."""
     found = np.ones(table.num_rows, dtype=bool)
     for name, bound in slice_.bounds.items():
+        if isinstance(bound, Combinations):
+            cells = pd.MultiIndex.from_arrays([table[one].to_pandas() for one in bound.columns])
+            found &= pd.MultiIndex.from_tuples(bound.values).get_indexer(cells) >= 0
+            continue
         bounds = bound.values if isinstance(bound, OneOf) else (bound,)
         found &= _numbers(table[name], bounds) >= 0
     return found

@@ -31,7 +31,7 @@ from etl_assets.core.slices.lock import locked
 from etl_assets.core.slices.merging import Change
 from etl_assets.core.slices.quarantine import settle_entries, supersede_entries
 from etl_assets.core.slices.session import Session
-from etl_assets.core.slices.slice import OneOf, Slice, assign, divide
+from etl_assets.core.slices.slice import Combinations, OneOf, Slice, assign, divide
 from etl_assets.core.slices.transaction import Transaction, refuse_drift
 from etl_assets.errors import ContractError, PermanentError, TransientError
 
@@ -324,7 +324,7 @@ def settling(slice_: Slice, how: Write, corrector: Corrector, commit_id: str) ->
 
     A write that adds to the slice says nothing of what it does not meet.
     """
-    part_of_it = any(isinstance(bound, OneOf) for bound in slice_.bounds.values())
+    part_of_it = any(isinstance(bound, OneOf | Combinations) for bound in slice_.bounds.values())
     if how.mode not in WHOLE or part_of_it:
         return lambda _: None
     partial = slice_.contract.config.partial_loads

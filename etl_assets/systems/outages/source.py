@@ -1,8 +1,8 @@
 """The outage API as Python calls and as a Dagster resource; retries, deadlines and classification are the client's."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
@@ -17,7 +17,7 @@ from etl_assets.core.sources.http.client import (
     ConflictError,
     Limits,
 )
-from etl_assets.errors import ContractError
+from etl_assets.core.sources.http.outcomes import OtherForm, described, parse_json
 from etl_assets.systems.outages.settings import OutagesSettings
 
 
@@ -72,28 +72,21 @@ class OutagesApi:
         """All outages of all sites, as received.
 
         Raises:
-            ApiUnavailable, ApiRefused: as the client classifies.
-            ContractError: if the answer is no array.
+            ApiUnavailable, ApiRefused: as the client classifies; what is no array is refused.
         """
-        answer = self._client.get_json("/outages")
-        if not isinstance(answer, list):
-            raise ContractError(f"outages API answered GET /outages with {_kind(answer)}, not with an array")
-        return answer
+        return self._client.get_array("/outages")
 
     def site_info(self, site: str) -> Mapping[str, Any]:
-        """One site with its devices, as received.
+        """One site with its devices, as received; the devices of all its pages.
 
         Raises:
             ApiUnavailable, ApiRefused: as the client classifies.
-            ContractError: if the answer is not about that site or has no array of devices.
+            ApiRefused: also for an answer that is not about that site or has no array of devices.
         """
-        path = f"/site-info/{quote(site, safe='')}"
-        answer = self._client.get_json(path)
-        if not isinstance(answer, dict) or not isinstance(answer.get("devices"), list):
-            raise ContractError(f"outages API answered GET {path} with {_kind(answer)} without an array of devices")
-        if answer.get("id") != site:
-            raise ContractError(f"outages API answered GET {path} with the site {answer.get('id')!r}")
-        return answer
+        first, *more = self._client.get_pages(
+            f"/site-info/{quote(site, safe='')}", lambda _, body: _site_info(body, site)
+        )
+        return {**first, "devices": list(chain(first["devices"], *(page["devices"] for page in more)))}
 
     def deliver(self, site: str, body: str, *, batch_key: str) -> ApiResponse:
         """Post a batch; the key makes a repeated post of the same batch have no second effect.
@@ -138,9 +131,13 @@ class OutagesApi:
             raise
 
 
-def _kind(answer: Any) -> str:
-    names = {dict: "an object", list: "an array", str: "text", type(None): "null"}
-    return names.get(type(answer), json.dumps(answer)[:40])
+def _site_info(body: bytes, site: str) -> dict[str, Any]:
+    answer = parse_json(body)
+    if not isinstance(answer, dict) or not isinstance(answer.get("devices"), list):
+        raise OtherForm(f"{described(answer)} without an array of devices")
+    if answer.get("id") != site:
+        raise OtherForm(f"the site {answer.get('id')!r}")
+    return answer
 
 
 class OutagesApiResource(dg.ConfigurableResource[Any]):

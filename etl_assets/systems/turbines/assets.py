@@ -1,7 +1,7 @@
 """The assets of the turbines system: wiring, and the metadata of what they have stored."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -26,9 +26,17 @@ from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS, Data, RawTurb
 from etl_assets.systems.turbines.databases import StoredDay, store_days, turbines_target
 from etl_assets.systems.turbines.page import ALTERNATIVE, DAYS_DRAWN, DayPage, write_day_page
 from etl_assets.systems.turbines.settings import TurbinesSettings
-from etl_assets.systems.turbines.source import TurbinesApi, locked_days
+from etl_assets.systems.turbines.source import TurbinesApi, known_columns, locked_days
 from etl_assets.systems.turbines.statistics import summary
-from etl_assets.systems.turbines.transform import Statistics, day_slice, rows_of_day, statistics_of
+from etl_assets.systems.turbines.transform import (
+    Statistics,
+    day_slice,
+    left_out,
+    nothing_of,
+    rows_of_day,
+    statistics_of,
+    with_empty,
+)
 
 # How many steps may call the API at once is set by `dagster instance concurrency set turbines_api N`.
 API_POOL = "turbines_api"
@@ -83,6 +91,14 @@ class Columns(dg.Config):
     columns: list[str] = Field(list(DEFAULT_COLUMNS), description="Signals to ask for")
 
 
+class Replacing(dg.Config):
+    """Options of one run: what becomes of statistics of which the source has no value."""
+
+    replace_empty: bool = Field(
+        False, description="Delete the statistics of what the source has no value of; by default they stay"
+    )
+
+
 @dg.asset(**stored(RawTurbineSignals, mode="partition"), partitions_def=DAYS, pool=API_POOL)
 @classified
 def raw_turbine_signals(
@@ -98,8 +114,8 @@ def raw_turbine_signals(
     def parts() -> Iterator[tuple[str, Split[pa.Table], Lock]]:
         api, database = turbines_api.connect(), postgres.database
         for fetched, lock in locked_days(api, database, days, turbines=turbines, columns=config.columns):
-            if fetched.outside:
-                context.log.info(f"{fetched.day}: {fetched.outside} rows lie outside of what was asked for, left out")
+            for said in left_out(fetched.outside, fetched.others):
+                context.log.info(f"{fetched.day}: {said}")
             yield fetched.day.isoformat(), fetched.rows, lock
 
     return ByPartition(parts(), locked=True)
@@ -124,35 +140,50 @@ def raw_turbine_signals(
 @classified
 def ten_minute_statistics(
     context: dg.AssetExecutionContext,
+    config: Replacing,
     raw_turbine_signals: pa.RecordBatchReader,
     turbines_target: TurbinesTargetResource,
     postgres: PostgresResource,
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckResult]:
     """Mean, least, greatest and standard deviation of each ten minutes in the target database; a day at a time, or some.
 
-    A day of which the source has no value is not materialised. A run of few days draws the page of each.
+    Of signals and turbines of which the source has no value what is there stays, and a day without any is not materialised, unless they
+    are to be replaced. A run of few days draws the page of each.
     """
     settings, target = TurbinesSettings.load(), turbines_target.database
     inputs = inputs_of(context)
     draws = len(context.partition_keys) <= DAYS_DRAWN
+    turbines = settings.turbines or ("",)
     missing = dict.fromkeys(context.partition_keys)
 
     def stored_days() -> Iterator[tuple[Statistics, list[StoredDay]]]:
-        for some in statistics_of(raw_turbine_signals):
-            require_columns_of_run(context, some)
-            of_days = inputs.only([day_slice(RawTurbineSignals, day) for day in some.turbines])
-            yield some, store_days(target, some, run_id=context.run.run_id, inputs=of_days)
+        empty = {date.fromisoformat(day) for day in context.partition_keys}
+        for found in statistics_of(raw_turbine_signals, no_value=settings.turbines_no_value):
+            require_columns_of_run(context, found)
+            empty -= {*found.signals}
+            yield found, store(with_empty(found, turbines) if config.replace_empty else found)
+        for day in sorted(empty) if config.replace_empty else ():
+            nothing = nothing_of(day, turbines=turbines, columns=columns_of_run(context) or DEFAULT_COLUMNS)
+            yield nothing, store(nothing)
+
+    def store(some: Statistics) -> list[StoredDay]:
+        of_days = inputs.only([day_slice(RawTurbineSignals, day) for day in some.signals])
+        return store_days(target, some, run_id=context.run.run_id, inputs=of_days)
 
     # Dagster takes as long to record that a day is materialised as the database to store it.
     for some, days in prefetched(stored_days()):
         for done in days:
             missing.pop(done.day.isoformat(), None)
+            without_value = some.without_value(done.day, turbines)
+            if without_value:
+                context.log.warning(f"{done.day}: the source has no value of {without_value}")
             page = write_day_page(target, done.day, settings=settings) if draws else None
             yield dg.AssetMaterialization(
                 asset_key=context.asset_key,
                 partition=done.day.isoformat(),
                 metadata={
                     **metadata_of(done, some),
+                    "without_value": without_value or "none",
                     **commits_of_write([done.data], inputs.only([day_slice(RawTurbineSignals, done.day)])),
                     **metadata_of_page(done.day, page),
                 },
@@ -170,21 +201,26 @@ def require_columns_of_run(context: dg.AssetExecutionContext, some: Statistics) 
     Raises:
         PermanentError: names the days and both; a run that only computes takes what it finds.
     """
-    op = raw_turbine_signals.op.name
-    if not context.job_def.graph.has_node_named(op):
-        return
-    config: Mapping[str, Any] = context.run.run_config
-    wanted = Columns(**config.get("ops", {}).get(op, {}).get("config", {})).columns
-    if set(wanted) != set(some.columns):
+    wanted = columns_of_run(context)
+    if wanted is not None and set(wanted) != set(some.columns):
         raise PermanentError(
-            f"another run has replaced the raw signals of {min(some.turbines)} to {max(some.turbines)}: this one asked for"
+            f"another run has replaced the raw signals of {min(some.signals)} to {max(some.signals)}: this one asked for"
             f" {', '.join(wanted)}, there are {', '.join(some.columns)}; run it again"
         )
 
 
+def columns_of_run(context: dg.AssetExecutionContext) -> Sequence[str] | None:
+    """The signals that a run asks for; None for one that only computes."""
+    op = raw_turbine_signals.op.name
+    if not context.job_def.graph.has_node_named(op):
+        return None
+    config: Mapping[str, Any] = context.run.run_config
+    return known_columns(Columns(**config.get("ops", {}).get(op, {}).get("config", {})).columns)
+
+
 def metadata_of(done: StoredDay, of: Statistics) -> dict[str, Any]:
     """The metadata of a day: what became of its rows, and what is to be known of its bins."""
-    turbines = of.turbines[done.day]
+    turbines = list(of.signals[done.day])
     quality = summary(rows_of_day(of.bins, done.day), columns=of.columns, turbines=turbines, days=[done.day])
     return {
         **done.data.counts(),

@@ -9,6 +9,7 @@ import dagster as dg
 from etl_assets.core.dagster.automation import earlier_runs, reason_to_wait
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.database.connections import Database
+from etl_assets.core.slices.corrections import with_corrections
 from etl_assets.core.slices.parquet import ParquetRoot, read_parquet
 from etl_assets.core.slices.writing import hash_of
 from etl_assets.errors import PermanentError, PlatformError
@@ -98,6 +99,8 @@ def changed_signals(
         columns = stored["columns_asked"][0].as_py().split(SEPARATOR)
     (fetched,) = fetched_days(api, [day], turbines=settings.turbines, columns=columns)
     rows = fetched.rows.valid
+    if fetched.rows.records:
+        rows = with_corrections(database, day_slice(RawTurbineSignals, day), fetched.rows)
     if all(rows[name].null_count == rows.num_rows for name in columns):
         return None
     digest = hash_of(rows)

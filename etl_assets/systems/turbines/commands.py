@@ -2,13 +2,17 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import typer
 
 from etl_assets.errors import ConfigurationError
 from etl_assets.systems.turbines.settings import TurbinesSettings
+
+if TYPE_CHECKING:
+    from etl_assets.systems.turbines.script import LoadResult
 
 app = typer.Typer(no_args_is_help=True)
 COLUMNS = "--columns"
@@ -27,15 +31,18 @@ def load(
     columns: list[str] = typer.Option(
         ["wind_speed", "power"], COLUMNS, help="Signals to ask for: --columns power wind_speed ambient_temperature."
     ),
+    replace_empty: bool = typer.Option(
+        False, "--replace-empty", help="Delete the statistics of what the source has no value of; by default they stay."
+    ),
 ) -> None:
     """Fetch days from the source, replace their statistics in the target database, draw their pages."""
+    from etl_assets.systems.turbines.answers import UnknownColumns
     from etl_assets.systems.turbines.page import DAYS_DRAWN
     from etl_assets.systems.turbines.script import load as run
-    from etl_assets.systems.turbines.source import UnknownColumns
 
     settings = TurbinesSettings.load()
     try:
-        done = run(_days(days, to), columns=columns, settings=settings)
+        done = run(_days(days, to), columns=columns, replace_empty=replace_empty, settings=settings)
     except UnknownColumns as error:
         raise ConfigurationError(str(error)) from None
     for stored in done.stored:
@@ -44,16 +51,26 @@ def load(
             f"{stored.day}: {stored.count:,} bins, {stored.data.received:,} values"
             f" ({change.inserted:,} inserted, {change.updated:,} updated, {change.deleted:,} deleted, {change.unchanged:,} unchanged)"
         )
-    for day in done.missing:
-        print(f"{day}: the source has no value of it; statistics that are there stay as they are", file=sys.stderr)
-    if done.outside:
-        rows = "1 row lies" if done.outside == 1 else f"{done.outside:,} rows lie"
-        print(f"{rows} outside of the days asked for, left out", file=sys.stderr)
-    if done.quarantined:
-        elements = "1 element" if done.quarantined == 1 else f"{done.quarantined:,} elements"
-        print(f"{elements} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
+    for line in _remarks(done, replace_empty=replace_empty):
+        print(line, file=sys.stderr)
     if len(done.stored) <= DAYS_DRAWN:
         _draw([stored.day for stored in done.stored], settings)
+
+
+def _remarks(done: "LoadResult", *, replace_empty: bool) -> Iterator[str]:
+    """What is to be known of a load besides what it stored."""
+    from etl_assets.systems.turbines.transform import left_out
+
+    then = "what there was of that is deleted" if replace_empty else "statistics that are there stay as they are"
+    for day in sorted({*done.missing, *done.without_value}):
+        yield f"{day}: the source has no value of {done.without_value.get(day, 'it')}; {then}"
+    yield from left_out(done.outside, done.others)
+    if done.quarantined:
+        elements = "1 element" if done.quarantined == 1 else f"{done.quarantined:,} elements"
+        yield f"{elements} in quarantine: see `etl-assets quarantine list`"
+    if done.incomplete:
+        rows = "1 row has" if done.incomplete == 1 else f"{done.incomplete:,} rows have"
+        yield f"{rows} a value that is no number, and nothing in its place: see `etl-assets quarantine list`"
 
 
 @app.command()

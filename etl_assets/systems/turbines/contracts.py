@@ -21,6 +21,7 @@ class SourceSignal:
         meaning: for people.
         circular: degrees on the compass, of which 359 and 1 are neighbours.
         resting: values at which the signal may stand still for hours without being frozen.
+        spelling: another one, by which some sources know it.
     """
 
     unit: str
@@ -30,12 +31,15 @@ class SourceSignal:
     meaning: str
     circular: bool = False
     resting: tuple[float, ...] = ()
+    spelling: str = ""
 
 
 SIGNALS: Mapping[str, SourceSignal] = {
     "wind_speed": SourceSignal("m/s", 0, 75, "WMET.HorWdSpd", "Wind speed at the nacelle", resting=(0.0,)),
     "power": SourceSignal("kW", -200, 20_000, "WTUR.W", "Active power of the turbine", resting=(0.0,)),
-    "ambient_temperature": SourceSignal("°C", -60, 60, "WMET.EnvTmp", "Temperature of the air outside"),
+    "ambient_temperature": SourceSignal(
+        "°C", -60, 60, "WMET.EnvTmp", "Temperature of the air outside", spelling="ambient_temprature"
+    ),
     "wind_direction": SourceSignal("°", 0, 360, "WMET.HorWdDir", "Direction that the wind comes from", circular=True),
 }
 DEFAULT_COLUMNS = ("wind_speed", "power")

@@ -13,7 +13,7 @@ from etl_assets.core.servers import beside_platform
 from etl_assets.core.slices.inputs import Inputs
 from etl_assets.core.slices.lock import locked
 from etl_assets.core.slices.reading import read
-from etl_assets.core.slices.slice import OneOf, Slice
+from etl_assets.core.slices.slice import Combinations, OneOf, Slice
 from etl_assets.core.slices.writing import Outcome, Write, write, write_together
 from etl_assets.systems.turbines.contracts import STATISTICS, Bin, Data, RawTurbineSignals, Signal
 from etl_assets.systems.turbines.settings import TurbinesSettings
@@ -55,7 +55,7 @@ def store_days(
 ) -> list[StoredDay]:
     """Replace the statistics of days, for the turbines and signals that the source has something of; all or none.
 
-    What is of others stays: a turbine that the source has nothing of on a day, and signals that this run did not ask for.
+    What is of others stays: turbines and signals that the source has no value of on a day, or that this run did not ask for.
 
     Args:
         inputs: the raw signals of these days.
@@ -63,17 +63,19 @@ def store_days(
     Raises:
         TransientError, PermanentError: as `write_together`; then nothing was changed.
     """
-    columns, of_days = statistics.columns, sorted(statistics.turbines.items())
-    ids = signal_ids(database, turbines=sorted({name for _, names in of_days for name in names}), columns=columns)
+    columns, of_days = statistics.columns, sorted(statistics.signals.items())
+    ids = signal_ids(database, turbines=sorted({name for _, of_day in of_days for name in of_day}), columns=columns)
     data = _data(statistics.bins, ids)
     bins = statistics.bins.select(list(Bin.columns)).cast(arrow_schema(Bin))
     given: list[tuple[pa.Table, Slice]] = []
     counts: list[int] = []
-    for day, turbines in of_days:
-        signals = sorted(ids[name, column, what] for name in turbines for column in columns for what in STATISTICS)
-        of_bins = day_slice(Bin, day, turbine=OneOf(tuple(turbines)), source_signal=OneOf(columns))
+    for day, of_day in of_days:
+        pairs = tuple((turbine, column) for turbine, found in of_day.items() for column in found)
+        signals = sorted(ids[*pair, what] for pair in pairs for what in STATISTICS)
+        of_data = day_slice(Data, day, signal_id=OneOf(tuple(signals)))
+        of_bins = day_slice(Bin, day, turbine=Combinations(("turbine", "source_signal"), pairs))
         rows = rows_of_day(bins, day)
-        given += [(rows_of_day(data, day), day_slice(Data, day, signal_id=OneOf(tuple(signals)))), (rows, of_bins)]
+        given += [(rows_of_day(data, day), of_data), (rows, of_bins)]
         counts.append(rows.group_by(["timestamp", "turbine"]).aggregate([]).num_rows)
     inputs.go_by_partition(RawTurbineSignals)
     how = Write("partition", run_id=run_id, source=source, inputs=inputs)

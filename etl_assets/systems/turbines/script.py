@@ -1,6 +1,6 @@
 """The turbines system without an orchestrator: for the command line, a cron job, or a person who wants a day."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
@@ -11,14 +11,21 @@ from etl_assets.core.database.connections import Database
 from etl_assets.core.servers import platform_database
 from etl_assets.core.slices.copies import write_manifest
 from etl_assets.core.slices.inputs import InputsMoved, standing_inputs
-from etl_assets.core.slices.parquet import ParquetRoot, write_parquet
+from etl_assets.core.slices.parquet import ParquetRoot, read_parquet, write_parquet
 from etl_assets.core.slices.session import looked_again
 from etl_assets.core.slices.writing import Outcome, Write
 from etl_assets.systems.turbines.contracts import DEFAULT_COLUMNS, RawTurbineSignals
 from etl_assets.systems.turbines.databases import StoredDay, store_days, turbines_target
 from etl_assets.systems.turbines.settings import TurbinesSettings
-from etl_assets.systems.turbines.source import TurbinesApi, locked_days, require_columns
-from etl_assets.systems.turbines.transform import day_slice, require_days, statistics_of
+from etl_assets.systems.turbines.source import TurbinesApi, known_columns, locked_days
+from etl_assets.systems.turbines.transform import (
+    Statistics,
+    day_slice,
+    nothing_of,
+    require_days,
+    statistics_of,
+    with_empty,
+)
 
 SOURCE = "turbines API"
 
@@ -29,26 +36,37 @@ class LoadResult:
 
     Attributes:
         raw: what became of the source's rows, by day.
-        stored: what became of the statistics, by day; days of which the source has no value are not among them.
-        missing: those days.
+        stored: what became of the statistics, by day.
+        missing: days of which the source has no value; what is stored of them stays, and they are not in `stored`, unless it was to be
+            replaced.
+        without_value: by other day, the signals of which the source has no value, for people.
         outside: rows that the source sent although they lie outside of what was asked for; they were left out.
+        others: rows of other turbines that it sent; they were left out.
     """
 
     raw: Sequence[Outcome]
     stored: Sequence[StoredDay]
     missing: Sequence[date]
+    without_value: Mapping[date, str]
     outside: int
+    others: int
 
     @property
     def quarantined(self) -> int:
         """Elements of answers that could not be read."""
         return sum(outcome.quarantined for outcome in self.raw)
 
+    @property
+    def incomplete(self) -> int:
+        """Rows that were stored without a cell that could not be read."""
+        return sum(outcome.flagged for outcome in self.raw)
+
 
 def load(
     days: Sequence[date],
     *,
     columns: Sequence[str] = DEFAULT_COLUMNS,
+    replace_empty: bool = False,
     settings: TurbinesSettings | None = None,
     api: TurbinesApi | None = None,
     database: Database | None = None,
@@ -60,6 +78,7 @@ def load(
     Args:
         days: in UTC; each is replaced as a whole.
         columns: the signals to ask for; those that are not asked for stay as they are.
+        replace_empty: delete the statistics of what the source has no value of: signals, turbines, days. By default they stay.
         settings: by default those of the environment.
         api, database, target: by default those that the settings name.
         now: the present instant, aware; a day that is not over is rejected.
@@ -72,46 +91,65 @@ def load(
     settings = settings or TurbinesSettings.load()
     now = now or datetime.now(UTC)
     require_days(days, first=settings.turbines_start_date, last=settings.turbines_end_date, now=now)
-    require_columns(columns)
+    columns = known_columns(columns)
     api = api or TurbinesApi.from_settings(settings)
     database, target = database or platform_database(settings), target or turbines_target(settings)
-    this = _Load(columns, settings, api, database, target)
+    this = _Load(columns, replace_empty, settings, api, database, target)
     moved = this.days(sorted({*days}))
     if moved:
         # Somebody else has asked for other signals of these days, or later: they are asked for anew.
         looked_again(partial(this.days_again, moved))
-    raw, stored, outside = this.raw, this.stored, this.outside
-    missing = sorted({*days} - {done.day for done in stored})
     write_manifest(ParquetRoot(settings.storage_url), database, RawTurbineSignals)
-    return LoadResult(raw, stored, missing, sum(outside))
+    without = {day: text for day, text in sorted(this.without_value.items()) if text}
+    return LoadResult(this.raw, this.stored, sorted(this.missing), without, this.outside, this.others)
 
 
 class _Load:
     """One load: what became of its days so far."""
 
     def __init__(
-        self, columns: Sequence[str], settings: TurbinesSettings, api: TurbinesApi, database: Database, target: Database
+        self,
+        columns: Sequence[str],
+        replace_empty: bool,
+        settings: TurbinesSettings,
+        api: TurbinesApi,
+        database: Database,
+        target: Database,
     ) -> None:
         self.raw: list[Outcome] = []
         self.stored: list[StoredDay] = []
-        self.outside: list[int] = []
-        self._columns, self._settings, self._api = columns, settings, api
+        self.missing: set[date] = set()
+        self.without_value: dict[date, str] = {}
+        self.outside = self.others = 0
+        self._columns, self._replace_empty, self._settings, self._api = columns, replace_empty, settings, api
+        self._turbines = settings.turbines or ("",)
         self._database, self._target = database, target
         self._root = ParquetRoot(settings.storage_url)
 
     def days(self, days: Sequence[date]) -> list[date]:
         """Fetch days and store their statistics; gives those that somebody else has fetched before that was done."""
         moved: list[date] = []
-        for some in statistics_of(self._kept(days)):
-            written = [
-                (one.slice, one.content_hash) for one in self.raw if date.fromisoformat(one.slice.name) in some.turbines
-            ]
-            try:
-                inputs = standing_inputs(self._database, written)
-                self.stored += store_days(self._target, some, source=SOURCE, inputs=inputs)
-            except InputsMoved:
-                moved += some.turbines
+        missing = {*days}
+        for some in statistics_of(self._kept(days), no_value=self._settings.turbines_no_value):
+            missing -= {*some.signals}
+            self.without_value |= {day: some.without_value(day, self._turbines) for day in some.signals}
+            moved += self._store(with_empty(some, self._turbines) if self._replace_empty else some)
+        for day in sorted(missing) if self._replace_empty else ():
+            moved += self._store(nothing_of(day, turbines=self._turbines, columns=self._columns))
+        self.missing = self.missing - {*days} | missing
         return moved
+
+    def _store(self, some: Statistics) -> Iterable[date]:
+        """Store statistics; gives their days if somebody else has fetched one of them meanwhile."""
+        written = [
+            (one.slice, one.content_hash) for one in self.raw if date.fromisoformat(one.slice.name) in some.signals
+        ]
+        try:
+            inputs = standing_inputs(self._database, written)
+            self.stored += store_days(self._target, some, source=SOURCE, inputs=inputs)
+        except InputsMoved:
+            return some.signals
+        return ()
 
     def days_again(self, days: Sequence[date]) -> None:
         """As `days`.
@@ -124,11 +162,14 @@ class _Load:
             raise InputsMoved(f"{', '.join(map(str, moved))} was fetched by somebody else meanwhile: load it again")
 
     def _kept(self, days: Sequence[date]) -> Iterator[pa.RecordBatch]:
-        """The rows of each day, after they are in their file."""
+        """The rows of each day, after they are in their file, as they are there."""
         turbines = self._settings.turbines
         for fetched, lock in locked_days(self._api, self._database, days, turbines=turbines, columns=self._columns):
-            self.outside.append(fetched.outside)
+            self.outside += fetched.outside
+            self.others += fetched.others
             of_day = day_slice(RawTurbineSignals, fetched.day)
             how = Write("partition", source=SOURCE, lock=lock)
             self.raw += write_parquet(self._root, self._database, fetched.rows, [of_day], how)
-            yield from fetched.rows.valid.to_batches()
+            # What was rejected before may have been corrected.
+            rows = read_parquet(self._root, self._database, [of_day]) if fetched.rows.records else fetched.rows.valid
+            yield from rows.to_batches()

@@ -2,13 +2,14 @@
 
 Knows nothing of where the minutes come from and where the statistics go. A series is one turbine on one UTC day: a day is what
 is loaded, replaced and loaded again, so all statements about it rest on its own minutes alone, and come out the same whether
-it is computed by itself or among others. No flag drops or changes a value:
+it is computed by itself or among others. No flag drops or changes a value, but for one of `out_of_range`: what is no direction is
+no value.
 
 | flag | raised in a bin when |
 |---|---|
 | `gap` | one of its ten minutes has no value |
-| `duplicate` | an instant in it came more than once, whatever the values |
-| `out_of_range` | a value is below `lowest` or above `highest` of `SIGNALS` |
+| `duplicate` | an instant in it came with more than one value of the column, whatever they are |
+| `out_of_range` | a value is below `lowest` or above `highest` of `SIGNALS`; of a column on the compass it is left out |
 | `frozen` | a value in it is one of at least `FROZEN_SAMPLES` equal ones in a row; see `frozen` |
 | `spike` | a value stands out of its surroundings (Hampel identifier) by a physically large step; see `spikes` |
 | `low_coverage` | the share of its minutes that have a value is below `LOW_COVERAGE` |
@@ -17,10 +18,11 @@ A column that `SIGNALS` does not know has no range and no physical scale, so it 
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -86,13 +88,17 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
+NOWHERE: Integers = np.empty(0, dtype=np.int64)
 
-def ten_minute_statistics(minutes: pa.Table, *, columns: Sequence[str]) -> pa.Table:
+
+def ten_minute_statistics(
+    minutes: pa.Table, *, columns: Sequence[str], no_value: Mapping[str, Sequence[float]] = MappingProxyType({})
+) -> pa.Table:
     """Mean, min, max, sample standard deviation and flags of each column per turbine and ten-minute bin.
 
     Bins are [t, t + 10 min) in UTC and labelled by their start. A sample is a row with a value; a bin without one is absent for
     that column, a bin with one has a NULL deviation (ddof = 1). Rows of one turbine and instant are one sample, that of the last
-    position, and none if that one has no value. Different instants are different samples, on the minute or not, so
+    position that has a value of the column: a source may send the signals of an instant in rows of their own. Different instants are different samples, on the minute or not, so
     a source that gives more than one a minute has bins with n above 10; coverage is the share of the bin's ten minutes in
     which there is a sample, which for one sample a minute is n / 10, and never exceeds 1.
 
@@ -106,6 +112,7 @@ def ten_minute_statistics(minutes: pa.Table, *, columns: Sequence[str]) -> pa.Ta
         minutes: `turbine`, `timestamp` (with a zone), `position` (place in the source's answer), and one column of
             numbers each; any order of rows, several turbines and days.
         columns: those to compute. One that `SIGNALS` does not know is averaged as a plain number.
+        no_value: by column, the values that stand for none.
 
     Returns:
         One row per bin and column that has a sample, in order (timestamp, turbine, source_signal), schema `OUTPUT`. `n` counts
@@ -116,8 +123,8 @@ def ten_minute_statistics(minutes: pa.Table, *, columns: Sequence[str]) -> pa.Ta
     """
     rows = ordered(minutes, columns)
     names = sorted(columns)
-    samples = [rows.samples(minutes[name]) for name in names]
-    parts = [_column(name, of, rows.repeated) for name, of in zip(names, samples, strict=True) if len(of.at)]
+    samples = [rows.samples(name, minutes[name], no_value.get(name, ())) for name in names]
+    parts = [_column(name, of) for name, of in zip(names, samples, strict=True) if len(of.at)]
     if not parts:
         return OUTPUT.empty_table()
     signal = np.repeat(np.arange(len(names)), [len(of.starts) for of in samples])
@@ -152,10 +159,14 @@ class Samples:
         at: place of each on the line of all series, µs: those of one series are as far apart as in time, those of two at least
             a day; strictly rising.
         values: of the column; none is NaN.
+        repeated: places of instants that had more than one value.
+        impossible: places of values that cannot be, and were left out.
     """
 
     at: Integers
     values: Floats
+    repeated: Integers
+    impossible: Integers
 
     @cached_property
     def starts(self) -> Integers:
@@ -190,6 +201,10 @@ class Samples:
         again = close[self.at[close] // MINUTE_US == self.at[close + 1] // MINUTE_US]
         return self.counts - np.bincount(self.bin_of(again), minlength=len(self.counts))
 
+    def bins_with(self, places: Integers) -> Flags:
+        """For each bin whether one of some places is in it."""
+        return np.isin(self.bins, places // BIN_US * BIN_US)
+
     def bin_of(self, samples: Integers) -> Integers:
         """The number of the bin that each of some samples is in."""
         return np.searchsorted(self.starts, samples, side="right") - 1
@@ -197,28 +212,44 @@ class Samples:
 
 @dataclass(frozen=True)
 class Ordered:
-    """Rows of the input in order of day, turbine and time, each instant of a turbine once.
+    """Rows of the input in order of day, turbine, time and position.
 
     Attributes:
         turbines: their names in order.
         first_day: the earliest day, days since 1970.
-        rows: the rows of the input that count, in order; None for all as they are.
+        rows: the rows of the input in order; None for as they are, no two of an instant.
         at: the place of each, see `Samples`.
-        repeated: places of the bins in which an instant came more than once, rising.
     """
 
     turbines: Sequence[str]
     first_day: int
     rows: Integers | None
     at: Integers
-    repeated: Integers
 
-    def samples(self, column: pa.ChunkedArray) -> Samples:
-        """The samples of a column of the same table; NULL and NaN are none."""
+    def samples(self, name: str, column: pa.ChunkedArray, no_value: Sequence[float] = ()) -> Samples:
+        """The samples of a column of the same table; NULL, NaN and some values are none, nor is what is no direction.
+
+        Args:
+            name: of the column.
+            no_value: the values that stand for none.
+        """
         values = column.cast(pa.float64()).to_numpy()
         values = values if self.rows is None else values[self.rows]
-        missing = np.isnan(values)
-        return Samples(self.at[~missing], values[~missing]) if missing.any() else Samples(self.at, values)
+        missing, impossible = np.isnan(values), NOWHERE
+        if no_value:
+            # Sources with shorter floats send the nearest of theirs.
+            with np.errstate(over="ignore"):
+                short = np.asarray(no_value, np.float32).astype(np.float64)
+            missing |= np.isin(values, [*no_value, *short])
+        if name in SIGNALS and SIGNALS[name].circular:
+            outside = ~missing & ((values < SIGNALS[name].lowest) | (values > SIGNALS[name].highest))
+            impossible = self.at[outside]
+            missing |= outside
+        at, values = (self.at[~missing], values[~missing]) if missing.any() else (self.at, values)
+        if self.rows is None:
+            return Samples(at, values, NOWHERE, impossible)
+        followed = np.append(at[1:] == at[:-1], np.zeros(min(len(at), 1), dtype=bool))
+        return Samples(at[~followed], values[~followed], at[followed], impossible)
 
     def instants(self, places: Integers) -> tuple[Integers, Integers]:
         """The instant, µs since 1970, and the number of the turbine that each of some places stands for."""
@@ -228,7 +259,7 @@ class Ordered:
 
 
 def ordered(minutes: pa.Table, columns: Sequence[str]) -> Ordered:
-    """Put minutes in order; of rows of one turbine and instant the one with the last position counts, as a whole.
+    """Put minutes in order.
 
     Args:
         minutes: `turbine`, `timestamp` (with a zone), `position` and the columns, in any order of rows.
@@ -252,12 +283,9 @@ def ordered(minutes: pa.Table, columns: Sequence[str]) -> Ordered:
         )
     at = times + ((days - first_day) * len(turbines) + turbine) * SERIES_US - days * DAY_US
     if (at[1:] > at[:-1]).all():
-        return Ordered(turbines.tolist(), first_day, None, at, at[:0])
+        return Ordered(turbines.tolist(), first_day, None, at)
     rows = np.lexsort((minutes["position"].cast(pa.int64()).to_numpy(), at))
-    at = at[rows]
-    followed = np.append(at[1:] == at[:-1], False)
-    repeated = np.unique(at[followed] // BIN_US * BIN_US)
-    return Ordered(turbines.tolist(), first_day, rows[~followed], at[~followed], repeated)
+    return Ordered(turbines.tolist(), first_day, rows, at[rows])
 
 
 def _check(minutes: pa.Table, columns: Sequence[str]) -> None:
@@ -277,13 +305,12 @@ def _check(minutes: pa.Table, columns: Sequence[str]) -> None:
 # Statistics
 
 
-def _column(name: str, samples: Samples, repeated: Integers) -> dict[str, npt.NDArray[np.generic]]:
+def _column(name: str, samples: Samples) -> dict[str, npt.NDArray[np.generic]]:
     """The columns of the output for one column of the source, NaN for NULL, by bin in the order of the samples.
 
     Args:
         name: of the column.
         samples: of the column, at least one.
-        repeated: places of the bins in which an instant came more than once.
     """
     infinite = np.isinf(samples.low) | np.isinf(samples.high)
     if infinite.any():
@@ -295,7 +322,7 @@ def _column(name: str, samples: Samples, repeated: Integers) -> dict[str, npt.ND
         **dict(zip(STATISTICS, found, strict=True)),
         "n": samples.counts,
         "coverage": samples.minutes * MINUTE_US / BIN_US,
-        "flags": flags(name, samples, repeated),
+        "flags": flags(name, samples),
     }
 
 
@@ -389,15 +416,15 @@ def _where_reached(directions: Floats, away: Floats, extreme: Floats, n: Integer
 # Flags
 
 
-def flags(column: str, samples: Samples, repeated: Integers) -> Integers:
+def flags(column: str, samples: Samples) -> Integers:
     """The flags of each bin of one column, one bit each in the order of `FLAGS`; as `_column`."""
-    outside = np.zeros(len(samples.starts), dtype=bool)
+    outside = samples.bins_with(samples.impossible)
     if column in SIGNALS:
-        outside = (samples.low < SIGNALS[column].lowest) | (samples.high > SIGNALS[column].highest)
+        outside |= (samples.low < SIGNALS[column].lowest) | (samples.high > SIGNALS[column].highest)
     spiky = np.bincount(samples.bin_of(spikes(column, samples)), minlength=len(samples.starts)) > 0
     found = {
         "gap": samples.minutes * MINUTE_US < BIN_US,
-        "duplicate": np.isin(samples.bins, repeated),
+        "duplicate": samples.bins_with(samples.repeated),
         "out_of_range": outside,
         "frozen": frozen(column, samples, believable=~(outside | spiky)),
         "spike": spiky,

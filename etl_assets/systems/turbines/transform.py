@@ -5,7 +5,7 @@ A day is one in UTC, half-open like every stretch of time.
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 
 import numpy as np
@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 
 from etl_assets.core.contracts import Contract, Record, Split
 from etl_assets.core.contracts.arrow import arrow_schema
-from etl_assets.core.slices.slice import OneOf, Slice, Span
+from etl_assets.core.slices.slice import Combinations, OneOf, Slice, Span
 from etl_assets.errors import ConfigurationError
 from etl_assets.systems.turbines.contracts import RawTurbineSignals
-from etl_assets.systems.turbines.statistics import DAY_US, ten_minute_statistics
+from etl_assets.systems.turbines.statistics import DAY_US, OUTPUT, ten_minute_statistics
 
 DAY = timedelta(days=1)
 SEPARATOR = ";"  # of the names in `columns_asked`
@@ -29,20 +29,28 @@ ROWS_TOGETHER = 200_000
 class Minutes:
     """What the source answered for one turbine and one stretch of time.
 
-    Received rows = rows of the table + outside + rejected.
+    Received rows = rows of the table + outside + others + rejected.
 
     Attributes:
         table: `timestamp` (timestamp[us, UTC]), one float64 column per column asked for (NULL where the source has none,
             null or NaN), `position` (int64, place in the answer, from 0); in order of arrival, only rows in [start, end).
         outside: rows outside of [start, end), left out: some servers include the end.
-        rejected: rows that cannot be read: no time or none that can be told, no number, an infinite one, no object.
-        rejected_at: the instant of each, aware, in UTC; None where it cannot be told.
+        records: rows that are rejected: no time or none that can be told, no object. And rows of the table, flagged, of which a cell
+            is no number, or infinite: it is NULL.
+        records_at: the instant of each, aware, in UTC; None where it cannot be told.
+        others: rows of other turbines, left out.
     """
 
     table: pa.Table
     outside: int
-    rejected: Sequence[Record]
-    rejected_at: Sequence[datetime | None]
+    records: Sequence[Record]
+    records_at: Sequence[datetime | None]
+    others: int = 0
+
+    @property
+    def rejected(self) -> list[Record]:
+        """The records of rows that are not in the table."""
+        return Split(self.table, self.records).rejected
 
 
 @dataclass(frozen=True)
@@ -50,13 +58,28 @@ class FetchedDay:
     """What the source has of a day.
 
     Attributes:
-        rows: in the contract of `RawTurbineSignals`, in order of turbine, time and arrival; rejected elements beside them.
+        rows: in the contract of `RawTurbineSignals`, in order of turbine, time and arrival; rejected and flagged elements
+            beside them, with their turbine where it has a name.
         outside: rows that the source sent although they lie outside of the stretch of days, counted on its first day.
+        others: rows of other turbines that it sent, counted there too.
     """
 
     day: date
     rows: Split[pa.Table]
     outside: int = 0
+    others: int = 0
+
+
+def left_out(outside: int, others: int) -> list[str]:
+    """What of an answer is left out, for people."""
+    said = []
+    if outside:
+        said.append(f"{outside:,} {'row lies' if outside == 1 else 'rows lie'} outside of the days asked for, left out")
+    if others:
+        said.append(
+            f"{others:,} {'row is' if others == 1 else 'rows are'} of other turbines than was asked for, left out"
+        )
+    return said
 
 
 @dataclass(frozen=True)
@@ -65,13 +88,44 @@ class Statistics:
 
     Attributes:
         bins: as `ten_minute_statistics` gives them.
-        turbines: by day, those of which the source has values; rows without any value tell nothing of a turbine.
+        signals: what these bins replace: by day and turbine the signals, in order; of those of which the source has a value, for rows
+            without one tell nothing.
         columns: the signals that the source was asked for on these days.
     """
 
     bins: pa.Table
-    turbines: Mapping[date, Sequence[str]]
+    signals: Mapping[date, Mapping[str, Sequence[str]]]
     columns: tuple[str, ...]
+
+    def without_value(self, day: date, turbines: Sequence[str]) -> str:
+        """The signals of a day of which the source has no value, for people; empty for none.
+
+        Args:
+            turbines: that were asked for.
+        """
+        missing = []
+        for turbine in turbines:
+            found = self.signals[day].get(turbine, ())
+            absent = [name for name in self.columns if name not in found]
+            if absent and turbine:
+                missing.append(f"{', '.join(absent)} of {turbine}" if found else turbine)
+            elif absent:
+                missing.append(", ".join(absent))
+        return "; ".join(missing)
+
+
+def nothing_of(day: date, *, turbines: Sequence[str], columns: Sequence[str]) -> Statistics:
+    """The statistics of a day that has no values: they replace what there is of turbines and signals."""
+    return Statistics(OUTPUT.empty_table(), {day: dict.fromkeys(turbines, tuple(columns))}, tuple(columns))
+
+
+def with_empty(some: Statistics, turbines: Sequence[str]) -> Statistics:
+    """Statistics that replace signals of which there is no value, too.
+
+    Args:
+        turbines: that were asked for.
+    """
+    return replace(some, signals={day: dict.fromkeys(turbines, some.columns) for day in some.signals})
 
 
 # Days
@@ -82,7 +136,7 @@ def midnight(day: date) -> datetime:
     return datetime.combine(day, time(), tzinfo=UTC)
 
 
-def day_slice(contract: type[Contract], day: date, **bounds: OneOf) -> Slice:
+def day_slice(contract: type[Contract], day: date, **bounds: OneOf | Combinations) -> Slice:
     """The rows of a day, or those of them that other columns choose."""
     return Slice(contract, day.isoformat(), {"timestamp": Span(midnight(day), midnight(day + DAY)), **bounds})
 
@@ -143,16 +197,16 @@ def raw_days(answers: Mapping[str, Minutes], days: Sequence[date], *, columns: S
     records: dict[date, list[Record]] = {day: [] for day in days}
     parts: dict[date, list[pa.Table]] = {day: [] for day in days}
     for turbine, answer in answers.items():
-        for record, at in zip(answer.rejected, answer.rejected_at, strict=True):
+        for record, at in zip(answer.records, answer.records_at, strict=True):
+            named = replace(record, raw={"turbine": turbine, **record.raw}) if turbine else record
             # One whose time cannot be told belongs to the first day.
-            records[at.date() if at else days[0]].append(record)
+            records[at.date() if at else days[0]].append(named)
         for day, rows in zip(days, _divided(answer.table, days), strict=True):
-            parts[day].append(_raw(rows, turbine=turbine, columns=columns))
+            parts[day].append(raw_rows(rows, turbine=turbine, columns=columns))
     outside = sum(answer.outside for answer in answers.values())
-    return [
-        FetchedDay(day, Split(pa.concat_tables(parts[day]), records[day]), outside if day == days[0] else 0)
-        for day in days
-    ]
+    others = sum(answer.others for answer in answers.values())
+    fetched = [FetchedDay(day, Split(pa.concat_tables(parts[day]), records[day])) for day in days]
+    return [replace(fetched[0], outside=outside, others=others), *fetched[1:]]
 
 
 def _divided(rows: pa.Table, days: Sequence[date]) -> Iterator[pa.Table]:
@@ -166,7 +220,8 @@ def _divided(rows: pa.Table, days: Sequence[date]) -> Iterator[pa.Table]:
     return (rows.slice(start, end - start) for start, end in itertools.pairwise(edges))
 
 
-def _raw(rows: pa.Table, *, turbine: str, columns: Sequence[str]) -> pa.Table:
+def raw_rows(rows: pa.Table, *, turbine: str, columns: Sequence[str]) -> pa.Table:
+    """Minutes of a turbine in the contract of `RawTurbineSignals`, positions from 0."""
     length, schema = rows.num_rows, arrow_schema(RawTurbineSignals)
     cells = {
         **dict(zip(rows.column_names, rows.columns, strict=True)),
@@ -180,22 +235,31 @@ def _raw(rows: pa.Table, *, turbine: str, columns: Sequence[str]) -> pa.Table:
 # From raw rows to statistics
 
 
-def statistics_of(batches: Iterable[pa.RecordBatch]) -> Iterator[Statistics]:
+def statistics_of(
+    batches: Iterable[pa.RecordBatch], *, no_value: Mapping[str, Sequence[float]] | None = None
+) -> Iterator[Statistics]:
     """The statistics of raw signals, some whole days at a time; days without any value are left out.
 
     Args:
         batches: of `RawTurbineSignals`; all rows of a batch are of one day, and the batches of a day follow each other.
+        no_value: by signal, the values that stand for none.
     """
     for together in _whole_days(batches):
         columns = tuple(_columns(together[0]).split(SEPARATOR))
         minutes = pa.Table.from_batches(together).select(["turbine", "timestamp", *columns, "position"])
-        bins = ten_minute_statistics(minutes, columns=columns)
+        bins = ten_minute_statistics(minutes, columns=columns, no_value=no_value or {})
         if bins.num_rows:
-            days = pa.table({"turbine": bins["turbine"], "day": bins["timestamp"].cast(pa.date32())})
-            turbines: dict[date, list[str]] = {}
-            for one in days.group_by(["day", "turbine"]).aggregate([]).sort_by("turbine").to_pylist():
-                turbines.setdefault(one["day"], []).append(one["turbine"])
-            yield Statistics(bins, turbines, columns)
+            yield Statistics(bins, _signals_with_values(bins), columns)
+
+
+def _signals_with_values(bins: pa.Table) -> dict[date, dict[str, list[str]]]:
+    """By day and turbine the signals that bins have."""
+    keys = {"day": bins["timestamp"].cast(pa.date32()), "turbine": bins["turbine"], "signal": bins["source_signal"]}
+    there = pa.table(keys).group_by(list(keys)).aggregate([]).sort_by([(name, "ascending") for name in keys])
+    found: dict[date, dict[str, list[str]]] = {}
+    for one in there.to_pylist():
+        found.setdefault(one["day"], {}).setdefault(one["turbine"], []).append(one["signal"])
+    return found
 
 
 def _whole_days(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from etl_assets.core.contracts import Contract, Date, Fault, Record, Timestamp, column
 from etl_assets.core.database.connections import Database
-from etl_assets.core.slices.slice import Slice, Span, assign, divide
+from etl_assets.core.slices.slice import Combinations, Slice, Span, assign, divide
 from etl_assets.errors import ContractError
 from etl_assets_tests.core.slices.tables import NOON, Readings, as_table, create, execute, readings, store
 
@@ -111,3 +111,12 @@ def test_a_slice_means_the_same_in_sql_as_in_arrow(database: Database, site: str
     assert found == [("1",)]
     beside = Slice(Readings, "x", {"at": Span(NOON - HOUR, NOON)})
     assert execute(database, f"SELECT id FROM plant.readings WHERE {beside.predicate().as_string(None)}") == []
+
+
+def test_a_slice_of_several_columns_has_the_rows_of_these_combinations_alone() -> None:
+    both = Combinations(("vessel", "at"), (("a", START), ("b", START + HOUR)))
+    slice_ = Slice(Tracks, "some", {"vessel": both})
+    inside = as_table(Tracks, tracks([("b", START + HOUR), ("a", START)]))
+    assert divide(inside, [slice_]) == [inside]
+    with pytest.raises(ContractError, match="1 rows lie outside partition some"):
+        divide(as_table(Tracks, tracks([("a", START), ("a", START + HOUR)])), [slice_])

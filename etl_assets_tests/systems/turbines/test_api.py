@@ -13,12 +13,13 @@ import pytest
 from fastapi import Request, Response
 
 from etl_assets.core.sources.http.client import ApiRefused, ApiUnavailable, Limits
-from etl_assets.errors import ConfigurationError, ContractError, PermanentError, TransientError
+from etl_assets.errors import ConfigurationError, PermanentError, TransientError
 from etl_assets.simulators.controls import simulator_app
 from etl_assets.simulators.faults import KINDS, Faults
 from etl_assets.simulators.server import serve
+from etl_assets.systems.turbines.answers import UnknownColumns
 from etl_assets.systems.turbines.settings import TurbinesSettings
-from etl_assets.systems.turbines.source import TurbinesApi, UnknownColumns
+from etl_assets.systems.turbines.source import TurbinesApi
 from etl_assets.systems.turbines.transform import Minutes
 from etl_assets_tests.limits import QUICK, STALL_S, limits_for
 
@@ -166,6 +167,27 @@ def test_what_an_asking_around_a_change_of_the_clocks_brings_too_much_is_left_ou
     )
     assert minutes.table["timestamp"].to_pylist() == [datetime(2024, 10, 27, 23, 59, tzinfo=UTC)]
     assert minutes.outside == 1
+
+
+def test_a_source_that_labels_minutes_by_their_end_is_asked_a_minute_later(source: Source) -> None:
+    source.says(json.dumps([{"timestamp": "2024-05-21T00:00:00", "power": 1}]).encode())
+    api = TurbinesApi(source.url, late=timedelta(minutes=1))
+    minutes = api.minutes(start=START, end=START + timedelta(days=1), columns=["power"])
+    assert (source.asked("start_timestamp"), source.asked("end_timestamp")) == (
+        ["2024-05-20T00:01:00"],
+        ["2024-05-21T00:01:00"],
+    )
+    assert minutes.table["timestamp"].to_pylist() == [START + timedelta(minutes=1439)]
+
+
+def test_a_signal_is_asked_for_as_the_source_spells_it_from_the_second_time_on(source: Source) -> None:
+    source.says(json.dumps([{"timestamp": "2024-05-20T00:00:00", "power": 1, "ambient_temprature": 9}]).encode())
+    api = TurbinesApi(source.url)
+    for requests in (2, 3):
+        minutes = api.minutes(start=START, end=START + timedelta(days=1), columns=["power", "ambient_temperature"])
+        assert minutes.table["ambient_temperature"].to_pylist() == [9.0]
+        assert len(source.requests) == requests
+        assert source.asked("columns") == ["power", "ambient_temprature"]
 
 
 def test_times_may_be_given_in_any_zone(source: Source) -> None:
@@ -365,7 +387,9 @@ def test_what_is_not_what_it_is_declared_as_is_asked_for_again(
 @pytest.mark.parametrize("body", [b'{"rows": []}', b"null", b'"text"'])
 def test_an_answer_that_is_no_array_fails_at_once(source: Source, body: bytes) -> None:
     source.says(body)
-    with pytest.raises(ContractError, match=r"turbines API answered GET /data\?start_timestamp=.* not with an array"):
+    with pytest.raises(
+        ApiRefused, match=r"turbines API, GET /data\?start_timestamp=.*answered 200 .* not with an array"
+    ):
         source.minutes()
     assert len(source.requests) == 1
 
@@ -387,12 +411,12 @@ def test_a_column_that_is_absent_beside_known_ones_is_named_at_once(whole: Sourc
     assert len(whole.requests) == 1
 
 
-def test_rejected_rows_say_where_they_came_from(source: Source) -> None:
+def test_rows_with_a_fault_say_where_they_came_from(source: Source) -> None:
     source.says(json.dumps([*ROWS, {"timestamp": "2024-05-20T00:01:00", "power": "N/A"}]).encode())
     api = TurbinesApi(source.url, limits=QUICK)
     minutes = api.minutes(start=START, end=START + timedelta(days=1), columns=["power"], turbine="T01")
-    assert minutes.table.num_rows == 24
-    assert [record.source for record in minutes.rejected] == [
+    assert minutes.table.num_rows == 25
+    assert [record.source for record in minutes.records] == [
         "GET /data?start_timestamp=2024-05-20T00:00:00&end_timestamp=2024-05-21T00:00:00&columns=power&turbine=T01,"
         " element 24"
     ]

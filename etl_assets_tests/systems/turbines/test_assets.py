@@ -27,13 +27,13 @@ class Job:
         self.definitions, self.instance = definitions, instance
 
     def __call__(
-        self, day: date = FIRST, until: date | None = None, columns: Sequence[str] = ()
+        self, day: date = FIRST, until: date | None = None, columns: Sequence[str] = (), **options: Any
     ) -> dg.ExecuteInProcessResult:
-        """Runs it for a day, or for all from one to another."""
+        """Runs it for a day, or for all from one to another; options are those of the statistics."""
         tags = {"dagster/asset_partition_range_start": f"{day}", "dagster/asset_partition_range_end": f"{until}"}
-        config: dict[str, Any] = dict(QUIET)
+        config: dict[str, Any] = {**QUIET, "ops": {f"turbines__{STATISTICS}": {"config": options}}}
         if columns:
-            config["ops"] = {f"turbines__{RAW}": {"config": {"columns": list(columns)}}}
+            config["ops"][f"turbines__{RAW}"] = {"config": {"columns": list(columns)}}
         return self.definitions.resolve_job_def("turbines_job").execute_in_process(
             instance=self.instance,
             tags=tags if until else {"dagster/partition": f"{day}"},

@@ -253,7 +253,9 @@ def test_names_of_turbines_are_data_whatever_is_in_them(world: World) -> None:
     minutes = [series(list(map(float, range(10))), column="power", turbine=name) for name in names]
     bins = ten_minute_statistics(pa.concat_tables(minutes), columns=["power"])
     for _ in range(2):
-        databases.store_days(world.target, Statistics(bins, {FIRST: names}, ("power",)), inputs=Inputs())
+        databases.store_days(
+            world.target, Statistics(bins, {FIRST: dict.fromkeys(names, ("power",))}, ("power",)), inputs=Inputs()
+        )
     assert {turbine: row.mean for (_, turbine, _), row in world.ten_minute().items()} == dict.fromkeys(names, 4.5)
 
 

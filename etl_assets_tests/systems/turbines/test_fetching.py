@@ -1,6 +1,6 @@
 """Days from the source: divided, in order, and asked for in as few requests as that takes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from etl_assets.systems.turbines.transform import DAY, FetchedDay, Minutes, midn
 
 FIRST = date(2024, 5, 20)
 BAD = Record((Fault("power", "number", "x"),), {"power": "x"})
+BAD_OF_BOTH = [{"turbine": name, "power": "x"} for name in ("a", "b")]
 
 
 class Api:
@@ -59,6 +60,11 @@ def rows(fetched: FetchedDay) -> list[tuple[Any, ...]]:
     ]
 
 
+def raws(fetched: FetchedDay) -> list[Mapping[str, Any]]:
+    """What came for each record."""
+    return [record.raw for record in fetched.rows.records]
+
+
 def test_each_day_has_its_rows_in_order_of_time_and_those_of_an_instant_as_they_came() -> None:
     first, second, third = fetch(Api(1.5, 0.25, 2.0, 0.25, 0.0, 1.0), 0, 1, 2)
     assert rows(first) == [("", 0, 0, 4.0), ("", 1, 6, 1.0), ("", 2, 6, 3.0)]
@@ -97,12 +103,12 @@ def test_a_turbine_that_fails_fails_the_whole_stretch() -> None:
 
 def test_what_belongs_to_no_day_is_in_the_books_of_the_first_once() -> None:
     found = fetch(Api(0.5, rejected=[BAD], outside=1), 0, 1, turbines=["a", "b"])
-    assert [(list(fetched.rows.records), fetched.outside) for fetched in found] == [([BAD, BAD], 2), ([], 0)]
+    assert [(raws(fetched), fetched.outside) for fetched in found] == [(BAD_OF_BOTH, 2), ([], 0)]
 
 
 def test_a_rejected_element_is_in_the_books_of_its_own_day() -> None:
     api = Api(0.5, 1.5, rejected=[BAD], rejected_at=[midnight(FIRST + DAY) + timedelta(minutes=5)])
-    assert [list(fetched.rows.records) for fetched in fetch(api, 0, 1, turbines=["a", "b"])] == [[], [BAD, BAD]]
+    assert [raws(fetched) for fetched in fetch(api, 0, 1, turbines=["a", "b"])] == [[], BAD_OF_BOTH]
 
 
 def test_a_column_that_is_named_twice_is_asked_for_once() -> None:

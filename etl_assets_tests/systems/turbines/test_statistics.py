@@ -24,15 +24,14 @@ FULL_DAY: list[Cell] = (8 + RANDOM.normal(size=1440)).tolist()
 
 def oracle(table: pa.Table, columns: Sequence[str]) -> dict[Key, tuple[float, float, float, float | None, int]]:
     """Mean, min, max, std and n of each bin, row by row with Python's statistics module."""
-    last: dict[tuple[str, datetime], dict[str, Any]] = {}
-    for row in sorted(table.to_pylist(), key=lambda row: row["position"]):
-        last[row["turbine"], row["timestamp"]] = row
-    found: dict[Key, list[float]] = defaultdict(list)
-    for row, column in itertools.product(last.values(), columns):
+    last: dict[tuple[str, datetime, str], float] = {}
+    for row, column in itertools.product(sorted(table.to_pylist(), key=lambda row: row["position"]), columns):
         if row[column] is not None:
-            stamp = row["timestamp"]
-            start = stamp.replace(minute=stamp.minute // 10 * 10, second=0, microsecond=0)
-            found[start, row["turbine"], column].append(row[column])
+            last[row["turbine"], row["timestamp"], column] = row[column]
+    found: dict[Key, list[float]] = defaultdict(list)
+    for (turbine, stamp, column), value in last.items():
+        start = stamp.replace(minute=stamp.minute // 10 * 10, second=0, microsecond=0)
+        found[start, turbine, column].append(value)
     return {
         key: (
             statistics.fmean(values),
@@ -204,12 +203,43 @@ def test_a_bin_is_absent_for_the_column_that_has_no_sample_in_it() -> None:
     assert found["source_signal"].to_pylist() == ["wind_speed"] and found["n"].to_pylist() == [1]
 
 
-def test_of_a_minute_that_came_twice_the_last_position_counts_as_a_whole() -> None:
+def test_of_a_minute_that_came_twice_the_last_position_with_a_value_counts() -> None:
     table = minutes([(0, 1.0), (1, 2.0), (0, 5.0), (2, 4.0), (1, None)])
     (row,) = bins(table)
-    assert (row["n"], row["mean"], row["coverage"]) == (2, 4.5, 0.2)
+    assert (row["n"], row["mean"], row["coverage"]) == (3, statistics.fmean([5.0, 2.0, 4.0]), 0.3)
     (row,) = bins(table.set_column(3, "position", pa.array([9, 8, 0, 0, 0])))
     assert (row["n"], row["mean"]) == (3, statistics.fmean([1.0, 2.0, 4.0]))
+
+
+def test_the_signals_of_an_instant_may_come_in_rows_of_their_own() -> None:
+    wind, power = series([8.0, 8.5], column="wind_speed"), series([700.0, 800.0], column="power")
+    split = pa.concat_tables([wind, power], promote_options="default").set_column(
+        wind.column_names.index("position"), "position", pa.array(range(4))
+    )
+    whole = wind.append_column("power", power["power"])
+    columns = ["wind_speed", "power"]
+    assert ten_minute_statistics(split, columns=columns) == ten_minute_statistics(whole, columns=columns)
+
+
+@pytest.mark.parametrize("value", [-999.0, float(np.float32(-999.9))])
+def test_values_that_stand_for_none_are_no_samples(value: float) -> None:
+    table = series([8.0, value, 9.0, None, 9999.0])
+    no_value = {"wind_speed": (-999.9, -999.0), "power": (9999.0,)}
+    (row,) = ten_minute_statistics(table, columns=["wind_speed"], no_value=no_value).to_pylist()
+    assert (row["n"], row["min"], row["max"], row["flags"]) == (3, 8.0, 9999.0, "gap;out_of_range;low_coverage")
+    assert bins(table)[0]["n"] == 4
+
+
+def test_what_is_no_direction_is_no_value_and_flagged() -> None:
+    (row,) = bins(series([10.0, -999.0, 12.0, 360.5], column="wind_direction"))
+    assert (row["n"], row["min"], row["max"], row["flags"]) == (2, 10.0, 12.0, "gap;out_of_range;low_coverage")
+    assert bins(series([-1.0, 361.0], column="wind_direction")) == []
+
+
+def test_an_impossible_direction_does_not_take_the_place_of_one_of_the_same_instant() -> None:
+    table = minutes([(0, 10.0), (0, -999.0)], column="wind_direction")
+    (row,) = bins(table)
+    assert (row["n"], row["mean"], row["flags"]) == (1, 10.0, "gap;out_of_range;low_coverage")
 
 
 def test_two_samples_of_one_minute_are_two_samples_and_one_minute_of_coverage() -> None:
@@ -309,7 +339,7 @@ def test_directions_that_cancel_out_have_no_mean_and_no_ends() -> None:
 
 
 def test_one_direction_has_no_deviation() -> None:
-    assert directions([361.0])["std"] is None and directions([90.0, 90.0])["std"] == 0.0
+    assert directions([1.0])["std"] is None and directions([90.0, 90.0])["std"] == 0.0
 
 
 def test_yamartinos_deviation_is_that_of_its_paper() -> None:

@@ -42,7 +42,7 @@ def bins(values: Bins) -> pa.Table:
 def store(
     database: Database, values: Bins, *turbines: str, columns: Sequence[str] = ("power",), days: int = 1
 ) -> list[StoredDay]:
-    of_days = {DATE + number * DAY: turbines or ("",) for number in range(days)}
+    of_days = {DATE + number * DAY: dict.fromkeys(turbines or ("",), columns) for number in range(days)}
     return store_days(database, Statistics(bins(values), of_days, tuple(columns)), inputs=Inputs())
 
 
@@ -68,6 +68,15 @@ def test_a_day_is_replaced_for_the_turbines_and_columns_that_are_named(target_da
     }
     assert (done.bins.change.deleted, done.bins.change.inserted) == (2, 1)
     assert (done.data.change.deleted, done.data.change.inserted) == (8, 4)
+
+
+def test_of_each_turbine_its_own_signals_are_replaced(target_database: Database) -> None:
+    everything = {(0, t, c): 1.0 for t in ("a", "b") for c in ("power", "wind_speed")}
+    store(target_database, everything, "a", "b", columns=("power", "wind_speed"))
+    values = {(0, "a", "power"): 2.0, (0, "b", "wind_speed"): 2.0}
+    signals = {DATE: {"a": ["power"], "b": ["wind_speed"]}}
+    store_days(target_database, Statistics(bins(values), signals, ("power", "wind_speed")), inputs=Inputs())
+    assert there(target_database) == everything | values
 
 
 def test_several_days_are_stored_together_with_an_entry_of_each_table_and_day(target_database: Database) -> None:

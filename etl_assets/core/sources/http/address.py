@@ -1,4 +1,4 @@
-"""Where an API is and what may be sent there: base URL, key, redirects."""
+"""Where an API is and what may be sent there: base URL, key, redirects, links."""
 
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
@@ -36,8 +36,8 @@ def checked_key(secret: SecretStr, name: str, variable: str) -> str:
     return key
 
 
-def redirect_target(here: str, location: str) -> str | None:
-    """Where a redirect leads, if the key may go along: same host and port, or the host's move from http to https."""
+def target_of_key(here: str, location: str) -> str | None:
+    """Where a redirect or a link leads, if the key may go along: same host and port, or the host's move from http to https."""
     try:
         there = urljoin(here, location)
         a, b = urlsplit(here), urlsplit(there)

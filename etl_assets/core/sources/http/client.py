@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import unquote, urlencode
 
 from pydantic import SecretStr
 
-from etl_assets.core.sources.http.address import checked_key, redirect_target, without_credentials
+from etl_assets.core.sources.http.address import checked_key, target_of_key, without_credentials
 from etl_assets.core.sources.http.outcomes import (
     FORM_RULE,
     MALFORMED_RULE,
@@ -25,11 +27,13 @@ from etl_assets.core.sources.http.outcomes import (
     OtherForm,
     Redactor,
     Rule,
+    parse_array,
     parse_json,
     retry_after_s,
     rule_for_status,
     server_message,
 )
+from etl_assets.core.sources.http.pages import MOST_PAGES, Pages
 from etl_assets.errors import PermanentError, PlatformError, TransientError
 
 if TYPE_CHECKING:
@@ -201,6 +205,14 @@ class ApiClient:
         """The JSON document at a path; `path`, `params` and what is raised as in `get_parsed`."""
         return self.get_parsed(path, lambda _, body: parse_json(body), params=params)
 
+    def get_array(self, path: str, *, params: Mapping[str, Any] | None = None) -> list[Any]:
+        """The elements of the JSON array at a path, of all its pages; the rest as in `get_pages`.
+
+        Raises:
+            ApiRefused: also for what is no array; says what came instead.
+        """
+        return list(chain.from_iterable(self.get_pages(path, lambda _, body: parse_array(body), params=params)))
+
     def get_parsed(
         self,
         path: str,
@@ -209,23 +221,47 @@ class ApiClient:
         params: Mapping[str, Any] | None = None,
         accept: str | None = None,
     ) -> Answer:
-        """What `parse` makes of the whole body at a path.
+        """What `parse` makes of the whole body at a path, which is refused where it is one page of several; as `get_pages`."""
+        (answer,) = self.get_pages(path, parse, params=params, accept=accept, most=1)
+        return answer
+
+    def get_pages(
+        self,
+        path: str,
+        parse: Callable[[str, bytes], Answer],
+        *,
+        params: Mapping[str, Any] | None = None,
+        accept: str | None = None,
+        most: int = MOST_PAGES,
+    ) -> list[Answer]:
+        """What `parse` makes of each page of the answer at a path: all of them, or none.
+
+        The next page is where the `Link` with `rel="next"` of the one before leads, on the same origin.
 
         Args:
             path: below the base URL; what is put into it from outside must be quoted already.
             parse: gets the declared content type ("" without one) and the body; raises MalformedAnswer for one that
                 may be right at another attempt.
-            params: the query.
+            params: the query of the first page.
             accept: the media types accepted; by default JSON.
+            most: how many pages there may be.
 
         Raises:
-            ApiUnavailable: no usable answer within the limits; a 200 that is malformed counts as none.
-            ApiRefused: the API refuses, or redirects to another host.
+            ApiUnavailable: no usable answer within the limits, which hold for all pages together but for the attempts; a 200 that is
+                malformed counts as none.
+            ApiRefused: the API refuses, or redirects to another host; the pages lead to another origin, do not end, or are not all
+                rows by their `Content-Range`.
         """
         query = f"?{urlencode(params, doseq=True)}" if params else ""
         headers = {"Accept": accept} if accept else None
-        call = Call("GET", self._url(path), self._summary("GET", path + query), params=params, headers=headers)
-        return self._with_retries(call, lambda _, response: self._document(response, parse))
+        summary, ends_at = self._summary("GET", path + query), self._clock() + self._limits.deadline_s
+        call, pages, answers = Call("GET", self._url(path), summary, params=params, headers=headers), Pages(most), []
+        while True:
+            answer, there = self._with_retries(call, partial(self._page, parse=parse, pages=pages), ends_at=ends_at)
+            answers.append(answer)
+            if there is None:
+                return answers
+            call = Call("GET", there, f"{summary}, page {len(answers) + 1}", headers=headers)
 
     def post_json(self, path: str, body: bytes, *, headers: Mapping[str, str] | None = None) -> ApiResponse:
         """Sends a payload, the same bytes and headers at each attempt.
@@ -249,11 +285,13 @@ class ApiClient:
     def _summary(self, method: str, path: str) -> str:
         return self._redact.shorten(f"{method} /{path.lstrip('/')}")
 
-    def _with_retries(self, call: Call, read: "Callable[[Call, requests.Response], Answer]") -> "Answer":
+    def _with_retries(
+        self, call: Call, read: "Callable[[Call, requests.Response], Answer]", *, ends_at: float | None = None
+    ) -> "Answer":
         from tenacity import Retrying, retry_if_exception
 
         started = self._clock()
-        self._ends_at = started + self._limits.deadline_s
+        self._ends_at = started + self._limits.deadline_s if ends_at is None else ends_at
         retrying = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, Failed) and error.rule.action is Action.RETRY),
             wait=self._pause_s,
@@ -279,7 +317,9 @@ class ApiClient:
                 try:
                     return read(call, response)
                 except MalformedAnswer as error:
-                    raise malformed(response.status_code, error) from None
+                    failed = malformed(response.status_code, error)
+                    failed.what = self._redact.shorten(failed.what)
+                    raise failed from None
 
         try:
             return self._failing(attempt)
@@ -312,7 +352,7 @@ class ApiClient:
             if call.method != "GET" or response.status_code not in _REDIRECTS or not location:
                 return response
             response.close()
-            target, params = redirect_target(url, location), None
+            target, params = target_of_key(url, location), None
             if target is None:
                 what = f"answered {response.status_code} with a redirect to another host or protocol"
                 raise self._failed_status(response.status_code, what=what)
@@ -332,15 +372,20 @@ class ApiClient:
             **settings,
         )
 
-    def _document(self, response: "requests.Response", parse: Callable[[str, bytes], Answer]) -> Answer:
+    def _page(
+        self, _: Call, response: "requests.Response", *, parse: Callable[[str, bytes], Answer], pages: Pages
+    ) -> tuple[Answer, str | None]:
+        """What a page is parsed to, and where the next one is."""
         if response.status_code not in _GET_SUCCESSES:
             raise self._refusal(response)
-        body = bytearray()
-        self._transport.read_body(response, body, max_bytes=self._limits.max_body_bytes)
-        if len(body) > self._limits.max_body_bytes:
+        body, left = bytearray(), self._limits.max_body_bytes - pages.length
+        self._transport.read_body(response, body, max_bytes=left)
+        if len(body) > left:
             what = f"the body is longer than {self._limits.max_body_bytes} bytes"
             raise Failed(what, TOO_LONG_RULE, status=response.status_code)
-        return parse(response.headers.get("Content-Type", ""), bytes(body))
+        whole = bytes(body)
+        answer = parse(response.headers.get("Content-Type", ""), whole)
+        return answer, pages.after(response, whole)
 
     def _acknowledgement(self, call: Call, response: "requests.Response") -> ApiResponse:
         if response.status_code // 100 != 2:

@@ -179,6 +179,28 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def parse_array(body: bytes, *, parse_constant: Callable[[str], Any] = _refuse_constant) -> list[Any]:
+    """The elements of the array in a body; as `parse_json`.
+
+    Raises:
+        OtherForm: also for what is no array; says what it is.
+    """
+    document = parse_json(body, parse_constant=parse_constant)
+    if not isinstance(document, list):
+        raise OtherForm(f"{described(document)}, not with an array")
+    return document
+
+
+def described(document: Any) -> str:
+    """What a document is, for a message: of an object what it says, or else its fields."""
+    if not isinstance(document, dict):
+        names = {list: "an array", str: "text", type(None): "null"}
+        return names.get(type(document), json.dumps(document)[:40])
+    if said := message_of(document):
+        return f"an object (“{said}”)"
+    return f"an object ({_printable(', '.join(document))})" if document else "an empty object"
+
+
 def refuse_page(body: bytes, *, instead_of: str = "JSON") -> None:
     """Raises MalformedAnswer for HTML or XML: it comes from something in front of the API, not from the API."""
     if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
@@ -192,8 +214,11 @@ def server_message(body: bytes) -> str:
             content = json.loads(body)
     except ValueError:
         return ""
-    if not isinstance(content, dict):
-        return ""
+    return message_of(content) if isinstance(content, dict) else ""
+
+
+def message_of(content: Mapping[str, Any]) -> str:
+    """What an object says to people; empty when it says nothing."""
     texts = (_faults_in(content.get(name)) for name in ("message", "error", "detail"))
     return next((" ".join(_printable(text).split()) for text in texts if isinstance(text, str)), "")
 
