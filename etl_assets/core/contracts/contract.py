@@ -129,6 +129,8 @@ class TableConfig:
         partial_loads: a partition may be written with a part of what its source has: such a write says nothing of rows in quarantine
             that it does not meet.
         current_within_h: so many hours a derived table may be behind an input that has changed.
+        max_rejected: the largest share of rejected rows that an input may have, 0 to 1; beyond it nothing of it is loaded. None: any share
+            but all.
         versions_kept: of a table in files, how many versions of a slice can be read; an older one is deleted a day after it was given up.
     """
 
@@ -143,6 +145,7 @@ class TableConfig:
     first_stored: tuple[str, ...] = ()
     partial_loads: bool = False
     current_within_h: float = 24.0
+    max_rejected: float | None = None
     versions_kept: int = 1
 
 
@@ -254,6 +257,8 @@ def _faults_of_table(cls: type[Contract]) -> Iterator[str]:
             yield f"{name}.{nullable} {role} and cannot be NULL"
     if config.versions_kept < 1 or (config.versions_kept > 1 and config.store != "parquet"):
         yield f"{name}: versions_kept is of a table in files, at least 1"
+    if config.max_rejected is not None and not 0 <= config.max_rejected <= 1:
+        yield f"{name}: max_rejected is a share, 0 to 1"
     if config.first_stored and (not config.key or set(config.first_stored) & {*config.key, *partition}):
         yield f"{name}: first_stored are columns beside the key and the partition, of rows that have a key"
     if not (vars(cls).get("__doc__") or "").strip():

@@ -36,6 +36,8 @@ def _table(contract: type[Contract]) -> str:
         facts.append(f"- As first stored, as long as the rest of the row is the same: {_names(config.first_stored)}")
     if config.partial_loads:
         facts.append("- A load may be of a part of a partition")
+    if config.max_rejected is not None:
+        facts.append(f"- Rejected rows that an input may have: {config.max_rejected:.0%}")
     facts.append(f"- May be empty: {'yes' if config.may_be_empty else 'no'}")
     rows = ["| column | type | unit | NULL | rules | meaning |", "|---|---|---|---|---|---|"]
     rows += [_row(c) for c in contract.columns.values()]

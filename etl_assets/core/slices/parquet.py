@@ -47,7 +47,7 @@ from etl_assets.core.slices.session import Session
 from etl_assets.core.slices.slice import Slice, divide
 from etl_assets.core.slices.sweeping import give_up
 from etl_assets.core.slices.transaction import Transaction
-from etl_assets.core.slices.writing import WHOLE, Data, Given, given_parts, hash_of, settling
+from etl_assets.core.slices.writing import WHOLE, Data, Given, given_parts, hash_of, rejected_of, settling
 from etl_assets.errors import ContractError, PermanentError
 from etl_assets.redaction import public_url
 
@@ -184,6 +184,9 @@ class FileLoad:
         filesystem, _ = self._root.filesystem()
         self._corrector.ids.clear()
         found = self._corrector.applied(transaction, self._given.records, beside=table)
+        received = table.num_rows + self._given.rejected + self._given.deduplicated
+        rejected = rejected_of(found.records)
+        self._given.require_accepted(self._how, received=received, rejected=rejected, records=found.records)
         whole = table if found.rows is None else pa.concat_tables([table, found.rows])
         rows = Rows(whole, self._given.slice.contract.config.key)
         content_hash = hash_of(rows.table)
@@ -199,8 +202,8 @@ class FileLoad:
             Change(unchanged=count, deduplicated=left_out)
             if same
             else Change(inserted=count, deleted=before[0], deduplicated=left_out),
-            received=table.num_rows + self._given.rejected + self._given.deduplicated,
-            quarantined=sum(record.outcome != "flagged" for record in found.records),
+            received=received,
+            quarantined=rejected,
             records=found.records,
             size=whole.nbytes,
             content_hash=content_hash,
@@ -227,14 +230,17 @@ class FileLoad:
                 size += judged.valid.nbytes
                 records += judged.records
             found = self._corrector.applied(transaction, [*self._given.records, *records], beside=None)
+            received += self._given.rejected + self._given.deduplicated
+            rejected = rejected_of(found.records)
+            self._given.require_accepted(self._how, received=received, rejected=rejected, records=found.records)
             if found.rows is not None:
                 writer.write_table(found.rows)
                 loaded += found.rows.num_rows
         left_out = found.repeated + self._given.deduplicated
         return Loaded(
             Change(inserted=loaded, deduplicated=left_out),
-            received=received + self._given.rejected + self._given.deduplicated,
-            quarantined=sum(record.outcome != "flagged" for record in found.records),
+            received=received,
+            quarantined=rejected,
             records=found.records,
             size=size,
             file=file,

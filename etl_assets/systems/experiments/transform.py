@@ -19,6 +19,7 @@ from etl_assets.core.contracts.arrow import ARROW_TYPES, arrow_schema
 from etl_assets.core.contracts.cast import NOT_OF_KIND, Cast, cast_column
 from etl_assets.core.contracts.contract import Kind
 from etl_assets.core.contracts.validation import Found, judged
+from etl_assets.core.slices.acceptance import require_accepted
 from etl_assets.systems.experiments.contracts import Compounds, ExperimentCompounds, UserExperiments, Users
 from etl_assets.systems.experiments.source import COMPOUNDS, EXPERIMENTS, USERS, Batch, CsvFile, RejectedFile
 
@@ -50,6 +51,21 @@ class Loaded:
     user_experiments: Split[pa.Table]
     experiment_compounds: Split[pa.Table]
     repeated_compound_ids: int
+
+    def require_accepted(self, max_rejected: float | None) -> None:
+        """Refuse all files if of one of them more is rejected than is taken, before the first is stored.
+
+        Args:
+            max_rejected: the largest share; None: what the contracts say.
+
+        Raises:
+            InputRefused: names the table, and the first of the rows.
+        """
+        tables = ((Users, self.users), (Compounds, self.compounds), (UserExperiments, self.user_experiments))
+        for contract, given in tables:
+            bad = given.rejected
+            received = given.valid.num_rows + len(bad) + given.deduplicated
+            require_accepted(contract, received=received, rejected=len(bad), records=bad, max_rejected=max_rejected)
 
 
 @dataclass(frozen=True)

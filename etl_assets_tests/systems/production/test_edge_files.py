@@ -105,16 +105,6 @@ def test_a_single_reading_and_a_single_work_order(command: Command) -> None:
     assert only_verdict(report) == "insufficient data"
 
 
-@pytest.mark.long
-def test_records_of_which_none_can_be_a_row(command: Command) -> None:
-    report = command.report(readings(0, ["abc", True]), [{"time": START, "product": "x", "production": 1}])
-    assert command.counts() == (0, 0)
-    assert report["products"] == []
-    assert left_out(report, "readings", "cannot be read") == 2
-    assert left_out(report, "work orders", "cannot be read") == 1
-    assert command.err == "3 records in quarantine: see `etl-assets quarantine list`\n"
-
-
 # Nothing in it
 
 
