@@ -21,7 +21,15 @@ from etl_assets.core.contracts.contract import Kind
 from etl_assets.core.contracts.validation import Found, judged
 from etl_assets.core.slices.acceptance import require_accepted
 from etl_assets.systems.experiments.contracts import Compounds, ExperimentCompounds, UserExperiments, Users
-from etl_assets.systems.experiments.source import COMPOUNDS, EXPERIMENTS, USERS, Batch, CsvFile, RejectedFile
+from etl_assets.systems.experiments.source import (
+    COMPOUNDS,
+    EXPERIMENTS,
+    USERS,
+    Batch,
+    CsvFile,
+    RejectedFile,
+    Unreadable,
+)
 
 LINE = "line"
 LIST = "experiment_compound_ids"
@@ -76,6 +84,7 @@ class References:
         noun: what a row of the file is.
         ids: of the rows that are loaded, in order; at least one.
         rejected: the ids of rows that are not, in order, beside their lines; of equal ones the first line comes first.
+        unreadable: the first of the lines that are no rows, whose ids nobody knows, and how many there are.
     """
 
     noun: str
@@ -83,6 +92,7 @@ class References:
     ids: pa.Array
     rejected: Numbers
     lines: Numbers
+    unreadable: tuple[Unreadable | None, int]
 
     def places(self, ids: pa.Array) -> pa.Array:
         """Where each id is among those that are loaded; NULL for one that is not."""
@@ -93,7 +103,10 @@ class References:
         at = int(np.searchsorted(self.rejected, number))
         if at < len(self.rejected) and self.rejected[at] == number:
             return f"{self.noun} {number} is in quarantine itself ({self.file.name}, line {self.lines[at]})"
-        return f"{self.noun} {number} is not in {self.file.name}"
+        first, count = self.unreadable
+        among = f", of which {count:,} {'line' if count == 1 else 'lines'} cannot be read" if first else ""
+        why = f" (line {first.line}: {first.rule})" if first else ""
+        return f"{self.noun} {number} is not in {self.file.name}{among}{why}"
 
 
 @dataclass(frozen=True)
@@ -163,7 +176,8 @@ def _referred_to(
             f"{file.name} has its header and no {noun} below it: put the {noun}s there; nothing was changed"
         )
     key, faulty = contract.config.key[0], rows.faulty()
-    references = References(noun, file, table[key].combine_chunks(), faulty[key].to_numpy(), faulty[LINE].to_numpy())
+    rejected, lines = faulty[key].to_numpy(), faulty[LINE].to_numpy()
+    references = References(noun, file, table[key].combine_chunks(), rejected, lines, rows.unreadable)
     return references, rows.split(table)
 
 
@@ -253,6 +267,7 @@ class FileRows:
     Attributes:
         rejected: records of those that are not loaded.
         deduplicated: how many say what a loaded one says.
+        unreadable: the first of its lines that are no rows, and how many there are.
     """
 
     def __init__(self, file: CsvFile, contract: type[Contract], more: Mapping[str, pa.DataType] | None = None) -> None:
@@ -266,6 +281,7 @@ class FileRows:
         self._faulty = [self._tables[0].select([self._key, LINE])]
         self.rejected: list[Record] = []
         self.deduplicated = 0
+        self.unreadable: tuple[Unreadable | None, int] = (None, 0)
 
     def add(self, batch: Batch, values: pa.Table, found: Sequence[Found]) -> Added:
         """Take the next batch.
@@ -288,6 +304,8 @@ class FileRows:
         if found:
             faulty = table.select([self._key, LINE]).filter(pa.array(~good))
             self._faulty.append(faulty.filter(faulty[self._key].is_valid()))
+        first, count = self.unreadable
+        self.unreadable = (first or next(iter(batch.unreadable), None), count + len(batch.unreadable))
         self._received += table.num_rows + len(batch.unreadable)
         self.deduplicated += len(same)
         return Added(new, same)
