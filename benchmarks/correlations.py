@@ -198,7 +198,7 @@ def examine(scenario: Scenario, number: int) -> Findings:
     table = correlations(aligned(data.metrics().to_batches(), orders).read_all(), METHOD)
     findings: Findings = {}
     for product, reading in itertools.product(range(scenario.products), READINGS):
-        rows = table[(table["product_id"] == product) & (table["reading"] == reading)].sort_values("parameter_id")
+        rows = table[(table["product_id"] == str(product)) & (table["reading"] == reading)].sort_values("parameter_id")
         r, naive = rows["r"].to_numpy(), rows["p_naive"].to_numpy()
         judge = partial(claims, scenario, product)
         findings[product, "ours", reading] = judge(r, rows["verdict"] == "supported")
@@ -213,7 +213,7 @@ def examine(scenario: Scenario, number: int) -> Findings:
 def _series(data: Recording, orders: pd.DataFrame, product: int, reading: str) -> tuple[Integers, Floats]:
     """Ends and output of a product's work orders as somebody who joins would take them."""
     rows, column = (data.workorders, "production") if reading == READINGS[0] else (orders, "output")
-    chosen = rows[rows["product_id"] == product]
+    chosen = rows[rows["product_id"] == str(product)]
     return chosen["completed_at"].dt.as_unit("s").astype("int64").to_numpy(), chosen[column].to_numpy()
 
 
@@ -315,9 +315,9 @@ def _aligned(output: Floats, parameters: Sequence[Floats]) -> pa.Table:
     frames = [
         pd.DataFrame(
             {
-                "product_id": 0,
+                "product_id": "0",
                 "completed_at": ends.astype(np.int64),
-                "parameter_id": parameter,
+                "parameter_id": str(parameter),
                 "started_at": (ends - ORDER_S * 1e6).astype(np.int64),
                 "production": np.nan,
                 "output": output,

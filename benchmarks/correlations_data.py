@@ -176,7 +176,8 @@ class Recording:
         times = np.concatenate([times for times, _ in self.readings.values()])
         return pa.table(
             {
-                "parameter_id": np.repeat(list(self.readings), [len(times) for times, _ in self.readings.values()]),
+                # Of two digits each, so that they are in the order of their text.
+                "parameter_id": [f"{name:02}" for name, (times, _) in self.readings.items() for _ in times],
                 "measured_at": pa.array(times * 1_000_000, pa.timestamp("us", tz="UTC")),
                 "value": np.concatenate([values for _, values in self.readings.values()]),
             }
@@ -203,7 +204,7 @@ def recording(scenario: Scenario, number: int) -> Recording:
         frames.append(
             pd.DataFrame(
                 {
-                    "product_id": product,
+                    "product_id": str(product),
                     "completed_at": pd.to_datetime(times, unit="s", utc=True),
                     "production": _production(scenario, times, effect, random),
                 }

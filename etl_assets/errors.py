@@ -5,7 +5,8 @@ must change something first). The text of each says what happened, where, and wh
 How Dagster is told that a permanent failure stops all retries is in `etl_assets.core.dagster.contract_types`.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 
 class PlatformError(Exception):
@@ -24,8 +25,25 @@ class ConfigurationError(PermanentError):
     """A setting is missing or wrong; the message names the variable."""
 
 
+class InputRefused(PermanentError):
+    """A file or an answer of which nothing, or too little, can be loaded: nothing was changed."""
+
+
 class ContractError(PermanentError):
     """Data or a table do not have the shape that the contract says; the message names the column."""
+
+
+@contextlib.contextmanager
+def given_by_a_person() -> Iterator[None]:
+    """An input that is refused in here was given by a person, who has to give another: wrong usage, and no failure of a source.
+
+    Raises:
+        ConfigurationError: in place of `InputRefused`.
+    """
+    try:
+        yield
+    except InputRefused as refused:
+        raise ConfigurationError(str(refused)) from refused
 
 
 def combined(failures: Sequence[PlatformError]) -> PlatformError:

@@ -9,6 +9,7 @@ ARROW_TYPES = {
     Kind.FLOAT: pa.float64(),
     Kind.BOOL: pa.bool_(),
     Kind.TEXT: pa.string(),
+    Kind.ID: pa.string(),
     Kind.DATE: pa.date32(),
     Kind.TIMESTAMP: pa.timestamp("us", tz="UTC"),
 }

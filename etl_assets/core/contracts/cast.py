@@ -121,7 +121,7 @@ def _of_one_type(values: pd.Series, wanted: Kind) -> bool:
     if kind == "date":
         # A datetime is a date too: behind one Arrow would drop its time of day.
         return not any(isinstance(value, datetime.datetime) for value in values[values.notna()])
-    if kind == "mixed-integer-float" and wanted is Kind.INT:
+    if kind == "mixed-integer-float" and wanted in (Kind.INT, Kind.ID):
         return False  # beside a float Arrow makes floats of the integers
     return kind in READ_WHOLE
 
@@ -226,6 +226,14 @@ def _present(faults: Mapping[int, str], array: pa.Array) -> Mapping[int, str]:
 
 def _to_text(_array: pa.Array, _column: Column) -> Cast | None:
     return None
+
+
+def _to_id(array: pa.Array, column: Column) -> Cast | None:
+    """Whole numbers as their text, however they are written; text is an id already."""
+    if pa.types.is_integer(array.type):
+        return Cast(array.cast(pa.string()))
+    numbers = None if pa.types.is_string(array.type) else _to_int(array, column)
+    return numbers and Cast(numbers.values.cast(pa.string()), numbers.faults)
 
 
 def _to_date(array: pa.Array, _column: Column) -> Cast | None:
@@ -360,6 +368,7 @@ CASTS: Mapping[Kind, Callable[[pa.Array, Column], Cast | None]] = {
     Kind.FLOAT: _to_float,
     Kind.BOOL: _to_bool,
     Kind.TEXT: _to_text,
+    Kind.ID: _to_id,
     Kind.DATE: _to_date,
     Kind.TIMESTAMP: _to_timestamp,
 }
@@ -369,6 +378,7 @@ NOT_OF_KIND = {
     Kind.FLOAT: "not a number",
     Kind.BOOL: "not true or false",
     Kind.TEXT: "not text",
+    Kind.ID: "not an id: neither text nor a whole number",
     Kind.DATE: "not a date (YYYY-MM-DD)",
     Kind.TIMESTAMP: "not a time",
 }
@@ -418,6 +428,8 @@ def _cast_large(cell: Any, column: Column) -> Cast:
         if column.kind is Kind.FLOAT:
             with contextlib.suppress(OverflowError, ValueError):
                 return Cast(pa.array([float(cell)]))
+        if column.kind is Kind.ID and isinstance(cell, int):
+            return Cast(pa.array([str(cell)]))
         if column.kind is Kind.INT and isinstance(cell, int):
             rule = "not an integer of 64 bits"
     return Cast(pa.nulls(1, ARROW_TYPES[column.kind]), {0: rule})

@@ -8,32 +8,39 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, datetime
 from enum import Enum
-from typing import Any, ClassVar, Literal, Union
+from typing import Any, ClassVar, Literal, NewType, Union
 
+from etl_assets.core.contracts.names import LONGEST_NAME
 from etl_assets.errors import ContractError
 
 Timestamp = datetime
 Date = date
+Id = NewType("Id", str)
 
 IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 class Kind(Enum):
-    """The types that a column can have, as Postgres, Arrow and pandas see them alike."""
+    """The types that a column can have, as Postgres, Arrow and pandas see them alike.
+
+    An id is text that tells things apart: a whole number is the text that it is written as, and what cannot be shown is none.
+    """
 
     INT = "int64"
     FLOAT = "float64"
     BOOL = "bool"
     TEXT = "text"
+    ID = "id"
     DATE = "date"
     TIMESTAMP = "timestamptz"
 
 
-KINDS: Mapping[type, Kind] = {
+KINDS: Mapping[Any, Kind] = {
     int: Kind.INT,
     float: Kind.FLOAT,
     bool: Kind.BOOL,
     str: Kind.TEXT,
+    Id: Kind.ID,
     date: Kind.DATE,
     datetime: Kind.TIMESTAMP,
 }
@@ -47,6 +54,7 @@ RULES: Mapping[Kind, tuple[str, ...]] = {
     Kind.FLOAT: (*BOUNDS, "isin"),
     Kind.BOOL: ("isin",),
     Kind.TEXT: CHECKED,
+    Kind.ID: CHECKED,
     Kind.DATE: (*BOUNDS, "isin"),
     Kind.TIMESTAMP: (*BOUNDS, "isin", "zone"),
 }
@@ -60,7 +68,7 @@ class Column:
     Bounds are in the column's own unit; a timestamp's are aware. Floats are finite: a reading that is infinite is a
     fault of the source. `zone` is the zone of naive values, stated where a source's contract states it. A `pattern` is
     a regular expression of RE2 (no look-around, no back references) that the whole value matches; lengths are in
-    characters.
+    characters; those of an id are at least one and at most `LONGEST_NAME` unless it says otherwise.
     """
 
     description: str
@@ -83,7 +91,8 @@ class Column:
         """Names of the rules that a value can break, beside that of its type."""
         rules = [] if self.nullable else ["required"]
         rules += [rule for rule in CHECKED if getattr(self, rule) is not None]
-        return tuple(rules + (["finite"] if self.kind is Kind.FLOAT else []))
+        own = {Kind.FLOAT: ["finite"], Kind.ID: ["printable"]}
+        return tuple(rules + own.get(self.kind, []))
 
 
 def column(description: str, **rules: Any) -> Any:
@@ -120,6 +129,8 @@ class TableConfig:
         partial_loads: a partition may be written with a part of what its source has: such a write says nothing of rows in quarantine
             that it does not meet.
         current_within_h: so many hours a derived table may be behind an input that has changed.
+        max_rejected: the largest share of rejected rows that an input may have, 0 to 1; beyond it nothing of it is loaded. None: any share
+            but all.
         versions_kept: of a table in files, how many versions of a slice can be read; an older one is deleted a day after it was given up.
     """
 
@@ -134,6 +145,7 @@ class TableConfig:
     first_stored: tuple[str, ...] = ()
     partial_loads: bool = False
     current_within_h: float = 24.0
+    max_rejected: float | None = None
     versions_kept: int = 1
 
 
@@ -215,7 +227,12 @@ def _typed(declared: Column, *, name: str, hint: Any, contract: str) -> Column:
     concrete = [option for option in options if option is not type(None)]
     if len(concrete) != 1 or concrete[0] not in KINDS:
         raise ContractError(f"{contract}.{name} has type {hint}; known are {', '.join(t.__name__ for t in KINDS)}")
-    return replace(declared, name=name, kind=KINDS[concrete[0]], nullable=len(options) > len(concrete))
+    kind = KINDS[concrete[0]]
+    if kind is Kind.ID:
+        declared = replace(
+            declared, min_length=declared.min_length or 1, max_length=declared.max_length or LONGEST_NAME
+        )
+    return replace(declared, name=name, kind=kind, nullable=len(options) > len(concrete))
 
 
 def _faults_of_table(cls: type[Contract]) -> Iterator[str]:
@@ -240,6 +257,8 @@ def _faults_of_table(cls: type[Contract]) -> Iterator[str]:
             yield f"{name}.{nullable} {role} and cannot be NULL"
     if config.versions_kept < 1 or (config.versions_kept > 1 and config.store != "parquet"):
         yield f"{name}: versions_kept is of a table in files, at least 1"
+    if config.max_rejected is not None and not 0 <= config.max_rejected <= 1:
+        yield f"{name}: max_rejected is a share, 0 to 1"
     if config.first_stored and (not config.key or set(config.first_stored) & {*config.key, *partition}):
         yield f"{name}: first_stored are columns beside the key and the partition, of rows that have a key"
     if not (vars(cls).get("__doc__") or "").strip():
@@ -278,4 +297,6 @@ def _fits(value: Any, kind: Kind) -> bool:
         return type(value) in (int, float) and math.isfinite(value)
     if kind is Kind.TIMESTAMP:
         return isinstance(value, datetime) and value.tzinfo is not None
+    if kind is Kind.ID:
+        return type(value) is str
     return KINDS.get(type(value)) is kind

@@ -7,12 +7,18 @@ import sqlalchemy as sa
 
 from etl_assets.core.contracts.contract import SIGNS, Column, Contract, Kind
 
+
+def _text() -> sa.Text:
+    # Sorted by bytes in every database, as Arrow sorts: writers and readers agree on ranges and order.
+    return sa.Text(collation="C")
+
+
 SQL_TYPES: Mapping[Kind, Callable[[], Any]] = {
     Kind.INT: sa.BigInteger,
     Kind.FLOAT: sa.Double,
     Kind.BOOL: sa.Boolean,
-    # Sorted by bytes in every database, as Arrow sorts: writers and readers agree on ranges and order.
-    Kind.TEXT: lambda: sa.Text(collation="C"),
+    Kind.TEXT: _text,
+    Kind.ID: _text,
     Kind.DATE: sa.Date,
     Kind.TIMESTAMP: lambda: sa.TIMESTAMP(timezone=True),
 }
@@ -30,7 +36,7 @@ def metadata(contracts: Iterable[type[Contract]]) -> sa.MetaData:
 def table(contract: type[Contract], tables: sa.MetaData) -> sa.Table:
     """One contract as a table: columns, key, checks, indexes and comments.
 
-    A rule that SQL cannot state exactly as the contract does (a pattern) is judged on the way in only.
+    A rule that SQL cannot state exactly as the contract does (a pattern, what can be printed) is judged on the way in only.
     """
     config = contract.config
     columns = [

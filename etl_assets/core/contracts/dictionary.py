@@ -9,8 +9,8 @@ HEAD = """# Tables of {name}
 What a row is, where it lives, and what each column means. Rendered from the contracts, which also make the tables, judge the rows
 and label the assets. Not to be edited: change the contract and run `make docs`.
 
-All times are UTC with microseconds. All text sorts by its bytes (collation `C`) and has no NUL character. Numbers of type
-`float64` are finite. A row that breaks a rule is in `etl.quarantine`, not in its table.
+All times are UTC with microseconds. All text sorts by its bytes (collation `C`) and has no NUL character. An `id` is text that can be
+printed; of a source that sends whole numbers it is their text. Numbers of type `float64` are finite. A row that breaks a rule is in `etl.quarantine`, not in its table.
 """
 STORES = {"postgres": "Postgres, database `{database}`", "parquet": "Parquet files under the storage root"}
 SPANS = {"day": "one native partition per day", "month": "one native partition per month"}
@@ -36,6 +36,8 @@ def _table(contract: type[Contract]) -> str:
         facts.append(f"- As first stored, as long as the rest of the row is the same: {_names(config.first_stored)}")
     if config.partial_loads:
         facts.append("- A load may be of a part of a partition")
+    if config.max_rejected is not None:
+        facts.append(f"- Rejected rows that an input may have: {config.max_rejected:.0%}")
     facts.append(f"- May be empty: {'yes' if config.may_be_empty else 'no'}")
     rows = ["| column | type | unit | NULL | rules | meaning |", "|---|---|---|---|---|---|"]
     rows += [_row(c) for c in contract.columns.values()]

@@ -206,7 +206,14 @@ def rules_of(c: Column) -> dict[str, Callable[[pa.Array], pa.Array]]:
         rules["finite"] = pc.is_finite
     if c.kind is Kind.TEXT:
         rules["no NUL"] = _without_nul
+    if c.kind is Kind.ID:
+        rules["printable"] = _printable
     return rules
+
+
+def _printable(values: pa.ChunkedArray) -> pa.Array:
+    """Which texts are those of a name: nothing in them is hidden from a reader, and they are not blank."""
+    return pc.and_not(pc.utf8_is_printable(values), pc.utf8_is_space(values))
 
 
 def _without_nul(values: pa.ChunkedArray) -> pa.Array:

@@ -20,7 +20,7 @@ from etl_assets.core.contracts.validation import to_frame
 from etl_assets.core.dagster.contract_types import COLUMNS, FORMS, MODE, ORDERED, ContractType, permanent_failures_stop
 from etl_assets.core.dagster.database import PostgresResource
 from etl_assets.core.dagster.materialisation import report
-from etl_assets.core.dagster.steps import batch_of, goes_by_partition, inputs_of_load, step_of
+from etl_assets.core.dagster.steps import batch_of, goes_by_partition, inputs_of_load, max_rejected_of, step_of
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices import reading
 from etl_assets.core.slices.copies import mirror, write_manifest
@@ -56,6 +56,7 @@ class StoreIOManager(dg.ConfigurableIOManager):
                 source=f"asset {contract.table_name()}",
                 lock=step.lock,
                 inputs=step.inputs if step.inputs.slices else None,
+                max_rejected=max_rejected_of(context),
             )
 
             def write(data: Any, slices: Sequence[Slice], lock: Lock | None) -> list[Outcome]:

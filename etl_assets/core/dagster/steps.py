@@ -10,9 +10,13 @@ import dagster as dg
 from dagster._core.execution.plan.outputs import StepOutputHandle
 
 from etl_assets.core.database.connections import Database
+from etl_assets.core.slices.acceptance import ALL
 from etl_assets.core.slices.inputs import Inputs
 from etl_assets.core.slices.lock import Lock, locked
 from etl_assets.core.slices.slice import Slice
+
+# A tag of a run.
+ALLOW_REJECTED = "etl_assets/allow_rejected"
 
 
 @dataclass
@@ -57,6 +61,11 @@ def goes_by_partition(context: dg.InputContext) -> bool:
     asset = step.job_def.asset_layer.get_assets_def_for_node(step.node_handle)
     unmapped = asset is not None and asset.get_partition_mapping(context.asset_key) is None
     return unmapped and asset.partitions_def == context.asset_partitions_def
+
+
+def max_rejected_of(context: Any) -> float | None:
+    """The share of rejected rows that whoever has started the run takes; None: what the contracts say."""
+    return ALL if _step_context(context).run_tags.get(ALLOW_REJECTED) == "true" else None
 
 
 def batch_of(context: dg.OutputContext, part: str) -> str:

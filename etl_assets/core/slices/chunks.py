@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from etl_assets.core.contracts import Record
 from etl_assets.core.contracts.arrow import arrow_schema
 from etl_assets.core.contracts.validation import split_arrow
 from etl_assets.core.slices import merging
@@ -67,12 +68,13 @@ def load_chunks(
     key = slice_.contract.config.key
     merged = mode != "append" and bool(key)
     stage = None
+    rejected: Record | None = None
     received = quarantined = size = appended = duplicates = deleted = 0
     if mode in ("replace", "partition") and not merged:
         deleted = merging.write_anew(transaction, slice_, Rows(_nothing(slice_), ())).deleted
 
     def judged() -> Iterator[pa.Table]:
-        nonlocal received, quarantined, duplicates
+        nonlocal received, quarantined, duplicates, rejected
         if first is not None:
             received += first.num_rows
             yield first
@@ -83,6 +85,7 @@ def load_chunks(
             store_records(transaction, slice_, fixed.records, run_id=run_id, commit_id=commit_id)
             received += chunk.num_rows
             quarantined += len(fixed.records)
+            rejected = rejected or next(iter(fixed.records), None)
             duplicates += fixed.repeated
             yield found.valid if fixed.rows is None else pa.concat_tables([found.valid, fixed.rows])
 
@@ -101,7 +104,7 @@ def load_chunks(
             transaction.extend(stage, numbered)
     if not merged:
         change = Change(inserted=appended, deleted=deleted, deduplicated=duplicates)
-        return Loaded(change, received, quarantined, size=size)
+        return Loaded(change, received, quarantined, size=size, first_rejected=rejected)
     stage = stage or transaction.stage(_numbered(_nothing(slice_), 0))
     transaction.analyse(stage)
     change = merging.merge_stage(
@@ -112,7 +115,7 @@ def load_chunks(
         given = functools.partial(merging.rows_with_keys, transaction, slice_.contract, target=stage, matching=matching)
         supersede_entries(transaction, slice_.contract, given)
     change = replace(change, deduplicated=change.deduplicated + duplicates)
-    return Loaded(change, received, quarantined, size=size)
+    return Loaded(change, received, quarantined, size=size, first_rejected=rejected)
 
 
 def _nothing(slice_: Slice) -> pa.Table:

@@ -62,6 +62,7 @@ class Write:
         inputs: what the rows are derived from.
         batch: identity of what is appended; the same batch is appended once.
         remark: why, where a person does it.
+        max_rejected: the largest share of rejected rows that is taken, where somebody says another than the contract.
     """
 
     mode: str
@@ -72,6 +73,7 @@ class Write:
     inputs: Inputs | None = None
     batch: str | None = None
     remark: str | None = None
+    max_rejected: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Loaded:
         size: bytes of the valid rows in Arrow.
         content_hash: of the valid rows; none of batches.
         file, rows: of a slice in files, the one that holds it now, and how many rows that has.
+        first_rejected: one of the rows that are in quarantine already, if there are any.
         source_position: where the source stands after the rows, where only loading tells; else as the write says.
         head_stays: nothing of the slice was changed or confirmed: only the ledger has it.
     """
@@ -97,6 +100,7 @@ class Loaded:
     content_hash: str | None = None
     file: str | None = None
     rows: int | None = None
+    first_rejected: Record | None = None
     source_position: Mapping[str, Any] | None = None
     head_stays: bool = False
 

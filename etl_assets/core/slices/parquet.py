@@ -47,7 +47,7 @@ from etl_assets.core.slices.session import Session
 from etl_assets.core.slices.slice import Slice, divide
 from etl_assets.core.slices.sweeping import give_up
 from etl_assets.core.slices.transaction import Transaction
-from etl_assets.core.slices.writing import WHOLE, Data, Given, given_parts, hash_of, settling
+from etl_assets.core.slices.writing import WHOLE, Data, Given, given_parts, hash_of, rejected_of, settling
 from etl_assets.errors import ContractError, PermanentError
 from etl_assets.redaction import public_url
 
@@ -185,6 +185,9 @@ class FileLoad:
         self._corrector.ids.clear()
         found = self._corrector.applied(transaction, self._given.records, beside=table)
         whole = table if found.rows is None else pa.concat_tables([table, found.rows])
+        rejected = rejected_of(found.records)
+        received = whole.num_rows + rejected + found.repeated + self._given.deduplicated
+        self._given.require_accepted(self._how, received=received, rejected=rejected, records=found.records)
         rows = Rows(whole, self._given.slice.contract.config.key)
         content_hash = hash_of(rows.table)
         count = rows.table.num_rows
@@ -195,13 +198,12 @@ class FileLoad:
             file = f"{self._commit_id}.parquet"
             write_table(filesystem, f"{self._root.folder(self._given.slice)}/{file}", rows.table, content_hash)
         left_out = rows.duplicates + found.repeated + self._given.deduplicated
-        quarantined = sum(record.outcome != "flagged" for record in found.records)
         return Loaded(
             Change(unchanged=count, deduplicated=left_out)
             if same
             else Change(inserted=count, deleted=before[0], deduplicated=left_out),
-            received=whole.num_rows + quarantined + found.repeated + self._given.deduplicated,
-            quarantined=quarantined,
+            received=received,
+            quarantined=rejected,
             records=found.records,
             size=whole.nbytes,
             content_hash=content_hash,
@@ -228,14 +230,17 @@ class FileLoad:
                 size += judged.valid.nbytes
                 records += judged.records
             found = self._corrector.applied(transaction, [*self._given.records, *records], beside=None)
+            received += self._given.rejected + self._given.deduplicated
+            rejected = rejected_of(found.records)
+            self._given.require_accepted(self._how, received=received, rejected=rejected, records=found.records)
             if found.rows is not None:
                 writer.write_table(found.rows)
                 loaded += found.rows.num_rows
         left_out = found.repeated + self._given.deduplicated
         return Loaded(
             Change(inserted=loaded, deduplicated=left_out),
-            received=received + self._given.rejected + self._given.deduplicated,
-            quarantined=sum(record.outcome != "flagged" for record in found.records),
+            received=received,
+            quarantined=rejected,
             records=found.records,
             size=size,
             file=file,

@@ -17,6 +17,7 @@ POSTGRES_NAMES = {
     "float64": "double precision",
     "bool": "boolean",
     "text": "text",
+    "id": "text",
     "date": "date",
     "timestamptz": "timestamp with time zone",
 }

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import io
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -22,6 +22,7 @@ from etl_assets.core.contracts.validation import split_arrow
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices import merging
 from etl_assets.core.slices import native_partitions as native
+from etl_assets.core.slices.acceptance import require_accepted
 from etl_assets.core.slices.chunks import Chunks, load_chunks
 from etl_assets.core.slices.commit import BY_KEY, Loaded, Outcome, Part, Write, commit
 from etl_assets.core.slices.corrections import Corrector
@@ -60,17 +61,41 @@ class Given:
         data: rows that keep the contract, or batches that are judged as they are read.
         records: rejected and flagged rows that are known beforehand.
         deduplicated: rows that were left out beforehand as repetitions.
+        beside: how many rows of the same input are in other slices, and how many of these are rejected.
     """
 
     slice: Slice
     data: pa.Table | Chunks
     records: Sequence[Record] = field(default=())
     deduplicated: int = 0
+    beside: tuple[int, int] = (0, 0)
 
     @property
     def rejected(self) -> int:
         """How many of the records are of rows that were received and are in no table."""
-        return sum(record.outcome != "flagged" for record in self.records)
+        return rejected_of(self.records)
+
+    def require_accepted(self, how: Write, *, received: int, rejected: int, records: Sequence[Record]) -> None:
+        """Refuse the input that the slice is of (`acceptance`); what is derived is none.
+
+        Args:
+            received, rejected: rows of the slice; those that corrections make good are not rejected.
+            records: of the rejected ones, at least the first.
+        """
+        if how.inputs is None:
+            more, bad = self.beside
+            require_accepted(
+                self.slice.contract,
+                received=received + more,
+                rejected=rejected + bad,
+                records=records,
+                max_rejected=how.max_rejected,
+            )
+
+
+def rejected_of(records: Iterable[Record]) -> int:
+    """How many of some records are of rows that are in no table."""
+    return sum(record.outcome != "flagged" for record in records)
 
 
 def write(database: Database, data: Data | Split[Any], slices: Sequence[Slice], how: Write) -> list[Outcome]:
@@ -165,7 +190,15 @@ def given_parts(data: Data | Split[Any], slices: Sequence[Slice], *, source: str
     homes = assign([*given.records, *judged.records], slices)
     # Nobody can tell to which slice a row belongs that was left out: the first counts them.
     left_out = [given.deduplicated, *(0 for _ in slices[1:])]
-    return [Given(*part) for part in zip(slices, tables, homes, left_out, strict=True)]
+    parts = [Given(*part) for part in zip(slices, tables, homes, left_out, strict=True)]
+    received, rejected = sum(map(_received, parts)), sum(part.rejected for part in parts)
+    return [replace(part, beside=(received - _received(part), rejected - part.rejected)) for part in parts]
+
+
+def _received(given: Given) -> int:
+    """The rows of a slice that is no stream of batches, and those that are left out of it."""
+    assert isinstance(given.data, pa.Table)
+    return int(given.data.num_rows) + given.rejected + given.deduplicated
 
 
 def _judged(given: Sequence[pd.DataFrame | pa.Table], slices: Sequence[Slice], *, source: str) -> list[Split[pa.Table]]:
@@ -240,12 +273,15 @@ def _chunks_loading(
                 first=found.rows,
             )
         left_out = given.deduplicated + found.repeated
-        rejected = sum(record.outcome != "flagged" for record in found.records)
+        rejected = rejected_of(found.records)
+        first = [*found.records, *([loaded.first_rejected] if loaded.first_rejected else [])]
+        received, quarantined = loaded.received + rejected + left_out, loaded.quarantined + rejected
+        given.require_accepted(how, received=received, rejected=quarantined, records=first)
         return replace(
             loaded,
             change=replace(loaded.change, deduplicated=loaded.change.deduplicated + left_out),
-            received=loaded.received + rejected + left_out,
-            quarantined=loaded.quarantined + rejected,
+            received=received,
+            quarantined=quarantined,
             records=found.records,
         )
 
@@ -261,16 +297,17 @@ def _table_loading(
     def load(transaction: Transaction, _: Head) -> Loaded:
         corrector.ids.clear()
         found = corrector.applied(transaction, given.records, beside=table)
+        received, rejected = table.num_rows + given.rejected + given.deduplicated, rejected_of(found.records)
+        given.require_accepted(how, received=received, rejected=rejected, records=found.records)
         ready = prepared
         if found.rows is not None:
             ready = _Prepared(session, pa.concat_tables([table, found.rows]), slice_, how)
         with _conflicts_named(slice_, how):
             change = WRITERS[how.mode](transaction, slice_, ready.rows)
-        rejected = sum(record.outcome != "flagged" for record in found.records)
         left_out = change.deduplicated + ready.rows.duplicates + given.deduplicated + found.repeated
         return Loaded(
             replace(change, deduplicated=left_out),
-            received=table.num_rows + given.rejected + given.deduplicated,
+            received=received,
             quarantined=rejected,
             records=found.records,
             size=ready.size,

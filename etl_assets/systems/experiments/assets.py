@@ -10,6 +10,7 @@ import pyarrow as pa
 from etl_assets.core.contracts import ByPartition
 from etl_assets.core.dagster.bodies import classified
 from etl_assets.core.dagster.contract_types import RETRIES, loads, single_run, stored, stored_out
+from etl_assets.core.dagster.steps import max_rejected_of
 from etl_assets.systems.experiments.contracts import (
     Compounds,
     ExperimentCompounds,
@@ -50,10 +51,11 @@ class ExperimentFilesResource(dg.ConfigurableResource[Any]):
 )
 @classified
 def experiment_tables(
-    experiment_files: ExperimentFilesResource,
+    context: dg.AssetExecutionContext, experiment_files: ExperimentFilesResource
 ) -> tuple[Stored, Stored, Stored, Stored]:
     """The three files as tables. All are read before the first table is written: of a bad file nothing is changed."""
     rows, content = experiment_files.connect().read()
+    rows.require_accepted(max_rejected_of(context))
     metadata: dict[str, str | int] = {f"sha256 of {name}": digest for name, digest in content.digests.items()}
     metadata |= {FILES: content.digest, "repeated_compound_ids": rows.repeated_compound_ids}
     outs = [dg.Output(getattr(rows, name), output_name=name, metadata=metadata) for name in OUTS]

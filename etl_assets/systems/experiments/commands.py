@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from etl_assets.errors import given_by_a_person
 from etl_assets.systems.experiments.settings import ExperimentsSettings
 
 app = typer.Typer(no_args_is_help=True)
@@ -26,11 +27,19 @@ def load(
         show_default=False,
     ),
     as_of: str | None = typer.Option(None, metavar="DATE", help="Day of the features; by default today, in UTC."),
+    allow_rejected: bool = typer.Option(
+        False,
+        "--allow-rejected",
+        help="Load the good rows of a file even if more than four fifths are bad; what it has lost is deleted.",
+    ),
 ) -> None:
     """Read the files, store their tables, derive the features of each user."""
+    from etl_assets.core.slices.acceptance import ALL
     from etl_assets.systems.experiments.script import load as run
 
-    done = run(folder, as_of=_day(as_of), settings=ExperimentsSettings.load())
+    most = ALL if allow_rejected else None
+    with given_by_a_person():
+        done = run(folder, as_of=_day(as_of), max_rejected=most, settings=ExperimentsSettings.load())
     for outcome in done.tables:
         numbers = [(outcome.counts()[name], name) for name in COUNTS]
         counts = ", ".join(f"{number:,} {name}" for number, name in numbers if number)

@@ -5,6 +5,9 @@ from etl_assets.core.contracts import Contract, Date, column
 USER = "User, the id of users.csv"
 EXPERIMENT = "Experiment, the id of user_experiments.csv"
 COMPOUND = "Compound, the id of compounds.csv"
+# What is wrong with a file as a whole breaks nearly all of its rows, and to load the few others would delete what is stored of them;
+# of a small file that somebody wrote, more than half may be bad one by one.
+MAX_REJECTED = 0.8
 
 
 class Users(Contract):
@@ -18,6 +21,7 @@ class Users(Contract):
     class Config:
         table = "experiments.users"
         key = ("user_id",)
+        max_rejected = MAX_REJECTED
 
 
 class Compounds(Contract):
@@ -30,6 +34,7 @@ class Compounds(Contract):
     class Config:
         table = "experiments.compounds"
         key = ("compound_id",)
+        max_rejected = MAX_REJECTED
 
 
 class UserExperiments(Contract):
@@ -42,6 +47,7 @@ class UserExperiments(Contract):
     class Config:
         table = "experiments.user_experiments"
         key = ("experiment_id",)
+        max_rejected = MAX_REJECTED
         may_be_empty = True
 
 

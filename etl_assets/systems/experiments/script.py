@@ -51,6 +51,7 @@ def load(
     folder: Path | str | None = None,
     *,
     as_of: date | None = None,
+    max_rejected: float | None = None,
     settings: ExperimentsSettings | None = None,
     database: Database | None = None,
 ) -> LoadResult:
@@ -59,10 +60,12 @@ def load(
     Args:
         folder: where the files are; by default EXPERIMENTS_DIR.
         as_of: the day of the features; by default the present one, in UTC.
+        max_rejected: the largest share of a file's rows that may be bad, 0 to 1; by default what the contracts say.
         settings: by default those of the environment.
         database: by default the one that the settings name.
 
     Raises:
+        InputRefused: if more rows of a file are bad than is taken; nothing was changed.
         ConfigurationError: for a folder or a file that is not what it has to be; nothing was changed.
         TransientError: if a file changes while it is read, or the database stays unavailable; the next call goes on.
         PermanentError: for what the database refuses.
@@ -76,9 +79,11 @@ def load(
     database.prepare()
     with locked(database, tables) as lock:
         rows, _ = where.read()
+        rows.require_accepted(max_rejected)
 
         def store(contract: type[Contract], split: Split[pa.Table]) -> Outcome:
-            (outcome,) = write(database, split, [Slice(contract)], Write("replace", source=source, lock=lock))
+            how = Write("replace", source=source, lock=lock, max_rejected=max_rejected)
+            (outcome,) = write(database, split, [Slice(contract)], how)
             return outcome
 
         stored = [store(Users, rows.users), store(Compounds, rows.compounds)]

@@ -48,6 +48,8 @@ MAGIC = (
     (b"\xfe\xff", "text in UTF-16", "save it as UTF-8"),
 )
 BEGINNING = 4096
+OTHER_SEPARATORS = ";|"
+SEPARATOR_HINT = re.compile(rb"(?i)sep=(.)")
 FEW = 500  # lines that are split one by one sooner than in bulk
 MOST_CELLS = 200  # of a line that is split in bulk; RE2 counts no further than 1000
 # What is trimmed from a cell: blanks of ASCII and of Unicode. Characters that merely control something are data.
@@ -328,12 +330,22 @@ def _first_text(source: Iterator[Block], path: Path, file: CsvFile) -> tuple[Blo
 
 
 def _header(raw: bytes, where: str, file: CsvFile) -> Header:
+    if hint := SEPARATOR_HINT.fullmatch(raw.strip()):
+        raise RejectedFile(
+            f"{where} is a hint for Excel, `sep={hint[1].decode(errors='replace')}`: delete the line, and separate cells by commas or TABs"
+        )
     try:
         head = header(raw.decode(), file.columns)
     except UnicodeDecodeError as error:
-        raise RejectedFile(f"{where} is not UTF-8 text (byte {error.start + 1}): save the file as UTF-8") from error
+        raise RejectedFile(f"{where} is {_not_utf8(error)}") from error
     except RejectedLine as error:
         raise RejectedFile(f"{where} cannot be read: {error}") from error
+    for other in OTHER_SEPARATORS:
+        names = {name.strip(WHITE + '"').lower() for name in raw.decode().split(other)}
+        if len(names & set(file.columns)) > len(set(head.names) & set(file.columns)):
+            raise RejectedFile(
+                f"{where} separates its cells by `{other}`: save the file with commas or TABs in that place"
+            )
     if missing := [column for column in file.columns if column not in head.names]:
         raise RejectedFile(
             f"{where} has no column {', '.join(missing)}, it has {_listing(head.names)}: add what is missing"
@@ -341,6 +353,14 @@ def _header(raw: bytes, where: str, file: CsvFile) -> Header:
     if twice := [column for column in file.columns if head.names.count(column) > 1]:
         raise RejectedFile(f"{where} has the column {', '.join(twice)} more than once: leave one of them")
     return head
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    """What text is that could not be decoded, with the encoding that it is likely to have."""
+    byte = error.object[error.start : error.start + 1]
+    letter = byte.decode("cp1252", errors="ignore")
+    likely = f", in Windows-1252 the letter {letter}" if letter else ""
+    return f"not UTF-8 text: byte {error.start + 1} of it is 0x{byte.hex()}{likely}; save the file as UTF-8"
 
 
 def _listing(names: Sequence[str], most: int = 12, length: int = 40) -> str:
@@ -418,7 +438,7 @@ def _one_by_one(block: Block, places: Places, head: Header, file: CsvFile) -> tu
                 rows.append(row(text, len(head.names), head.delimiter))
                 lines.append(line)
         except UnicodeDecodeError as error:
-            rule = f"the line is not UTF-8 text: byte {error.start + 1} of it is 0x{error.object[error.start]:02x}"
+            rule = f"the line is {_not_utf8(error)}"
             unreadable.append(Unreadable(line, block.text(line), rule))
         except RejectedLine as error:
             unreadable.append(Unreadable(line, text, str(error)))

@@ -19,8 +19,17 @@ from etl_assets.core.contracts.arrow import ARROW_TYPES, arrow_schema
 from etl_assets.core.contracts.cast import NOT_OF_KIND, Cast, cast_column
 from etl_assets.core.contracts.contract import Kind
 from etl_assets.core.contracts.validation import Found, judged
+from etl_assets.core.slices.acceptance import require_accepted
 from etl_assets.systems.experiments.contracts import Compounds, ExperimentCompounds, UserExperiments, Users
-from etl_assets.systems.experiments.source import COMPOUNDS, EXPERIMENTS, USERS, Batch, CsvFile, RejectedFile
+from etl_assets.systems.experiments.source import (
+    COMPOUNDS,
+    EXPERIMENTS,
+    USERS,
+    Batch,
+    CsvFile,
+    RejectedFile,
+    Unreadable,
+)
 
 LINE = "line"
 LIST = "experiment_compound_ids"
@@ -51,6 +60,21 @@ class Loaded:
     experiment_compounds: Split[pa.Table]
     repeated_compound_ids: int
 
+    def require_accepted(self, max_rejected: float | None) -> None:
+        """Refuse all files if of one of them more is rejected than is taken, before the first is stored.
+
+        Args:
+            max_rejected: the largest share; None: what the contracts say.
+
+        Raises:
+            InputRefused: names the table, and the first of the rows.
+        """
+        tables = ((Users, self.users), (Compounds, self.compounds), (UserExperiments, self.user_experiments))
+        for contract, given in tables:
+            bad = given.rejected
+            received = given.valid.num_rows + len(bad) + given.deduplicated
+            require_accepted(contract, received=received, rejected=len(bad), records=bad, max_rejected=max_rejected)
+
 
 @dataclass(frozen=True)
 class References:
@@ -60,6 +84,7 @@ class References:
         noun: what a row of the file is.
         ids: of the rows that are loaded, in order; at least one.
         rejected: the ids of rows that are not, in order, beside their lines; of equal ones the first line comes first.
+        unreadable: the first of the lines that are no rows, whose ids nobody knows, and how many there are.
     """
 
     noun: str
@@ -67,6 +92,7 @@ class References:
     ids: pa.Array
     rejected: Numbers
     lines: Numbers
+    unreadable: tuple[Unreadable | None, int]
 
     def places(self, ids: pa.Array) -> pa.Array:
         """Where each id is among those that are loaded; NULL for one that is not."""
@@ -77,7 +103,10 @@ class References:
         at = int(np.searchsorted(self.rejected, number))
         if at < len(self.rejected) and self.rejected[at] == number:
             return f"{self.noun} {number} is in quarantine itself ({self.file.name}, line {self.lines[at]})"
-        return f"{self.noun} {number} is not in {self.file.name}"
+        first, count = self.unreadable
+        among = f", of which {count:,} {'line' if count == 1 else 'lines'} cannot be read" if first else ""
+        why = f" (line {first.line}: {first.rule})" if first else ""
+        return f"{self.noun} {number} is not in {self.file.name}{among}{why}"
 
 
 @dataclass(frozen=True)
@@ -147,7 +176,8 @@ def _referred_to(
             f"{file.name} has its header and no {noun} below it: put the {noun}s there; nothing was changed"
         )
     key, faulty = contract.config.key[0], rows.faulty()
-    references = References(noun, file, table[key].combine_chunks(), faulty[key].to_numpy(), faulty[LINE].to_numpy())
+    rejected, lines = faulty[key].to_numpy(), faulty[LINE].to_numpy()
+    references = References(noun, file, table[key].combine_chunks(), rejected, lines, rows.unreadable)
     return references, rows.split(table)
 
 
@@ -237,6 +267,7 @@ class FileRows:
     Attributes:
         rejected: records of those that are not loaded.
         deduplicated: how many say what a loaded one says.
+        unreadable: the first of its lines that are no rows, and how many there are.
     """
 
     def __init__(self, file: CsvFile, contract: type[Contract], more: Mapping[str, pa.DataType] | None = None) -> None:
@@ -250,6 +281,7 @@ class FileRows:
         self._faulty = [self._tables[0].select([self._key, LINE])]
         self.rejected: list[Record] = []
         self.deduplicated = 0
+        self.unreadable: tuple[Unreadable | None, int] = (None, 0)
 
     def add(self, batch: Batch, values: pa.Table, found: Sequence[Found]) -> Added:
         """Take the next batch.
@@ -272,6 +304,8 @@ class FileRows:
         if found:
             faulty = table.select([self._key, LINE]).filter(pa.array(~good))
             self._faulty.append(faulty.filter(faulty[self._key].is_valid()))
+        first, count = self.unreadable
+        self.unreadable = (first or next(iter(batch.unreadable), None), count + len(batch.unreadable))
         self._received += table.num_rows + len(batch.unreadable)
         self.deduplicated += len(same)
         return Added(new, same)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from etl_assets.core.contracts import Contract, Timestamp, column
+from etl_assets.core.contracts.names import LONGEST_NAME, is_name
 from etl_assets.core.slices.slice import Slice
 from etl_assets.errors import ConfigurationError
 
@@ -139,7 +140,6 @@ class DeliveryBatches(Contract):
         may_be_empty = True
 
 
-LONGEST_SITE = 200  # a partition of Dagster may have 255 bytes, and a folder is named by it
 CONTRACTS = (RawOutages, RawSiteInfo, SiteDevices, SiteOutages, DeliveredSiteOutages, DeliveryBatches)
 
 
@@ -150,10 +150,10 @@ def require_sites(sites: Sequence[str]) -> None:
         ConfigurationError: names the first.
     """
     for site in sites:
-        if not site.strip() or len(site) > LONGEST_SITE or not site.isprintable():
+        if not is_name(site):
             shown = site if len(site) <= 40 else f"{site[:40]}…"
             raise ConfigurationError(
-                f"{shown!r} is no name of a site: it has {len(site)} characters; 1 to {LONGEST_SITE} that can be printed are taken"
+                f"{shown!r} is no name of a site: it has {len(site)} characters; 1 to {LONGEST_NAME} that can be printed are taken"
             )
 
 

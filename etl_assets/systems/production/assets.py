@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import Field
 
+from etl_assets.core.contracts.names import natural
 from etl_assets.core.dagster.bodies import classified
 from etl_assets.core.dagster.broker import BrokerResource
 from etl_assets.core.dagster.contract_types import NO_CONTRACT, RETRIES, effect, loads, stored
@@ -202,7 +203,8 @@ def correlation_report(
     )
     files = write_report(ProductionSettings.load().reports_dir / Metrics.schema_name(), found)
     answers = [f"Product {product['product']}: {product['answer']}" for product in files.document["products"]]
-    best = product_correlations[product_correlations["rank"] <= TOP]
+    best = product_correlations[product_correlations["rank"] <= TOP].sort_values(["reading", "rank"])
+    best = best.sort_values("product_id", key=lambda ids: ids.map(natural), kind="stable")
     return dg.MaterializeResult(
         metadata={
             "answer": dg.MetadataValue.md("\n\n".join(answers) or "There is no product."),

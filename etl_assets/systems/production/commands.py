@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from etl_assets.core.charts.numbers import counted
-from etl_assets.errors import ConfigurationError
 from etl_assets.systems.production.settings import ProductionSettings
 
 if TYPE_CHECKING:
@@ -190,14 +189,12 @@ def _api(settings: ProductionSettings, files: tuple[Path, Path] | None, *, simul
         return
     from etl_assets.simulators.server import serve
     from etl_assets.systems.production.contracts import METRICS, WORKORDERS
-    from etl_assets.systems.production.simulator import FileRejected, ProductionSimulator, inspect
+    from etl_assets.systems.production.given import require_loadable
+    from etl_assets.systems.production.simulator import ProductionSimulator
 
-    try:
-        for path, stream in zip(files or (), (METRICS, WORKORDERS), strict=False):
-            inspect(path, stream.fields)
-        simulator = ProductionSimulator(*(files or (None, None)))
-    except FileRejected as rejection:
-        raise ConfigurationError(str(rejection)) from None
+    for path, stream in zip(files or (), (METRICS, WORKORDERS), strict=False):
+        require_loadable(path, stream)
+    simulator = ProductionSimulator(*(files or (None, None)))
     with serve(simulator.app) as url:
         yield ProductionApi(url)
 

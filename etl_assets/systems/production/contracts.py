@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from etl_assets.core.contracts import Contract, Timestamp, column
+from etl_assets.core.contracts import Contract, Id, Timestamp, column
 
 PARAMETER = "Machine parameter, the id as received"
 PRODUCT = "Product, the id as received"
@@ -16,7 +16,7 @@ VERDICTS = ("insufficient data", "constant", "low coverage", "shared trend", "no
 class Metrics(Contract):
     """Readings of machine parameters, one row per parameter and instant; of several the one that arrived last."""
 
-    parameter_id: int = column(PARAMETER, ge=0)
+    parameter_id: Id = column(PARAMETER)
     measured_at: Timestamp = column("Instant of the reading")
     value: float | None = column(
         "Reading, in the parameter's own unit; NULL where the source said that it is no number"
@@ -31,7 +31,7 @@ class Metrics(Contract):
 class Workorders(Contract):
     """Work orders as they were completed, one row per product and instant; of several the one that arrived last."""
 
-    product_id: int = column(PRODUCT, ge=0)
+    product_id: Id = column(PRODUCT)
     completed_at: Timestamp = column("When the work order ended")
     production: float | None = column(
         "Output as recorded, which may be a running counter; NULL where the source said that it is no number"
@@ -49,9 +49,9 @@ class AlignedWorkOrders(Contract):
     A work order runs from the previous one of its product to its own end; the first of a product has no such interval.
     """
 
-    product_id: int = column(PRODUCT, ge=0)
+    product_id: Id = column(PRODUCT)
     completed_at: Timestamp = column("When the work order ended")
-    parameter_id: int = column(PARAMETER, ge=0)
+    parameter_id: Id = column(PARAMETER)
     started_at: Timestamp = column("When the previous work order of the product ended")
     production: float | None = column("Output as recorded")
     output: float | None = column(
@@ -71,11 +71,11 @@ class AlignedWorkOrders(Contract):
 class ProductCorrelations(Contract):
     """How each machine parameter goes with the output of each product, and what that is worth; all parameters ranked by |r|."""
 
-    product_id: int = column(PRODUCT, ge=0)
+    product_id: Id = column(PRODUCT)
     reading: str = column(
         "as_recorded: the output as the source has it; per_work_order: what each work order added", isin=READINGS
     )
-    parameter_id: int = column(PARAMETER, ge=0)
+    parameter_id: Id = column(PARAMETER)
     rank: int = column("Place by |r| within product and reading, from 1; those without r come last", ge=1)
     r: float | None = column("Pearson's correlation over the work orders", ge=-1, le=1)
     ci_low: float | None = column("Lower end of the 95 % interval of r, which respects dependence in time", ge=-1, le=1)

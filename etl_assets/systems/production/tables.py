@@ -27,7 +27,7 @@ def rows_stored(database: Database, contract: type[Contract]) -> int:
     return _number(database, "SELECT count(*) FROM {}", contract)
 
 
-def parameter_ids(database: Database, inputs: Inputs) -> Sequence[int]:
+def parameter_ids(database: Database, inputs: Inputs) -> Sequence[str]:
     """The parameters that have readings, in order; one step of the key's index for each.
 
     Args:

@@ -32,6 +32,8 @@ DOUBTFUL = "doubtful"
 # So many lines at least are read one by one where Arrow refuses one of them; so many at most are divided in the middle.
 FEW_LINES, SECTION_LINES = 16, 1000
 BLOCK_BYTES = 1 << 20
+# What the numbers are that a source writes for values of other kinds.
+AS_NUMBER = {Kind.TIMESTAMP: Kind.FLOAT, Kind.ID: Kind.INT}
 NUMBER_TEXT = re.compile(NUMBER)
 EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -39,7 +41,7 @@ EPOCH = datetime.fromtimestamp(0, UTC)
 def parsed(stream: Stream, lines: bytes, *, first: int) -> Split[pa.Table]:
     """Rows of the stream's table, from lines as its API gives them.
 
-    Numbers may be text. A time is Unix time (`contracts.epoch`), or ISO 8601 text with its zone. A value that is null or NaN is
+    Numbers may be text, and ids may be whole numbers. A time is Unix time (`contracts.epoch`), or ISO 8601 text with its zone. A value that is null or NaN is
     NULL. Whatever else is not as the contract says rejects its record: infinity, truth values, a field that is missing or
     there twice, a record that is no object, a line that is not JSON. Other fields are ignored.
 
@@ -123,7 +125,7 @@ def _by_arrow(stream: Stream, text: bytes) -> pa.Table | None:
     types = []
     for name, column in stream.fields.items():
         kind = stream.contract.columns[column].kind
-        number = ARROW_TYPES[Kind.FLOAT if kind is Kind.TIMESTAMP else kind]
+        number = ARROW_TYPES[AS_NUMBER.get(kind, kind)]
         types.append(pa.field(name, pa.string() if isinstance(given.get(name), str) else number))
     schema = pa.schema([pa.field(SEQUENCE, pa.int64()), pa.field("record", pa.struct(types))])
     try:

@@ -17,6 +17,7 @@ EXAMPLES: dict[Kind, Any] = {
     Kind.FLOAT: 2.5,
     Kind.BOOL: True,
     Kind.TEXT: "example",
+    Kind.ID: "spindle-1",
     Kind.DATE: date(2024, 2, 29),
     Kind.TIMESTAMP: datetime(2024, 2, 29, 12, 30, 15, 123456, tzinfo=UTC),
 }
@@ -36,8 +37,8 @@ def good_value(c: Column) -> Any:
         return next(value for value in c.isin if keeps_bounds(c, value))
     if c.pattern is not None:
         return found(c.pattern, lambda text: keeps_lengths(c, text))
-    if c.kind is Kind.TEXT:
-        candidates = [EXAMPLES[Kind.TEXT].ljust(c.min_length or 0, "x")[: c.max_length]]
+    if c.kind in (Kind.TEXT, Kind.ID):
+        candidates = [EXAMPLES[c.kind].ljust(c.min_length or 0, "x")[: c.max_length]]
     else:
         candidates = [EXAMPLES[c.kind]]
     candidates += [bound for bound in (c.ge, c.le) if bound is not None]
@@ -62,6 +63,7 @@ def broken_constraints(c: Column) -> Iterator[tuple[str, Any]]:
             f"at most {c.max_length} characters",
             good.ljust((c.max_length or 0) + 1, good[-1:] or "x"),
         ),
+        "printable": lambda: ("printable", good[:-1] + "\n"),
         "finite": lambda: ("finite", float("-inf") if c.lt is not None or c.le is not None else float("inf")),
     }
     for constraint in c.constraints:
@@ -88,7 +90,7 @@ def outsider(c: Column, good: Any) -> Any:
     """A value that is not among those allowed."""
     if c.kind is Kind.BOOL:
         return not good
-    if c.kind is Kind.TEXT:
+    if c.kind in (Kind.TEXT, Kind.ID):
         return good[:-1] + next(letter for letter in "xyz" if good[:-1] + letter not in (c.isin or ()))
     return after(max(c.isin or ()))
 

@@ -14,7 +14,7 @@ from pyarrow import csv as pa_csv
 
 from etl_assets.core.contracts import Column
 from etl_assets.core.contracts.arrow import ARROW_TYPES
-from etl_assets.core.contracts.cast import YEARS, cast_column
+from etl_assets.core.contracts.cast import NOT_OF_KIND, YEARS, cast_column
 from etl_assets.core.contracts.contract import Kind
 from etl_assets.errors import ContractError
 
@@ -197,6 +197,38 @@ def test_text_is_taken_as_it_is_and_nothing_else_is_text() -> None:
 
     kept = ["a", "", " 007", *[None] * 7, "a\x00b"]  # the NUL is for a rule to find
     assert cast(values, Kind.TEXT) == (kept, dict.fromkeys(range(3, 9), "not text"))
+
+
+@pytest.mark.parametrize(
+    "form", [cells, lambda *values: pa.array([str(value) for value in values])], ids=["cells", "text"]
+)
+def test_text_is_an_id_as_it_is(form: Any) -> None:
+    assert cast(form("spindle-1", "017", " a ", "1.0", "17"), Kind.ID) == (["spindle-1", "017", " a ", "1.0", "17"], {})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        cells(17, 2**62, -1),
+        pd.Series([17, 2**62, -1]),
+        pa.array([17, 2**62, -1]),
+        pa.chunked_array([[17, 2**62], [-1]]),
+    ],
+    ids=["cells", "series", "array", "chunks"],
+)
+def test_a_whole_number_is_the_id_that_its_digits_are(values: Any) -> None:
+    assert cast(values, Kind.ID) == (["17", str(2**62), "-1"], {})
+
+
+def test_numbers_are_the_same_ids_however_they_are_written_and_a_fraction_or_a_truth_value_is_none() -> None:
+    values = cells(17, 17.0, Decimal("17.0"), "17", 2**70, 1.5, 1e300, float(2**53), True, ["a"], None, float("nan"))
+    beyond, none = "beyond what a float holds exactly", NOT_OF_KIND[Kind.ID]
+    assert cast(values, Kind.ID) == (
+        ["17", "17", "17", "17", str(2**70), *[None] * 7],
+        {5: WHOLE, 6: beyond, 7: beyond, 8: none, 9: none},
+    )
+    assert cast(pd.Series([17.0, 1.5, None]), Kind.ID) == (["17", None, None], {1: WHOLE})
+    assert cast(pd.Series([2**63], dtype="uint64"), Kind.ID) == ([str(2**63)], {})
 
 
 def test_text_with_a_lone_surrogate_is_not_text_and_spares_its_neighbours() -> None:

@@ -80,6 +80,7 @@ def test_partition_columns_are_by_dimension() -> None:
         ),
         ({"id": ID}, {"key": ("id",), "partition_by": "id", "native": "day"}, "spans of time need a time"),
         ({"id": ID, "at": AT}, {"key": ("at",), "partition_by": "at", "native": "hour"}, "native partition 'hour'"),
+        ({"id": ID}, {"max_rejected": 1.5}, "max_rejected is a share, 0 to 1"),
         ({"config": ID}, {}, "hides what every contract has under this name"),
         ({"table_name": ID}, {}, "hides what every contract has under this name"),
         ({}, {}, "has no columns"),

@@ -35,6 +35,7 @@ class Files(Contract):
         table = "power.files"
         store = "parquet"
         may_be_empty = True
+        max_rejected = 0.8
         partition_by = {"site": "line"}
 
 
@@ -60,6 +61,7 @@ def test_a_table_is_a_page_of_the_catalogue() -> None:
             "- Lives in: Parquet files under the storage root",
             "- Key: none, rows are only appended or replaced",
             "- Partition by: site: `line`",
+            "- Rejected rows that an input may have: 80%",
             "- May be empty: yes", "",
             "| column | type | unit | NULL | rules | meaning |", "|---|---|---|---|---|---|",
             "| `line` | text |  | no |  | Line |", "",

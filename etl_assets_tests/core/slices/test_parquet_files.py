@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from etl_assets.core.contracts import Contract, Id, column
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices import files
 from etl_assets.core.slices.heads import heads_of
@@ -109,6 +110,23 @@ def test_a_damaged_file_is_replaced_by_the_very_rows_that_it_had(database: Datab
     (outcome,) = write_parquet(root, database, rows(1.0), [table], Write("replace"))
     assert outcome.change.unchanged == 1
     assert read_parquet(root, database, [table])["value"].to_pylist() == [1.0]
+
+
+class Machines(Contract):
+    """Machines, by numbers that were the ids of `Readings` once."""
+
+    id: Id = column("Identity")
+
+    class Config:
+        table = "plant.whole"
+        store = "parquet"
+        key = ("id",)
+
+
+def test_a_file_of_before_with_numbers_as_ids_is_read_as_their_text(database: Database, tmp_path: Path) -> None:
+    root = ParquetRoot(f"{tmp_path}")
+    write_parquet(root, database, rows(1.0, 2.0), [Slice(readings("parquet", "whole"))], Write("replace"))
+    assert read_parquet(root, database, [Slice(Machines)]).to_pylist() == [{"id": "0"}, {"id": "1"}]
 
 
 def test_a_write_of_the_same_rows_keeps_the_file_and_its_commit(database: Database, tmp_path: Path) -> None:

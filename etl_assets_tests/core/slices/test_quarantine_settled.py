@@ -18,6 +18,7 @@ from etl_assets_tests.core.slices.readings import readings as in_store
 from etl_assets_tests.core.slices.tables import Readings, as_reader, create, readings, values
 
 BAD, WORSE, GOOD = ("4", 2000.0), ("5", 3000.0), ("6", 1.0)
+BESIDE = ("7", 1.0)  # without it nothing could be loaded, and nothing would be written
 Store = Callable[..., None]
 
 
@@ -60,13 +61,13 @@ def test_a_row_that_the_source_has_no_more_or_has_right_is_gone(store: Store, da
 
 
 def test_a_row_that_was_gone_and_is_met_again_is_open_again(store: Store, database: Database) -> None:
-    for rows in ((BAD,), (GOOD,), (BAD,)):
-        store(*rows)
+    for row in (BAD, GOOD, BAD):
+        store(row, BESIDE)
     assert statuses(database) == {"4@a": "open"}
 
 
 def test_the_entries_of_another_partition_are_left_alone(store: Store, database: Database) -> None:
-    store(BAD, site="a")
+    store(BAD, BESIDE, site="a")
     store(GOOD, site="b")
     assert statuses(database) == {"4@a": "open"}
 
@@ -74,31 +75,31 @@ def test_the_entries_of_another_partition_are_left_alone(store: Store, database:
 def test_a_replayed_row_that_is_met_again_is_open_again_for_its_row_was_taken_away(
     store: Store, database: Database
 ) -> None:
-    store(BAD, WORSE)
+    store(BAD, WORSE, BESIDE)
     set_replayed(database)
-    store(BAD)
+    store(BAD, BESIDE)
     assert statuses(database) == {"4@a": "open", "5@a": "replayed"}
 
 
 def test_rows_that_are_merged_say_nothing_of_those_that_do_not_come(database: Database) -> None:
     create(database, Readings)
-    for rows in ((BAD,), (WORSE,)):
-        write(database, readings(*rows), [Slice(Readings)], Write("upsert"))
+    for row in (BAD, WORSE):
+        write(database, readings(row, BESIDE), [Slice(Readings)], Write("upsert"))
     assert statuses(database) == {"4@a": "open", "5@a": "open"}
 
 
 def test_a_merged_row_that_was_gone_is_open_again(database: Database) -> None:
     create(database, Readings)
     for mode, row in (("replace", BAD), ("replace", GOOD), ("upsert", BAD)):
-        write(database, readings(row), [Slice(Readings)], Write(mode))
+        write(database, readings(row, BESIDE), [Slice(Readings)], Write(mode))
     assert statuses(database) == {"4@a": "open"}
 
 
 def test_a_write_of_some_of_a_partition_says_nothing_of_the_rest(database: Database) -> None:
     create(database, Readings)
     for identity, value in (BAD, WORSE):
-        slice_ = Slice(Readings, "a", {"site": "a", "id": OneOf((identity,))})
-        write(database, readings((identity, value)), [slice_], Write("partition"))
+        slice_ = Slice(Readings, "a", {"site": "a", "id": OneOf((identity, BESIDE[0]))})
+        write(database, readings((identity, value), BESIDE), [slice_], Write("partition"))
     assert statuses(database) == {"4@a": "open", "5@a": "open"}
 
 
@@ -107,11 +108,11 @@ def test_a_row_that_was_replayed_into_an_older_snapshot_is_open_again(database: 
         slice_ = Slice(InParquet, "a", {"site": "a"})
         write_parquet(ParquetRoot(f"{tmp_path}"), database, readings(*rows), [slice_], Write("snapshot"))
 
-    snapshot(BAD)
+    snapshot(BAD, BESIDE)
     set_replayed(database)
-    snapshot(BAD, WORSE)
+    snapshot(BAD, WORSE, BESIDE)
     assert statuses(database) == {"4@a": "open", "5@a": "open"}
-    snapshot(WORSE)
+    snapshot(WORSE, BESIDE)
     assert statuses(database) == {"4@a": "gone", "5@a": "open"}
 
 
@@ -121,7 +122,7 @@ Partial = in_store("postgres", "partial", partial_loads=True, partition_by="site
 def test_a_table_that_is_loaded_in_part_closes_nothing_and_opens_what_it_takes_away(database: Database) -> None:
     create(database, Partial)
     slice_ = Slice(Partial, "a", {"site": "a"})
-    write(database, in_partial(BAD, WORSE), [slice_], Write("partition"))
+    write(database, in_partial(BAD, WORSE, BESIDE), [slice_], Write("partition"))
     set_replayed(database)
     write(database, in_partial(BAD, GOOD), [slice_], Write("partition"))
     assert statuses(database) == {"4@a": "open", "5@a": "replayed"}
@@ -136,7 +137,7 @@ def in_partial(*rows: tuple[str, float]) -> pd.DataFrame:
 def test_a_row_that_is_gone_from_its_source_is_not_replayed(database: Database, tmp_path: Path) -> None:
     create(database, Readings)
     for row in (BAD, GOOD):
-        write(database, readings(row), [Slice(Readings)], Write("replace", source="a file"))
+        write(database, readings(row, BESIDE), [Slice(Readings)], Write("replace", source="a file"))
     ((entry,), _) = list_entries(database, Filter(status="gone"))
     with pytest.raises(
         PermanentError,
@@ -150,14 +151,14 @@ def test_an_accepted_row_does_not_take_the_place_of_a_later_one_when_it_is_repla
 ) -> None:
     create(database, Readings)
     whole = [Slice(Readings)]
-    write(database, readings(("k", 5000.0)), whole, Write("upsert"))
+    write(database, readings(("k", 5000.0), BESIDE), whole, Write("upsert"))
     entries, _ = list_entries(database)
     accept(database, entries, lambda _: Readings, who="who", reason="why")
     write(database, readings(("k", 9.0)), whole, Write("upsert"))
     root = ParquetRoot(f"{tmp_path}")
     done = replay(database, root, entries[0].id, contract=Readings, corrections={"value": 7.0})
     assert done.outcome == "superseded"
-    assert values(database) == {"k": 9.0}
+    assert values(database) == {"k": 9.0, "7": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -178,5 +179,5 @@ def test_a_later_record_that_says_what_is_there_already_is_not_replaced_by_a_rep
 def test_a_later_record_of_another_key_leaves_an_entry_open(database: Database) -> None:
     create(database, Readings)
     for row in (("k", 5000.0), ("other", 1.0)):
-        write(database, readings(row), [Slice(Readings)], Write("upsert"))
+        write(database, readings(row, BESIDE), [Slice(Readings)], Write("upsert"))
     assert statuses(database) == {"k@a": "open"}

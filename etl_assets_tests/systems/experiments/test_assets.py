@@ -11,7 +11,7 @@ from etl_assets.systems.experiments.checks import (
     every_user_has_features,
     experiments_belong_to_users,
 )
-from etl_assets_tests.systems.experiments.test_script import FEATURES
+from etl_assets_tests.systems.experiments.test_script import FEATURES, NINE_OF_TEN_BAD
 from etl_assets_tests.systems.experiments.world import EXPERIMENTS, USERS, World
 from etl_assets_tests.systems.outages.runs import QUIET, attempts, checks, failure, metadata
 
@@ -24,10 +24,11 @@ class Job:
     def __init__(self, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
         self.definitions, self.instance = definitions, instance
 
-    def __call__(self, day: str = DAY, until: str | None = None) -> dg.ExecuteInProcessResult:
+    def __call__(self, day: str = DAY, until: str | None = None, **more: str) -> dg.ExecuteInProcessResult:
         tags = {"dagster/partition": day}
         if until:
             tags = {"dagster/asset_partition_range_start": day, "dagster/asset_partition_range_end": until}
+        tags |= {f"etl_assets/{name}": value for name, value in more.items()}
         return self.definitions.resolve_job_def("experiments_job").execute_in_process(
             instance=self.instance, tags=tags, run_config=dict(QUIET), raise_on_error=False
         )
@@ -131,6 +132,20 @@ def judged(check: Any, world: World) -> tuple[bool, int]:
 
 
 @pytest.mark.long
+def test_files_of_which_nearly_all_rows_are_bad_fail_at_once_unless_the_run_says_otherwise(
+    job: Job, world: World
+) -> None:
+    assert job().success
+    before = world.tables()
+    world.rewrite(users=NINE_OF_TEN_BAD, experiments=["1,1,1,10"])
+    result = job()
+    assert "9 of 10 rows are rejected, more than 80%, nothing was changed" in failure(result)
+    assert attempts(result, "experiment_tables") == 1
+    assert world.tables() == before
+    assert job(allow_rejected="true").success
+    assert [row[0] for row in world.tables()["users"]] == [1]
+
+
 def test_users_without_features_fail_their_check(job: Job, world: World) -> None:
     job()
     world.execute("DELETE FROM experiments.user_features WHERE user_id = 3")

@@ -111,7 +111,11 @@ def test_each_hurt_row_is_in_quarantine_with_what_hurts_it_and_the_others_load(w
         **expected,
         "users.csv, line 23": [("name", "no NUL", "N\0L")],
         "users.csv, line 24": [
-            ("", "the line is not UTF-8 text: byte 6 of it is 0xeb", "18,Zo\\xeb,,2023-01-01"),
+            (
+                "",
+                "the line is not UTF-8 text: byte 6 of it is 0xeb, in Windows-1252 the letter ë; save the file as UTF-8",
+                "18,Zo\\xeb,,2023-01-01",
+            ),
         ],
     }
     assert len(world.tables()["users"]) == 3 + len(filler)

@@ -218,7 +218,10 @@ def test_a_line_that_is_no_row_is_reported_with_its_number_its_text_and_why(
     for times in (1, MANY):
         got = read(path, f"a,b,c\n1,x,y\n\n{f'{line} {chr(10)}' * times}2,x,y".encode(encoding))
         text = f"{line} " if rule else "1,\\xe9\\xe9,y "
-        why = rule or "the line is not UTF-8 text: byte 3 of it is 0xe9"
+        why = (
+            rule
+            or "the line is not UTF-8 text: byte 3 of it is 0xe9, in Windows-1252 the letter é; save the file as UTF-8"
+        )
         assert unreadable(got) == [Unreadable(4 + place, text, why) for place in range(times)]
         assert lines(got) == [2, 4 + times]
         assert texts(got) == ["1,x,y", "2,x,y"]
@@ -316,6 +319,21 @@ def test_a_file_without_a_header_is_refused(path: Path) -> None:
     assert ", line 1: the header has no column a, b, c, it has '1', 'x', 'y'" in refusal(path, b"1,x,y\n2,x,y\n")
 
 
+@pytest.mark.parametrize("separator", ";|")
+def test_a_file_of_another_separator_names_it(path: Path, separator: str) -> None:
+    content = separator.join(("user_id", '"name"', "email", "Signup_Date")) + "\n"
+    assert refusal(path, content.encode(), USERS) == (
+        f", line 1: the header separates its cells by `{separator}`: save the file with commas or TABs in that place"
+    )
+
+
+@pytest.mark.parametrize("hint", ["sep=;", "SEP=,\r"])
+def test_the_hint_of_a_separator_is_named(path: Path, hint: str) -> None:
+    assert refusal(path, f"\ufeff{hint}\na,b,c\n1,x,y\n".encode()) == (
+        f", line 1: the header is a hint for Excel, `{hint[:5].lower()}`: delete the line, and separate cells by commas or TABs"
+    )
+
+
 def test_a_column_that_occurs_twice_is_named(path: Path) -> None:
     assert refusal(path, b"a,b,B,c\n1,x,y,z\n") == (
         ", line 1: the header has the column b more than once: leave one of them"
@@ -324,7 +342,7 @@ def test_a_column_that_occurs_twice_is_named(path: Path) -> None:
 
 def test_a_header_in_another_encoding_is_refused(path: Path) -> None:
     assert refusal(path, "a,b,c,größe\n".encode("latin-1")) == (
-        ", line 1: the header is not UTF-8 text (byte 9): save the file as UTF-8"
+        ", line 1: the header is not UTF-8 text: byte 9 of it is 0xf6, in Windows-1252 the letter ö; save the file as UTF-8"
     )
 
 
@@ -444,7 +462,8 @@ def test_a_file_in_another_encoding_gives_the_lines_that_are_ascii(path: Path) -
     content = "\n".join(["a,b,c", *[f"{number},Zoë,y" if number % 2 else f"{number},x,y" for number in range(MANY)]])
     got = read(path, content.encode("cp1252"))
     assert len(cells(got)) == len(unreadable(got)) == MANY // 2
-    assert unreadable(got)[0] == Unreadable(3, "1,Zo\\xeb,y", "the line is not UTF-8 text: byte 5 of it is 0xeb")
+    why = "the line is not UTF-8 text: byte 5 of it is 0xeb, in Windows-1252 the letter ë; save the file as UTF-8"
+    assert unreadable(got)[0] == Unreadable(3, "1,Zo\\xeb,y", why)
 
 
 def test_two_columns_that_change_places_in_the_file_do_not_change_their_meaning(path: Path) -> None:

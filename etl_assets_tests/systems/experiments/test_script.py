@@ -80,6 +80,36 @@ def test_each_day_that_was_asked_for_has_features_of_its_own(world: World) -> No
     ]
 
 
+NINE_OF_TEN_BAD = [*USERS[:1], *(f"{number},Dave,,31.12.2023" for number in range(2, 11))]
+
+
+@pytest.mark.parametrize("name", ["users", "compounds", "experiments"])
+def test_a_file_of_which_nearly_all_rows_are_bad_changes_nothing_unless_somebody_says_so(
+    world: World, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiments.load(world.folder, as_of=NEW_YEARS_EVE)
+    before = world.tables(), world.ledger()
+    bad = {
+        "users": NINE_OF_TEN_BAD,
+        "compounds": [COMPOUNDS[0], *(f"x{number},X," for number in range(9))],
+        "experiments": [EXPERIMENTS[0], *(f"{number},9,1,1" for number in range(2, 11))],
+    }
+    files = {"users": USERS[:1], "experiments": ["1,1,1,10"], "compounds": COMPOUNDS[:1], name: bad[name]}
+    if name == "experiments":
+        files["experiments"][0] = "1,1,1,10"
+    world.rewrite(**files)
+    assert run(["experiments", "load", str(world.folder)]) == 2
+    said = capsys.readouterr().err
+    assert "9 of 10 rows are rejected, more than 80%, nothing was changed; the first," in said
+    assert "line 3: " in said
+    assert "--allow-rejected" in said
+    assert (world.tables(), world.ledger()) == before
+    assert world.quarantine() == []
+    assert run(["experiments", "load", str(world.folder), "--allow-rejected"]) == 0
+    assert len(world.quarantine()) == 9
+    assert len(world.tables()["users"]) == 1
+
+
 @pytest.mark.long
 def test_what_is_no_longer_in_the_files_is_no_longer_in_the_tables(world: World) -> None:
     experiments.load(world.folder, as_of=NEW_YEARS_EVE)

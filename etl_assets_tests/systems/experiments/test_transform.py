@@ -23,11 +23,13 @@ from etl_assets.systems.experiments.source import (
     Batch,
     Block,
     CsvFile,
+    ExperimentFolder,
     RejectedFile,
     Unreadable,
     batches,
 )
 from etl_assets.systems.experiments.transform import Loaded, loaded
+from etl_assets_tests.systems.experiments.world import write_sample
 
 ALICE, BOB = "1,Alice,alice@example.com,2023-01-01", "2,Bob,bob@example.com,2023-02-01"
 COMPOUND_LINES = ("1,Compound A,C20H25N3O", "2,Compound B,C21H30O2", "3,Compound C,C8H11NO2")
@@ -303,6 +305,18 @@ def test_an_unknown_user_rejects_its_experiment() -> None:
     assert refused("2,99,1,5") == [("user_id", "user 99 is not in users.csv")]
 
 
+def test_a_user_that_may_be_in_a_line_that_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> None:
+    write_sample(tmp_path, users=["2,Bob,,2024-02-29"], experiments=["1,1,1,5", "2,2,1,5"])
+    with (tmp_path / "users.csv").open("ab") as users:
+        users.write("\n1,José,,2023-01-01".encode("cp1252"))
+    found, _ = ExperimentFolder(tmp_path).read()
+    ((fault,),) = [record.faults for record in found.user_experiments.records]
+    assert fault.rule == (
+        "user 1 is not in users.csv, of which 1 line cannot be read (line 3: the line is not UTF-8 text: byte 6 of it is 0xe9,"
+        " in Windows-1252 the letter é; save the file as UTF-8)"
+    )
+
+
 def test_a_user_that_is_in_quarantine_itself_is_named_with_its_line() -> None:
     users = [ALICE, "4,Dave,,never", "4,Dave,,at no time"]
     assert refused("2,4,1,5", users=users) == [("user_id", "user 4 is in quarantine itself (users.csv, line 3)")]
@@ -525,7 +539,9 @@ class Oracle:
     def why_not(self, noun: str, file: str, key: int) -> str:
         if key in self._lost:
             return f"{noun} {key} is in quarantine itself ({file}, line {self._lost[key]})"
-        return f"{noun} {key} is not in {file}"
+        short = [number for number, found in self.found.items() if found == [("", SHORT)]]
+        lines = f"{len(short)} {'line' if len(short) == 1 else 'lines'} cannot be read (line {min(short, default=0)}: {SHORT})"
+        return f"{noun} {key} is not in {file}" + (f", of which {lines}" if short else "")
 
 
 def integer(cell: str, name: str) -> tuple[int | None, list[tuple[str, str]]]:

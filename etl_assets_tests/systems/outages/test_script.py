@@ -318,3 +318,19 @@ def test_a_site_that_fails_does_not_keep_the_others_from_being_done(world: World
     with pytest.raises(ApiRefused, match="GET /site-info/unknown-x"):
         done.extend(result.site for result in results)
     assert done == ["s1", "s2"]
+
+
+def test_an_answer_of_which_no_element_can_be_read_changes_nothing_and_exits_with_1(
+    world: World, etl_assets: Command
+) -> None:
+    world.serve([outage("d1", "2022-02-01T00:00:00.000Z")])
+    assert etl_assets("outages", "sync", SITE) == 0
+    before = world.rows("SELECT * FROM outages.site_outages"), world.rows("SELECT * FROM etl.ledger")
+    world.serve([outage("d1", "yesterday"), outage("d2", "today")])
+    assert etl_assets("outages", "sync", SITE) == 1
+    assert (
+        "outages.raw_outages: none of the 2 rows can be loaded, nothing was changed; the first, GET /outages, row 0"
+        in etl_assets.err
+    )
+    assert (world.rows("SELECT * FROM outages.site_outages"), world.rows("SELECT * FROM etl.ledger")) == before
+    assert world.column("SELECT count(*) FROM etl.quarantine") == [0]

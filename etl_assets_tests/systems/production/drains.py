@@ -70,10 +70,10 @@ class Line:
         return self._connection.execute(query, values).fetchall()
 
     def rows(self) -> list[tuple[int, int, float | None, int]]:
-        """The table: parameter, minutes after T0, value, sequence."""
+        """The table: parameter, as the number that it is here, minutes after T0, value, sequence."""
         found = self.query("SELECT * FROM production.metrics ORDER BY parameter_id, measured_at")
         return [
-            (row["parameter_id"], (row["measured_at"] - T0) // timedelta(minutes=1), row["value"], row["sequence"])
+            (int(row["parameter_id"]), (row["measured_at"] - T0) // timedelta(minutes=1), row["value"], row["sequence"])
             for row in found
         ]
 

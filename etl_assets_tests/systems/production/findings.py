@@ -19,13 +19,13 @@ NULLABLE = ("r", "ci_low", "ci_high", "rho", "n_effective", "p", "q", "stability
 
 def output(**values: Any) -> OutputSummary:
     """The summary of a counter's output, but for what is given."""
-    usual = {"product_id": 0, "work_orders": 288, "is_counter": True, "resets": 0, "decreases": 2, "missing": 0}
+    usual = {"product_id": "0", "work_orders": 288, "is_counter": True, "resets": 0, "decreases": 2, "missing": 0}
     return OutputSummary(**{**usual, "first": START, "last": START + timedelta(seconds=287 * 4990), **values})
 
 
-def row(parameter: int, rank: int, r: float | None = None, **values: Any) -> dict[str, Any]:
+def row(parameter: object, rank: int, r: float | None = None, **values: Any) -> dict[str, Any]:
     """A row of `ProductCorrelations` of product 0, per work order; what is not given is undefined."""
-    given = {"product_id": 0, "reading": "per_work_order", "parameter_id": parameter, "rank": rank, "r": r}
+    given = {"product_id": "0", "reading": "per_work_order", "parameter_id": str(parameter), "rank": rank, "r": r}
     undefined = {name: None for name in (*NULLABLE, "dependence", "treatment") if name != "r"}
     return {**undefined, **given, "n": 287, "coverage": 0.9, "verdict": "not significant", **values}
 
@@ -41,9 +41,9 @@ def aligned(values: Any, outputs: Any, *, product: int = 0, parameter: int = 7, 
     ends = pd.date_range(START, periods=len(values), freq=pd.Timedelta(seconds=every_s)).as_unit("us")
     frame = pd.DataFrame(
         {
-            "product_id": product,
+            "product_id": str(product),
             "completed_at": ends,
-            "parameter_id": parameter,
+            "parameter_id": str(parameter),
             "started_at": ends - pd.Timedelta(seconds=every_s),
             "production": np.cumsum(np.asarray(outputs, dtype=np.float64)),
             "output": np.asarray(outputs, dtype=np.float64),
@@ -102,7 +102,7 @@ def drifting(orders: int = 288, parameters: int = 20) -> Findings:
         aligned=pd.concat(frames, ignore_index=True),
         products=[
             output(work_orders=orders),
-            output(product_id=1, work_orders=orders, is_counter=False, decreases=0),
+            output(product_id="1", work_orders=orders, is_counter=False, decreases=0),
         ],
         left_out=[
             LeftOut("readings of a parameter at an instant that occurs again", "the one that arrived later counts", 1),
@@ -130,7 +130,7 @@ def _ranked(product: int, reading: str, column: str, frames: Mapping[int, pd.Dat
         p = {"shared trend": 0.44, "supported": 0.00015, "not significant": max(0.02, 1 - 6 * abs(one))}[verdict]
         rows.append(
             row(
-                parameter, rank, one, product_id=product, reading=reading, ci_low=low, ci_high=high, rho=one * 0.98, n=n,
+                parameter, rank, one, product_id=str(product), reading=reading, ci_low=low, ci_high=high, rho=one * 0.98, n=n,
                 n_effective=1.4 if verdict == "shared trend" else n * 0.91, p=p, q=min(1.0, p * 20 / rank),
                 stability=max(0.02, 0.9 - 0.12 * rank), tie_group=1 if verdict == "shared trend" else rank,
                 verdict=verdict, r_treated=one * (0.04 if verdict == "shared trend" else 0.97), treatment="detrended",

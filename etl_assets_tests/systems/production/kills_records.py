@@ -22,7 +22,7 @@ POISON = (
     "[]",
     '"text"',
     "{}",
-    '{"id": -1, "product": -1, "val": 1, "production": 1, "time": 1704693600}',
+    '{"id": "", "product": "", "val": 1, "production": 1, "time": 1704693600}',
     '{"id": 1.5, "product": 1.5, "val": 1, "production": 1, "time": 1704693600}',
     '{"id": 1, "product": 1, "val": "N/A", "production": "N/A", "time": 1704693600}',
     '{"id": 1, "product": 1, "val": Infinity, "production": -Infinity, "time": 1704693600}',
@@ -32,7 +32,7 @@ POISON = (
 )
 _MILLISECONDS_FROM = 1e11
 
-Key = tuple[int, datetime]
+Key = tuple[str, datetime]
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,21 @@ def row(text: str, fields: Fields) -> tuple[Key, float | None] | None:
     """Key and value of a record; None if it is none."""
     try:
         record = json.loads(text)
-        group, value = _number(record[fields.group]), record[fields.value]
+        group, value = _id(record[fields.group]), record[fields.value]
         number = None if value is None else _number(value)
         at = _instant(record["time"])
     except (ValueError, KeyError, TypeError):
         return None
-    if group != int(group) or group < 0 or (number is not None and math.isinf(number)):
+    if number is not None and math.isinf(number):
         return None
-    return (int(group), at), None if number is None or math.isnan(number) else number
+    return (group, at), None if number is None or math.isnan(number) else number
+
+
+def _id(cell: Any) -> str:
+    number = 0 if isinstance(cell, str) else _number(cell)
+    if number != int(number) or cell == "":
+        raise ValueError("neither text nor a whole number")
+    return cell if isinstance(cell, str) else str(int(number))
 
 
 def _number(cell: Any) -> float:

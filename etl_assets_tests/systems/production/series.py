@@ -59,9 +59,9 @@ def aligned_table(
         for at, value in enumerate(series):
             covered = (coverage or {}).get(parameter, 0.0 if _number(value) is None else 1.0)
             row = {
-                "product_id": product,
+                "product_id": str(product),
                 "completed_at": BEGIN + (at + 1) * SPACING,
-                "parameter_id": parameter,
+                "parameter_id": str(parameter),
                 "started_at": BEGIN + at * SPACING,
                 "production": _number(recorded[at]),
                 "output": _number(output[at]),

@@ -44,7 +44,7 @@ def at(minute: float) -> datetime:
 def order(start: float, end: float, *, product: int = 0, output: float = 1.0) -> dict[str, Any]:
     """A work order by the minutes between which it ran."""
     return {
-        "product_id": product,
+        "product_id": str(product),
         "completed_at": at(end),
         "started_at": at(start),
         "production": 100.0,
@@ -65,7 +65,7 @@ def batches(
     ids, times, values = zip(*rows, strict=True) if rows else ((), (), ())
     table = pa.table(
         {
-            "parameter_id": pa.array(ids, pa.int64()),
+            "parameter_id": pa.array(map(str, ids), pa.string()),
             "measured_at": pa.array(times, pa.timestamp(unit, "UTC")),
             "value": pa.array(values, pa.float64()),
         }
@@ -74,10 +74,11 @@ def batches(
 
 
 def found(metrics: Iterable[pa.RecordBatch], orders: pd.DataFrame, rules: AlignmentRules = LAST) -> list[Any]:
-    """(parameter, product, value, coverage) of every row."""
+    """(parameter, product, value, coverage) of every row, both ids as the numbers that they are here."""
     table = aligned(metrics, orders, rules).read_all()
     columns = ("parameter_id", "product_id", "value", "coverage")
-    return list(zip(*(table[name].to_pylist() for name in columns), strict=True))
+    rows = zip(*(table[name].to_pylist() for name in columns), strict=True)
+    return [(int(parameter), int(product), value, coverage) for parameter, product, value, coverage in rows]
 
 
 def slow(readings: Sequence[Reading], start: int, end: int, rules: AlignmentRules) -> tuple[Fraction | None, Fraction]:
@@ -156,7 +157,7 @@ def test_readings_are_gathered_by_parameter_however_they_are_cut(
         (parameter, (times - microseconds(pd.Series([MIDNIGHT]), "")) // MINUTE, numbers)
         for parameter, times, numbers in by_parameter(batches((3, one), (8, two), size=size))
     ]
-    assert [parameter for parameter, _, _ in gathered] == [3, 8]
+    assert [parameter for parameter, _, _ in gathered] == ["3", "8"]
     for (_, minutes, numbers), readings in zip(gathered, (one, two), strict=True):
         assert minutes.tolist() == [minute for minute, _ in readings]
         np.testing.assert_array_equal(numbers, [value for _, value in readings])
@@ -179,9 +180,9 @@ def test_the_rows_are_those_of_the_contract() -> None:
     assert (judged.valid.num_rows, len(judged.records)) == (4, 0)
     assert table.slice(1, 1).to_pylist() == [
         {
-            "product_id": 1,
+            "product_id": "1",
             "completed_at": at(20),
-            "parameter_id": 7,
+            "parameter_id": "7",
             "started_at": at(5),
             "production": 100.0,
             "output": None,
@@ -357,10 +358,10 @@ def test_one_parameter_at_a_time_is_in_memory() -> None:
     start = microseconds(orders["started_at"], "")[0]
 
     def metrics() -> Iterator[pa.RecordBatch]:
-        for parameter in range(40):
+        for parameter in range(10, 50):
             yield pa.record_batch(
                 {
-                    "parameter_id": np.full(count, parameter),
+                    "parameter_id": pa.repeat(str(parameter), count),
                     "measured_at": pa.array(start + np.arange(count) * 1_000_000, pa.timestamp("us", "UTC")),
                     "value": np.ones(count),
                 }

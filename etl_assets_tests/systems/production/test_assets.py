@@ -60,10 +60,10 @@ def test_a_run_takes_both_streams_to_the_report(world: World) -> None:
     )
     world.assert_books_balance()
     report = world.report()
-    assert [product["product"] for product in report["products"]] == [0, 1]
-    assert supported(report, "per_work_order") == {(0, 1)}
+    assert [product["product"] for product in report["products"]] == ["0", "1"]
+    assert supported(report, "per_work_order") == {("0", "1")}
     assert rows_of(report, 0, "per_work_order")[0]["r"] == pytest.approx(0.9905, abs=1e-4)
-    assert {row["verdict"] for row in rows_of(report, 1, "as_recorded") if row["parameter"] == 2} == {"shared trend"}
+    assert {row["verdict"] for row in rows_of(report, 1, "as_recorded") if row["parameter"] == "2"} == {"shared trend"}
     assert report["run_id"] == result.run_id
     assert report["source"] == world.simulator.source
     streams, drained = said(result, "metrics_stream"), said(result, "metrics")
@@ -142,12 +142,14 @@ def test_what_is_planted_in_the_demo_data_is_supported_and_nothing_else(
         monkeypatch.setenv("PRODUCTION_API_URL", url)
         assert world.run().success
     report = world.report()
-    planted = {(effect.product, effect.parameter) for effect in PLANTED}
-    assert planted == {(0, 4), (1, 9)}
+    planted = {(str(effect.product), str(effect.parameter)) for effect in PLANTED}
+    assert planted == {("0", "4"), ("1", "9")}
     assert supported(report, "per_work_order") == planted
     for effect in PLANTED:
         [row] = [
-            row for row in rows_of(report, effect.product, "per_work_order") if row["parameter"] == effect.parameter
+            row
+            for row in rows_of(report, effect.product, "per_work_order")
+            if row["parameter"] == str(effect.parameter)
         ]
         assert row["rank"] == 1
         assert row["ci_low"] < effect.correlation < row["ci_high"]

@@ -16,9 +16,9 @@ PLANTED = 3
 
 
 def ranked(table: pa.Table, reading: str = "per_work_order", **options: object) -> pd.DataFrame:
-    """The rows of one reading of the only product, by parameter."""
+    """The rows of one reading of the only product, by parameter, as the number that it is here."""
     rows = correlations(table, QUICK, **options)  # type: ignore[arg-type]
-    return rows[rows["reading"] == reading].set_index("parameter_id")
+    return rows[rows["reading"] == reading].astype({"parameter_id": int}).set_index("parameter_id")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_ranks_follow_r_without_its_sign_and_come_in_order() -> None:
     rows = correlations(table, QUICK)
     first = rows[rows["reading"] == "as_recorded"]
     assert first["rank"].tolist() == [1, 2, 3]
-    assert first["parameter_id"].tolist() == [2, 3, 1]
+    assert first["parameter_id"].tolist() == ["2", "3", "1"]
     assert first["r"].iloc[0] < -0.9
 
 
@@ -151,7 +151,7 @@ def test_what_has_no_r_comes_last_with_a_rank() -> None:
         aligned_table(noise(40, seed=1), {1: np.full(40, np.nan), 2: np.full(40, 5.0), 3: noise(40, seed=2)}), QUICK
     )
     first = rows[rows["reading"] == "as_recorded"]
-    assert first["parameter_id"].tolist() == [3, 1, 2]
+    assert first["parameter_id"].tolist() == ["3", "1", "2"]
     assert first["rank"].tolist() == [1, 2, 3]
     assert first["verdict"].tolist() == ["not significant", "insufficient data", "constant"]
 
@@ -182,17 +182,17 @@ def test_products_are_judged_apart() -> None:
     both = [aligned_table(x, {1: x}), aligned_table(noise(60, seed=2), {1: x}, product=4)]
     rows = correlations(pa.concat_tables(both), QUICK)
     rows = rows[rows["reading"] == "as_recorded"].set_index("product_id")
-    assert rows.loc[0, "r"] == pytest.approx(1.0)
-    assert abs(rows.loc[4, "r"]) < 0.4
+    assert rows.loc["0", "r"] == pytest.approx(1.0)
+    assert abs(rows.loc["4", "r"]) < 0.4
 
 
 def test_a_product_without_work_orders_has_its_rows_all_the_same() -> None:
     empty = aligned_table([], {})
-    rows = correlations(empty, QUICK, products=[2], parameters=[11, 12])
+    rows = correlations(empty, QUICK, products=["2"], parameters=["11", "2"])
     assert rows[["product_id", "reading", "parameter_id", "rank", "n", "verdict"]].values.tolist() == [
-        [2, reading, parameter, rank, 0, "insufficient data"]
+        ["2", reading, parameter, rank, 0, "insufficient data"]
         for reading in ("as_recorded", "per_work_order")
-        for rank, parameter in enumerate((11, 12), start=1)
+        for rank, parameter in enumerate(("2", "11"), start=1)
     ]
 
 

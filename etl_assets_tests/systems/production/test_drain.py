@@ -87,7 +87,7 @@ def test_work_orders_have_a_position_of_their_own(line: Line) -> None:
     orders.publish(1, '{"time": 1624378574, "product": 0, "production": 0}')
     assert counts(orders.drain()) == {"received": 1, "inserted": 1}
     assert line.query("SELECT product_id, production, sequence FROM production.workorders") == [
-        {"product_id": 0, "production": 0.0, "sequence": 1}
+        {"product_id": "0", "production": 0.0, "sequence": 1}
     ]
     assert (line.position(), orders.position()) == (Position(SOURCE, 1), Position(SOURCE, 1))
 
@@ -129,7 +129,7 @@ def test_of_a_key_that_comes_twice_the_later_stays_and_the_earlier_is_kept_in_qu
     (entry,) = line.quarantine()
     assert (entry["outcome"], entry["source"]) == ("superseded", f"stream metrics, sequence 1 of {SOURCE}")
     assert entry["faults"] == [{"column": "parameter_id, measured_at", "rule": "superseded by sequence 3", "raw": None}]
-    assert entry["raw"] == {"parameter_id": 1, "measured_at": T0.isoformat(), "value": 1.0, "sequence": 1}
+    assert entry["raw"] == {"parameter_id": "1", "measured_at": T0.isoformat(), "value": 1.0, "sequence": 1}
     line.assert_books_balance()
 
 

@@ -23,7 +23,7 @@ def orders(*production: float | None, product: int = 0) -> pd.DataFrame:
     """Work orders of one product, an hour apart."""
     return pd.DataFrame(
         {
-            "product_id": product,
+            "product_id": str(product),
             "completed_at": pd.Series(
                 [MIDNIGHT + timedelta(hours=i) for i in range(len(production))], dtype="datetime64[us, UTC]"
             ),
@@ -52,7 +52,7 @@ def test_the_output_of_a_counter_is_its_increments_and_an_integer_zero_at_the_st
     found, summary = read(0, 15.5, 40.0, 55.0, 80.0, 95.0, 95.0)
     assert found == [15.5, 24.5, 15.0, 25.0, 15.0, 0.0]
     assert summary == OutputSummary(
-        product_id=0,
+        product_id="0",
         work_orders=7,
         is_counter=True,
         resets=0,
@@ -69,16 +69,16 @@ def test_what_is_no_counter_is_its_own_output() -> None:
 
 
 def test_work_orders_run_from_the_previous_one_of_their_product() -> None:
-    mixed = pd.concat([orders(5, 6, 7, product=3), orders(1, 2, product=1), orders(9, product=2)])
+    mixed = pd.concat([orders(5, 6, 7, product=10), orders(1, 2, product=2), orders(9, product=3)])
     found, summaries = outputs(mixed.sample(frac=1, random_state=1))
     assert list(found.columns) == ["product_id", "completed_at", "started_at", "production", "output"]
-    assert [str(dtype) for dtype in found.dtypes] == ["int64", *["datetime64[us, UTC]"] * 2, *["float64"] * 2]
+    assert [str(dtype) for dtype in found.dtypes] == ["object", *["datetime64[us, UTC]"] * 2, *["float64"] * 2]
     rows = [(p, e.hour, s.hour, n) for p, e, s, n, _ in found.itertuples(index=False)]
-    assert rows == [(1, 1, 0, 2), (3, 1, 0, 6), (3, 2, 1, 7)]
+    assert rows == [("2", 1, 0, 2), ("10", 1, 0, 6), ("10", 2, 1, 7)]
     assert [(s.product_id, s.work_orders, s.first, s.last) for s in summaries] == [
-        (1, 2, MIDNIGHT, MIDNIGHT + timedelta(hours=1)),
-        (2, 1, MIDNIGHT, MIDNIGHT),
-        (3, 3, MIDNIGHT, MIDNIGHT + timedelta(hours=2)),
+        ("2", 2, MIDNIGHT, MIDNIGHT + timedelta(hours=1)),
+        ("3", 1, MIDNIGHT, MIDNIGHT),
+        ("10", 3, MIDNIGHT, MIDNIGHT + timedelta(hours=2)),
     ]
 
 
@@ -240,7 +240,7 @@ def test_the_given_work_orders_are_two_counters_with_a_few_corrections() -> None
     given = pd.DataFrame(json.loads(GIVEN.read_text()))
     workorders = pd.DataFrame(
         {
-            "product_id": given["product"],
+            "product_id": given["product"].astype(str),
             "completed_at": pd.to_datetime(given["time"], unit="s", utc=True),
             "production": given["production"],
         }

@@ -81,9 +81,9 @@ def test_a_report_over_other_files_is_about_those_only(command: Command) -> None
     metrics, orders = readings(3, [1.0, 2.0, 4.0]), work_orders(8, [5.0, 7.0, 9.0])
     report = command.report(metrics, orders)
     assert command.counts() == (3, 3)
-    assert command.column("SELECT DISTINCT parameter_id FROM production.metrics") == [3]
-    assert [product["product"] for product in report["products"]] == [8]
-    assert verdicts(report, 8, "as_recorded") == {3: "insufficient data"}
+    assert command.column("SELECT DISTINCT parameter_id FROM production.metrics") == ["3"]
+    assert [product["product"] for product in report["products"]] == ["8"]
+    assert verdicts(report, 8, "as_recorded") == {"3": "insufficient data"}
     assert command.count("production.aligned_work_orders") == 2
     assert left_out(report, "work orders", "first of each product") == 1
     about = {(left["what"], left["count"]) for left in report["left_out"] if "quarantine" in left["why"]}
@@ -110,7 +110,7 @@ def test_one_file_that_is_the_same_is_taken_with_the_other_all_the_same(command:
     command.report(metrics, orders)
     report = command.report(metrics, orders[:ORDERS])
     assert command.counts() == (METRICS_IN_FILES, ORDERS)
-    assert [product["product"] for product in report["products"]] == [0]
+    assert [product["product"] for product in report["products"]] == ["0"]
 
 
 @pytest.mark.long
@@ -149,7 +149,7 @@ def test_the_shared_files_share_a_trend_and_nothing_else(command: Command, share
     assert command.column("SELECT outcome FROM etl.quarantine") == ["superseded"]
     assert command.err == "1 record in quarantine: see `etl-assets quarantine list`\n"
     assert left_out(report, "readings", "later one of the same parameter") == 1
-    assert [product["product"] for product in report["products"]] == [0, 1]
+    assert [product["product"] for product in report["products"]] == ["0", "1"]
     for product in report["products"]:
         assert (product["work_orders"], product["is_counter"]) == (288, True)
         recorded = product["readings"]["as_recorded"]
@@ -158,7 +158,7 @@ def test_the_shared_files_share_a_trend_and_nothing_else(command: Command, share
         assert all(0.96 < abs(row["r"]) < 0.975 for row in recorded[:3])
         assert [len(rows) for rows in product["readings"].values()] == [20, 20]
     assert supported(report, "as_recorded") == supported(report, "per_work_order") == set()
-    assert rows_of(report, 0, "per_work_order")[0]["parameter"] == 9
+    assert rows_of(report, 0, "per_work_order")[0]["parameter"] == "9"
     assert command.out.count("only share its trend, which says nothing about cause") == 2
     assert_equals_the_files(command, shared)
 
@@ -167,11 +167,11 @@ def assert_equals_the_files(command: Command, files: tuple[Path, Path]) -> None:
     """Every record is in its table, the later one where two have the same key."""
     metrics, orders = (json.loads(file.read_text()) for file in files)
     tables = command.tables()
-    expected = {(record["id"], record["time"]): float(record["val"]) for record in metrics}
+    expected = {(str(record["id"]), record["time"]): float(record["val"]) for record in metrics}
     assert {(row["parameter_id"], int(row["measured_at"].timestamp())): row["value"] for row in tables[0]} == expected
     assert Counter(
         (row["product_id"], int(row["completed_at"].timestamp()), row["production"]) for row in tables[1]
-    ) == Counter((record["product"], record["time"], float(record["production"])) for record in orders)
+    ) == Counter((str(record["product"]), record["time"], float(record["production"])) for record in orders)
 
 
 # The function
@@ -186,7 +186,7 @@ def test_the_function_copies_both_streams_and_gives_the_files(world: World, api:
     assert read_report(folder) == json.loads(done.files.json.read_text()) == done.files.document
     assert done.files.latest_html.parent == folder
     assert done.files.html.parent.parent == folder
-    assert supported(read_report(folder), "per_work_order") == {(0, 1)}
+    assert supported(read_report(folder), "per_work_order") == {("0", "1")}
     world.assert_copied()
     world.assert_books_balance()
 

@@ -160,7 +160,11 @@ def test_a_file_that_is_cut_anywhere_is_refused_after_its_complete_records(
         (b"[{}]\n[{}]", "goes on after the end of its array (byte 5)"),
         (b"[" * 100_000, "record 1 is nested too deeply to read (byte 1)"),
         (b"id,val\n1,2\n", "is not JSON: neither an array nor lines of objects; it begins with 'id,val' (byte 0)"),
-        (b'{\n"id": 1\n}', "is not JSON: neither an array nor lines of objects; it begins with '{' (byte 0)"),
+        (b'{\n"id" 1\n}', "is not JSON: neither an array nor lines of objects; it begins with '{' (byte 0)"),
+        (
+            b'{\n"id": 1\n}',
+            "has objects that are not each on one line: put each on a line of its own, or all into an array (byte 0)",
+        ),
         (b"PK\x03\x04\x00\x00", "is not JSON: byte 4 is NUL, which no text contains"),
         ("[{}]".encode("utf-16"), "is not UTF-8: byte 0 is 0xff; save it as UTF-8"),
         (BOM + '[{"é":"'.encode() + b'\xff"}]', "is not UTF-8: byte 11 is 0xff; save it as UTF-8"),

@@ -64,14 +64,14 @@ def faults(record: Record) -> list[tuple[str, str]]:
 
 def test_a_metric_becomes_a_row_of_its_table() -> None:
     split = parsed(METRICS, lines(GOOD), first=1)
-    assert rows(split) == [(19, T0, 797.38, 1)]
+    assert rows(split) == [("19", T0, 797.38, 1)]
     assert split.valid.schema.equals(arrow_schema(Metrics))
 
 
 def test_a_work_order_becomes_a_row_of_its_table() -> None:
     split = parsed(WORKORDERS, lines('{"time": 1624378574, "product": 0, "production": 0}'), first=1)
     assert split.valid.schema.equals(arrow_schema(Workorders))
-    assert rows(split) == [(0, datetime(2021, 6, 22, 16, 16, 14, tzinfo=UTC), 0.0, 1)]
+    assert rows(split) == [("0", datetime(2021, 6, 22, 16, 16, 14, tzinfo=UTC), 0.0, 1)]
 
 
 def test_no_lines_make_no_rows() -> None:
@@ -137,7 +137,7 @@ def test_a_time_without_zone_rejects_the_record_and_says_so() -> None:
 
 @pytest.mark.parametrize("value", ["null", "NaN", '"NaN"', '"nan"'])
 def test_a_value_that_is_null_or_nan_is_stored_as_nothing(value: str) -> None:
-    assert only(spelled(val=value)) == (1, T0, None, 1)
+    assert only(spelled(val=value)) == ("1", T0, None, 1)
 
 
 @pytest.mark.parametrize(
@@ -160,14 +160,32 @@ def test_a_value_that_is_no_number_rejects_the_record(value: str) -> None:
     assert faults(record) == [("value", "not a number")]
 
 
-@pytest.mark.parametrize(("given_id", "stored"), [("19", 19), ('"19"', 19), ("19.0", 19), (str(2**63 - 1), 2**63 - 1)])
-def test_an_id_keeps_all_its_digits(given_id: str, stored: int) -> None:
+@pytest.mark.parametrize(
+    ("given_id", "stored"),
+    [
+        ("19", "19"), ('"19"', "19"), ("19.0", "19"), ("1.9e1", "19"), ('"019"', "019"), ('"19.0"', "19.0"), ("-0.0", "0"),
+        (str(2**63 - 1), str(2**63 - 1)), (str(2**70), str(2**70)), ("-1", "-1"), ('"spindle-1"', "spindle-1"),
+        ('" A\\u00dc "', " A\u00dc "), (f'"{"x" * 200}"', "x" * 200),
+    ],
+)  # fmt: skip
+def test_an_id_is_its_text_and_of_a_whole_number_the_digits(given_id: str, stored: str) -> None:
     assert only(spelled(id=given_id))[0] == stored
 
 
+def test_an_id_is_the_same_however_those_beside_it_are_written() -> None:
+    written = ["17", "17.0", '"17"', '"017"', "true", '"spindle-1"']
+    split = parsed(METRICS, lines(*(spelled(id=one) for one in written * 20)), first=1)
+    assert [row[0] for row in rows(split)] == ["17", "17", "17", "017", "spindle-1"] * 20
+    assert len(split.records) == 20
+
+
 @pytest.mark.parametrize(
-    "given_id", ["-1", "1.5", "null", "true", '"x"', str(2**63), "NaN", "9007199254740993.0", "1e16"]
-)
+    "given_id",
+    [
+        "1.5", "null", "true", "NaN", "9007199254740993.0", "1e16", '""', '"  "', '"a\\nb"', '"a\\u0000"', '"\\u200b"',
+        "[1, 2]", '{"x": 1}', f'"{"x" * 201}"',
+    ],
+)  # fmt: skip
 def test_an_id_that_is_none_rejects_the_record(given_id: str) -> None:
     record = refused(spelled(id=given_id))
     assert record.raw["record"] == spelled(id=given_id)
@@ -187,11 +205,11 @@ def test_a_field_that_is_there_twice_rejects_the_record() -> None:
 
 def test_other_fields_are_ignored_whatever_they_hold() -> None:
     record = '{"id": 1, "x": 1, "x": [NaN, {"id": 3}], "val": 1.5, "time": 1624377478, "note": "a \\" NaN, ü"}'
-    assert only(record) == (1, T0, 1.5, 1)
+    assert only(record) == ("1", T0, 1.5, 1)
 
 
 def test_a_rejected_record_has_all_its_faults() -> None:
-    record = refused('{"id": "x", "time": true}')
+    record = refused('{"id": 1.5, "time": true}')
     assert faults(record) == [
         ("value", "field val is missing"),
         ("parameter_id", "not a whole number"),
@@ -257,10 +275,10 @@ def test_the_raw_row_of_a_rejected_record_has_the_contracts_columns_as_received(
 def test_rows_stay_in_the_order_of_their_sequence_around_doubtful_ones() -> None:
     text = lines(metric(id=1), metric(id=2, val=None), metric(id=3, val="x"), metric(id=4), metric(id=5, val=None))
     split = parsed(METRICS, text, first=1)
-    assert [(row[0], row[3]) for row in rows(split)] == [(1, 1), (2, 2), (4, 4), (5, 5)]
+    assert [(row[0], row[3]) for row in rows(split)] == [("1", 1), ("2", 2), ("4", 4), ("5", 5)]
     assert [record.raw["sequence"] for record in split.records] == [3]
     split = parsed(METRICS, lines(metric(id=1), metric(id=2, val=None), metric(id=3)), first=1)
-    assert [(row[0], row[3]) for row in rows(split)] == [(1, 1), (2, 2), (3, 3)]
+    assert [(row[0], row[3]) for row in rows(split)] == [("1", 1), ("2", 2), ("3", 3)]
 
 
 @pytest.mark.parametrize("numbers", [[1, 3], [2, 1], [1, 1], [2, 3]])
@@ -289,7 +307,14 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize(
-    "record", [GOOD, spelled(val="NaN"), spelled(id='"1"', val='"1"', time='"1"'), metric(time="2021-06-22T15:57:58Z")]
+    "record",
+    [
+        GOOD,
+        spelled(val="NaN"),
+        spelled(id='"1"', val='"1"', time='"1"'),
+        metric(time="2021-06-22T15:57:58Z"),
+        spelled(id='"spindle-1"'),
+    ],
 )
 def test_records_of_one_form_are_read_the_fast_way(slow: list[int], record: str, end: str) -> None:
     text = lines(*[record] * 50).replace(b"\n", end.encode())

@@ -265,7 +265,7 @@ def assert_contract(report: dict[str, Any]) -> None:
     assert all(left["count"] > 0 and left["what"] and left["why"] for left in report["left_out"])
     assert len({product["product"] for product in report["products"]}) == len(report["products"])
     for product in report["products"]:
-        assert type(product["product"]) is int
+        assert type(product["product"]) is str
         assert product["answer"].endswith(".")
         assert list(product["readings"]) == list(READINGS)
         together = [sorted(row["parameter"] for row in rows) for rows in product["readings"].values()]
@@ -277,7 +277,7 @@ def assert_contract(report: dict[str, Any]) -> None:
 def assert_ranked(rows: Sequence[Record]) -> None:
     """Ranks from 1 on by |r|, and numbers that are numbers or null."""
     assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
-    assert all(type(row["rank"]) is int and type(row["parameter"]) is int and type(row["n"]) is int for row in rows)
+    assert all(type(row["rank"]) is int and type(row["parameter"]) is str and type(row["n"]) is int for row in rows)
     assert len({row["parameter"] for row in rows}) == len(rows)
     sizes = [-1.0 if row["r"] is None else abs(row["r"]) for row in rows]
     assert sizes == sorted(sizes, reverse=True)
@@ -294,19 +294,19 @@ def assert_ranked(rows: Sequence[Record]) -> None:
             assert row["tie_group"] is None or type(row["tie_group"]) is int
 
 
-def rows_of(report: dict[str, Any], product: int, reading: str) -> list[Record]:
+def rows_of(report: dict[str, Any], product: object, reading: str) -> list[Record]:
     """The rows of a product and reading, in rank order."""
-    [found] = [one for one in report["products"] if one["product"] == product]
+    [found] = [one for one in report["products"] if one["product"] == str(product)]
     rows: list[Record] = found["readings"][reading]
     return rows
 
 
-def verdicts(report: dict[str, Any], product: int, reading: str) -> dict[int, str]:
+def verdicts(report: dict[str, Any], product: object, reading: str) -> dict[str, str]:
     """The verdict on each parameter."""
     return {row["parameter"]: row["verdict"] for row in rows_of(report, product, reading)}
 
 
-def supported(report: dict[str, Any], reading: str) -> set[tuple[int, int]]:
+def supported(report: dict[str, Any], reading: str) -> set[tuple[str, str]]:
     """Product and parameter of each row that is supported."""
     return {
         (product["product"], row["parameter"])

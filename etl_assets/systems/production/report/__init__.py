@@ -126,7 +126,7 @@ def read_findings(
 
 def drawn(aligned: pa.Table, correlations: pd.DataFrame) -> pd.DataFrame:
     """The aligned rows of the parameters that rank first to third for any product: those that the report draws."""
-    first = pa.array(sorted(set(correlations.loc[correlations["rank"] <= TOP, "parameter_id"])), pa.int64())
+    first = pa.array(sorted(set(correlations.loc[correlations["rank"] <= TOP, "parameter_id"])), pa.string())
     return to_frame(aligned.filter(pc.is_in(aligned["parameter_id"], value_set=first)))
 
 
@@ -188,10 +188,10 @@ def document(findings: Findings) -> dict[str, Any]:
     readings = _readings(findings)
     products = []
     for product in findings.products:
-        number, summary = product.product_id, asdict(product)
+        name, summary = product.product_id, asdict(product)
         del summary["product_id"]
-        said = words.answer(product, readings[number])
-        products.append({"product": number, "answer": said, **summary, "readings": readings[number]})
+        said = words.answer(product, readings[name])
+        products.append({"product": name, "answer": said, **summary, "readings": readings[name]})
     report = {
         "question": QUESTION,
         "generated_at": findings.generated_at,
@@ -204,9 +204,9 @@ def document(findings: Findings) -> dict[str, Any]:
     return _plain(report)
 
 
-def _readings(findings: Findings) -> dict[int, dict[str, list[Row]]]:
+def _readings(findings: Findings) -> dict[str, dict[str, list[Row]]]:
     """Rows in rank order by product and reading; each product has both readings, if need be without rows."""
-    readings: dict[int, dict[str, list[Row]]] = {
+    readings: dict[str, dict[str, list[Row]]] = {
         product.product_id: {reading: [] for reading in READINGS} for product in findings.products
     }
     ranked = findings.correlations.rename(columns=NAMES).sort_values("rank").astype({"tie_group": "Int64"})
@@ -289,7 +289,7 @@ def _page(report: Mapping[str, Any], findings: Findings) -> str:
     charts = 2 * sum(row["top"] for p in report["products"] for rows in p["readings"].values() for row in rows)
     marks = min(MARKS, max(FEWEST_MARKS, MARKS_PER_PAGE // max(charts, 1)))
 
-    def drawings(product: int, reading: str, row: Row, name: str) -> Iterator[str]:
+    def drawings(product: str, reading: str, row: Row, name: str) -> Iterator[str]:
         aligned = findings.aligned.iloc[places.get((product, row["parameter"]), [])]
         for chart in charts_of(row, aligned, reading, marks):
             picture = svg(
@@ -317,7 +317,7 @@ def _page(report: Mapping[str, Any], findings: Findings) -> str:
 
 @functools.cache
 def _template() -> Any:
-    filters = (numbers.amount, numbers.counted, numbers.instant, numbers.share)
+    filters = (numbers.amount, numbers.counted, numbers.instant, numbers.share, safe_name)
     return template(Path(__file__).with_name("report.html.j2"), *filters, words.correlation, words.probability)
 
 

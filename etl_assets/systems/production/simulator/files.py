@@ -190,11 +190,21 @@ class RecordReader:
         begun = text.startswith("{") and len(lines) == 1
         if not final and (begun or len(text) < _BEGINNING):
             return None
-        if begun:
-            return False  # which is cut, or still being written
-        begin = text[:20].partition("\n")[0]
-        what = f"is not JSON: neither an array nor lines of objects; it begins with {begin!r}"
+        what = "has objects that are not each on one line: put each on a line of its own, or all into an array"
+        if not self._begins_with_an_object(text):
+            if begun:
+                return False  # which is cut, or still being written
+            begin = text[:20].partition("\n")[0]
+            what = f"is not JSON: neither an array nor lines of objects; it begins with {begin!r}"
         raise self._rejection(what, len(self._text) - len(text))
+
+    @staticmethod
+    def _begins_with_an_object(text: str) -> bool:
+        """Whether it is JSON at its beginning, as objects are that go over several lines, or stand on one."""
+        try:
+            return isinstance(_DECODER.raw_decode(text)[0], dict)
+        except (ValueError, RecursionError):
+            return False
 
     def _lines(self, *, final: bool) -> tuple[list[str], int]:
         """The lines of the window that are not blank, and where they end.

@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from etl_assets.core.contracts.arrow import arrow_schema
+from etl_assets.core.contracts.names import natural
 from etl_assets.systems.production.contracts import AlignedWorkOrders
 
 COLUMNS = ("product_id", "completed_at", "production")
@@ -54,7 +55,7 @@ class OutputSummary:
         last: when the last one ended.
     """
 
-    product_id: int
+    product_id: str
     work_orders: int
     is_counter: bool
     resets: int
@@ -83,7 +84,8 @@ def outputs(workorders: pd.DataFrame) -> tuple[pd.DataFrame, list[OutputSummary]
 
     Returns:
         One row per work order that has a predecessor of its product: `product_id`, `completed_at`, `started_at` (when the
-        predecessor ended), `production` and `output`, by product and time. And a summary per product, in their order.
+        predecessor ended), `production` and `output`, by product and time, products in natural order. And a summary per product,
+        in their order.
 
     Raises:
         ValueError: if a column is missing, a time is naive or missing, or a product has two work orders at one instant.
@@ -91,15 +93,18 @@ def outputs(workorders: pd.DataFrame) -> tuple[pd.DataFrame, list[OutputSummary]
     orders = _in_order(workorders)
     output = np.full(len(orders), np.nan)
     summaries = []
-    for _, rows in orders.groupby("product_id"):
+    for product, rows in orders.groupby("product_id", observed=True):
         production, times = rows["production"].to_numpy(), rows["completed_at"]
         output[rows.index], is_counter, resets, decreases = _read(production)
         missing = int(np.isnan(production).sum())
         first, last = times.iloc[0].to_pydatetime(), times.iloc[-1].to_pydatetime()
-        product = int(rows["product_id"].iloc[0])
-        summaries.append(OutputSummary(product, len(rows), is_counter, resets, decreases, missing, first, last))
-    started = orders.groupby("product_id")["completed_at"].shift()
-    found = orders.assign(started_at=started.astype(orders["completed_at"].dtype), output=output)
+        summaries.append(OutputSummary(str(product), len(rows), is_counter, resets, decreases, missing, first, last))
+    started = orders.groupby("product_id", observed=True)["completed_at"].shift()
+    found = orders.assign(
+        product_id=orders["product_id"].astype(object),
+        started_at=started.astype(orders["completed_at"].dtype),
+        output=output,
+    )
     columns = ["product_id", "completed_at", "started_at", "production", "output"]
     return found.loc[started.notna(), columns].reset_index(drop=True), summaries
 
@@ -114,10 +119,11 @@ def _in_order(workorders: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"completed_at of work orders is {times.dtype}: give the times a zone")
     if times.isna().any():
         raise ValueError(f"{times.isna().sum()} work orders have no completed_at")
-    production = workorders["production"].astype("float64")
+    production, products = workorders["production"].astype("float64"), workorders["product_id"]
     orders = pd.DataFrame(
         {
-            "product_id": workorders["product_id"].astype("int64"),
+            # By number and not by text: orders are compared, sorted and grouped by it.
+            "product_id": pd.Categorical(products, sorted(products.unique(), key=natural), ordered=True),
             "completed_at": times.dt.tz_convert("UTC").dt.as_unit("us"),
             "production": production.where(np.isfinite(production)),
         }
@@ -217,7 +223,7 @@ def aligned(
     if (ends <= starts).any():
         raise ValueError(f"{(ends <= starts).sum()} work orders do not end after they start")
     fixed = {
-        "product_id": pa.array(orders["product_id"], pa.int64()),
+        "product_id": pa.array(orders["product_id"], pa.string()),
         "completed_at": pa.array(ends, MICROSECONDS),
         "started_at": pa.array(starts, MICROSECONDS),
         "production": pa.array(orders["production"], pa.float64(), from_pandas=True),
@@ -229,7 +235,7 @@ def aligned(
             means, coverage = time_weighted_means(times, values, starts, ends, rules)
             columns = {
                 **fixed,
-                "parameter_id": pa.repeat(pa.scalar(parameter, pa.int64()), len(orders)),
+                "parameter_id": pa.repeat(pa.scalar(parameter, pa.string()), len(orders)),
                 "value": pa.array(means, from_pandas=True),
                 "coverage": pa.array(coverage),
             }
@@ -249,7 +255,7 @@ def microseconds(times: pd.Series, name: str) -> Integers:
     return times.dt.as_unit("us").astype("int64").to_numpy()
 
 
-def by_parameter(metrics: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Integers, Floats]]:
+def by_parameter(metrics: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, Integers, Floats]]:
     """Gather the readings of one parameter after the other.
 
     Args:
@@ -277,19 +283,20 @@ def by_parameter(metrics: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Integ
         before = parameter
 
 
-def _runs(metrics: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Integers, Floats]]:
+def _runs(metrics: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, Integers, Floats]]:
     """Neighbouring readings of one parameter, as far as they are in one batch."""
     for batch in metrics:
         kind = batch["measured_at"].type
         if not pa.types.is_timestamp(kind) or kind.tz is None:
             raise ValueError(f"measured_at is {kind}: give the times a zone")
-        ids = batch["parameter_id"].to_numpy()
+        ids = batch["parameter_id"].dictionary_encode()
         times = batch["measured_at"].cast(MICROSECONDS).cast(pa.int64()).to_numpy()
         values = batch["value"].cast(pa.float64()).to_numpy(zero_copy_only=False)
-        edges = np.flatnonzero(np.diff(ids)) + 1
-        for run in zip(*(np.split(column, edges) for column in (ids, times, values)), strict=True):
+        places = ids.indices.to_numpy()
+        edges = np.flatnonzero(np.diff(places)) + 1
+        for run in zip(*(np.split(column, edges) for column in (places, times, values)), strict=True):
             if len(run[0]):
-                yield int(run[0][0]), run[1], run[2]
+                yield ids.dictionary[int(run[0][0])].as_py(), run[1], run[2]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from etl_assets.core.contracts.names import natural
 from etl_assets.systems.production.contracts import READINGS, ProductCorrelations
 from etl_assets.systems.production.statistics.significance import (
     DRIFTING,
@@ -72,14 +73,14 @@ class WorkOrders:
 
     Attributes:
         outputs: by reading, (n,); NaN where it is not known.
-        parameter_ids: (k,).
+        parameter_ids: k, in natural order.
         values: (n, k), NaN where readings cover too little.
         coverage: (k,), mean over the work orders; 0 where there are none.
     """
 
-    product_id: int
+    product_id: str
     outputs: dict[str, Array]
-    parameter_ids: NDArray[np.int64]
+    parameter_ids: Sequence[str]
     values: Array
     coverage: Array
 
@@ -88,8 +89,8 @@ def correlations(
     aligned: pa.Table,
     method: Method = Method(),
     *,
-    products: Sequence[int] = (),
-    parameters: Sequence[int] = (),
+    products: Sequence[str] = (),
+    parameters: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Rank all parameters for each product and reading.
 
@@ -110,22 +111,21 @@ def correlations(
 
 
 def work_orders(
-    aligned: pa.Table, *, products: Sequence[int] = (), parameters: Sequence[int] = ()
+    aligned: pa.Table, *, products: Sequence[str] = (), parameters: Sequence[str] = ()
 ) -> Iterator[WorkOrders]:
-    """The rows of each product as matrices, products by id.
+    """The rows of each product as matrices, products in natural order.
 
     Raises:
         ValueError: if a product has two rows for one instant and parameter.
     """
-    product = aligned["product_id"].to_numpy()
-    known = np.union1d(aligned["parameter_id"].to_numpy(), np.array(parameters, dtype=np.int64)).astype(np.int64)
-    column = np.searchsorted(known, aligned["parameter_id"].to_numpy())
+    product_ids, product = _numbered(aligned["product_id"], products)
+    known, column = _numbered(aligned["parameter_id"], parameters)
     ended = aligned["completed_at"].cast(pa.int64()).to_numpy()
     numbers = {
         name: aligned[name].to_numpy().astype(np.float64) for name in ("production", "output", "value", "coverage")
     }
-    for product_id in np.union1d(product, np.array(products, dtype=np.int64)).astype(np.int64):
-        rows = np.flatnonzero(product == product_id)
+    for place, product_id in enumerate(product_ids):
+        rows = np.flatnonzero(product == place)
         instants, row = np.unique(ended[rows], return_inverse=True)
         shape = (len(instants), len(known))
         if len(np.unique(row * len(known) + column[rows])) < len(rows):
@@ -138,7 +138,16 @@ def work_orders(
         values[row, column[rows]] = numbers["value"][rows]
         coverage[row, column[rows]] = numbers["coverage"][rows]
         mean = coverage.mean(axis=0) if len(instants) else np.zeros(len(known))
-        yield WorkOrders(int(product_id), outputs, known, values, mean)
+        yield WorkOrders(product_id, outputs, known, values, mean)
+
+
+def _numbered(ids: pa.ChunkedArray, more: Sequence[str]) -> tuple[Sequence[str], NDArray[np.int32]]:
+    """All ids in natural order, and the place of each of the column's among them."""
+    encoded = ids.combine_chunks().dictionary_encode()
+    given = encoded.dictionary.to_pylist()
+    known = sorted({*given, *more}, key=natural)
+    places = {name: place for place, name in enumerate(known)}
+    return known, np.array([places[name] for name in given], np.int32)[encoded.indices.to_numpy()]
 
 
 def _of_product(orders: WorkOrders, method: Method, *, seed: int) -> pd.DataFrame:
@@ -156,7 +165,7 @@ def _of_product(orders: WorkOrders, method: Method, *, seed: int) -> pd.DataFram
     rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
     table["verdict"] = [_verdict(row, method) for row in rows]
     table["size"] = table["r"].abs().fillna(-1.0)
-    table = table.sort_values(["reading", "size", "parameter_id"], ascending=[True, False, True], ignore_index=True)
+    table = table.sort_values(["reading", "size", "place"], ascending=[True, False, True], ignore_index=True)
     return table.assign(rank=table.groupby("reading").cumcount() + 1)
 
 
@@ -171,6 +180,7 @@ def _measured(orders: WorkOrders, reading: str, method: Method, *, seed: int) ->
             "product_id": orders.product_id,
             "reading": reading,
             "parameter_id": orders.parameter_ids,
+            "place": range(len(orders.parameter_ids)),
             "n": n,
             "coverage": np.clip(orders.coverage, 0, 1),
             "constant": constant,
@@ -182,7 +192,7 @@ def _measured(orders: WorkOrders, reading: str, method: Method, *, seed: int) ->
     if len(measured):
         values = values[:, measured]
         found = found.assign(
-            **_description(orders.parameter_ids[measured], output, values, method, seed=seed),
+            **_description(output, values, method, seed=seed),
             **_test(output, values, method, seed=seed),
         )
     return table.join(found).astype({**dict.fromkeys(NUMBERS, "float64"), "tie_group": "Int64"})
@@ -201,14 +211,12 @@ def _constant(output: Array, values: Array) -> NDArray[np.bool_]:
     return still(values) | still(np.broadcast_to(output[:, None], values.shape))
 
 
-def _description(
-    parameter_ids: NDArray[np.int64], output: Array, values: Array, method: Method, *, seed: int
-) -> dict[str, NDArray[Any]]:
+def _description(output: Array, values: Array, method: Method, *, seed: int) -> dict[str, NDArray[Any]]:
     """r with interval, rank correlation, effective number, stability and ties, by name."""
     from scipy import stats
 
-    r, rho, p_naive, effective = (np.full(len(parameter_ids), np.nan) for _ in range(4))
-    for at in range(len(parameter_ids)):
+    r, rho, p_naive, effective = (np.full(values.shape[1], np.nan) for _ in range(4))
+    for at in range(values.shape[1]):
         known = ~np.isnan(values[:, at])
         x, y = values[known, at], output[known]
         r[at], p_naive[at] = stats.pearsonr(x - x.mean(), y - y.mean())
@@ -223,7 +231,7 @@ def _description(
         "rho": rho,
         "n_effective": effective,
         "stability": resampled.stability(TOP),
-        "tie_group": resampled.tie_groups(np.lexsort((parameter_ids, -np.abs(r))).tolist()),
+        "tie_group": resampled.tie_groups(np.argsort(-np.abs(r), kind="stable").tolist()),
         "p_naive": p_naive,
     }
 
