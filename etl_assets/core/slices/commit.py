@@ -148,6 +148,11 @@ class Outcome:
         """All counts by name, as the ledger has them."""
         return {name: getattr(self if hasattr(self, name) else self.change, name) for name in COUNTS}
 
+    def as_dict(self) -> dict[str, Any]:
+        """For programs: which slice, which commit, all counts."""
+        table, partition = key_of(self.slice)
+        return {"table": table, "partition": partition or None, "commit_id": self.commit_id, **self.counts()}
+
 
 def commit(
     session: Session,

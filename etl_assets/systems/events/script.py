@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from etl_assets.core.database.connections import Database
+from etl_assets.core.progress import progress
 from etl_assets.core.servers import platform_database
 from etl_assets.core.slices.lock import locked
 from etl_assets.core.slices.parquet import ParquetRoot
@@ -77,7 +78,8 @@ def load(
         intervals = list(quarters(first, last or first + INTERVAL))
         known = listed_alone(feed, intervals[0]) if last is None else all_listed(feed, intervals)
     late = timedelta(hours=this.settings.events_late_hours)
-    taken = list(take(feed, this.stores, intervals, known=known, clock=this.clock, late=late))
+    taking = take(feed, this.stores, intervals, known=known, clock=this.clock, late=late)
+    taken = list(progress(taking, of="interval", name=_when, total=len(intervals)))
     return this.result(taken, intervals)
 
 
@@ -98,6 +100,10 @@ def load_file(
     with locked(stores.database, [interval_slice(interval)]) as lock:
         taken = store_raw(stores, interval, file, lock=lock)
     return this.result([taken], [interval])
+
+
+def _when(one: Taken) -> str:
+    return f"{one.entry.interval:%Y-%m-%dT%H:%MZ}"
 
 
 class _Load:

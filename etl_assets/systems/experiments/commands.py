@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from etl_assets.core.results import with_json
 from etl_assets.systems.experiments.settings import ExperimentsSettings
 
 app = typer.Typer(no_args_is_help=True)
@@ -18,6 +19,7 @@ def experiments() -> None:
 
 
 @app.command()
+@with_json
 def load(
     folder: Path | None = typer.Argument(
         None,
@@ -26,7 +28,7 @@ def load(
         show_default=False,
     ),
     as_of: str | None = typer.Option(None, metavar="DATE", help="Day of the features; by default today, in UTC."),
-) -> None:
+) -> object:
     """Read the files, store their tables, derive the features of each user."""
     from etl_assets.systems.experiments.script import load as run
 
@@ -42,6 +44,12 @@ def load(
     if quarantined:
         rows = "row" if quarantined == 1 else "rows"
         print(f"{quarantined:,} {rows} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
+    return {
+        "as_of": done.as_of,
+        "tables": [outcome.as_dict() for outcome in done.tables],
+        "repeated_compound_ids": repeated,
+        "quarantined": quarantined,
+    }
 
 
 def _day(text: str | None) -> date | None:

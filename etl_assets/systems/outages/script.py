@@ -7,6 +7,7 @@ from typing import Any
 
 from etl_assets.core.contracts.validation import to_frame
 from etl_assets.core.database.connections import Database
+from etl_assets.core.progress import progress
 from etl_assets.core.servers import platform_database
 from etl_assets.core.slices.inputs import Inputs
 from etl_assets.core.slices.lock import Lock, locked
@@ -89,7 +90,7 @@ def sync_sites(
     # From the first question to the last POST: of two syncs of a site the second asks after the first has delivered.
     with locked(database, [site_slice(SiteOutages, site) for site in wanted]) as lock:
         snapshot, infos = _fetch(wanted, api, root, database, failures)
-        for site in infos:
+        for site in progress(infos, of="site"):
             try:
                 stored = _derive(site, began_from, root, database, lock)
                 result = _result(deliver(database, api, site, lock=lock), stored[-1], [*snapshot, infos[site], *stored])

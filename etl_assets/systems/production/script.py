@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from etl_assets.core.contracts.validation import to_frame
 from etl_assets.core.database.connections import Database
+from etl_assets.core.progress import progress
 from etl_assets.core.servers import platform_broker, platform_database
 from etl_assets.core.slices import reading
 from etl_assets.core.slices.copies import mirror
@@ -79,7 +80,8 @@ def report(
     database = database or platform_database(settings)
     broker = broker or platform_broker(settings)
     api = api or ProductionApi.from_settings(settings)
-    copied = {stream.name: copy(stream, api, broker, database) for stream in STREAMS}
+    streams = progress(STREAMS, of="stream", name=lambda stream: stream.name)
+    copied = {stream.name: copy(stream, api, broker, database) for stream in streams}
     files = write_findings(database, settings, rules=rules or AlignmentRules(), method=method or Method())
     return ReportResult(copied, files)
 

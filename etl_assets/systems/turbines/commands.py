@@ -4,9 +4,11 @@ import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import typer
 
+from etl_assets.core.results import with_json
 from etl_assets.errors import ConfigurationError
 from etl_assets.systems.turbines.settings import TurbinesSettings
 
@@ -21,13 +23,14 @@ def turbines() -> None:
 
 
 @app.command()
+@with_json
 def load(
     days: list[str] = typer.Argument(help="Days in UTC, like 2024-05-20.", metavar="DAY..."),
     to: str | None = typer.Option(None, "--to", metavar="DAY", help="All days from the one given to this one."),
     columns: list[str] = typer.Option(
         ["wind_speed", "power"], COLUMNS, help="Signals to ask for: --columns power wind_speed ambient_temperature."
     ),
-) -> None:
+) -> object:
     """Fetch days from the source, replace their statistics in the target database, draw their pages."""
     from etl_assets.systems.turbines.page import DAYS_DRAWN
     from etl_assets.systems.turbines.script import load as run
@@ -52,18 +55,27 @@ def load(
     if done.quarantined:
         elements = "1 element" if done.quarantined == 1 else f"{done.quarantined:,} elements"
         print(f"{elements} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
-    if len(done.stored) <= DAYS_DRAWN:
-        _draw([stored.day for stored in done.stored], settings)
+    pages = _draw([stored.day for stored in done.stored], settings) if len(done.stored) <= DAYS_DRAWN else {}
+    return {
+        "days": [
+            {"day": one.day, "bins": one.count, "statistics": one.data.as_dict(), "page": pages.get(one.day)}
+            for one in done.stored
+        ],
+        "missing": done.missing,
+        "outside": done.outside,
+        "quarantined": done.quarantined,
+    }
 
 
 @app.command()
-def page(days: list[str] = typer.Argument(help="Days in UTC, like 2024-05-20.", metavar="DAY...")) -> None:
+@with_json
+def page(days: list[str] = typer.Argument(help="Days in UTC, like 2024-05-20.", metavar="DAY...")) -> object:
     """Draw the page of days that are in the target database; asks no source."""
     from etl_assets.systems.turbines.transform import require_days
 
     settings, wanted = TurbinesSettings.load(), _days(days, None)
     require_days(wanted, first=settings.turbines_start_date, last=settings.turbines_end_date, now=datetime.now(UTC))
-    _draw(wanted, settings)
+    return {"pages": _draw(wanted, settings)}
 
 
 def expanded(arguments: Sequence[str]) -> list[str]:
@@ -83,14 +95,17 @@ def expanded(arguments: Sequence[str]) -> list[str]:
     return given
 
 
-def _draw(days: Sequence[date], settings: TurbinesSettings) -> None:
+def _draw(days: Sequence[date], settings: TurbinesSettings) -> dict[date, Path]:
+    """Draw the pages of days; gives where they are."""
     from etl_assets.systems.turbines.databases import turbines_target
     from etl_assets.systems.turbines.page import write_day_page
 
-    target = turbines_target(settings)
+    target, pages = turbines_target(settings), {}
     for day in days:
         page = write_day_page(target, day, settings=settings)
         print(f"{day}: {page.html}" + ("" if page.bins else " (the target has nothing of it)"))
+        pages[day] = page.html
+    return pages
 
 
 def _days(texts: Sequence[str], to: str | None) -> list[date]:
