@@ -7,6 +7,7 @@ input. No traceback without `--debug`.
 import contextlib
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import NoReturn
@@ -81,6 +82,9 @@ def main() -> NoReturn:
     """Run the command line of this process."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    if not debug:
+        # Dagster's remarks on its own surface are not for who runs a command.
+        warnings.filterwarnings("ignore", message=".* is currently in (beta|preview)")
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(message)s")
     sys.exit(run(arguments, debug=debug))
 

@@ -49,6 +49,9 @@ def sync(
             delivered = f"{result.delivered} delivered" if result.delivered else "nothing to deliver, no POST"
             newest = f", newest delivery {result.watermark:%Y-%m-%d %H:%M:%S} UTC" if result.watermark else ""
             print(f"{result.site}: {result.outages} outages, {delivered}{newest}")
+            if result.new:
+                said = "is new, nothing was stored of it before: see whether its name is right"
+                print(f"{result.site}: {said}", file=sys.stderr)
     quarantined, flagged = sum(one.quarantined for one in done), sum(one.flagged for one in done)
     if quarantined or flagged:
         print(

@@ -46,9 +46,11 @@ class SyncResult:
         watermark: when the newest delivery of the site was recorded.
         quarantined: rows of the answers of this call that are in quarantine.
         flagged: rows that were loaded with a remark.
+        new: nothing was stored of the site before; an API that answers for any name tells no mistyped one.
     """
 
     site: str
+    new: bool
     outages: int
     delivered: int
     watermark: datetime | None
@@ -92,8 +94,10 @@ def sync_sites(
         snapshot, infos = _fetch(wanted, api, root, database, failures)
         for site in progress(infos, of="site"):
             try:
+                new = lock.head(site_slice(SiteOutages, site)).commit_id is None
                 stored = _derive(site, began_from, root, database, lock)
-                result = _result(deliver(database, api, site, lock=lock), stored[-1], [*snapshot, infos[site], *stored])
+                delivery = deliver(database, api, site, lock=lock)
+                result = _result(delivery, stored[-1], [*snapshot, infos[site], *stored], new=new)
                 snapshot = []
             except PlatformError as failure:
                 failures.append(failure)
@@ -155,9 +159,10 @@ def _derive(site: str, began_from: datetime, root: ParquetRoot, database: Databa
     return looked_again(derived)
 
 
-def _result(delivery: Delivery, outages: Outcome, outcomes: Sequence[Outcome]) -> SyncResult:
+def _result(delivery: Delivery, outages: Outcome, outcomes: Sequence[Outcome], *, new: bool) -> SyncResult:
     return SyncResult(
         site=delivery.site,
+        new=new,
         outages=outages.loaded + outages.change.unchanged,
         delivered=delivery.delivered,
         watermark=delivery.watermark,
