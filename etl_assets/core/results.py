@@ -18,6 +18,15 @@ from etl_assets.redaction import public_urls
 
 OPTION = typer.Option(False, "--json", help="Print the result as one JSON document on stdout; all else goes to stderr.")
 
+DRY_RUN = typer.Option(
+    False, "--dry-run", help="Fetch, judge and compare as ever, say what would change, and change nothing."
+)
+
+
+def say_dry_run() -> None:
+    """One line for people that what they read is what would be."""
+    print("dry run: nothing was changed, this is what would be", file=sys.stderr)
+
 
 class Ended(typer.Exit):
     """The end of a command that has a result and is no success."""

@@ -50,7 +50,12 @@ class Database:
         name: which of the databases it is, for messages and for its migrations.
         migrate: `auto` brings an older database to head; `off` stops and names the command.
         variable: the environment variable that has its URL, for messages.
+
+    Attributes:
+        is_dry_run: whatever is written to it is rolled back; see `for_dry_run`.
     """
+
+    is_dry_run = False
 
     def __init__(
         self,
@@ -73,6 +78,17 @@ class Database:
 
     def __repr__(self) -> str:
         return f"Database({self._name})"
+
+    def for_dry_run(self) -> "Database":
+        """The same database for a dry run, which changes nothing of it.
+
+        A write goes its whole way: rows are judged, compared and loaded in a transaction, which is rolled back instead of committed
+        (`slices.session`). No lock outlives a transaction, files are not written (`slices.parquet`), and every other connection only reads,
+        so that whatever else would write is refused by the server. Migrations are run as by any command.
+        """
+        dry = Database(self._url, name=self._name, migrate=self._migrate, variable=self._variable)
+        dry.is_dry_run = True
+        return dry
 
     @property
     def url(self) -> str:
@@ -115,7 +131,7 @@ class Database:
             TransientError, PermanentError: what the server said, classified by its SQLSTATE.
         """
         self.prepare()
-        with self.translated("use the {} database"), _opened(self.url, autocommit=autocommit) as connection:
+        with self.translated("use the {} database"), self._opened(autocommit=autocommit) as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -125,12 +141,15 @@ class Database:
         """
         self.prepare()
         with self.translated("use the {} database"):
-            connection = self._spares.take() or _opened(self.url, autocommit=True)
+            connection = self._spares.take() or self._opened(autocommit=True)
             with contextlib.ExitStack() as closing:
                 closing.callback(connection.close)
                 yield connection
-                if self._spares.keep(connection):
+                if not self.is_dry_run and self._spares.keep(connection):
                     closing.pop_all()
+
+    def _opened(self, *, autocommit: bool) -> "psycopg.Connection[Any]":
+        return _opened(self.url, autocommit=autocommit, read_only=self.is_dry_run)
 
     def described(self, kind: str) -> str:
         """What server this is and whether migrations are to be run, for people; brings nothing to head.
@@ -185,7 +204,7 @@ class Database:
         self._spares.close()
 
 
-def _opened(url: str, *, autocommit: bool) -> "psycopg.Connection[Any]":
+def _opened(url: str, *, autocommit: bool, read_only: bool = False) -> "psycopg.Connection[Any]":
     import psycopg
 
     from etl_assets.core.database.locks import limit_waits
@@ -195,6 +214,8 @@ def _opened(url: str, *, autocommit: bool) -> "psycopg.Connection[Any]":
     try:
         # Before a transaction begins, which could be rolled back.
         limit_waits(connection)
+        if read_only:
+            connection.execute("SET default_transaction_read_only = on")
         connection.autocommit = autocommit
     except BaseException:
         connection.close()

@@ -119,7 +119,9 @@ class _Load:
         return self._now or datetime.now(UTC)
 
     def result(self, taken: Sequence[Taken], intervals: Sequence[datetime]) -> LoadResult:
-        """Store the US events of what was taken, and look at what came of it."""
+        """Store the US events of what was taken, and look at what came of it; in a dry run there is nothing to derive them from."""
+        if self.stores.database.is_dry_run:
+            return LoadResult(taken, (), [one.entry for one in taken])
         stored = list(store_us_events(self.stores, intervals, rule=self._rule, clock=self.clock))
         wanted = set(intervals)
         manifest = entries(self.stores.database, min(wanted), max(wanted) + INTERVAL) if wanted else {}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from etl_assets.core.results import with_json
+from etl_assets.core.results import DRY_RUN, say_dry_run, with_json
 from etl_assets.systems.experiments.settings import ExperimentsSettings
 
 app = typer.Typer(no_args_is_help=True)
@@ -28,11 +28,17 @@ def load(
         show_default=False,
     ),
     as_of: str | None = typer.Option(None, metavar="DATE", help="Day of the features; by default today, in UTC."),
+    dry_run: bool = DRY_RUN,
 ) -> object:
     """Read the files, store their tables, derive the features of each user."""
+    from etl_assets.core.servers import platform_database
     from etl_assets.systems.experiments.script import load as run
 
-    done = run(folder, as_of=_day(as_of), settings=ExperimentsSettings.load())
+    settings = ExperimentsSettings.load()
+    database = platform_database(settings)
+    done = run(folder, as_of=_day(as_of), settings=settings, database=database.for_dry_run() if dry_run else database)
+    if dry_run:
+        say_dry_run()
     for outcome in done.tables:
         numbers = [(outcome.counts()[name], name) for name in COUNTS]
         counts = ", ".join(f"{number:,} {name}" for number, name in numbers if number)
@@ -45,6 +51,7 @@ def load(
         rows = "row" if quarantined == 1 else "rows"
         print(f"{quarantined:,} {rows} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
     return {
+        "dry_run": dry_run,
         "as_of": done.as_of,
         "tables": [outcome.as_dict() for outcome in done.tables],
         "repeated_compound_ids": repeated,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 from pydantic import SecretStr
 
-from etl_assets.core.results import with_json
+from etl_assets.core.results import DRY_RUN, say_dry_run, with_json
 from etl_assets.systems.outages.settings import OutagesSettings
 
 if TYPE_CHECKING:
@@ -36,17 +36,25 @@ def sync(
         None, help="Outages that began from this instant (UTC unless it says otherwise) instead of 2022-01-01."
     ),
     simulate: bool = typer.Option(False, "--simulate", help="Ask a simulator instead of OUTAGES_API_URL."),
+    dry_run: bool = DRY_RUN,
 ) -> object:
-    """Fetch, map, store and deliver the outages of sites."""
+    """Fetch, map, store and deliver the outages of sites. A dry run sends nothing."""
+    from etl_assets.core.servers import platform_database
     from etl_assets.systems.outages.script import sync_sites
 
     began_from = _instant(since)
     settings = OutagesSettings.load()
     done = []
+    database = platform_database(settings)
+    if dry_run:
+        database = database.for_dry_run()
+        say_dry_run()
     with _api(settings, simulate=simulate) as api:
-        for result in sync_sites(sites, since=began_from, settings=settings, api=api):
+        for result in sync_sites(sites, since=began_from, settings=settings, database=database, api=api):
             done.append(result)
             delivered = f"{result.delivered} delivered" if result.delivered else "nothing to deliver, no POST"
+            if dry_run:
+                delivered = f"{result.pending} would be delivered"
             newest = f", newest delivery {result.watermark:%Y-%m-%d %H:%M:%S} UTC" if result.watermark else ""
             print(f"{result.site}: {result.outages} outages, {delivered}{newest}")
             if result.new:
@@ -58,7 +66,7 @@ def sync(
             f"{quarantined} rows in quarantine, {flagged} loaded with a remark: see `etl-assets quarantine list`",
             file=sys.stderr,
         )
-    return {"sites": done}
+    return {"dry_run": dry_run, "sites": done}
 
 
 @app.command()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from etl_assets.core.charts.numbers import counted
-from etl_assets.core.results import with_json
+from etl_assets.core.results import DRY_RUN, say_dry_run, with_json
 from etl_assets.errors import ConfigurationError
 from etl_assets.systems.production.settings import ProductionSettings
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from etl_assets.core.database.connections import Database
     from etl_assets.core.sources.streams.broker import Broker
     from etl_assets.systems.production.draining import Drained
+    from etl_assets.systems.production.report import ReportFiles
     from etl_assets.systems.production.source import ProductionApi
 
 app = typer.Typer(no_args_is_help=True)
@@ -45,8 +46,13 @@ def report(
     interpolation: Literal["last", "linear"] = typer.Option("last", help="What a parameter was between two readings."),
     correction: Literal["bh", "by"] = typer.Option("bh", help="False discovery control; by is the cautious one."),
     simulate: bool = typer.Option(False, "--simulate", help="Take generated data instead of PRODUCTION_API_URL."),
+    dry_run: bool = DRY_RUN,
 ) -> object:
-    """The whole way: streams, broker, Postgres, report. With two files, or from PRODUCTION_API_URL."""
+    """The whole way: streams, broker, Postgres, report. With two files, or from PRODUCTION_API_URL.
+
+    A dry run covers both streams; a report is made of what is stored, and so not of what is not.
+    """
+    from etl_assets.core.servers import platform_database
     from etl_assets.systems.production.script import report as run
     from etl_assets.systems.production.statistics import AlignmentRules, Method
 
@@ -57,27 +63,36 @@ def report(
     if files and simulate:
         raise typer.BadParameter("give two files or --simulate, not both")
     settings = ProductionSettings.load()
+    database = platform_database(settings)
+    if dry_run:
+        database = database.for_dry_run()
+        say_dry_run()
     with _api(settings, files, simulate=simulate) as api:
         done = run(
             rules=AlignmentRules(interpolation=interpolation),
             method=Method(correction=correction),
             settings=settings,
+            database=database,
             api=api,
         )
     for name, drains in done.copied.items():
         print(f"{name}: {_become(drains)}")
-    if not done.files.document["products"]:
-        print("no product: there is no work order that could be read")
-    for product in done.files.document["products"]:
-        print(f"product {product['product']}: {product['answer']}")
-    print(f"report: {done.files.latest_html}")
+    result = {"dry_run": dry_run, "streams": done.copied, "quarantined": done.quarantined}
+    if done.files:
+        result |= _printed(done.files)
     _warn_of_quarantine(done.quarantined)
-    return {
-        "streams": done.copied,
-        "quarantined": done.quarantined,
-        "report": done.files.document,
-        "files": {name: getattr(done.files, f"latest_{name}") for name in ("html", "csv", "json")},
-    }
+    return result
+
+
+def _printed(report: "ReportFiles") -> dict[str, object]:
+    """Print what a report says and where it is; gives it for programs."""
+    if not report.document["products"]:
+        print("no product: there is no work order that could be read")
+    for product in report.document["products"]:
+        print(f"product {product['product']}: {product['answer']}")
+    print(f"report: {report.latest_html}")
+    files = {name: getattr(report, f"latest_{name}") for name in ("html", "csv", "json")}
+    return {"report": report.document, "files": files}
 
 
 def _become(drains: "Sequence[Drained]") -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from etl_assets.core.results import with_json
+from etl_assets.core.results import DRY_RUN, say_dry_run, with_json
 from etl_assets.errors import ConfigurationError
 from etl_assets.systems.turbines.settings import TurbinesSettings
 
@@ -30,15 +30,22 @@ def load(
     columns: list[str] = typer.Option(
         ["wind_speed", "power"], COLUMNS, help="Signals to ask for: --columns power wind_speed ambient_temperature."
     ),
+    dry_run: bool = DRY_RUN,
 ) -> object:
     """Fetch days from the source, replace their statistics in the target database, draw their pages."""
+    from etl_assets.core.servers import platform_database
+    from etl_assets.systems.turbines.databases import turbines_target
     from etl_assets.systems.turbines.page import DAYS_DRAWN
     from etl_assets.systems.turbines.script import load as run
     from etl_assets.systems.turbines.source import UnknownColumns
 
     settings = TurbinesSettings.load()
     try:
-        done = run(_days(days, to), columns=columns, settings=settings)
+        database, target = platform_database(settings), turbines_target(settings)
+        if dry_run:
+            database, target = database.for_dry_run(), target.for_dry_run()
+            say_dry_run()
+        done = run(_days(days, to), columns=columns, settings=settings, database=database, target=target)
     except UnknownColumns as error:
         raise ConfigurationError(str(error)) from None
     for stored in done.stored:
@@ -55,8 +62,10 @@ def load(
     if done.quarantined:
         elements = "1 element" if done.quarantined == 1 else f"{done.quarantined:,} elements"
         print(f"{elements} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
-    pages = _draw([stored.day for stored in done.stored], settings) if len(done.stored) <= DAYS_DRAWN else {}
+    draws = len(done.stored) <= DAYS_DRAWN and not dry_run
+    pages = _draw([stored.day for stored in done.stored], settings) if draws else {}
     return {
+        "dry_run": dry_run,
         "days": [
             {"day": one.day, "bins": one.count, "statistics": one.data.as_dict(), "page": pages.get(one.day)}
             for one in done.stored
