@@ -6,7 +6,12 @@ How Dagster is told that a permanent failure stops all retries is in `etl_assets
 """
 
 import contextlib
+import errno
 from collections.abc import Iterator, Sequence
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+# Of a folder or a file that this process may not use as it wants to.
+NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 class PlatformError(Exception):
@@ -44,6 +49,26 @@ def given_by_a_person() -> Iterator[None]:
         yield
     except InputRefused as refused:
         raise ConfigurationError(str(refused)) from refused
+
+
+def of_system(error: OSError, *, place: str | None = None, variable: str = "ETL_DATA_DIR") -> PlatformError:
+    """What the operating system has refused, classified once, in one line that says what to do.
+
+    Args:
+        place: the file or folder that it was about; by default the one that the error names.
+        variable: names another folder.
+    """
+    said = error.strerror or f"{error}" or type(error).__name__
+    where = place or (str(error.filename) if error.filename else "a file or a connection")
+    if error.errno in FULL:
+        return TransientError(f"{where} cannot be written, the disk is full ({said}): make room on it")
+    if error.errno in NOT_OURS:
+        return PermanentError(
+            f"{where} cannot be used ({said}): let this process write there and read, or set {variable} to another folder"
+        )
+    if isinstance(error, FileNotFoundError):
+        return PermanentError(f"{where} is not there ({said}): see who has removed it, then try again")
+    return TransientError(f"{where} cannot be used, the system says: {said}; try again, and look into it if that lasts")
 
 
 def combined(failures: Sequence[PlatformError]) -> PlatformError:

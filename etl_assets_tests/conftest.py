@@ -15,6 +15,7 @@ from psycopg import sql
 from etl_assets.core.database.connections import Database
 from etl_assets.core.embedded import EmbeddedBroker, EmbeddedPostgres
 from etl_assets.core.migrations.upgrade import ensure_head
+from etl_assets.gateway import deadlines
 from etl_assets.systems.turbines.databases import TARGET
 
 PROOFS = Path(__file__).parent / "prove"
@@ -46,6 +47,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if PROOFS in item.path.parents:
             item.add_marker(pytest.mark.long)
+
+
+@pytest.fixture(autouse=True)
+def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines of the gateway as on a quiet machine, whatever else runs beside the tests."""
+    monkeypatch.setattr(deadlines, "load_per_core", lambda: 0.1)
 
 
 @pytest.fixture(scope="session")

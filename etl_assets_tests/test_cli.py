@@ -1,5 +1,6 @@
 """The command line as its user meets it: as a process, with its exit codes and its messages."""
 
+import errno
 import fcntl
 import json
 import os
@@ -8,11 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, ClassVar
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import psutil
 import psycopg
@@ -21,6 +24,7 @@ import pytest
 from etl_assets import cli
 from etl_assets.core.embedded import EmbeddedPostgres
 from etl_assets.errors import PlatformError
+from etl_assets.local import doctor
 from etl_assets.settings import LOCAL_LOCK, read_local_env
 
 BIN = Path(sys.executable).parent
@@ -84,9 +88,15 @@ def test_a_mistyped_command_is_suggested_once(capsys: pytest.CaptureFixture[str]
 def test_the_demo_materialises_everything_and_leaves_nothing_running(home: Path) -> None:
     ran = run("demo")
     assert ran.returncode == 0, ran.stderr
+    assert "starting a database, a broker and the simulated sources" in ran.stderr
+    assert "job turbines_job is done (5 of 5)" in ran.stderr
+    for link in re.findall(r"file://\S+", ran.stdout):
+        assert Path(unquote(urlsplit(link).path)).is_file()
+    assert "next:\n" in ran.stdout
+    assert f" {home}/lake/turbines/raw_turbine_signals\n" in ran.stdout
     for asset in ("raw_outages", "raw_site_info", "site_devices", "site_outages", "delivered_site_outages"):
         assert asset in ran.stdout
-    assert re.search("│ outages/delivered_site_outages +│ 159 ", ran.stdout)
+    assert re.search("outages/delivered_site_outages +159 ", ran.stdout)
     assert processes_of(home) == []
 
 
@@ -219,18 +229,144 @@ def test_a_wrong_setting_is_wrong_usage(home: Path) -> None:
     assert "ETL_EXECUTOR" in ran.stderr
 
 
-def test_doctor_names_what_is_missing(
+def test_doctor_names_what_is_missing_and_makes_nothing(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("EVENTS_FEED_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("EXPERIMENTS_DIR", str(home / "nowhere"))
     assert cli.run(["doctor"]) == 1
     output = capsys.readouterr().out
-    assert "ok      database: PostgreSQL" in output
+    assert "ok      data folder: " in output
+    assert "ok      database: embedded, not running" in output
+    assert "ok      broker: embedded, not running" in output
     assert "failed  outages API: OUTAGES_API_URL is not set" in output
     assert "failed  production API: PRODUCTION_API_URL is not set" in output
     assert "failed  turbines API: TURBINES_API_URL is not set" in output
     assert "failed  events feed: events API, GET /lastupdate.txt: tried 2 times" in output
-    assert re.search(r"ok      target database: PostgreSQL \S+, database alvo \(beside the platform's\)", output)
+    assert "ok      target database: embedded, not running" in output
+    assert f"failed  experiments files: {home / 'nowhere'} does not exist" in output
+    assert not home.exists() or list(home.iterdir()) == []
+
+
+def test_doctor_looks_at_the_systems_that_it_is_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["doctor", "outages", "--json"]) == 1
+    printed = capsys.readouterr()
+    looked = {one["name"]: one["ok"] for one in json.loads(printed.out)["checks"]}
+    assert looked["database"]
+    assert not looked["outages API"]
+    assert "events feed" not in looked
+    assert "failed  outages API: " in printed.err
+    assert cli.run(["doctor", "outagse"]) == 2
+    assert "there is no system 'outagse': there are events, experiments, outages" in capsys.readouterr().err
+
+
+def test_doctor_finds_a_full_disk_and_a_folder_that_may_not_be_written(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "LEAST_FREE_BYTES", 10**18)
+    assert cli.run(["doctor", "experiments"]) == 1
+    assert re.search(
+        r"failed  data folder: the disk of \S+ is full .*: make room, or set ETL_DATA_DIR", capsys.readouterr().out
+    )
+
+    def refused(*_: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as read_only:
+        read_only.setattr(os, "open", refused)
+        cli.run(["doctor", "experiments"])
+    assert "cannot be written to (Read-only file system): let this user write there" in capsys.readouterr().out
+    a_file = home.parent / "a_file"
+    a_file.touch()
+    monkeypatch.setenv("ETL_DATA_DIR", str(a_file))
+    cli.run(["doctor", "experiments"])
+    assert f"failed  data folder: {a_file} is a file: set ETL_DATA_DIR to a folder" in capsys.readouterr().out
+
+
+def test_doctor_looks_at_dagsters_database_and_the_webhook_and_shows_no_secret(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", "postgresql://me:hidden@127.0.0.1:1/dagster")
+    monkeypatch.setenv("ETL_ALERT_WEBHOOK_URL", "http://127.0.0.1:1/hidden")
+    assert cli.run(["doctor", "experiments"]) == 1
+    printed = capsys.readouterr()
+    assert "failed  Dagster's database: could not use the database of DAGSTER_POSTGRES_URL" in printed.out
+    assert "failed  alert webhook: ETL_ALERT_WEBHOOK_URL cannot be reached (Connection refused)" in printed.out
+    assert "hidden" not in printed.out + printed.err
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Takes nothing but a POST, as webhooks do, and remembers what was asked."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_HEAD(self) -> None:
+        self.asked.append(self.command)
+        self.send_error(405 if self.path == "/hook" else 404)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_doctor_posts_nothing_to_the_webhook(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever).start()
+        for path, said in (
+            ("hook", "ok      alert webhook: its host answers"),
+            ("gone", "knows no such webhook (HTTP 404)"),
+        ):
+            monkeypatch.setenv("ETL_ALERT_WEBHOOK_URL", f"http://127.0.0.1:{server.server_port}/{path}")
+            cli.run(["doctor", "experiments"])
+            assert said in capsys.readouterr().out
+        server.shutdown()
+    assert set(Answers.asked) == {"HEAD"}
+
+
+@pytest.mark.parametrize("asked", [["quarantine", "list"], ["doctor", "experiments"]])
+def test_a_database_that_cannot_be_reached_is_said_with_the_variable(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: list[str]
+) -> None:
+    monkeypatch.setenv("ETL_POSTGRES_URL", "postgresql://me:hidden@127.0.0.1:1/mine")
+    assert cli.run(asked) == 1
+    printed = capsys.readouterr()
+    assert "see whether ETL_POSTGRES_URL is right" in printed.out + printed.err
+    assert "hidden" not in printed.out + printed.err
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "the disk is full (No space left on device): make room on it"),
+        (
+            errno.EACCES,
+            "cannot be used (Permission denied): let this process write there and read, or set ETL_DATA_DIR",
+        ),
+        (errno.EROFS, "cannot be used (Read-only file system)"),
+        (errno.EIO, "the system says: Input/output error; try again"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_with_what_to_do(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, said: str
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "/data/a file")
+
+    monkeypatch.setattr(cli, "app", failing)
+    assert cli.run(["doctor"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: /data/a file cannot be ")
+    assert said in line
+
+
+@pytest.mark.long
+def test_up_with_a_database_given_by_url_starts_no_simulators(home: Path, empty_database_url: str) -> None:
+    for _ in range(2):
+        ran = run("up", ETL_POSTGRES_URL=empty_database_url)
+        assert ran.returncode == 0, ran.stderr
+        assert "no simulators, since ETL_POSTGRES_URL names a database" in ran.stdout
+    assert list(read_local_env(home)) == ["ETL_BROKER_URL"]
 
 
 @pytest.mark.long

@@ -7,6 +7,7 @@ input. No traceback without `--debug`.
 import contextlib
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import NoReturn
@@ -16,7 +17,8 @@ import typer
 
 from etl_assets.cli import gateway, ledger, quarantine
 from etl_assets.core import registry
-from etl_assets.errors import ConfigurationError, PlatformError
+from etl_assets.core.progress import watched
+from etl_assets.errors import ConfigurationError, PlatformError, of_system
 from etl_assets.local import background, demo, doctor, migrations, new_system
 from etl_assets.redaction import hidden, public_urls
 from etl_assets.settings import load_settings
@@ -80,6 +82,9 @@ def main() -> NoReturn:
     """Run the command line of this process."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    if not debug:
+        # Dagster's remarks on its own surface are not for who runs a command.
+        warnings.filterwarnings("ignore", message=".* is currently in (beta|preview)")
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(message)s")
     sys.exit(run(arguments, debug=debug))
 
@@ -93,7 +98,8 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
     for fault in registry.faults():
         print(f"warning: {fault}", file=sys.stderr)
     try:
-        code = app(_expanded(arguments), prog_name="etl-assets", standalone_mode=False)
+        with watched():
+            code = app(_expanded(arguments), prog_name="etl-assets", standalone_mode=False)
     except click.exceptions.Abort:
         return 130
     except click.ClickException as error:
@@ -102,11 +108,12 @@ def run(arguments: list[str], *, debug: bool = False) -> int:
             vars(error)["possibilities"] = None
         error.show()
         return 2
-    except PlatformError as error:
+    except (PlatformError, OSError) as error:
         if debug:
             raise
-        print(f"error: {_public(str(error))}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigurationError) else 1
+        failure = of_system(error) if isinstance(error, OSError) else error
+        print(f"error: {_public(str(failure))}", file=sys.stderr)
+        return 2 if isinstance(failure, ConfigurationError) else 1
     except MemoryError:
         if debug:
             raise

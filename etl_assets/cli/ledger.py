@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from etl_assets.core import registry
+from etl_assets.core.results import with_json
 from etl_assets.settings import load_settings
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def show(
 
 
 @app.command()
-def sweep() -> None:
+@with_json
+def sweep() -> object:
     """Delete the files of versions that are not kept, and those that killed writers left; put the copies right."""
     from etl_assets.core.slices.copies import mend
     from etl_assets.core.slices.files import ParquetRoot
@@ -52,10 +54,12 @@ def sweep() -> None:
     done = delete(database, root, contracts)
     mended = sum(mend(root, database, contract) for contract in contracts)
     print(f"{done.files} files of {done.slices} slices deleted, {mended} copies put right")
+    return {"files": done.files, "slices": done.slices, "copies": mended}
 
 
 @app.command()
-def report() -> None:
+@with_json
+def report() -> object:
     """Tell the Dagster instance at DAGSTER_HOME of the slices that are stored and that it does not know, or knows under an older key."""
     import dagster as dg
 
@@ -63,15 +67,15 @@ def report() -> None:
     from etl_assets.definitions import platform_definitions
 
     with instance_at_home() as instance:
-        told = 0
+        told: dict[str, int] = {}
         for asset in platform_definitions().assets or ():
             assert isinstance(asset, dg.AssetsDefinition)
             for key in asset.keys:
-                count = _report(instance, asset, key)
-                told += count
-                if count:
+                if count := _report(instance, asset, key):
+                    told[key.to_user_string()] = count
                     print(f"{key.to_user_string()}: {count}")
-    print(f"{told} materialisations reported")
+    print(f"{sum(told.values())} materialisations reported")
+    return {"reported": told}
 
 
 def _report(instance: "dg.DagsterInstance", asset: "dg.AssetsDefinition", key: "dg.AssetKey") -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from etl_assets.core import registry
+from etl_assets.core.results import Ended, with_json
 from etl_assets.errors import ConfigurationError, PermanentError, PlatformError, combined
 from etl_assets.settings import load_settings
 
@@ -58,14 +59,18 @@ def list_command(
 
 
 @app.command()
-def show(entry: str = typer.Argument(help="The entry's id, or its beginning.")) -> None:
-    """One entry with all its faults and the raw row."""
+@with_json
+def show(entry: str = typer.Argument(help="The entry's id, or its beginning.")) -> object:
+    """One entry with all its faults and the raw row, as JSON."""
     from etl_assets.core.slices.entries import find_entry
 
-    print(json.dumps(find_entry(_database(), entry).as_dict(), indent=2))
+    found = find_entry(_database(), entry).as_dict()
+    print(json.dumps(found, indent=2))
+    return found
 
 
 @app.command("replay")
+@with_json
 def replay_command(
     entries: list[str] = IDS,
     corrections: list[str] = typer.Option(
@@ -80,7 +85,7 @@ def replay_command(
     rule: str | None = RULE,
     containing: str | None = CONTAINING,
     reason: str | None = typer.Option(None, help="Why, for those who come after you."),
-) -> None:
+) -> object:
     """Judge rows anew, after a correction of the contract or of the row, and store those that pass; each once."""
     from etl_assets.core.slices.files import ParquetRoot
     from etl_assets.core.slices.raw_rows import replay_of
@@ -94,6 +99,7 @@ def replay_command(
         chosen = [one for one in chosen if replay_of(one.asset).takes(one.outcome)]
     failures: list[PlatformError] = []
     became: Counter[str] = Counter()
+    replayed = []
     for entry in chosen:
         try:
             done = replay(
@@ -111,6 +117,7 @@ def replay_command(
             continue
         became[done.outcome] += 1
         print(f"{entry.id}: {_said(done)}")
+        replayed.append({"id": entry.id, "outcome": done.outcome, "said": _said(done)})
     if not chosen:
         print("no rejected row is chosen")
     if len(chosen) > 1:
@@ -119,10 +126,12 @@ def replay_command(
     if failures:
         raise combined(failures)
     if became["rejected"]:
-        raise typer.Exit(1)
+        raise Ended(1, {"entries": replayed})
+    return {"entries": replayed}
 
 
 @app.command()
+@with_json
 def accept(
     entries: list[str] = IDS,
     reason: str = REASON,
@@ -132,7 +141,7 @@ def accept(
     rule: str | None = RULE,
     containing: str | None = CONTAINING,
     older_than: int | None = OLDER_THAN,
-) -> None:
+) -> object:
     """Close open entries that nobody will mend; they are kept, with the reason."""
     from etl_assets.core.slices.entries import accept as close
 
@@ -143,9 +152,11 @@ def accept(
             print(f"{entry.id} is {entry.status}, not open: left as it is")
     count = close(database, chosen, registry.contract_of, who=getpass.getuser(), reason=_given(reason))
     print(f"{count} entries accepted: {reason.strip()}")
+    return {"accepted": count}
 
 
 @app.command()
+@with_json
 def forget(
     entries: list[str] = IDS,
     reason: str = REASON,
@@ -156,7 +167,7 @@ def forget(
     rule: str | None = RULE,
     containing: str | None = CONTAINING,
     older_than: int | None = OLDER_THAN,
-) -> None:
+) -> object:
     """Delete entries for good, with the corrections of their rows: raw rows may hold names and addresses."""
     from etl_assets.core.slices.entries import forget as delete
 
@@ -164,6 +175,7 @@ def forget(
     chosen = _chosen(database, entries, asset, partition, status, column, rule, containing, older_than)
     count = delete(database, chosen, registry.contract_of, who=getpass.getuser(), reason=_given(reason))
     print(f"{count} entries forgotten: {reason.strip()}")
+    return {"forgotten": count}
 
 
 def _database() -> "Database":

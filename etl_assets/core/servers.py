@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from etl_assets.core.database.connections import Database, translated
@@ -9,12 +10,17 @@ from etl_assets.core.sources.streams.broker import DEFAULT_PREFIX, Broker
 from etl_assets.errors import ConfigurationError
 from etl_assets.settings import Settings, load_settings
 
+if TYPE_CHECKING:
+    import psycopg
+
+POSTGRES_URL = "ETL_POSTGRES_URL"
+
 
 def platform_database(settings: Settings | None = None) -> Database:
     """The platform's database; an embedded server starts when it is first used, and again when it was killed."""
     settings = settings or load_settings()
     if settings.etl_postgres_url is not None:
-        return Database(settings.required("etl_postgres_url"), migrate=settings.etl_migrate)
+        return Database(settings.required("etl_postgres_url"), migrate=settings.etl_migrate, variable=POSTGRES_URL)
     # Not remembered: a connection after one that was lost asks again, and that is what brings a killed server back.
     return Database(functools.partial(_embedded_postgres, settings), migrate=settings.etl_migrate)
 
@@ -25,6 +31,27 @@ def platform_broker(settings: Settings | None = None, *, prefix: str = DEFAULT_P
     if settings.etl_broker_url is not None:
         return Broker(settings.required("etl_broker_url"), prefix=prefix)
     return Broker(functools.partial(_embedded_broker, settings), prefix=prefix)
+
+
+NOT_RUNNING = "embedded, not running: the first command that needs it starts it, `etl-assets up` keeps it running"
+
+
+def standing_postgres(settings: Settings) -> str | None:
+    """The URL of the platform's database as it is; None for an embedded one that does not run. Starts nothing."""
+    from etl_assets.core.embedded import EmbeddedPostgres
+
+    if settings.etl_postgres_url is not None:
+        return settings.required("etl_postgres_url")
+    return EmbeddedPostgres(settings.etl_data_dir).url_if_running()
+
+
+def standing_broker(settings: Settings) -> str | None:
+    """As `standing_postgres`, of the platform's broker."""
+    from etl_assets.core.embedded import EmbeddedBroker
+
+    if settings.etl_broker_url is not None:
+        return settings.required("etl_broker_url")
+    return EmbeddedBroker(settings.etl_data_dir).url_if_running()
 
 
 def _embedded_postgres(settings: Settings) -> str:
@@ -54,10 +81,10 @@ def _beside(name: str, variable: str, platform_url: str) -> str:
     from psycopg import sql
 
     with (
-        translated(f"look for the database {name}", secret=lambda: platform_url),
+        translated(f"look for the database {name}", secret=lambda: platform_url, variable=POSTGRES_URL),
         psycopg.connect(platform_url, autocommit=True) as connection,
     ):
-        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
+        if not _has_database(connection, name):
             try:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
             except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
@@ -67,6 +94,25 @@ def _beside(name: str, variable: str, platform_url: str) -> str:
                     f"there is no database {name} beside the platform's, and its role may not make one:"
                     f" set {variable} to a database that is there"
                 ) from None
+    return _url_beside(platform_url, name)
+
+
+def standing_beside(platform_url: str, name: str) -> str | None:
+    """The URL of a database on the platform's server; None if there is none of this name. Makes nothing."""
+    import psycopg
+
+    with (
+        translated(f"look for the database {name}", secret=lambda: platform_url, variable=POSTGRES_URL),
+        psycopg.connect(platform_url, autocommit=True, connect_timeout=10) as connection,
+    ):
+        return _url_beside(platform_url, name) if _has_database(connection, name) else None
+
+
+def _has_database(connection: "psycopg.Connection[Any]", name: str) -> bool:
+    return connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is not None
+
+
+def _url_beside(platform_url: str, name: str) -> str:
     return urlunsplit(urlsplit(platform_url)._replace(path=f"/{name}"))
 
 

@@ -15,11 +15,12 @@ from starlette.datastructures import Headers
 
 from etl_assets.core.sources.http.address import checked_key
 from etl_assets.errors import ConfigurationError
+from etl_assets.gateway.docs_page import ICON, PAGE, SCRIPT, STYLE
 from etl_assets.gateway.problems import Problem
 from etl_assets.settings import Settings
 
 # What anybody may call: whether it lives, and how it is used. They hold no data.
-OPEN_PATHS = frozenset(("/healthz", "/readyz", "/status", "/openapi.json", "/docs"))
+OPEN_PATHS = frozenset(("/healthz", "/readyz", "/status", "/openapi.json", PAGE, SCRIPT, STYLE, ICON))
 TOKEN_VARIABLE = "ETL_GATEWAY_TOKEN"
 
 host_not_allowed = partial(

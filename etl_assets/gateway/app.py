@@ -26,7 +26,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from etl_assets.core import registry
-from etl_assets.gateway import monitoring, runs
+from etl_assets.gateway import docs_page, monitoring, runs
 from etl_assets.gateway.access import OPEN_PATHS, cross_site, host_not_allowed, require_access, token_of, unauthorized
 from etl_assets.gateway.orchestrator import Orchestrator
 from etl_assets.gateway.problems import (
@@ -100,13 +100,13 @@ def create_app(
         version=version("etl-assets"),
         openapi_tags=[*systems, *TAGS],
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.settings, app.state.orchestrator, app.state.store = settings, orchestrator, store
     app.state.stopping = False
-    mounted = (*routers, runs.router, monitoring.router)
+    mounted = (*routers, runs.router, monitoring.router, docs_page.router)
     routes = [route for each in (app.router, *mounted) for route in each.routes if isinstance(route, Route)]
     for router in mounted:
         app.include_router(router)

@@ -17,6 +17,7 @@ from etl_assets.core.sources.http.address import without_credentials
 from etl_assets.core.sources.http.client import ApiClient, ApiRefused, ApiUnavailable, Limits
 from etl_assets.core.sources.http.outcomes import MalformedAnswer
 from etl_assets.core.sources.nesting import bounded_nesting
+from etl_assets.gateway.deadlines import stretched
 from etl_assets.gateway.problems import Problem
 from etl_assets.redaction import public_urls
 
@@ -107,7 +108,7 @@ class Graphql:
 
     Args:
         url: with or without `/graphql` at its end; user and password in it are sent as they should be.
-        timeout_s: of a call, and of what is within `in_time`, unless it says otherwise.
+        timeout_s: of a call, and of what is within `in_time`, unless it says otherwise; on a quiet machine.
         starting: whether a Dagster that does not answer is still starting.
 
     Attributes:
@@ -131,7 +132,7 @@ class Graphql:
             OrchestratorDown: if the time is over.
         """
         try:
-            async with asyncio.timeout(timeout_s or self._timeout_s):
+            async with asyncio.timeout(stretched(timeout_s or self._timeout_s)):
                 yield
         except TimeoutError:
             raise StillLoading if self._starting() else OrchestratorDown("Dagster did not answer in time") from None
@@ -142,7 +143,9 @@ class Graphql:
         Raises:
             OrchestratorDown: if there is no answer, no whole one, or one with errors; the log says more.
         """
-        post = functools.partial(self._post, {"query": query, "variables": variables}, timeout_s or self._timeout_s)
+        post = functools.partial(
+            self._post, {"query": query, "variables": variables}, stretched(timeout_s or self._timeout_s)
+        )
         try:
             return await anyio.to_thread.run_sync(post, abandon_on_cancel=True)
         except (ApiUnavailable, ApiRefused, MalformedAnswer) as error:

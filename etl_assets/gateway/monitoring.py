@@ -1,17 +1,19 @@
 """Liveness, readiness and metrics."""
 
 import asyncio
+import logging
 import platform
 from collections.abc import Awaitable
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel, Field
 
+from etl_assets.gateway.deadlines import stretched
 from etl_assets.gateway.problems import Problem
 from etl_assets.gateway.routing import Dagster, Data
 
@@ -20,6 +22,7 @@ UNKNOWN_ROUTE = "(none)"
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
 
+log = logging.getLogger(__name__)
 router = APIRouter(tags=["health"])
 
 registry = CollectorRegistry()
@@ -105,7 +108,7 @@ async def healthz() -> Alive:
         503: _example(NOT_READY, description="At least one part is not ready", model=Readiness),
     },
 )
-async def readyz(dagster: Dagster, store: Data) -> JSONResponse:
+async def readyz(request: Request, dagster: Dagster, store: Data) -> JSONResponse:
     """Ask the database and Dagster, side by side; each has its own deadline."""
 
     async def of_database() -> str:
@@ -119,16 +122,20 @@ async def readyz(dagster: Dagster, store: Data) -> JSONResponse:
     database, orchestrator = await asyncio.gather(_part(of_database()), _part(of_dagster()))
     ready = database.ready and orchestrator.ready
     document = Readiness(ready=ready, database=database, dagster=orchestrator)
+    if not ready:
+        said = f"database: {database.detail}; Dagster: {orchestrator.detail}"
+        log.warning("request %s: not ready: %s", request.state.request_id, said)
     return JSONResponse(document.model_dump(), 200 if ready else 503, headers={"Cache-Control": "no-store"})
 
 
 async def _part(hindrance_of: Awaitable[str]) -> Part:
     """The state of a part, of which something is found that is in the way, or nothing."""
+    limit_s = stretched(DEADLINE_S)
     try:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(limit_s):
             hindrance = await hindrance_of
     except TimeoutError:
-        hindrance = f"no answer within {DEADLINE_S:g} s"
+        hindrance = f"no answer within {limit_s:.2g} s"
     except Problem as problem:
         hindrance = problem.detail
     return Part(ready=not hindrance, detail=hindrance or "ready")

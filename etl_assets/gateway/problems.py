@@ -4,6 +4,7 @@ Whoever finds a problem raises it; the handlers in `middleware` answer with it. 
 have answers of their own, `{"message": …}`.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +19,8 @@ DESCRIBED_HEADERS = {
     name: {"description": meaning, "schema": {"type": "string"}}
     for name, meaning in (("Retry-After", "Seconds to wait"), ("WWW-Authenticate", "How to authenticate"))
 }
+
+log = logging.getLogger(__name__)
 
 
 class Fault(BaseModel):
@@ -86,8 +89,10 @@ def unfit(*errors: tuple[str, str]) -> Problem:
 
 
 def problem_response(request: Request, problem: Problem) -> JSONResponse:
-    """The answer that a problem is."""
+    """The answer that a problem is; the log has the id of a request for which something was not to be had."""
     request_id = str(getattr(request.state, "request_id", ""))
+    if problem.status == 503:
+        log.warning("request %s: %s", request_id, problem.detail)
     return JSONResponse(document_of(problem, request_id), problem.status, problem.headers, MEDIA_TYPE)
 
 

@@ -1,7 +1,7 @@
 """The gateway's way to the database: a connection per request, and an answer in time whatever the database does.
 
 A database that refuses, is silent, hangs on a lock, ends a session or has no connection left costs its request at most
-`DEADLINE_S`, and the next request tries anew: nothing is kept that an outage could spoil. A connection costs a few
+`DEADLINE_S` on a quiet machine, and the next request tries anew: nothing is kept that an outage could spoil. A connection costs a few
 milliseconds, which a pool would save and pay for with connections that died unseen.
 
 What does not belong here: queries.
@@ -21,6 +21,7 @@ import psycopg
 
 from etl_assets.core.database.connections import Database, transient_reason
 from etl_assets.errors import PermanentError, PlatformError
+from etl_assets.gateway.deadlines import stretched
 from etl_assets.gateway.problems import Problem
 
 DEADLINE_S = 1.5
@@ -112,7 +113,7 @@ class Store:
 
     Args:
         database: its URL may be a function that takes long or starts a server; it is called in a thread.
-        deadline_s: what the database may take of one request, connecting included.
+        deadline_s: what the database may take of one request, connecting included, on a quiet machine.
     """
 
     def __init__(self, database: Database, *, deadline_s: float = DEADLINE_S) -> None:
@@ -133,7 +134,8 @@ class Store:
         Raises:
             StoreDown: for everything that goes wrong with the database, also in the body.
         """
-        deadline = asyncio.get_running_loop().time() + self._deadline_s
+        limit_s = stretched(self._deadline_s)
+        deadline = asyncio.get_running_loop().time() + limit_s
         async with contextlib.AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout_at(deadline):
@@ -142,12 +144,12 @@ class Store:
                     stack.push_async_callback(connection.close)
                     connection.break_off_at(deadline)
             except TimeoutError:
-                raise self._late() from None
+                raise _late(limit_s) from None
             try:
-                await connection.execute(SETTINGS.format(timeout_ms=round(self._deadline_s * 1000)))
+                await connection.execute(SETTINGS.format(timeout_ms=round(limit_s * 1000)))
                 yield connection
             except psycopg.Error as error:
-                raise self._late() if connection.expired else self._failed(error) from error
+                raise _late(limit_s) if connection.expired else _failed(error) from error
             finally:
                 connection.keep()
 
@@ -203,14 +205,16 @@ class Store:
         assert self._url is not None
         return self._url
 
-    def _late(self) -> StoreDown:
-        log.warning("the database did not answer within %s s", self._deadline_s)
-        return StoreDown(f"did not answer within {self._deadline_s:g} s")
 
-    def _failed(self, error: psycopg.Error) -> StoreDown:
-        log.warning("the database failed: %s", _loggable(error))
-        reason = transient_reason(error.sqlstate, str(error))
-        return StoreDown(f"failed: {reason or f'SQLSTATE {error.sqlstate}'}")
+def _late(limit_s: float) -> StoreDown:
+    log.warning("the database did not answer within %.2g s", limit_s)
+    return StoreDown(f"did not answer within {limit_s:.2g} s")
+
+
+def _failed(error: psycopg.Error) -> StoreDown:
+    log.warning("the database failed: %s", _loggable(error))
+    reason = transient_reason(error.sqlstate, str(error))
+    return StoreDown(f"failed: {reason or f'SQLSTATE {error.sqlstate}'}")
 
 
 def _loggable(error: BaseException) -> str:

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,6 +23,7 @@ import typer
 from etl_assets.core import registry
 from etl_assets.core.embedded.files import add_reference
 from etl_assets.core.embedded.server import EmbeddedServer, Launch
+from etl_assets.core.results import with_json
 from etl_assets.errors import ConfigurationError, PlatformError
 from etl_assets.settings import LOCAL_ENV, LOCAL_LOCK, Settings, load_settings, local_servers_live, read_local_env
 
@@ -46,7 +47,7 @@ class LocalServers(EmbeddedServer):
         return str(self.data_dir / LOCAL_ENV)
 
     def _answers(self) -> bool:
-        return bool(read_local_env(self.data_dir))
+        return local_servers_live(self.data_dir) and (self.data_dir / LOCAL_ENV).is_file()
 
     def _prepare(self) -> Launch:
         (self.data_dir / LOCAL_ENV).unlink(missing_ok=True)
@@ -70,10 +71,14 @@ class LocalServers(EmbeddedServer):
         (self.data_dir / LOCAL_ENV).unlink(missing_ok=True)
 
 
-def up() -> None:
-    """Start the embedded servers and the simulators in the background."""
+@with_json
+def up() -> object:
+    """Start the embedded servers and the simulators in the background; no simulators where ETL_POSTGRES_URL names a database."""
     settings = load_settings()
-    servers = LocalServers(settings.etl_data_dir, options=("--stay",))
+    # Simulated data have no place in a database that somebody has named.
+    simulated = not os.environ.get("ETL_POSTGRES_URL")
+    options = ("--stay",) if simulated else ("--stay", "--without-simulators")
+    servers = LocalServers(settings.etl_data_dir, options=options)
     ended = _ended(settings.etl_data_dir) if servers.running() else []
     if ended:
         # Another would have another address than the simulators know.
@@ -83,9 +88,13 @@ def up() -> None:
     with servers:
         pass  # they stay, since they use themselves
     print(said, f"(data in {settings.etl_data_dir}, stop with `make down`)")
-    for name in read_local_env(settings.etl_data_dir):
+    offered = list(read_local_env(settings.etl_data_dir))
+    for name in offered:
         print(f"  {name} is in {settings.etl_data_dir / LOCAL_ENV}")
+    if not simulated:
+        print("no simulators, since ETL_POSTGRES_URL names a database: sources are those of your settings")
     print(f"\n  export DAGSTER_HOME={shlex.quote(str(dagster_home(settings)))}")
+    return {"data_dir": settings.etl_data_dir, "offered": offered, "dagster_home": dagster_home(settings)}
 
 
 def _ended(data_dir: Path) -> list[str]:
@@ -96,9 +105,10 @@ def _ended(data_dir: Path) -> list[str]:
     return [used[name].name for name in used.keys() & read_local_env(data_dir) if not used[name].lives()]
 
 
+@with_json
 def down(
     purge: bool = typer.Option(False, "--purge", help="Delete the local database and broker as well."),
-) -> None:
+) -> object:
     """Stop the embedded servers and the simulators, whoever uses them."""
     settings = load_settings()
     stopped = stop(settings)
@@ -108,6 +118,7 @@ def down(
         EmbeddedPostgres(settings.etl_data_dir).purge()
         EmbeddedBroker(settings.etl_data_dir).purge()
     print(("stopped" if stopped else "nothing was running") + (", local database and broker deleted" if purge else ""))
+    return {"stopped": stopped, "deleted": purge}
 
 
 def dagster_home(settings: Settings) -> Path:
@@ -144,6 +155,7 @@ def stop(settings: Settings) -> bool:
 
 def supervise(
     stay: bool = typer.Option(False, "--stay", help="Be a user of yourself: end only when told to."),
+    without_simulators: bool = typer.Option(False, "--without-simulators", help="Run the embedded servers alone."),
 ) -> None:
     """Run the simulators until told to end (started by `up` and `demo`)."""
     settings = load_settings()
@@ -155,7 +167,7 @@ def supervise(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_only_process(settings.etl_data_dir))
         prepare_home(settings)
-        offered = stack.enter_context(_servers(settings))
+        offered = stack.enter_context(_servers(settings, () if without_simulators else registry.systems()))
         register_partitions(settings)
         _offer(settings.etl_data_dir / LOCAL_ENV, offered)
         try:
@@ -184,8 +196,8 @@ def _only_process(data_dir: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _servers(settings: Settings) -> Iterator[dict[str, str]]:
-    """Servers and simulators; gives the variables that name them."""
+def _servers(settings: Settings, simulated_systems: Sequence[registry.System]) -> Iterator[dict[str, str]]:
+    """Servers, and the simulators of systems; gives the variables that name them."""
     from etl_assets.core.database.connections import Database
     from etl_assets.core.embedded import EmbeddedBroker, EmbeddedPostgres
 
@@ -196,7 +208,7 @@ def _servers(settings: Settings) -> Iterator[dict[str, str]]:
             Database(offered["ETL_POSTGRES_URL"]).prepare()
         if settings.etl_broker_url is None:
             offered["ETL_BROKER_URL"] = stack.enter_context(EmbeddedBroker(settings.etl_data_dir))
-        for system in registry.systems():
+        for system in simulated_systems:
             if simulated := system.part("local", "simulated"):
                 offered.update(stack.enter_context(simulated(system.settings(settings))))
         yield offered

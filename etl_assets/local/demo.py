@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,8 @@ import typer
 
 from etl_assets.core import registry
 from etl_assets.core.embedded.supervisor import child
+from etl_assets.core.progress import progress
+from etl_assets.core.results import with_json
 from etl_assets.errors import ConfigurationError, PlatformError
 from etl_assets.local import background as local
 from etl_assets.settings import Settings, load_settings, simulated_sources
@@ -41,10 +44,15 @@ class Row:
     where: str
 
 
-def demo_command(simulate: bool = SIMULATE) -> None:
+@with_json
+def demo_command(simulate: bool = SIMULATE) -> object:
     """Materialise every asset from simulated sources, print what came of it, and stop everything again."""
+    print("starting a database, a broker and the simulated sources …", file=sys.stderr)
     with demo_servers(simulate=simulate) as settings:
-        print_table(materialise_everything(settings))
+        rows = materialise_everything(settings)
+        print_table(rows)
+        print_next_steps(settings)
+    return {"assets": rows}
 
 
 def dev_command(
@@ -173,7 +181,7 @@ def materialise_everything(settings: Settings) -> list[Row]:
     os.environ["DAGSTER_HOME"] = str(local.dagster_home(settings))
     rows: list[Row] = []
     with dg.DagsterInstance.get() as instance:
-        for job, tags in demo_runs(settings).items():
+        for job, tags in progress(demo_runs(settings).items(), of="job", name=lambda job: job[0]):
             result = definitions.resolve_job_def(job).execute_in_process(
                 instance=instance, tags=tags, run_config=QUIET, raise_on_error=False
             )
@@ -217,18 +225,27 @@ def table_of(events: "list[dg.DagsterEvent]") -> list[Row]:
 
 
 def print_table(rows: list[Row]) -> None:
-    """What was materialised, how many rows it has, how long the write took, and where it is."""
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    table = Table(
-        Column("asset", no_wrap=True, min_width=max((len(row.asset) for row in rows), default=0)),
-        "rows",
-        "seconds",
-        Column("where", overflow="fold"),
-        title="Materialised",
-    )
+    """What was materialised, how many rows it has, how long the write took, and where it is: a path stays on its line, to be copied."""
     here = f"{Path.cwd()}/"
-    for row in rows:
-        table.add_row(row.asset, f"{row.rows:,}", f"{row.seconds:.2f}", row.where.removeprefix(here))
-    Console().print(table)
+    cells = [("asset", "rows", "seconds", "where")]
+    cells += [(row.asset, f"{row.rows:,}", f"{row.seconds:.2f}", row.where.removeprefix(here)) for row in rows]
+    widths = [max(len(line[column]) for line in cells) for column in range(3)]
+    for asset, count, seconds, where in cells:
+        print(f"{asset:<{widths[0]}}  {count:>{widths[1]}}  {seconds:>{widths[2]}}  {where}".rstrip())
+
+
+def print_next_steps(settings: Settings) -> None:
+    """What there is to look at now, as links that a terminal opens, and what to do next."""
+    print("\nto look at:")
+    for folder in sorted(settings.reports_dir.glob("*/")):
+        pages = [folder / "latest.html"] if (folder / "latest.html").exists() else sorted(folder.rglob("*.html"))[-1:]
+        print(*(f"  {page.as_uri()}" for page in pages), sep="\n")
+    command = "etl-assets" if shutil.which("etl-assets") else str(Path(sys.executable).with_name("etl-assets"))
+    print("next:")
+    for what, why in (
+        ("dev", "the same with Dagster's UI and the gateway, until Ctrl-C"),
+        ("up", "database, broker and simulated sources in the background, for commands of your own"),
+        ("quarantine list", "rows that broke their contract, and why"),
+        ("doctor", "what your own sources need"),
+    ):
+        print(f"  {command} {what:<16} {why}")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from etl_assets.core.registry import PLATFORM, History, contracts, databases, histories, owners, systems
+from etl_assets.core.results import Ended, with_json
 from etl_assets.errors import ConfigurationError
 from etl_assets.settings import load_settings
 
@@ -41,12 +42,14 @@ def upgrade() -> None:
 migrations = typer.Typer(no_args_is_help=True, help="Migrations that the contracts ask for.")
 
 
-def migrate() -> None:
+@with_json
+def migrate() -> object:
     """Bring the databases to the shape that this version needs."""
     from etl_assets.core.servers import platform_database
 
     platform_database(load_settings()).prepare(migrate="auto")
     print(f"the platform database is at revision {_heads(PLATFORM)}")
+    revisions = {PLATFORM: _heads(PLATFORM)}
     for system in systems():
         for name, database in system.part("databases", "DATABASES", {}).items():
             try:
@@ -56,6 +59,8 @@ def migrate() -> None:
                 print(f"the {name} database of the {system.name} is left out: {error}", file=sys.stderr)
             else:
                 print(f"the {name} database is at revision {_heads(name)}")
+                revisions[name] = _heads(name)
+    return {"revisions": revisions}
 
 
 def _heads(database: str) -> str:
@@ -63,23 +68,27 @@ def _heads(database: str) -> str:
 
 
 @migrations.command("new")
-def new_command(subject: str = typer.Argument(help="What changes, in a few words.")) -> None:
+@with_json
+def new_command(subject: str = typer.Argument(help="What changes, in a few words.")) -> object:
     """Write the migrations that lead to the contracts, a file per system."""
     written = write(subject)
     for path in written:
         print(f"written: {path}: read it before you keep it")
     if not written:
         print("the migrations lead to the contracts: nothing to write")
+    return {"written": written}
 
 
 @migrations.command("check")
-def check_command() -> None:
+@with_json
+def check_command() -> object:
     """Say what the migrations lack, one sentence per difference."""
     sentences = missing()
     if sentences:
         print("\n".join(sentences), file=sys.stderr)
         print('run `etl-assets migrations new "what changes"`, which writes what is missing', file=sys.stderr)
-        raise typer.Exit(1)
+        raise Ended(1, {"missing": sentences})
+    return {"missing": sentences}
 
 
 def all_contracts(database: str) -> "tuple[type[Contract], ...]":

@@ -13,6 +13,7 @@ from string import Template
 import typer
 
 from etl_assets.core import registry
+from etl_assets.core.results import with_json
 from etl_assets.errors import ConfigurationError, PlatformError
 from etl_assets.local.migrations import formatted
 
@@ -36,12 +37,13 @@ packages = ["$package"]
 """
 
 
+@with_json
 def new_system(
     name: str = typer.Argument(help="Name of the system: its asset group, its schema, its command."),
     into: Path | None = typer.Option(
         None, metavar="DIR", help="Make a package of its own there, which is found by its entry point once installed."
     ),
-) -> None:
+) -> object:
     """Make a working system that fetches days from an API: a folder to change into your own."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{1,30}", name) or name in registry.RESERVED:
         raise ConfigurationError(f"{name!r} cannot be a system's name: give a short word like weather")
@@ -66,6 +68,7 @@ def new_system(
         )
     else:
         print(f"install it (pip install -e {into}), then write its migration: etl-assets migrations new {name}")
+    return {"written": written}
 
 
 def write(name: str, package: str, folder: Path, *, templates: str = "system") -> list[Path]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +32,32 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
 def test_every_answer_has_an_id_of_its_own(gateway_client: Client) -> None:
     ids = [gateway_client.get(path).headers["X-Request-Id"] for path in ("/healthz", "/healthz", "/nothing", "/docs")]
     assert len(set(ids)) == 4
+
+
+def test_the_id_of_a_request_that_could_not_be_answered_is_in_the_log(
+    gateway_client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway_client.dagster.raw = (502, b"")
+    for path in ("/v1/jobs", "/check/table", "/trigger-etl", "/readyz"):
+        answer = gateway_client.get(path)
+        assert answer.status_code == 503
+        [line] = [each for each in caplog.messages if answer.headers["X-Request-Id"] in each]
+        detail = answer.json()["detail"] if path != "/readyz" else "not ready: database: "
+        assert detail in line
+
+
+def test_the_page_of_the_calls_needs_no_other_host(gateway_client: Client) -> None:
+    page = gateway_client.get("/docs").text
+    named = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(named) == 3
+    assert "//" not in "".join(named)
+    for path in named:
+        answer = gateway_client.get(path)
+        assert answer.status_code == 200
+        assert len(answer.content) > 1_000
+    assert "SwaggerUIBundle" in gateway_client.get(named[-1]).text
+    assert gateway_client.get("/docs/redoc.standalone.js").status_code == 422
+    assert not [path for path in gateway_client.get("/openapi.json").json()["paths"] if path.startswith("/docs")]
 
 
 def test_a_path_that_is_not_there_is_a_problem_with_the_id_of_its_request(gateway_client: Client) -> None:

@@ -10,12 +10,15 @@ from typing import Any, ParamSpec, TypeVar
 import dagster as dg
 
 from etl_assets.core.contracts import ByPartition
+from etl_assets.core.dagster.automation import partition_range
 from etl_assets.core.dagster.contract_types import MODE, ContractType, permanent_failures_stop
 from etl_assets.core.dagster.io_managers import StoreIOManager, slices_of
 from etl_assets.core.dagster.steps import asking, executing, output_contexts, step_of
 from etl_assets.core.database.connections import Database
 from etl_assets.core.slices.slice import Slice
+from etl_assets.errors import ConfigurationError
 
+START, END = partition_range("", "")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -29,7 +32,10 @@ def classified(body: Callable[P, R]) -> Callable[P, R]:
 
         @functools.wraps(body)
         def events(*args: P.args, **kwargs: P.kwargs) -> Any:
-            with permanent_failures_stop(), asking_for_outputs(executing()):
+            context = executing()
+            with permanent_failures_stop():
+                require_partitions(context)
+            with permanent_failures_stop(), asking_for_outputs(context):
                 yield from body(*args, **kwargs)
 
         return events
@@ -40,6 +46,7 @@ def classified(body: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         context = executing()
         with permanent_failures_stop():
+            require_partitions(context)
             if by_partition or not (context and asked_outputs(context)):
                 return body(*args, **kwargs)
         return stored_before_it_ends(body, context, args, kwargs)  # type: ignore[return-value]
@@ -55,6 +62,20 @@ def stored_before_it_ends(
         made = body(*args, **kwargs)
         outputs = made if isinstance(made, tuple) else (made,)
         yield from (one if isinstance(one, dg.Output) else dg.Output(one) for one in outputs)
+
+
+def require_partitions(context: Any) -> None:
+    """Refuse a run for a range that has no partition, which Dagster itself executes.
+
+    Raises:
+        ConfigurationError: if the later partition of the range comes first.
+    """
+    tags = context.run.tags if context else {}
+    if START in tags and not context.partition_keys:
+        raise ConfigurationError(
+            f"the partitions {tags[START]}...{tags[END]} are none: a range begins with the earlier one,"
+            f" {tags[END]}...{tags[START]}"
+        )
 
 
 @contextlib.contextmanager

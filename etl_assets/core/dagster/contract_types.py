@@ -16,7 +16,7 @@ import pyarrow as pa
 from etl_assets.core.contracts import ByPartition, Contract, Split
 from etl_assets.core.contracts.contract import Column
 from etl_assets.core.contracts.validation import require_columns
-from etl_assets.errors import ContractError, PermanentError
+from etl_assets.errors import ContractError, PermanentError, of_system
 
 FORMS: dict[type, str] = {pd.DataFrame: "Frame", pa.Table: "Table", pa.RecordBatchReader: "Batches"}
 MODE = "etl/mode"
@@ -249,8 +249,15 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def permanent_failures_stop() -> Iterator[None]:
-    """Tell Dagster that a permanent failure must not be tried again."""
+    """Tell Dagster that a permanent failure must not be tried again, and in one line what the operating system has refused."""
     try:
         yield
     except PermanentError as error:
-        raise dg.Failure(description=str(error), metadata={PERMANENT: True}, allow_retries=False) from error
+        raise _without_retries(error) from error
+    except OSError as error:
+        failure = of_system(error)
+        raise (_without_retries(failure) if isinstance(failure, PermanentError) else failure) from error
+
+
+def _without_retries(failure: PermanentError) -> dg.Failure:
+    return dg.Failure(description=str(failure), metadata={PERMANENT: True}, allow_retries=False)

@@ -36,6 +36,8 @@ REFUSED = re.compile(
     r"(password|\S+) authentication failed|no password supplied|no pg_hba\.conf entry|is not permitted to log in"
     r"|(database|role) \S+ does not exist|permission denied for database"
 )
+# Connections that fail, logins that are refused, databases that are not there.
+OF_THE_ADDRESS = ("08", "28", "3D", "57P")
 SPARES = 4
 LOST = ("server closed the connection", "connection", "terminating", "SSL SYSCALL", "no COPY in progress")
 
@@ -47,10 +49,24 @@ class Database:
         url: `postgresql://…`, or a function that gives it when it is first needed (it may start a server).
         name: which of the databases it is, for messages and for its migrations.
         migrate: `auto` brings an older database to head; `off` stops and names the command.
+        variable: the environment variable that has its URL, for messages.
+
+    Attributes:
+        is_dry_run: whatever is written to it is rolled back; see `for_dry_run`.
     """
 
-    def __init__(self, url: str | Callable[[], str], *, name: str = "platform", migrate: str = "auto") -> None:
+    is_dry_run = False
+
+    def __init__(
+        self,
+        url: str | Callable[[], str],
+        *,
+        name: str = "platform",
+        migrate: str = "auto",
+        variable: str | None = None,
+    ) -> None:
         self._url = url
+        self._variable = variable
         self._name = name
         self._migrate = migrate
         self._ready = False
@@ -62,6 +78,17 @@ class Database:
 
     def __repr__(self) -> str:
         return f"Database({self._name})"
+
+    def for_dry_run(self) -> "Database":
+        """The same database for a dry run, which changes nothing of it.
+
+        A write goes its whole way: rows are judged, compared and loaded in a transaction, which is rolled back instead of committed
+        (`slices.session`). No lock outlives a transaction, files are not written (`slices.parquet`), and every other connection only reads,
+        so that whatever else would write is refused by the server. Migrations are run as by any command.
+        """
+        dry = Database(self._url, name=self._name, migrate=self._migrate, variable=self._variable)
+        dry.is_dry_run = True
+        return dry
 
     @property
     def url(self) -> str:
@@ -76,7 +103,7 @@ class Database:
         Args:
             doing: with `{}` for the name of the database.
         """
-        with translated(doing.format(self._name), secret=lambda: self._used):
+        with translated(doing.format(self._name), secret=lambda: self._used, variable=self._variable):
             yield
 
     def prepare(self, *, migrate: str | None = None) -> None:
@@ -104,7 +131,7 @@ class Database:
             TransientError, PermanentError: what the server said, classified by its SQLSTATE.
         """
         self.prepare()
-        with self.translated("use the {} database"), _opened(self.url, autocommit=autocommit) as connection:
+        with self.translated("use the {} database"), self._opened(autocommit=autocommit) as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -114,22 +141,34 @@ class Database:
         """
         self.prepare()
         with self.translated("use the {} database"):
-            connection = self._spares.take() or _opened(self.url, autocommit=True)
+            connection = self._spares.take() or self._opened(autocommit=True)
             with contextlib.ExitStack() as closing:
                 closing.callback(connection.close)
                 yield connection
-                if self._spares.keep(connection):
+                if not self.is_dry_run and self._spares.keep(connection):
                     closing.pop_all()
 
+    def _opened(self, *, autocommit: bool) -> "psycopg.Connection[Any]":
+        return _opened(self.url, autocommit=autocommit, read_only=self.is_dry_run)
+
     def described(self, kind: str) -> str:
-        """What server this is, for people.
+        """What server this is and whether migrations are to be run, for people; brings nothing to head.
 
         Args:
             kind: how it was named, to stand behind it.
+
+        Raises:
+            TransientError, PermanentError: as `connect`; for one that is newer than this version, or behind with migrations off.
         """
-        with self.connect() as connection:
+        from etl_assets.core.migrations.upgrade import behind
+
+        with self.translated("use the {} database"), _opened(self.url, autocommit=True) as connection:
             row = connection.execute("SELECT current_setting('server_version'), current_database()").fetchone()
-        return f"PostgreSQL {row[0]}, database {row[1]} ({kind})" if row else kind
+            lacking = ", ".join(behind(connection, self._name))
+        if lacking and self._migrate == "off":
+            raise PermanentError(f"{lacking}, and ETL_MIGRATE is off: run `etl-assets migrate`")
+        said = f"PostgreSQL {row[0]}, database {row[1]} ({kind})" if row else kind
+        return f"{said}; the next command that needs it runs its migrations ({lacking})" if lacking else said
 
     @contextlib.contextmanager
     def adbc(self) -> "Iterator[Connection]":
@@ -165,7 +204,7 @@ class Database:
         self._spares.close()
 
 
-def _opened(url: str, *, autocommit: bool) -> "psycopg.Connection[Any]":
+def _opened(url: str, *, autocommit: bool, read_only: bool = False) -> "psycopg.Connection[Any]":
     import psycopg
 
     from etl_assets.core.database.locks import limit_waits
@@ -175,6 +214,8 @@ def _opened(url: str, *, autocommit: bool) -> "psycopg.Connection[Any]":
     try:
         # Before a transaction begins, which could be rolled back.
         limit_waits(connection)
+        if read_only:
+            connection.execute("SET default_transaction_read_only = on")
         connection.autocommit = autocommit
     except BaseException:
         connection.close()
@@ -227,12 +268,13 @@ class Spares:
 
 
 @contextlib.contextmanager
-def translated(doing: str, *, secret: Callable[[], str] = str) -> Iterator[None]:
+def translated(doing: str, *, secret: Callable[[], str] = str, variable: str | None = None) -> Iterator[None]:
     """Turn what a driver raises into a failure of ours, classified once.
 
     Args:
         doing: what was going on, to follow `could not`.
         secret: gives the URL that was used: drivers quote one that they cannot read, with its password.
+        variable: which has that URL; named where it may be what is wrong.
     """
     try:
         yield
@@ -249,6 +291,9 @@ def translated(doing: str, *, secret: Callable[[], str] = str) -> Iterator[None]
         # Dagster and tracebacks show causes as well.
         cause = error if text == said else None
         reason = transient_reason(state, text)
+        unreachable = type(driver).__name__ in ("OperationalError", "ProgrammingError") if state is None else False
+        if variable and (unreachable or (state or "").startswith(OF_THE_ADDRESS)):
+            text = f"{text}: see whether {variable} is right, and whether its server runs and can be reached from here"
         if reason:
             raise TransientError(f"could not {doing}: {reason}: {text}") from cause
         if state is None:

@@ -111,6 +111,10 @@ class EmbeddedServer(ABC):
         """Whether the server of this data folder answers now."""
         return is_locked(self._file("state")) and self._answers()
 
+    def url_if_running(self) -> str | None:
+        """Its URL if it answers now; takes no reference, starts and makes nothing."""
+        return self._url() if self.running() else None
+
     def lives(self) -> bool:
         """Whether the server's process is there, though it may not answer yet."""
         return is_locked(self._file("state"))

@@ -36,20 +36,19 @@ def ensure_head(url: str, *, database: str, migrate: str = "auto") -> None:
         PermanentError: if it is behind and `migrate` is `off`, or newer than this version knows.
     """
     with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
-        if not _behind(connection, database):
+        if not (lacking := behind(connection, database)):
             return
         if migrate == "off":
-            behind = ", ".join(_behind(connection, database))
             raise PermanentError(
-                f"the {database} database is not at the revision of this version ({behind}) and ETL_MIGRATE is off:"
+                f"the {database} database is not at the revision of this version ({', '.join(lacking)}) and ETL_MIGRATE is off:"
                 " run `etl-assets migrate`"
             )
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
-        if _behind(connection, database):
+        if behind(connection, database):
             upgrade(url, database=database)
 
 
-def _behind(connection: psycopg.Connection[Any], database: str) -> list[str]:
+def behind(connection: psycopg.Connection[Any], database: str) -> list[str]:
     """The histories of a database that have migrations to run."""
     found = _versions(connection)
     legacy = found.get(database) if database in LEGACY else None

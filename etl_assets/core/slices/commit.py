@@ -37,6 +37,7 @@ from etl_assets.core.slices.quarantine import store_records
 from etl_assets.core.slices.session import Session, retried
 from etl_assets.core.slices.slice import Slice
 from etl_assets.core.slices.transaction import Transaction, names
+from etl_assets.errors import TransientError
 
 BALANCED = ("inserted", "updated", "unchanged", "deduplicated", "quarantined")
 CHANGES = ("inserted", "updated", "deleted", "unchanged", "deduplicated")
@@ -152,6 +153,11 @@ class Outcome:
         """All counts by name, as the ledger has them."""
         return {name: getattr(self if hasattr(self, name) else self.change, name) for name in COUNTS}
 
+    def as_dict(self) -> dict[str, Any]:
+        """For programs: which slice, which commit, all counts."""
+        table, partition = key_of(self.slice)
+        return {"table": table, "partition": partition or None, "commit_id": self.commit_id, **self.counts()}
+
 
 def commit(
     session: Session,
@@ -200,7 +206,8 @@ def commit(
             session.commit(outcomes[-1].commit_id)
         return outcomes
 
-    mine = [how.lock] if how.lock else []
+    # A dry run has none that outlives its transaction.
+    mine = [how.lock] if how.lock and not session.database.is_dry_run else []
     try:
         return retried(functools.partial(attempt, mine), while_=repeatable)
     except _Busy:
@@ -216,6 +223,8 @@ def _waited(
     repeatable: Callable[[], bool],
 ) -> list[Outcome]:
     """Commit once the locks that others hold are free; one that is lost meanwhile is waited for again, for nothing was looked at under it."""
+    if session.database.is_dry_run:
+        raise TransientError(f"another writer is at {', '.join(map(str, slices[:3]))}: try again when it is done")
     free = _not_covered(slices, mine)
     for last in (False, False, True):
         with locked(session.database, free, whole=whole) as lock:

@@ -70,8 +70,10 @@ def mirror(root: ParquetRoot, database: Database, slice_: Slice) -> int:
         TransientError: if the database stays unavailable or busy, or the disk is full; the earlier copy is as it was.
         PermanentError: for a folder that may not be written.
     """
-    filesystem, _ = root.filesystem()
     rows = 0
+    if database.is_dry_run:
+        return rows
+    filesystem, _ = root.filesystem()
 
     def dumped(_: Head, temporary: str) -> None:
         nonlocal rows
@@ -127,6 +129,8 @@ def write_manifest(
     root: ParquetRoot, database: Database, contract: type[Contract], *, longest: int = LONGEST_MANIFEST
 ) -> None:
     """Say which file of each slice of a table counts, for readers from outside who want more than the copies."""
+    if database.is_dry_run:
+        return
     filesystem, _ = root.filesystem()
     query = (
         "SELECT partition, commit_id, file, rows, changed_at FROM etl.heads WHERE asset = %s AND file IS NOT NULL"

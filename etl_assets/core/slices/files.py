@@ -7,7 +7,6 @@ Before there were heads the file of a slice was `data.parquet`, or in the newest
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
@@ -23,7 +22,7 @@ import pyarrow.parquet as pq
 
 from etl_assets.core.slices.heads import Head
 from etl_assets.core.slices.slice import Slice
-from etl_assets.errors import ConfigurationError, PermanentError, TransientError
+from etl_assets.errors import ConfigurationError, PermanentError, of_system
 from etl_assets.redaction import without_secrets
 
 HASH = b"etl_assets.content_hash"
@@ -38,8 +37,6 @@ PARTITION = "partition="
 OF_COMMIT = re.compile(r"[0-9a-f]{32}\.parquet")
 # A name on a disk has 255 bytes at most.
 LONGEST_NAME = 200
-FULL = (errno.ENOSPC, errno.EDQUOT)
-NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 class DamagedFile(PermanentError):
@@ -199,14 +196,7 @@ def disk_errors(path: str) -> Iterator[None]:
         # To Arrow what cannot be unpacked is one too, but none of the system's.
         if error.errno is None:
             raise
-        said = error.strerror or f"{error}"
-        if error.errno in FULL:
-            raise TransientError(f"{path} cannot be written, the disk is full ({said}): make room on it") from error
-        if error.errno in NOT_OURS:
-            raise PermanentError(
-                f"{path} cannot be used ({said}): let ETL_STORAGE_URL name a folder that this process may write to and read"
-            ) from error
-        raise TransientError(f"{path} cannot be used, its disk fails ({said})") from error
+        raise of_system(error, place=path, variable="ETL_STORAGE_URL") from error
 
 
 def write_table(filesystem: Any, path: str, table: pa.Table, content_hash: str) -> None:

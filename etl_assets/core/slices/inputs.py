@@ -102,7 +102,7 @@ class Inputs:
 
 
 def standing_inputs(database: Database, written: Sequence[tuple[Slice, str | None]]) -> Inputs:
-    """Rows that were in hand when they were stored, as what something is derived from.
+    """Rows that were in hand when they were stored, as what something is derived from; none in a dry run.
 
     Args:
         written: slices, and the content hash of the rows of each.
@@ -110,6 +110,9 @@ def standing_inputs(database: Database, written: Sequence[tuple[Slice, str | Non
     Raises:
         InputsMoved: if other rows stand by now.
     """
+    if database.is_dry_run:
+        # They are not stored, and so nobody can have replaced them.
+        return Inputs()
     hashes = {key_of(slice_): content_hash for slice_, content_hash in written}
     slices = [slice_ for slice_, _ in written]
     heads = heads_of(database, slices)

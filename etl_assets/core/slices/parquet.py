@@ -5,9 +5,11 @@ is a file that nobody knows, and is swept (`sweeping.py`).
 """
 
 import contextlib
+import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -107,6 +109,8 @@ def store_files(
     assert how.lock is not None
     parts = [load.part for load in loads]
     outcomes = commit(session, [*parts, *beside], how, repeatable=lambda: all(load.repeatable for load in loads))
+    if session.database.is_dry_run:
+        return outcomes
     for load in loads:
         for name in load.given_up:
             remove(root.filesystem()[0], f"{root.folder(load.slice)}/{name}")
@@ -196,6 +200,7 @@ class FileLoad:
             file = head.file
         else:
             file = f"{self._commit_id}.parquet"
+        if file != head.file and not transaction.is_dry_run:
             write_table(filesystem, f"{self._root.folder(self._given.slice)}/{file}", rows.table, content_hash)
         left_out = rows.duplicates + found.repeated + self._given.deduplicated
         return Loaded(
@@ -217,8 +222,9 @@ class FileLoad:
         slice_, file = self._given.slice, f"{self._commit_id}.parquet"
         loaded = received = size = 0
         records: list[Record] = []
+        place = f"{self._root.folder(slice_)}/{file}"
         with (
-            new_file(filesystem, f"{self._root.folder(slice_)}/{file}") as opened,
+            Path(os.devnull).open("wb") if transaction.is_dry_run else new_file(filesystem, place) as opened,
             pq.ParquetWriter(opened, arrow_schema(slice_.contract), **WRITTEN) as writer,
         ):
             for chunk in chunks:

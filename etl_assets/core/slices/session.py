@@ -25,7 +25,10 @@ class Outdated(TransientError):
 
 
 class Session:
-    """One ADBC connection, opened in the background (it takes longer than a small write) and again after a failure."""
+    """One ADBC connection, opened in the background (it takes longer than a small write) and again after a failure.
+
+    Of a dry run all transactions are one, which ends with the session and is never committed: each sees what those before it have done.
+    """
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -59,10 +62,12 @@ class Session:
         try:
             connection = self._opening.result()
             with self.database.translated("use the {} database"):
-                yield Transaction(connection, settings=settings)
+                yield Transaction(connection, settings=settings, is_dry_run=self.database.is_dry_run)
         except BaseException:
             self.close()
             raise
+        if self.database.is_dry_run:
+            return
         try:
             # Ends what the caller left open; tells a connection that was lost at the commit from one that can be used again.
             connection.rollback()
@@ -70,8 +75,10 @@ class Session:
             self.close()
 
     def commit(self, commit_id: str) -> None:
-        """Commit the open transaction; see `commit`."""
+        """Commit the open transaction, unless it is one of a dry run; see `commit`."""
         assert self._opening is not None
+        if self.database.is_dry_run:
+            return
         commit(self.database, self._opening.result(), commit_id)
 
     def close(self) -> None:

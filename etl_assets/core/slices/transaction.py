@@ -38,10 +38,12 @@ class Transaction:
     Args:
         connection: of ADBC, whose transaction has not begun to read.
         settings: of the session, until the end of the transaction.
+        is_dry_run: it will be rolled back.
     """
 
-    def __init__(self, connection: Any, *, settings: Mapping[str, str] = {}) -> None:
+    def __init__(self, connection: Any, *, settings: Mapping[str, str] = {}, is_dry_run: bool = False) -> None:
         self._connection = connection
+        self.is_dry_run = is_dry_run
         self._stages = 0
         # Each statement must see what was committed before a lock was granted, whatever the database's default is.
         self.run(sql.SQL("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"))

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from etl_assets.core.charts.numbers import counted
+from etl_assets.core.results import DRY_RUN, Ended, say_dry_run, with_json
 from etl_assets.systems.events.files import INTERVAL, YEARS
 
 if TYPE_CHECKING:
+    from etl_assets.core.database.connections import Database
     from etl_assets.systems.events.manifest import Entry
     from etl_assets.systems.events.script import FileRejected, LoadResult
 
@@ -27,41 +29,55 @@ def events() -> None:
 
 
 @app.command()
+@with_json
 def load(
     file: list[Path] = typer.Option([], "--file", help="A file of the feed, by its own name; may be repeated."),
     interval: str | None = typer.Option(None, "--interval", help=f"One interval, {WHEN}."),
     first: str | None = typer.Option(None, "--from", help=f"The first interval, {WHEN}."),
     last: str | None = typer.Option(None, "--to", help="The end, which is not in it; without it until now."),
-) -> None:
-    """Fetch files of the feed that are not stored as they are, and store their US events; by default the newest."""
+    dry_run: bool = DRY_RUN,
+) -> object:
+    """Fetch files of the feed that are not stored as they are, and store their US events; by default the newest.
+
+    A dry run covers the files; their US events are derived from what is stored, and so not of what is not.
+    """
+    from etl_assets.core.servers import platform_database
+    from etl_assets.systems.events.settings import EventsSettings
+
     if sum((bool(file), interval is not None, first is not None)) > 1 or (last is not None and first is None):
         raise typer.BadParameter("give --file, or --interval, or --from with or without --to")
+    database = platform_database(EventsSettings.load())
+    if dry_run:
+        database = database.for_dry_run()
+        say_dry_run()
     if file:
-        results, refused = _of_files(file)
+        results, refused = _of_files(file, database)
     else:
-        results, refused = [_of_feed(interval, first, last)], []
+        results, refused = [_of_feed(interval, first, last, database)], []
     entries = _entries(results)
-    _print_outcome(results, entries)
+    result = {"dry_run": dry_run, **_print_outcome(results, entries)}
     for error in refused:
         print(f"error: {error}", file=sys.stderr)
     if refused:
-        raise typer.Exit(2)
+        raise Ended(2, result)
     if not entries:
         print(
             f"{interval or first} is not over yet, and the feed does not list a file of it: ask again later",
             file=sys.stderr,
         )
     if not any(entry.stored or entry.accepted for entry in entries):
-        raise typer.Exit(1)
+        raise Ended(1, result)
+    return result
 
 
 @app.command()
+@with_json
 def accept(
     reason: str = typer.Option(..., "--reason", help="Why, for those who come after you."),
     interval: str | None = typer.Option(None, "--interval", help=f"One interval, {WHEN}."),
     first: str | None = typer.Option(None, "--from", help=f"The first interval, {WHEN}."),
     last: str | None = typer.Option(None, "--to", help="The end, which is not in it."),
-) -> None:
+) -> object:
     """Accept that the files of lost intervals are not to be had: the check `no_interval_is_lost` names them no more."""
     from etl_assets.core.servers import platform_database
     from etl_assets.systems.events.manifest import accept as accept_lost
@@ -76,36 +92,37 @@ def accept(
     _require_order(begin, end)
     accepted = accept_lost(platform_database(EventsSettings.load()), begin, end, reason=reason.strip())
     print(f"{counted(len(accepted), 'interval')} accepted as lost: {reason.strip()}")
+    return {"accepted": accepted}
 
 
-def _of_files(paths: list[Path]) -> tuple[list["LoadResult"], list["FileRejected"]]:
+def _of_files(paths: list[Path], database: "Database") -> tuple[list["LoadResult"], list["FileRejected"]]:
     """What became of the files that were taken, and why others were not."""
     from etl_assets.systems.events.script import FileRejected, load_file
 
     results, refused = [], []
     for path in paths:
         try:
-            results.append(load_file(path))
+            results.append(load_file(path, database=database))
         except FileRejected as error:
             refused.append(error)
     return results, refused
 
 
-def _of_feed(interval: str | None, first: str | None, last: str | None) -> "LoadResult":
+def _of_feed(interval: str | None, first: str | None, last: str | None, database: "Database") -> "LoadResult":
     """What became of an interval, of a stretch, or of the newest file."""
     from etl_assets.systems.events.script import load as run
 
     now = datetime.now(UTC)
     if interval is None and first is None:
-        return run()
+        return run(database=database)
     begin = _instant(interval or first or "")
     end = _instant(last) if last else now
     if begin > now:
         raise typer.BadParameter(f"{begin:%Y-%m-%dT%H:%MZ} is still to come")
     if interval is not None:
-        return run(begin)
+        return run(begin, database=database)
     _require_order(begin, end)
-    return run(begin, end)
+    return run(begin, end, database=database)
 
 
 def _require_order(begin: datetime, end: datetime) -> None:
@@ -120,8 +137,8 @@ def _entries(results: list["LoadResult"]) -> list["Entry"]:
     return [found[interval] for interval in sorted(found)]
 
 
-def _print_outcome(results: list["LoadResult"], entries: list["Entry"]) -> None:
-    """What was stored on the one hand, what was not and why on the other."""
+def _print_outcome(results: list["LoadResult"], entries: list["Entry"]) -> dict[str, object]:
+    """Print what was stored on the one hand, what was not and why on the other; gives it for programs."""
     from etl_assets.systems.events.us_events import totals
 
     counts, _ = totals(one for result in results for one in result.stored)
@@ -135,6 +152,13 @@ def _print_outcome(results: list["LoadResult"], entries: list["Entry"]) -> None:
         print(line, file=sys.stderr)
     if quarantined := sum(result.quarantined for result in results):
         print(f"{counted(quarantined, 'row')} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
+    return {
+        "files": len(fetched),
+        "events": sum(fetched),
+        "us_events": counts,
+        "quarantined": quarantined,
+        "intervals": entries,
+    }
 
 
 def _troubles(entries: list["Entry"]) -> list[str]:

@@ -27,6 +27,10 @@ YEARS = range(2015, 2100)
 
 INSTANT = re.compile(r"[0-9]{14}")
 NAME = re.compile(r"([0-9]{14})\.export\.csv\.zip", re.IGNORECASE | re.ASCII)
+# What the feed has beside its files of events, or what becomes of one.
+KIN = re.compile(
+    r"[0-9]{14}(?P<translated>\.translation)?\.(?P<kind>export|mentions|gkg)\.csv(\.zip)?", re.IGNORECASE | re.ASCII
+)
 LEADS_AWAY = re.compile(r"[/\\]|^[A-Za-z]:|^\.{1,2}$")
 REMEDY = "a file of events is named by its begin in UTC, like 20190121220000.export.CSV.zip"
 LONGEST_QUOTE = 60
@@ -53,6 +57,8 @@ AGAIN = "fetch it again from the feed"
 NONE_OF_THE_FEED = (
     "no file of the feed is like that, see whether the address is the feed's, or ask whoever made the file"
 )
+# Of bytes that nobody has said the MD5 of: one that is wrong makes any of this of a file.
+PERHAPS_DAMAGED = f"{AGAIN}; if it stays so, no file of the feed is like that, ask whoever made it"
 
 Reason = Literal[
     "name",  # no name of a file of the feed
@@ -118,7 +124,7 @@ def interval_of(name: str) -> datetime:
         raise FileRejected(quoted(name), "is a path, not a name", REMEDY, "path")
     matched = NAME.fullmatch(name)
     if matched is None:
-        raise FileRejected(quoted(name), "is no name of a file of events", REMEDY, "name")
+        raise _no_name(name)
     try:
         interval = instant(matched[1])
     except ValueError:
@@ -128,6 +134,22 @@ def interval_of(name: str) -> datetime:
     if not _on_a_quarter(interval):
         raise FileRejected(name, "has a name that is not on a quarter of an hour", REMEDY, "name")
     return interval
+
+
+def _no_name(name: str) -> FileRejected:
+    """The refusal of a name, which says what the file is where that can be told."""
+    kin = KIN.fullmatch(name)
+    if kin is None:
+        return FileRejected(quoted(name), "is no name of a file of events", REMEDY, "name")
+    kind = kin["kind"].lower()
+    if kind != "export":
+        what = "mentions" if kind == "mentions" else "the knowledge graph"
+        return FileRejected(name, f"is a file of {what}, not of events", REMEDY, "name")
+    if kin["translated"]:
+        what = "is a translated file: events of the feed of other languages, which is another one"
+        return FileRejected(name, what, "give the file without `.translation` in its name", "name")
+    remedy = f"give the archive as the feed has it, {name}.zip, or pack it: zip {name}.zip {name}"
+    return FileRejected(name, "is an unpacked file of events", remedy, "name")
 
 
 def file_name(interval: datetime) -> str:
@@ -212,7 +234,8 @@ def verified(path: Path, *, interval: datetime, size: int | None = None, md5: st
     found = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if md5 is not None and found != md5.strip().lower():
         raise FileRejected(name, f"has the MD5 {found}, the feed says {md5.strip().lower()}", AGAIN, "md5")
-    return Archive(_unpacked(data, name, member_name(interval)), len(data), found)
+    remedy = PERHAPS_DAMAGED if md5 is None else NONE_OF_THE_FEED
+    return Archive(_unpacked(data, name, member_name(interval), remedy=remedy), len(data), found)
 
 
 def too_large(name: str, counted: str) -> FileRejected:
@@ -245,8 +268,12 @@ def _read(path: Path, name: str, size: int | None) -> bytes:
     return data
 
 
-def _unpacked(data: bytes, name: str, member: str) -> bytes:
-    """The content of the one member of an archive; no more is ever made of it than the directory says and the bounds allow."""
+def _unpacked(data: bytes, name: str, member: str, *, remedy: str) -> bytes:
+    """The content of the one member of an archive; no more is ever made of it than the directory says and the bounds allow.
+
+    Args:
+        remedy: what to do with an archive that is whole and none of the feed.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
@@ -258,7 +285,7 @@ def _unpacked(data: bytes, name: str, member: str) -> bytes:
         fault = ("nested", "has another archive in it")
     if fault:
         reason, what = fault
-        raise FileRejected(name, what, NONE_OF_THE_FEED, reason)
+        raise FileRejected(name, what, remedy, reason)
     return content
 
 

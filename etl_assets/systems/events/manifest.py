@@ -132,7 +132,7 @@ def record_unless_changed(
         since: what the manifest said when the work on them began. An interval of which it says something else by now is left out: somebody
             else has been at it.
     """
-    if not changed:
+    if not changed or database.is_dry_run:
         return
     with locked(database, [Slice(Intervals)]) as lock, database.connect() as connection:
         now = _read(connection, b"interval = ANY(%s)", [entry.interval for entry in changed])

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from etl_assets.core.database.connections import Database
+from etl_assets.core.progress import progress
 from etl_assets.core.servers import platform_database
 from etl_assets.core.slices.lock import locked
 from etl_assets.core.slices.parquet import ParquetRoot
@@ -77,7 +78,8 @@ def load(
         intervals = list(quarters(first, last or first + INTERVAL))
         known = listed_alone(feed, intervals[0]) if last is None else all_listed(feed, intervals)
     late = timedelta(hours=this.settings.events_late_hours)
-    taken = list(take(feed, this.stores, intervals, known=known, clock=this.clock, late=late))
+    taking = take(feed, this.stores, intervals, known=known, clock=this.clock, late=late)
+    taken = list(progress(taking, of="interval", name=_when, total=len(intervals)))
     return this.result(taken, intervals)
 
 
@@ -100,6 +102,10 @@ def load_file(
     return this.result([taken], [interval])
 
 
+def _when(one: Taken) -> str:
+    return f"{one.entry.interval:%Y-%m-%dT%H:%MZ}"
+
+
 class _Load:
     """One load: what the settings name for it, and what follows once its files are in the raw layer; raises as `us_rule`."""
 
@@ -113,7 +119,9 @@ class _Load:
         return self._now or datetime.now(UTC)
 
     def result(self, taken: Sequence[Taken], intervals: Sequence[datetime]) -> LoadResult:
-        """Store the US events of what was taken, and look at what came of it."""
+        """Store the US events of what was taken, and look at what came of it; in a dry run there is nothing to derive them from."""
+        if self.stores.database.is_dry_run:
+            return LoadResult(taken, (), [one.entry for one in taken])
         stored = list(store_us_events(self.stores, intervals, rule=self._rule, clock=self.clock))
         wanted = set(intervals)
         manifest = entries(self.stores.database, min(wanted), max(wanted) + INTERVAL) if wanted else {}

@@ -36,6 +36,10 @@ _WHOLE = 200
 _LINE = re.compile(
     rb"\s*(\d{1,15})\s+([0-9A-F]{32})\s+https?://[^\s/]+/(?:[^\s/]+/)*((\d{14})\.([^\s/]+)\.zip)\s*", re.IGNORECASE
 )
+_PARTS = tuple(
+    re.compile(form, re.IGNORECASE)
+    for form in (rb"\d{1,15}", rb"[0-9A-F]{32}", rb"https?://[^\s/]+/(?:[^\s/]+/)*\d{14}\.[^\s/]+\.zip")
+)
 # What a line that cannot be read says all the same.
 _OF_EVENTS = re.compile(rb"\b((\d{14})\.export\.csv\.zip)\b", re.IGNORECASE)
 _EVENTS = b"export.csv"
@@ -202,8 +206,19 @@ def _first_line(body: bytes) -> FeedFile:
     matched = _LINE.fullmatch(line)
     file = _named(matched) if matched else None
     if file is None:
-        raise MalformedAnswer(f"a first line that is no {_FORM} of events: {_quoted(line)}")
+        raise MalformedAnswer(f"a first line that is no {_FORM} of events: {_difference(line)}, in {_quoted(line)}")
     return file
+
+
+def _difference(line: bytes) -> str:
+    """The part of a line by which it is no line of the feed, as it is written."""
+    parts = line.split()
+    if len(parts) != 3:
+        return f"it has {len(parts)} parts, not three"
+    for part, form, what in zip(parts, _PARTS, ("size", "MD5", "url"), strict=True):
+        if not form.fullmatch(part):
+            return f"its {what} is {_quoted(part)}"
+    return f"its file is {_quoted(parts[2].rpartition(b'/')[2])}"
 
 
 def _named(matched: re.Match[bytes]) -> FeedFile | None:
@@ -233,7 +248,7 @@ def _label(instant: datetime) -> bytes:
 
 
 def _quoted(line: bytes) -> str:
-    return quoted(line.decode("ascii", "backslashreplace").strip())
+    return quoted(line.removesuffix(b"\n").decode("ascii", "backslashreplace"))
 
 
 def newest(feed: EventsFeed) -> Listing:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from etl_assets.core.results import DRY_RUN, say_dry_run, with_json
 from etl_assets.errors import given_by_a_person
 from etl_assets.systems.experiments.settings import ExperimentsSettings
 
@@ -19,6 +20,7 @@ def experiments() -> None:
 
 
 @app.command()
+@with_json
 def load(
     folder: Path | None = typer.Argument(
         None,
@@ -32,14 +34,25 @@ def load(
         "--allow-rejected",
         help="Load the good rows of a file even if more than four fifths are bad; what it has lost is deleted.",
     ),
-) -> None:
+    dry_run: bool = DRY_RUN,
+) -> object:
     """Read the files, store their tables, derive the features of each user."""
+    from etl_assets.core.servers import platform_database
     from etl_assets.core.slices.acceptance import ALL
     from etl_assets.systems.experiments.script import load as run
 
-    most = ALL if allow_rejected else None
+    settings = ExperimentsSettings.load()
+    database = platform_database(settings)
     with given_by_a_person():
-        done = run(folder, as_of=_day(as_of), max_rejected=most, settings=ExperimentsSettings.load())
+        done = run(
+            folder,
+            as_of=_day(as_of),
+            max_rejected=ALL if allow_rejected else None,
+            settings=settings,
+            database=database.for_dry_run() if dry_run else database,
+        )
+    if dry_run:
+        say_dry_run()
     for outcome in done.tables:
         numbers = [(outcome.counts()[name], name) for name in COUNTS]
         counts = ", ".join(f"{number:,} {name}" for number, name in numbers if number)
@@ -51,6 +64,13 @@ def load(
     if quarantined:
         rows = "row" if quarantined == 1 else "rows"
         print(f"{quarantined:,} {rows} in quarantine: see `etl-assets quarantine list`", file=sys.stderr)
+    return {
+        "dry_run": dry_run,
+        "as_of": done.as_of,
+        "tables": [outcome.as_dict() for outcome in done.tables],
+        "repeated_compound_ids": repeated,
+        "quarantined": quarantined,
+    }
 
 
 def _day(text: str | None) -> date | None:

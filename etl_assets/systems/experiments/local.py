@@ -1,4 +1,4 @@
-"""The experiments system on one machine: its simulated files and its run in the demo."""
+"""The experiments system on one machine: its simulated files, its run in the demo, and what the doctor looks at."""
 
 import contextlib
 from collections.abc import Iterator
@@ -55,3 +55,14 @@ def simulate(
 def demo_runs(settings: ExperimentsSettings) -> dict[str, dict[str, str]]:
     """By job, the tags that say which partitions its run of the demo is for."""
     return {"experiments_job": {"dagster/partition": f"{datetime.now(UTC):%Y-%m-%d}"}}
+
+
+def _files(settings: ExperimentsSettings) -> str:
+    from etl_assets.systems.experiments.source import folder_at
+
+    folder = folder_at(Path(settings.required("experiments_dir")))
+    sizes = folder.sizes()
+    return f"{folder.path} has " + ", ".join(f"{name} ({size:,} bytes)" for name, size in sizes.items())
+
+
+CHECKS = {"experiments files": _files}

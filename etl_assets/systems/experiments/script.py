@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from etl_assets.core.contracts import Contract, Split
 from etl_assets.core.database.connections import Database
+from etl_assets.core.progress import counting
 from etl_assets.core.servers import platform_database
 from etl_assets.core.slices.inputs import standing_inputs
 from etl_assets.core.slices.lock import locked
@@ -77,13 +78,14 @@ def load(
     source = f"files in {where.path}"
     tables = [Slice(contract) for contract in (Users, Compounds, ExperimentCompounds, UserExperiments)]
     database.prepare()
-    with locked(database, tables) as lock:
+    with locked(database, tables) as lock, counting(of="table", total=len(tables) + 1) as done:
         rows, _ = where.read()
         rows.require_accepted(max_rejected)
 
         def store(contract: type[Contract], split: Split[pa.Table]) -> Outcome:
             how = Write("replace", source=source, lock=lock, max_rejected=max_rejected)
             (outcome,) = write(database, split, [Slice(contract)], how)
+            done(contract.config.table)
             return outcome
 
         stored = [store(Users, rows.users), store(Compounds, rows.compounds)]
@@ -99,4 +101,5 @@ def load(
         inputs = standing_inputs(database, [(one.slice, one.content_hash) for one in stored])
         day = Slice(UserFeatures, as_of.isoformat(), {"as_of": as_of})
         stored += write(database, features, [day], Write("partition", source=source, inputs=inputs))
+        done(UserFeatures.config.table)
     return LoadResult(as_of, stored, rows.repeated_compound_ids)

@@ -119,6 +119,10 @@ class ExperimentFolder:
 
     path: Path
 
+    def sizes(self) -> dict[str, int]:
+        """By file, its size in bytes; as `content` raises for one that is missing."""
+        return {name: size for name, (size, *_) in self._stamps().items()}
+
     def content(self) -> Content:
         """Digests of the files, each read once from end to end.
 

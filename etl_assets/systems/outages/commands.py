@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 from pydantic import SecretStr
 
+from etl_assets.core.results import DRY_RUN, say_dry_run, with_json
 from etl_assets.systems.outages.settings import OutagesSettings
 
 if TYPE_CHECKING:
@@ -28,35 +29,49 @@ def _instant(text: str | None) -> datetime | None:
 
 
 @app.command()
+@with_json
 def sync(
     sites: list[str] = typer.Argument(help="Sites, as the API names them.", metavar="SITE..."),
     since: str | None = typer.Option(
         None, help="Outages that began from this instant (UTC unless it says otherwise) instead of 2022-01-01."
     ),
     simulate: bool = typer.Option(False, "--simulate", help="Ask a simulator instead of OUTAGES_API_URL."),
-) -> None:
-    """Fetch, map, store and deliver the outages of sites."""
+    dry_run: bool = DRY_RUN,
+) -> object:
+    """Fetch, map, store and deliver the outages of sites. A dry run sends nothing."""
+    from etl_assets.core.servers import platform_database
     from etl_assets.systems.outages.script import sync_sites
 
     began_from = _instant(since)
     settings = OutagesSettings.load()
-    quarantined = flagged = 0
+    done = []
+    database = platform_database(settings)
+    if dry_run:
+        database = database.for_dry_run()
+        say_dry_run()
     with _api(settings, simulate=simulate) as api:
-        for result in sync_sites(sites, since=began_from, settings=settings, api=api):
-            quarantined += result.quarantined
-            flagged += result.flagged
+        for result in sync_sites(sites, since=began_from, settings=settings, database=database, api=api):
+            done.append(result)
             delivered = f"{result.delivered} delivered" if result.delivered else "nothing to deliver, no POST"
+            if dry_run:
+                delivered = f"{result.pending} would be delivered"
             newest = f", newest delivery {result.watermark:%Y-%m-%d %H:%M:%S} UTC" if result.watermark else ""
             print(f"{result.site}: {result.outages} outages, {delivered}{newest}")
+            if result.new:
+                said = "is new, nothing was stored of it before: see whether its name is right"
+                print(f"{result.site}: {said}", file=sys.stderr)
+    quarantined, flagged = sum(one.quarantined for one in done), sum(one.flagged for one in done)
     if quarantined or flagged:
         print(
             f"{quarantined} rows in quarantine, {flagged} loaded with a remark: see `etl-assets quarantine list`",
             file=sys.stderr,
         )
+    return {"dry_run": dry_run, "sites": done}
 
 
 @app.command()
-def add(sites: list[str] = typer.Argument(help="Sites, as the API names them.", metavar="SITE...")) -> None:
+@with_json
+def add(sites: list[str] = typer.Argument(help="Sites, as the API names them.", metavar="SITE...")) -> object:
     """Add sites to the partitions of the Dagster instance at DAGSTER_HOME, as the sensor does with those of OUTAGES_SITES."""
     from etl_assets.core.dagster.instance import instance_at_home
     from etl_assets.systems.outages.assets import SITES_NAME
@@ -68,10 +83,12 @@ def add(sites: list[str] = typer.Argument(help="Sites, as the API names them.", 
         instance.add_dynamic_partitions(SITES_NAME, list(dict.fromkeys(sites)))
     for site in dict.fromkeys(sites):
         print(f"{site}: {'was there already' if site in known else 'added'}")
+    return {"added": [site for site in dict.fromkeys(sites) if site not in known]}
 
 
 @app.command()
-def disputed() -> None:
+@with_json
+def disputed() -> object:
     """List the disputed deliveries, with their outages by place."""
     from etl_assets.core.servers import platform_database
     from etl_assets.systems.outages.delivery import disputed_deliveries
@@ -83,9 +100,16 @@ def disputed() -> None:
         print(f"{batch.batch_key[:12]} {batch.site_id}: {batch.response}")
         for place, row in enumerate(batch.rows, start=1):
             print(f"{place:>6}  {row['id']}  {row['name']}  {row['begin']}  {row['end']}")
+    return {
+        "deliveries": [
+            {"key": batch.batch_key, "site": batch.site_id, "answer": batch.response, "outages": batch.rows}
+            for batch in found
+        ]
+    }
 
 
 @app.command()
+@with_json
 def settle(
     batch: str = typer.Argument(help="Beginning of the delivery's key."),
     taken: Literal["delivered", "pending"] = typer.Option(
@@ -97,7 +121,7 @@ def settle(
         metavar="N",
         help="Place of an outage of which the other is true, as `disputed` lists them; repeat.",
     ),
-) -> None:
+) -> object:
     """Settle a disputed delivery as the API's owner says, in whole or outage by outage."""
     from etl_assets.core.servers import platform_database
     from etl_assets.systems.outages.delivery import settle_by_hand
@@ -107,6 +131,7 @@ def settle(
     now = "1 outage" if count == 1 else f"{count} outages"
     verb = "is" if count == 1 else "are"
     print(f"{now} of {settled.site_id} {verb} now delivered, {settled.outages - count} pending")
+    return {"site": settled.site_id, "delivered": count, "pending": settled.outages - count}
 
 
 @contextlib.contextmanager

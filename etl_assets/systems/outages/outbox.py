@@ -119,6 +119,13 @@ def pending(connection: Connection[Any], site: str, *, without: Sequence[str] = 
         ).fetchall()
 
 
+def pending_of(connection: Connection[Any], keys: Sequence[str]) -> int:
+    """How many of these delivery keys the API has not acknowledged."""
+    query = "SELECT count(*) FROM outages.delivered_site_outages WHERE delivery_key = ANY(%s)"
+    (acknowledged,) = connection.execute(query, (list(keys),)).fetchone() or (0,)
+    return len(keys) - int(acknowledged)
+
+
 def is_pending_unchanged(connection: Connection[Any], batch: Batch) -> bool:
     """Whether the source still says each outage of the batch, as it is in the payload."""
     said = {tuple(row.values()) for row in json.loads(payload(pending(connection, batch.site_id)))}

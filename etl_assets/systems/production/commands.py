@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from etl_assets.core.charts.numbers import counted
+from etl_assets.core.results import DRY_RUN, say_dry_run, with_json
 from etl_assets.systems.production.settings import ProductionSettings
 
 if TYPE_CHECKING:
     from etl_assets.core.database.connections import Database
     from etl_assets.core.sources.streams.broker import Broker
     from etl_assets.systems.production.draining import Drained
+    from etl_assets.systems.production.report import ReportFiles
     from etl_assets.systems.production.source import ProductionApi
 
 app = typer.Typer(no_args_is_help=True)
@@ -32,6 +34,7 @@ def production() -> None:
 
 
 @app.command()
+@with_json
 def report(
     metrics: Path | None = typer.Option(
         None, help=f'Readings, with --workorders: {FILE} {{"id": 19, "val": 797.38, "time": 1624377478}}'
@@ -42,8 +45,13 @@ def report(
     interpolation: Literal["last", "linear"] = typer.Option("last", help="What a parameter was between two readings."),
     correction: Literal["bh", "by"] = typer.Option("bh", help="False discovery control; by is the cautious one."),
     simulate: bool = typer.Option(False, "--simulate", help="Take generated data instead of PRODUCTION_API_URL."),
-) -> None:
-    """The whole way: streams, broker, Postgres, report. With two files, or from PRODUCTION_API_URL."""
+    dry_run: bool = DRY_RUN,
+) -> object:
+    """The whole way: streams, broker, Postgres, report. With two files, or from PRODUCTION_API_URL.
+
+    A dry run covers both streams; a report is made of what is stored, and so not of what is not.
+    """
+    from etl_assets.core.servers import platform_database
     from etl_assets.systems.production.script import report as run
     from etl_assets.systems.production.statistics import AlignmentRules, Method
 
@@ -54,21 +62,36 @@ def report(
     if files and simulate:
         raise typer.BadParameter("give two files or --simulate, not both")
     settings = ProductionSettings.load()
+    database = platform_database(settings)
+    if dry_run:
+        database = database.for_dry_run()
+        say_dry_run()
     with _api(settings, files, simulate=simulate) as api:
         done = run(
             rules=AlignmentRules(interpolation=interpolation),
             method=Method(correction=correction),
             settings=settings,
+            database=database,
             api=api,
         )
     for name, drains in done.copied.items():
         print(f"{name}: {_become(drains)}")
-    if not done.files.document["products"]:
-        print("no product: there is no work order that could be read")
-    for product in done.files.document["products"]:
-        print(f"product {product['product']}: {product['answer']}")
-    print(f"report: {done.files.latest_html}")
+    result = {"dry_run": dry_run, "streams": done.copied, "quarantined": done.quarantined}
+    if done.files:
+        result |= _printed(done.files)
     _warn_of_quarantine(done.quarantined)
+    return result
+
+
+def _printed(report: "ReportFiles") -> dict[str, object]:
+    """Print what a report says and where it is; gives it for programs."""
+    if not report.document["products"]:
+        print("no product: there is no work order that could be read")
+    for product in report.document["products"]:
+        print(f"product {product['product']}: {product['answer']}")
+    print(f"report: {report.latest_html}")
+    files = {name: getattr(report, f"latest_{name}") for name in ("html", "csv", "json")}
+    return {"report": report.document, "files": files}
 
 
 def _become(drains: "Sequence[Drained]") -> str:
@@ -87,24 +110,27 @@ def _warn_of_quarantine(records: int) -> None:
 
 
 @app.command()
-def drain() -> None:
+@with_json
+def drain() -> object:
     """Store what waits in the broker."""
     from etl_assets.systems.production.contracts import STREAMS
     from etl_assets.systems.production.draining import drain as run
 
     database, broker = _servers()
-    quarantined = 0
+    quarantined, drained = 0, {}
     for stream in STREAMS:
-        done = run(database, broker, stream)
+        drained[stream.name] = done = run(database, broker, stream)
         quarantined += done.superseded + done.rejected
         print(f"{stream.name}: {_become([done])}, position {done.position:,}")
     _warn_of_quarantine(quarantined)
+    return {"streams": drained}
 
 
 @app.command()
+@with_json
 def reset(
     yes: bool = typer.Option(False, "--yes", help="Really delete the rows of metrics and workorders."),
-) -> None:
+) -> object:
     """Empty both tables and both streams in the broker, to begin with another source."""
     from etl_assets.systems.production.contracts import STREAMS
     from etl_assets.systems.production.draining import reset as run
@@ -115,10 +141,12 @@ def reset(
     for stream in STREAMS:
         run(database, broker, stream)
         print(f"{stream.name}: empty")
+    return {"emptied": [stream.name for stream in STREAMS]}
 
 
 @app.command()
-def rewind() -> None:
+@with_json
+def rewind() -> object:
     """Empty both streams in the broker; the relay then goes on from where the tables are."""
     from etl_assets.core.servers import platform_broker
     from etl_assets.systems.production.contracts import STREAMS
@@ -127,11 +155,13 @@ def rewind() -> None:
     for stream in STREAMS:
         broker.delete(stream.name)
         print(f"{stream.name}: the broker's stream is empty")
+    return {"emptied": [stream.name for stream in STREAMS]}
 
 
+@with_json
 def relay(
     follow: bool = typer.Option(False, "--follow", help="Stay, and publish what comes, until SIGTERM or Ctrl-C."),
-) -> None:
+) -> object:
     """Publish the records of both production streams to the broker."""
     from etl_assets.systems.production.contracts import STREAMS, Stream
     from etl_assets.systems.production.relaying import relay as run
@@ -142,11 +172,13 @@ def relay(
     database, broker = _servers()
     ended = threading.Event()
     failures: list[BaseException] = []
+    relayed = {}
 
     def copy(stream: Stream) -> None:
         try:
             committed = functools.partial(committed_position, database, stream)
             done = run(api, broker, stream, committed=committed, follow=follow, stop=ended)
+            relayed[stream.name] = done
             full = ": the broker holds all that it may, go on after a drain" if done.backlog_full else ""
             print(f"{stream.name}: {done.published:,} records published, position {done.position:,}{full}", flush=True)
         except BaseException as failure:
@@ -166,6 +198,7 @@ def relay(
         worker.join(GRACE_S)
     if failures:
         raise failures[0]
+    return {"streams": relayed}
 
 
 def _servers() -> "tuple[Database, Broker]":

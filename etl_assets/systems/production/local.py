@@ -60,10 +60,14 @@ def _api(settings: ProductionSettings) -> str:
 
 
 def _backlog(settings: ProductionSettings) -> str:
-    from etl_assets.core.servers import platform_broker
+    from etl_assets.core.servers import NOT_RUNNING, standing_broker
+    from etl_assets.core.sources.streams.broker import Broker
     from etl_assets.systems.production.contracts import STREAMS
 
-    broker = platform_broker(settings)
+    url = standing_broker(settings)
+    if url is None:
+        return NOT_RUNNING
+    broker = Broker(url)
     try:
         return "holds " + ", ".join(f"{broker.held(stream.name):,} records of {stream.name}" for stream in STREAMS)
     finally:

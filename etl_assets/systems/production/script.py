@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from etl_assets.core.contracts.validation import to_frame
 from etl_assets.core.database.connections import Database
+from etl_assets.core.progress import progress
 from etl_assets.core.servers import platform_broker, platform_database
 from etl_assets.core.slices import reading
 from etl_assets.core.slices.copies import mirror
@@ -42,11 +43,11 @@ class ReportResult:
 
     Attributes:
         copied: by stream, what its drains did, in their order.
-        files: where the report is.
+        files: where the report is; None of a dry run.
     """
 
     copied: Mapping[str, Sequence[Drained]]
-    files: ReportFiles
+    files: ReportFiles | None
 
     @property
     def quarantined(self) -> int:
@@ -68,7 +69,8 @@ def report(
     Args:
         rules, method: how to align, and how strict to be; by default as documented there.
         settings: by default those of the environment.
-        database, broker, api: by default those that the settings name.
+        database, broker, api: by default those that the settings name. With a database for a dry run the streams alone are judged and compared:
+            nothing is aligned, which needs what is stored.
 
     Raises:
         ConfigurationError: if a setting is missing; names it.
@@ -79,7 +81,10 @@ def report(
     database = database or platform_database(settings)
     broker = broker or platform_broker(settings)
     api = api or ProductionApi.from_settings(settings)
-    copied = {stream.name: copy(stream, api, broker, database) for stream in STREAMS}
+    streams = progress(STREAMS, of="stream", name=lambda stream: stream.name)
+    if database.is_dry_run:
+        return ReportResult({stream.name: [rehearse(stream, api, settings, database)] for stream in streams}, None)
+    copied = {stream.name: copy(stream, api, broker, database) for stream in streams}
     files = write_findings(database, settings, rules=rules or AlignmentRules(), method=method or Method())
     return ReportResult(copied, files)
 
@@ -95,6 +100,17 @@ def copy(stream: Stream, api: ProductionApi, broker: Broker, database: Database)
         drains.append(drain(database, broker, stream))
         if not relayed.backlog_full:
             return drains
+
+
+def rehearse(stream: Stream, api: ProductionApi, settings: ProductionSettings, database: Database) -> Drained:
+    """What a drain would do with the records that the API has after those of the table, by way of a stream of this call alone."""
+    broker = platform_broker(settings, prefix=f"etl:dry-run:{uuid.uuid4().hex}:")
+    try:
+        relay(api, broker, stream, committed=lambda: committed_position(database, stream))
+        return drain(database, broker, stream)
+    finally:
+        broker.delete(stream.name)
+        broker.close()
 
 
 def write_findings(

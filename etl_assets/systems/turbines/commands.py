@@ -4,10 +4,12 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from etl_assets.core.results import DRY_RUN, say_dry_run, with_json
 from etl_assets.errors import ConfigurationError
 from etl_assets.systems.turbines.settings import TurbinesSettings
 
@@ -25,6 +27,7 @@ def turbines() -> None:
 
 
 @app.command()
+@with_json
 def load(
     days: list[str] = typer.Argument(help="Days in UTC, like 2024-05-20.", metavar="DAY..."),
     to: str | None = typer.Option(None, "--to", metavar="DAY", help="All days from the one given to this one."),
@@ -34,15 +37,29 @@ def load(
     replace_empty: bool = typer.Option(
         False, "--replace-empty", help="Delete the statistics of what the source has no value of; by default they stay."
     ),
-) -> None:
+    dry_run: bool = DRY_RUN,
+) -> object:
     """Fetch days from the source, replace their statistics in the target database, draw their pages."""
+    from etl_assets.core.servers import platform_database
     from etl_assets.systems.turbines.answers import UnknownColumns
+    from etl_assets.systems.turbines.databases import turbines_target
     from etl_assets.systems.turbines.page import DAYS_DRAWN
     from etl_assets.systems.turbines.script import load as run
 
     settings = TurbinesSettings.load()
     try:
-        done = run(_days(days, to), columns=columns, replace_empty=replace_empty, settings=settings)
+        database, target = platform_database(settings), turbines_target(settings)
+        if dry_run:
+            database, target = database.for_dry_run(), target.for_dry_run()
+            say_dry_run()
+        done = run(
+            _days(days, to),
+            columns=columns,
+            replace_empty=replace_empty,
+            settings=settings,
+            database=database,
+            target=target,
+        )
     except UnknownColumns as error:
         raise ConfigurationError(str(error)) from None
     for stored in done.stored:
@@ -53,8 +70,21 @@ def load(
         )
     for line in _remarks(done, replace_empty=replace_empty):
         print(line, file=sys.stderr)
-    if len(done.stored) <= DAYS_DRAWN:
-        _draw([stored.day for stored in done.stored], settings)
+    draws = len(done.stored) <= DAYS_DRAWN and not dry_run
+    pages = _draw([stored.day for stored in done.stored], settings) if draws else {}
+    return {
+        "dry_run": dry_run,
+        "days": [
+            {"day": one.day, "bins": one.count, "statistics": one.data.as_dict(), "page": pages.get(one.day)}
+            for one in done.stored
+        ],
+        "missing": done.missing,
+        "without_value": done.without_value,
+        "outside": done.outside,
+        "others": done.others,
+        "quarantined": done.quarantined,
+        "incomplete": done.incomplete,
+    }
 
 
 def _remarks(done: "LoadResult", *, replace_empty: bool) -> Iterator[str]:
@@ -74,13 +104,14 @@ def _remarks(done: "LoadResult", *, replace_empty: bool) -> Iterator[str]:
 
 
 @app.command()
-def page(days: list[str] = typer.Argument(help="Days in UTC, like 2024-05-20.", metavar="DAY...")) -> None:
+@with_json
+def page(days: list[str] = typer.Argument(help="Days in UTC, like 2024-05-20.", metavar="DAY...")) -> object:
     """Draw the page of days that are in the target database; asks no source."""
     from etl_assets.systems.turbines.transform import require_days
 
     settings, wanted = TurbinesSettings.load(), _days(days, None)
     require_days(wanted, first=settings.turbines_start_date, last=settings.turbines_end_date, now=datetime.now(UTC))
-    _draw(wanted, settings)
+    return {"pages": _draw(wanted, settings)}
 
 
 def expanded(arguments: Sequence[str]) -> list[str]:
@@ -100,14 +131,17 @@ def expanded(arguments: Sequence[str]) -> list[str]:
     return given
 
 
-def _draw(days: Sequence[date], settings: TurbinesSettings) -> None:
+def _draw(days: Sequence[date], settings: TurbinesSettings) -> dict[date, Path]:
+    """Draw the pages of days; gives where they are."""
     from etl_assets.systems.turbines.databases import turbines_target
     from etl_assets.systems.turbines.page import write_day_page
 
-    target = turbines_target(settings)
+    target, pages = turbines_target(settings), {}
     for day in days:
         page = write_day_page(target, day, settings=settings)
         print(f"{day}: {page.html}" + ("" if page.bins else " (the target has nothing of it)"))
+        pages[day] = page.html
+    return pages
 
 
 def _days(texts: Sequence[str], to: str | None) -> list[date]:

@@ -30,7 +30,8 @@ def turbines_target(settings: TurbinesSettings | None = None) -> Database:
         url: str | Callable[[], str] = settings.required("turbines_target_url")
     else:
         url = beside_platform(settings, TARGET, variable="TURBINES_TARGET_URL")
-    return Database(url, name="target", migrate=settings.etl_migrate)
+    variable = "ETL_POSTGRES_URL" if settings.turbines_target_url is None else "TURBINES_TARGET_URL"
+    return Database(url, name="target", migrate=settings.etl_migrate, variable=variable)
 
 
 DATABASES = {"target": turbines_target}

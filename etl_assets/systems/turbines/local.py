@@ -83,10 +83,24 @@ def _api(settings: TurbinesSettings) -> str:
 
 
 def _target(settings: TurbinesSettings) -> str:
-    from etl_assets.systems.turbines.databases import turbines_target
+    from etl_assets.core.servers import NOT_RUNNING, standing_beside, standing_postgres
+    from etl_assets.systems.turbines.databases import TARGET
 
-    kind = "beside the platform's" if settings.turbines_target_url is None else "by URL"
-    return turbines_target(settings).described(kind)
+    if settings.turbines_target_url is not None:
+        return _described(settings.required("turbines_target_url"), "by URL", settings)
+    platform = standing_postgres(settings)
+    if platform is None:
+        return NOT_RUNNING
+    target = standing_beside(platform, TARGET)
+    if target is None:
+        return f"there is no database {TARGET} beside the platform's yet: the first load makes it"
+    return _described(target, "beside the platform's", settings)
+
+
+def _described(url: str, kind: str, settings: TurbinesSettings) -> str:
+    from etl_assets.core.database.connections import Database
+
+    return Database(url, name="target", migrate=settings.etl_migrate).described(kind)
 
 
 CHECKS = {"turbines API": _api, "target database": _target}

@@ -8,6 +8,7 @@ from functools import partial
 import pyarrow as pa
 
 from etl_assets.core.database.connections import Database
+from etl_assets.core.progress import progress
 from etl_assets.core.servers import platform_database
 from etl_assets.core.slices.copies import write_manifest
 from etl_assets.core.slices.inputs import InputsMoved, standing_inputs
@@ -164,7 +165,8 @@ class _Load:
     def _kept(self, days: Sequence[date]) -> Iterator[pa.RecordBatch]:
         """The rows of each day, after they are in their file, as they are there."""
         turbines = self._settings.turbines
-        for fetched, lock in locked_days(self._api, self._database, days, turbines=turbines, columns=self._columns):
+        fetching = locked_days(self._api, self._database, days, turbines=turbines, columns=self._columns)
+        for fetched, lock in progress(fetching, of="day", name=lambda one: one[0].day, total=len(days)):
             self.outside += fetched.outside
             self.others += fetched.others
             of_day = day_slice(RawTurbineSignals, fetched.day)

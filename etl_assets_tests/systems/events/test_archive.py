@@ -336,7 +336,20 @@ def test_an_archive_in_an_archive_is_refused(path: Path, inner: bytes) -> None:
 )
 def test_what_no_file_of_the_feed_is_would_not_be_better_if_it_were_fetched_again(path: Path, data: bytes) -> None:
     says = ": no file of the feed is like that, see whether the address is the feed's, or ask whoever made the file"
-    assert str(refusal(path, data)).endswith(says)
+    assert str(refusal(path, data, md5=hashlib.md5(data).hexdigest())).endswith(says)
+
+
+def test_a_file_in_which_one_bit_is_wrong_is_to_be_fetched_again_or_is_as_it_was(path: Path) -> None:
+    said = []
+    for place in range(len(GOOD)):
+        for bit in (0, 5, 7):
+            changed = GOOD[:place] + bytes([GOOD[place] ^ 1 << bit]) + GOOD[place + 1 :]
+            path.write_bytes(changed)
+            try:
+                assert verified(path, interval=INTERVAL).content == ROWS
+            except FileRejected as refused:
+                said.append(str(refused))
+    assert [text for text in said if "fetch it again from the feed" not in text] == []
 
 
 # Bombs

@@ -190,10 +190,29 @@ def test_a_first_line_that_names_no_file_of_events_is_asked_for_again_and_quoted
     with pytest.raises(ApiUnavailable, match="tried 3 times") as caught:
         feed.latest()
     quoted = text.strip().encode().decode("ascii", "backslashreplace")[:50]
-    assert "at last: answered 200 with a first line that is no `size md5 url` of a file of events: '" in str(
+    assert "at last: answered 200 with a first line that is no `size md5 url` of a file of events: it" in str(
         caught.value
     )
     assert repr(quoted)[1:-1] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"1090_78 {'0' * 32} http://feed/{FIRST_NAME}", "its size is '1090_78'"),
+        (f"109078 {'0' * 31}g http://feed/{FIRST_NAME}", f"its MD5 is '{'0' * 31}g'"),
+        (f"109078 {'0' * 32} ftp://feed/{FIRST_NAME}", f"its url is 'ftp://feed/{FIRST_NAME}'"),
+        (f"109078 {'0' * 32} http://feed/20190121220100.export.CSV.zip", "its file is '20190121220100.export.CSV.zip'"),
+        (f"  109078  {'0' * 32} ", f"it has 2 parts, not three, in '  109078  {'0' * 32} '"),
+    ],
+)
+def test_a_first_line_shows_the_part_that_differs_as_it_is_written(
+    watched: WatchedFeed, feed: EventsFeed, text: str, shown: str
+) -> None:
+    watched.simulator.last_update_text = text
+    with pytest.raises(ApiUnavailable) as caught:
+        feed.latest()
+    assert shown in str(caught.value)
 
 
 def test_a_first_line_is_right_again_at_the_next_attempt(watched: WatchedFeed, feed: EventsFeed) -> None:

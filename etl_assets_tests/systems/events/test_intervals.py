@@ -80,8 +80,23 @@ def test_a_name_that_is_none_of_a_file_of_events_is_refused(name: str, reason: s
     with pytest.raises(FileRejected) as refused:
         interval_of(name)
     assert refused.value.reason == reason
-    assert "like 20190121220000.export.CSV.zip" in str(refused.value)
+    assert "20190121220000.export.CSV.zip" in str(refused.value) or "without `.translation`" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("20190121220000.export.CSV", "is an unpacked file of events: give the archive as the feed has it"),
+        ("20190121220000.translation.export.CSV.zip", "is a translated file"),
+        ("20190121220000.translation.export.CSV", "is a translated file"),
+        ("20190121220000.mentions.CSV.zip", "is a file of mentions, not of events"),
+        ("20190121220000.gkg.csv.zip", "is a file of the knowledge graph, not of events"),
+    ],
+)
+def test_what_the_feed_has_beside_its_files_of_events_is_named(name: str, said: str) -> None:
+    with pytest.raises(FileRejected, match=said):
+        interval_of(name)
 
 
 @pytest.mark.parametrize("text", ["20190121", "2019012122000", "20190121 220000", "20190229000000", "20191301000000"])

@@ -23,6 +23,7 @@ CUTOFF, LATER = "2022-01-01T00:00:00.000Z", "2022-02-01T00:00:00.000Z"
 EARLY = "2021-12-31T23:59:59.999Z"
 END = "2022-06-01T00:00:00.000Z"
 GOOD = [outage("d1", EARLY), outage("d2", LATER), outage("d1", CUTOFF), outage("d2", LATER)]
+NEW = "is new, nothing was stored of it before: see whether its name is right"
 BAD = [
     {"id": "d1", "end": END},
     outage("d1", LATER, CUTOFF),
@@ -141,12 +142,21 @@ def test_the_command_syncs_sites_and_exits_with_0(world: World) -> None:
         cwd=Path(__file__).resolve().parents[3],
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stderr == "".join(f"{site}: {NEW}\n" for site in (SITE, "empty"))
     first, second = done.stdout.splitlines()
     assert re.fullmatch(
         r"kingfisher: 2 outages, 2 delivered, newest delivery \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", first
     )
     assert second == "empty: 0 outages, nothing to deliver, no POST"
+
+
+def test_a_site_of_which_nothing_was_stored_before_is_said_to_be_new(world: World, etl_assets: Command) -> None:
+    world.serve(GOOD)
+    for said in (f"{SITE}: {NEW}\n", ""):
+        assert etl_assets("outages", "sync", SITE, "--json") == 0
+        assert [site["new"] for site in json.loads(etl_assets.out)["sites"]] == [bool(said)]
+        assert NEW in etl_assets.err or not said
 
 
 def test_a_failed_command_exits_with_1_and_without_a_secret(world: World, etl_assets: Command) -> None:
@@ -214,7 +224,8 @@ def test_what_does_not_answer_exits_with_1(world: World, etl_assets: Command) ->
 def test_the_bad_rows_are_listed(world: World, etl_assets: Command) -> None:
     world.serve([*BAD, *GOOD])
     assert etl_assets("outages", "sync", SITE) == 0
-    assert etl_assets.err == "2 rows in quarantine, 2 loaded with a remark: see `etl-assets quarantine list`\n"
+    remarks = "2 rows in quarantine, 2 loaded with a remark: see `etl-assets quarantine list`\n"
+    assert etl_assets.err == f"{SITE}: {NEW}\n{remarks}"
     assert "4 outages, 4 delivered" in etl_assets.out
     assert etl_assets("quarantine", "list") == 0
     assert "4 of 4 entries" in etl_assets.out
