@@ -64,10 +64,12 @@ def of_system(error: OSError, *, place: str | None = None, variable: str = "ETL_
         return TransientError(f"{where} cannot be written, the disk is full ({said}): make room on it")
     if error.errno in NOT_OURS:
         return PermanentError(
-            f"{where} cannot be used ({said}): let this process write there and read, or set {variable} to another folder"
+            f"{where} cannot be used ({said}): let {variable} name a folder that this process may write to and read"
         )
     if isinstance(error, FileNotFoundError):
         return PermanentError(f"{where} is not there ({said}): see who has removed it, then try again")
+    if error.errno == errno.EIO:
+        return TransientError(f"{where} cannot be used, its disk fails ({said}): look into it, then try again")
     return TransientError(f"{where} cannot be used, the system says: {said}; try again, and look into it if that lasts")
 
 

@@ -341,10 +341,11 @@ def test_a_database_that_cannot_be_reached_is_said_with_the_variable(
         (errno.ENOSPC, "the disk is full (No space left on device): make room on it"),
         (
             errno.EACCES,
-            "cannot be used (Permission denied): let this process write there and read, or set ETL_DATA_DIR",
+            "cannot be used (Permission denied): let ETL_DATA_DIR name a folder that this process may write to",
         ),
         (errno.EROFS, "cannot be used (Read-only file system)"),
-        (errno.EIO, "the system says: Input/output error; try again"),
+        (errno.EIO, "its disk fails (Input/output error): look into it"),
+        (errno.EMFILE, "the system says: Too many open files; try again"),
     ],
 )
 def test_what_the_system_refuses_is_one_line_with_what_to_do(

@@ -13,6 +13,7 @@ for the lock and finds none.
 """
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -295,7 +296,9 @@ class EmbeddedServer(ABC):
 
     def _end_of_log(self) -> str:
         lines = self._file("log").read_text(errors="replace").splitlines()
-        return " | ".join(line for line in lines[-6:] if line.strip()) or "nothing"
+        said = " | ".join(line for line in lines[-6:] if line.strip()) or "nothing"
+        full = os.strerror(errno.ENOSPC) in said
+        return f"{said}: the disk is full, make room on it or set ETL_DATA_DIR to another" if full else said
 
     def _file(self, suffix: str) -> Path:
         return self.data_dir / f"{self.name}.{suffix}"

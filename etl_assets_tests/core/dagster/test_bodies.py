@@ -51,7 +51,7 @@ def test_a_range_that_begins_with_the_later_partition_is_refused_before_anything
 
 @pytest.mark.parametrize(
     ("number", "said", "stops"),
-    [(errno.EACCES, "let this process write there", True), (errno.ENOSPC, "the disk is full", False)],
+    [(errno.EACCES, "let ETL_DATA_DIR name a folder", True), (errno.ENOSPC, "the disk is full", False)],
 )
 def test_what_the_system_refuses_is_one_line_and_only_a_right_that_lacks_stops_the_retries(
     number: int, said: str, stops: bool
