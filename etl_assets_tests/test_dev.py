@@ -1,8 +1,6 @@
 """`etl-assets dev` as its user meets it: the ports it takes, and what is left when a signal ends it."""
 
-import contextlib
 import os
-import random
 import re
 import signal
 import socket
@@ -18,6 +16,7 @@ import requests
 
 from etl_assets.cli import run
 from etl_assets.settings import local_servers_live
+from etl_assets_tests.ports import free_port
 
 BIN = Path(sys.executable).parent
 TIMEOUT_S = 300.0
@@ -28,14 +27,6 @@ def until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < end, f"it did not come to pass: {what}"
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    """A free port below those of outgoing connections, which take any of them while the demo runs."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 def processes_of(folder: Path) -> list[str]:

@@ -9,7 +9,6 @@ import functools
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -40,6 +39,7 @@ from etl_assets.core.sources.streams.broker import Broker
 from etl_assets.settings import Settings
 from etl_assets.systems.production.contracts import STREAMS
 from etl_assets.systems.turbines.databases import TARGET
+from etl_assets_tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 DOCKER = ROOT / "docker"
@@ -210,12 +210,6 @@ class Host:
                     return found
             time.sleep(0.1)
         raise AssertionError(f"{what} did not come in time:\n" + "\n".join(self.log(n)[-1500:] for n in self.processes))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def initialised(server_url: str) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -558,11 +558,16 @@ def _stream_at_length(url: str, pid: int, database_url: str, days: int) -> None:
                 sum(map(len, answer.iter_content(1 << 20)))
         with requests.get(f"{url}/data", params=asked, stream=True, timeout=60) as answer:
             assert answer.raw.read(1_000)
-            assert connection.execute(f"SELECT count(*) {reading}").fetchone() == (1,)
-        # The client went away: its query ends.
-        deadline = time.monotonic() + 30
-        while connection.execute(f"SELECT count(*) {reading}").fetchone() != (0,):
-            assert time.monotonic() < deadline, "the query goes on for nobody"
+            # The session that was ended may take a moment to be gone.
+            _until(lambda: connection.execute(f"SELECT count(*) {reading}").fetchone() == (1,), "one query alone")
+        # The client went away.
+        _until(lambda: connection.execute(f"SELECT count(*) {reading}").fetchone() == (0,), "the end of its query")
+
+
+def _until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, f"not seen: {what}"
 
 
 def _peak_mb(pid: int) -> float:
